@@ -1,0 +1,226 @@
+"""State and its kinds: a box with a value whose reads and writes are seen by the open traces."""
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any, TypeVar
+
+import jax
+
+from brainstate_prob.core.trace import TraceError, current_trace
+
+__all__ = [
+    'BatchState', 'DelayState', 'HiddenState', 'LongTermState', 'ParamState', 'ShortTermState', 'State',
+    'catch_new_states', 'maybe_state',
+]
+
+_S = TypeVar('_S', bound='State')
+
+
+class _Unset:
+    def __repr__(self):
+        return '<no value>'
+
+    def __reduce__(self):
+        return '_UNSET'
+
+
+_UNSET = _Unset()
+
+
+def holds_tracer(value: Any) -> bool:
+    """Whether any leaf of ``value`` is a JAX tracer."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+class State:
+    """A mutable box that holds one pytree.
+
+    Parameters
+    ----------
+    value
+        Any pytree; of another State, its value.
+    name
+        A label for messages.
+    tag
+        A label that filters can ask for (``model.states('tag')``).
+    **metadata
+        Kept in ``state.metadata``.
+
+    Raises
+    ------
+    TraceError
+        On a write of a traced value outside the transforms of this package (under a plain ``jax.jit``, say),
+        since the value would be gone when the trace ends.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import State, transform
+    >>> count = State(jnp.array(0))
+    >>> @transform.jit
+    ... def step():
+    ...     count.value = count.value + 1
+    >>> step(); step(); int(count.value)
+    2
+    """
+
+    def __init__(self, value: Any, name: str | None = None, *, tag: str | None = None, **metadata):
+        if isinstance(value, State):
+            value = value.value
+        self.name = name
+        self.tag = tag
+        self.metadata = metadata
+        self._value: Any = _UNSET
+        self._adopt(value)
+        for catcher in _catchers.open:
+            catcher.catch(self)
+
+    @property
+    def value(self) -> Any:
+        """The value; under a transform, what it is inside the transform."""
+        trace = current_trace()
+        return self._stored() if trace is None else trace.read(self)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if isinstance(value, State):
+            value = value.value
+        trace = current_trace()
+        if trace is not None:
+            trace.write(self, value)
+            return
+        if holds_tracer(value) and not holds_tracer(self._value):
+            raise TraceError(
+                f'{self._label()} was assigned a traced value outside the transforms of brainstate_prob. The value would '
+                'be gone when the trace ends. Use brainstate_prob.transform.jit, grad, vmap, ... in place of the ones of jax.'
+            )
+        self._value = value
+
+    def _stored(self) -> Any:
+        """The value kept in the State itself, whatever traces are open."""
+        if self._value is _UNSET:
+            raise TraceError(
+                f'{self._label()} has no value: it was created inside a transform that failed or was only traced. '
+                'Create it again outside, or run the transform to its end.'
+            )
+        return self._value
+
+    def _adopt(self, value: Any) -> None:
+        """Take ``value`` as a new State's first one, in the open trace if there is one."""
+        trace = current_trace()
+        if trace is None:
+            self._value = value
+        else:
+            trace.create(self, value)
+
+    def restore_value(self, value: Any) -> None:
+        """Write ``value``; the same as assigning to ``value``."""
+        self.value = value
+
+    def copy(self: _S) -> _S:
+        """A new State of the same kind with the same value, name and metadata."""
+        return self.replace(self.value)
+
+    def replace(self: _S, value: Any) -> _S:
+        """A new State of the same kind with another value."""
+        return type(self)(value, name=self.name, tag=self.tag, **self.metadata)
+
+    def _label(self) -> str:
+        return f'{type(self).__name__} {self.name!r}' if self.name else type(self).__name__
+
+    def __repr__(self) -> str:
+        trace = current_trace()
+        value = self._value if trace is None else trace._values.get(self, self._value)
+        name = '' if self.name is None else f', name={self.name!r}'
+        return f'{type(self).__name__}({value!r}{name})'
+
+
+class ShortTermState(State):
+    """A State that a new episode resets (delays, fixed masks)."""
+
+
+class LongTermState(State):
+    """A State that is kept across episodes (metrics, statistics)."""
+
+
+class ParamState(LongTermState):
+    """A trainable State: what optimizers and samplers move."""
+
+
+class HiddenState(ShortTermState):
+    """A recurrent activation or another dynamical variable."""
+
+    @property
+    def varshape(self) -> tuple[int, ...]:
+        """The shape of the value."""
+        return tuple(self.value.shape)
+
+    @property
+    def num_state(self) -> int:
+        """The number of variables along the last axis: 1 for a plain hidden state."""
+        return 1
+
+
+class BatchState(LongTermState):
+    """Running statistics of a batch (normalization layers)."""
+
+
+class DelayState(ShortTermState):
+    """A ring buffer of past values."""
+
+
+def maybe_state(value: Any) -> Any:
+    """The value of a State; anything else as it is."""
+    return value.value if isinstance(value, State) else value
+
+
+class _Catchers(threading.local):
+    open: tuple[_Catcher, ...] = ()
+
+
+class _Catcher:
+    def __init__(self, tag: str | None, exclude):
+        self.states: list[State] = []
+        self._tag = tag
+        self._exclude = exclude
+
+    def catch(self, state: State) -> None:
+        if self._exclude is not None and self._exclude((), state):
+            return
+        if self._tag is not None:
+            state.tag = self._tag
+        self.states.append(state)
+
+
+_catchers = _Catchers()
+
+
+@contextlib.contextmanager
+def catch_new_states(state_tag: str | None = None, state_to_exclude: Any = None):
+    """Collect the States created in the block, in order, in a list.
+
+    Parameters
+    ----------
+    state_tag
+        Given to every State that is caught.
+    state_to_exclude
+        A filter (see `brainstate_prob.core.filters`): what it matches is not caught.
+
+    Examples
+    --------
+    >>> from brainstate_prob import State, catch_new_states
+    >>> with catch_new_states('mine') as new:
+    ...     s = State(1.)
+    >>> new == [s], s.tag
+    (True, 'mine')
+    """
+    from brainstate_prob.core.filters import to_predicate
+
+    catcher = _Catcher(state_tag, None if state_to_exclude is None else to_predicate(state_to_exclude))
+    before = _catchers.open
+    _catchers.open = (*before, catcher)
+    try:
+        yield catcher.states
+    finally:
+        _catchers.open = before

@@ -1,0 +1,107 @@
+"""StateTrace: an overlay that sees every read, write and creation of a State while it is open.
+
+While a trace is open, writes go to the trace and not to the State, so nothing has to be undone when a
+transform ends or fails, and no tracer can ever stay in a State. Each thread has its own stack of traces.
+"""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brainstate_prob.core.state import State
+
+__all__ = ['StateTrace', 'TraceError', 'current_trace']
+
+
+class TraceError(RuntimeError):
+    """A State was used in a way that would lose a value or leak a tracer."""
+
+
+class _Open(threading.local):
+    trace: StateTrace | None = None
+
+
+_open = _Open()
+
+
+def current_trace() -> StateTrace | None:
+    """The innermost open trace of this thread, or None."""
+    return _open.trace
+
+
+class StateTrace:
+    """Record which States a block of code uses, and hold what it writes.
+
+    Parameters
+    ----------
+    lift
+        Called as ``lift(state, value)`` when a State is first read from outside; what it returns is what the
+        block sees. Transforms use it where a State must look different inside (one random key a lane).
+    discover
+        Say that the block is only run to find out which States it uses. Nested loops and branches then run
+        their body once instead of staging it, so that discovery stays linear in the depth of nesting.
+
+    Attributes
+    ----------
+    uses, reads, writes, created
+        Dicts with the States as keys, in order of first use.
+    outside
+        The States whose value was fetched from outside the trace, with that value.
+
+    Examples
+    --------
+    >>> from brainstate_prob.core import State, StateTrace
+    >>> count = State(1)
+    >>> with StateTrace() as trace:
+    ...     count.value = count.value + 1
+    >>> count.value, trace.value_of(count), list(trace.writes) == [count]
+    (1, 2, True)
+    """
+
+    def __init__(self, *, lift: Callable[[State, Any], Any] | None = None, discover: bool = False):
+        self.uses: dict[State, None] = {}
+        self.reads: dict[State, None] = {}
+        self.writes: dict[State, None] = {}
+        self.created: dict[State, None] = {}
+        self.outside: dict[State, Any] = {}
+        self.discovering = discover
+        self._lift = lift
+        self._values: dict[State, Any] = {}
+        self._parent: StateTrace | None = None
+
+    def __enter__(self) -> StateTrace:
+        self._parent = _open.trace
+        self.discovering = self.discovering or (self._parent is not None and self._parent.discovering)
+        _open.trace = self
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        _open.trace = self._parent
+
+    def bind(self, state: State, value: Any) -> None:
+        """Let ``state`` have ``value`` inside, without this counting as a use."""
+        self._values[state] = value
+
+    def read(self, state: State) -> Any:
+        self.uses[state] = None
+        self.reads[state] = None
+        if state not in self._values:
+            value = self._parent.read(state) if self._parent is not None else state._stored()
+            self.outside[state] = value
+            self._values[state] = value if self._lift is None else self._lift(state, value)
+        return self._values[state]
+
+    def write(self, state: State, value: Any) -> None:
+        self.uses[state] = None
+        self.writes[state] = None
+        self._values[state] = value
+
+    def create(self, state: State, value: Any) -> None:
+        self.created[state] = None
+        self._values[state] = value
+
+    def value_of(self, state: State) -> Any:
+        """The value of ``state`` as it is inside the trace, without recording a use."""
+        return self._values[state]
