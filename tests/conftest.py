@@ -1,0 +1,57 @@
+"""What every test stands on: two devices, no screen, fresh seeds, and where the optional data lies."""
+
+import os
+import pathlib
+
+# Before jax is imported anywhere: two host devices, so that code over devices is tested on any machine.
+if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'.strip()
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+REPO = pathlib.Path(__file__).resolve().parents[1]
+
+# Derandomized: a run on one machine is a run on all of them. HYPOTHESIS_PROFILE=long searches for real.
+hypothesis.settings.register_profile('quick', deadline=None, derandomize=True, max_examples=20, database=None)
+hypothesis.settings.register_profile('long', deadline=None, max_examples=500)
+hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'quick'))
+
+
+@pytest.fixture(scope='session')
+def shared_dir():
+    """The optional data folder: $BRAINSTATE_PROB_SHARED or `shared` beside the checkout; skips where there is none."""
+    path = pathlib.Path(os.environ.get('BRAINSTATE_PROB_SHARED') or REPO.parent / 'shared')
+    if not path.is_dir():
+        pytest.skip('no shared data folder: set BRAINSTATE_PROB_SHARED to run this test')
+    return path
+
+
+@pytest.fixture
+def x64():
+    """Run the test in double precision, and leave the setting as it was."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _same_seed_for_every_test():
+    """No test depends on which tests ran before it."""
+    np.random.seed(0)
+    try:
+        from brainstate_prob import random
+    except ImportError:  # while the package is being built up from the ground
+        pass
+    else:
+        random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _flags_stay_as_they_were():
+    """A test that leaves double precision switched on would change the ones after it."""
+    before = jax.config.jax_enable_x64
+    yield
+    assert jax.config.jax_enable_x64 == before, 'the test left jax_enable_x64 changed'
