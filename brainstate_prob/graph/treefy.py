@@ -1,0 +1,270 @@
+"""An object graph as structure plus values, and back: flatten, split, merge, clone, update."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from brainstate_prob.core import State, to_predicate
+from brainstate_prob.graph.containers import FlattedDict, NestedDict, TreefyState
+from brainstate_prob.graph.walk import Node, children, find_states, walk
+
+__all__ = [
+    'GraphDef', 'clone', 'flatten', 'graphdef', 'pop_states', 'treefy_merge', 'treefy_split', 'treefy_states', 'unflatten',
+    'update_states',
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reference:
+    """The second and later places of a shared object."""
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _StateAt:
+    index: int
+    path: tuple
+    kind: type
+
+
+class _Static:
+    """Anything that is neither node, State nor container; equal by value, arrays element by element."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other):
+        return isinstance(other, _Static) and same_value(self.value, other.value)
+
+    def __hash__(self):
+        return hash(type(self.value))
+
+    def __repr__(self):
+        return repr(self.value)
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Whether two static values are the same: identical, equal, or arrays (trees of them) with equal entries."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    try:
+        if isinstance(a, np.ndarray | jax.Array):
+            return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=True))
+        leaves_a, tree_a = jax.tree.flatten(a)
+        leaves_b, tree_b = jax.tree.flatten(b)
+        if jax.tree_util.treedef_is_leaf(tree_a):
+            return bool(a == b)
+        return tree_a == tree_b and all(map(same_value, leaves_a, leaves_b))
+    except Exception:  # comparing tracers, or objects whose == is no truth value
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tree:
+    """A node or container: its class, its index if it may be shared, and what lies below by key."""
+    kind: type
+    index: int
+    below: tuple[tuple[Any, Any], ...]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class GraphDef:
+    """The structure of an object graph without the values of its States; equal and hashable by value.
+
+    Examples
+    --------
+    >>> from brainstate_prob import graph, nn
+    >>> a, b = nn.Param(1.), nn.Param(2.)
+    >>> graph.graphdef(a) == graph.graphdef(b)
+    True
+    """
+    root: Any
+
+    def __repr__(self):
+        return f'GraphDef({getattr(self.root, "kind", type(self.root)).__name__})'
+
+
+def flatten(node: Any) -> tuple[GraphDef, FlattedDict]:
+    """Split into the structure and the States' values ``{path: TreefyState}``. Shared objects stay shared."""
+    seen: dict[int, int] = {}
+    values = FlattedDict()
+
+    def visit(path: tuple, value: Any) -> Any:
+        if isinstance(value, Node | State):
+            if id(value) in seen:
+                return _Reference(seen[id(value)])
+            seen[id(value)] = index = len(seen)
+            if isinstance(value, State):
+                values[path] = TreefyState.of(value)
+                return _StateAt(index, path, type(value))
+            return _Tree(type(value), index, tuple((k, visit((*path, k), v)) for k, v in children(value)))
+        if isinstance(value, dict | list | tuple):
+            return _Tree(type(value), -1, tuple((k, visit((*path, k), v)) for k, v in children(value)))
+        return _Static(value)
+
+    return GraphDef(visit((), node)), values
+
+
+def unflatten(definition: GraphDef, values: Mapping) -> Any:
+    """The inverse of `flatten`: new nodes and States. Caches and owners start empty."""
+    made: dict[int, Any] = {}
+
+    def build(part: Any) -> Any:
+        if isinstance(part, _Static):
+            return part.value
+        if isinstance(part, _Reference):
+            return made[part.index]
+        if isinstance(part, _StateAt):
+            if part.path not in values:
+                raise ValueError(
+                    f'No value for the State at {part.path}. Given: {list(values)}. Pass all parts that treefy_split gave.'
+                )
+            value = values[part.path]
+            made[part.index] = value.to_state() if isinstance(value, TreefyState) else part.kind(value)
+            return made[part.index]
+        if issubclass(part.kind, Node):
+            node = made[part.index] = object.__new__(part.kind)
+            for key, below in part.below:
+                setattr(node, key, build(below))
+            return node
+        if issubclass(part.kind, dict):
+            return part.kind((k, build(v)) for k, v in part.below)
+        items = [build(v) for _, v in part.below]
+        return part.kind(*items) if hasattr(part.kind, '_fields') else part.kind(items)
+
+    return build(definition.root)
+
+
+def graphdef(node: Any) -> GraphDef:
+    """The structure alone."""
+    return flatten(node)[0]
+
+
+def _split(values: FlattedDict, filters: tuple, strict: bool) -> Any:
+    predicates = [to_predicate(f) for f in (filters or (...,))]
+    groups = [FlattedDict() for _ in predicates]
+    for path, value in values.items():
+        for predicate, group in zip(predicates, groups, strict=True):
+            if predicate(path, value[0]):
+                group[path] = value[1]
+                break
+        else:
+            if strict:
+                raise ValueError(f'No filter matches the State at {path}. Add ... as the last filter for the rest.')
+    return tuple(group.to_nest() for group in groups)
+
+
+def _with_states(node: Any) -> FlattedDict:
+    return FlattedDict({path: (s, TreefyState.of(s)) for path, s in find_states(node).items()})
+
+
+def treefy_states(node: Any, *filters: Any) -> Any:
+    """The States below ``node`` as a nested mapping of `TreefyState`; a tuple of them for several filters.
+
+    Examples
+    --------
+    >>> from brainstate_prob import ParamState, graph, nn
+    >>> graph.treefy_states(nn.Param(2.), ParamState).to_flat()[('val',)].value
+    Array(2., dtype=float32, weak_type=True)
+    """
+    groups = _split(_with_states(node), filters, strict=False)
+    return groups[0] if len(groups) == 1 else groups
+
+
+def treefy_split(node: Any, *filters: Any) -> tuple:
+    """``(graphdef, states)``, or ``(graphdef, states_1, states_2, ...)`` with filters, which must cover every State."""
+    return (graphdef(node), *_split(_with_states(node), filters, strict=True))
+
+
+def _flat(states: Any) -> dict:
+    if isinstance(states, NestedDict):
+        return states.to_flat()
+    if isinstance(states, FlattedDict):
+        return states
+    if isinstance(states, Mapping):
+        return dict(states) if all(isinstance(k, tuple) for k in states) else NestedDict(states).to_flat()
+    raise TypeError(f'Expected a mapping of states by path (nested or flat), got {type(states).__name__}.')
+
+
+def treefy_merge(definition: GraphDef, *states: Any) -> Any:
+    """The object that `treefy_split` took apart, new, with the given values."""
+    values: dict = {}
+    for part in states:
+        values.update(_flat(part))
+    return unflatten(definition, values)
+
+
+def clone(node: Any) -> Any:
+    """A copy with States of its own; sharing inside the graph is kept, arrays and static values are not copied."""
+    return unflatten(*flatten(node))
+
+
+def update_states(node: Any, *states: Any) -> None:
+    """Write values (States, `TreefyState` or plain) into the States of ``node`` by path.
+
+    Raises
+    ------
+    KeyError
+        For a path that ``node`` does not have.
+    """
+    mine = find_states(node)
+    for part in states:
+        for path, value in _flat(part).items():
+            if path not in mine:
+                raise KeyError(f'There is no State at {path}. There are: {list(mine)}.')
+            mine[path].value = value.value if isinstance(value, State | TreefyState) else value
+
+
+def pop_states(node: Any, *filters: Any) -> Any:
+    """Take the States that match out of the graph (their attributes go) and return them by path, nested.
+
+    Raises
+    ------
+    ValueError
+        Without a filter: say which States are meant; or for a State in a tuple, which cannot lose an item.
+    """
+    if not filters:
+        raise ValueError('pop_states needs at least one filter; use ... for all States.')
+    predicates = [to_predicate(f) for f in filters]
+    groups = [FlattedDict() for _ in predicates]
+    for path, _, holder in list(_holders(node)):
+        for key, value in list(children(holder)):
+            if not isinstance(value, State):
+                continue
+            for predicate, group in zip(predicates, groups, strict=True):
+                if predicate((*path, key), value):
+                    _remove(holder, key, (*path, key))
+                    group[(*path, key)] = TreefyState.of(value)
+                    break
+    nested = tuple(group.to_nest() for group in groups)
+    return nested[0] if len(nested) == 1 else nested
+
+
+def _holders(node: Any):
+    """Everything that can hold a State: nodes and the containers below them."""
+    def inside(path, value):
+        for key, child in children(value):
+            if isinstance(child, dict | list | tuple):
+                yield (*path, key), 0, child
+                yield from inside((*path, key), child)
+
+    for path, level, x in walk(node):
+        if isinstance(x, Node):
+            yield path, level, x
+            yield from inside(path, x)
+
+
+def _remove(holder: Any, key: Any, path: tuple) -> None:
+    if isinstance(holder, Node):
+        delattr(holder, key)
+    elif isinstance(holder, dict):
+        del holder[key]
+    else:
+        raise ValueError(f'The State at {path} is an item of a {type(holder).__name__}; only attributes and dict items can be popped.')

@@ -1,0 +1,145 @@
+"""The object graph: what is a node, and how nodes and States are walked, each once, in the order of their names."""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from brainstate_prob.core import State, to_predicate
+from brainstate_prob.graph.containers import FlattedDict
+
+__all__ = ['Node', 'children', 'find_states', 'nodes', 'path_of', 'states', 'walk']
+
+Path = tuple[Any, ...]
+
+
+class Node:
+    """Base class of what graph functions walk: an object whose attributes are the tree.
+
+    Attributes may be Nodes, States, dicts, lists and tuples of these, or anything else, which is then static.
+    ``_not_in_graph`` names the attributes that are bookkeeping: never walked, copied or pickled.
+    """
+
+    _not_in_graph: ClassVar[frozenset[str]] = frozenset({'_owner'})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name not in self._not_in_graph:
+            _own(self, (name,), value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in self._not_in_graph}
+
+
+def _own(parent: Node, path: Path, value: Any) -> None:
+    """Tell the nodes below ``value`` where they hang, for messages only."""
+    if isinstance(value, Node):
+        object.__setattr__(value, '_owner', (weakref.ref(parent), path))
+    elif isinstance(value, dict | list | tuple):
+        for key, item in _items(value):
+            _own(parent, (*path, key), item)
+
+
+def path_of(node: Node) -> Path:
+    """The path from the outermost owner to ``node``, as far as it is known.
+
+    Examples
+    --------
+    >>> from brainstate_prob import nn
+    >>> model = nn.Module()
+    >>> model.rate = nn.Param(1.)
+    >>> path_of(model.rate)
+    ('rate',)
+    """
+    path: Path = ()
+    seen = set()
+    while id(node) not in seen:
+        seen.add(id(node))
+        owner, below = vars(node).get('_owner', (None, ()))
+        parent = owner() if owner is not None else None
+        if parent is None:
+            break
+        path, node = below + path, parent
+    return path
+
+
+def _items(container: dict | list | tuple) -> Iterator[tuple[Any, Any]]:
+    if isinstance(container, dict):
+        return iter(sorted(container.items(), key=lambda item: (type(item[0]).__name__, item[0])))
+    return enumerate(container)
+
+
+def children(value: Any) -> Iterator[tuple[Any, Any]]:
+    """The (key, value) pairs directly below a node or container, sorted; nothing below anything else."""
+    if isinstance(value, Node):
+        attributes = vars(value)
+        yield from ((name, attributes[name]) for name in sorted(attributes) if name not in value._not_in_graph)
+    elif isinstance(value, dict | list | tuple):
+        yield from _items(value)
+
+
+def walk(root: Any, max_level: float = float('inf')) -> Iterator[tuple[Path, int, Any]]:
+    """Yield (path, level, node or State), depth first, each object once, by its first path in sorted order.
+
+    The root has level 0, what its attributes hold level 1, and so on; containers add to the path but not to the level.
+    """
+    seen: set[int] = set()
+
+    def visit(path: Path, level: int, value: Any) -> Iterator[tuple[Path, int, Any]]:
+        if level > max_level:
+            return
+        if isinstance(value, Node | State):
+            if id(value) in seen:
+                return
+            seen.add(id(value))
+            yield path, level, value
+        below = level + 1 if isinstance(value, Node) else level
+        for key, child in children(value):
+            yield from visit((*path, key), below, child)
+
+    return visit((), 0 if isinstance(root, Node) else 1, root)
+
+
+def find_states(root: Any) -> dict[Path, State]:
+    """All States below ``root`` by path."""
+    return {path: x for path, _, x in walk(root) if isinstance(x, State)}
+
+
+def _select(kind: type, root: Any, filters: tuple, allowed_hierarchy: tuple[float, float]) -> Any:
+    low, high = allowed_hierarchy
+    found = {path: x for path, level, x in walk(root, high) if isinstance(x, kind) and level >= low}
+    predicates = [to_predicate(f) for f in (filters or (...,))]
+    groups = [FlattedDict() for _ in predicates]
+    for path, x in found.items():
+        for predicate, group in zip(predicates, groups, strict=True):
+            if predicate(path, x):
+                group[path] = x
+                break
+    return groups[0] if len(groups) == 1 else tuple(groups)
+
+
+def states(node: Any, *filters: Any, allowed_hierarchy: tuple[float, float] = (0, float('inf'))) -> Any:
+    """The States below ``node`` by path.
+
+    Parameters
+    ----------
+    *filters
+        See `brainstate_prob.core.filters`. With several, a tuple of dicts comes back, and a State goes to the
+        first that matches it.
+    allowed_hierarchy
+        The lowest and highest level: 1 is what the node's own attributes hold.
+
+    Examples
+    --------
+    >>> from brainstate_prob import ParamState, nn
+    >>> model = nn.Module()
+    >>> model.w = ParamState(1.)
+    >>> states(model, ParamState)
+    FlattedDict({('w',): ParamState(1.0)})
+    """
+    return _select(State, node, filters, allowed_hierarchy)
+
+
+def nodes(node: Any, *filters: Any, allowed_hierarchy: tuple[float, float] = (0, float('inf'))) -> Any:
+    """The nodes below and including ``node`` by path; the root's path is ``()``. As `states` otherwise."""
+    return _select(Node, node, filters, allowed_hierarchy)
