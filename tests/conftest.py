@@ -42,11 +42,10 @@ def _same_seed_for_every_test():
     """No test depends on which tests ran before it."""
     np.random.seed(0)
     try:
-        from brainstate_prob import random
+        from brainstate_prob.random import seed
     except ImportError:  # while the package is being built up from the ground
-        pass
-    else:
-        random.seed(0)
+        return
+    seed(0)
 
 
 @pytest.fixture(autouse=True)
