@@ -1,0 +1,82 @@
+# `make help` lists the commands. Each sets up what it needs, in .venv (Python 3.11) or .venv-<version>, and sets up
+# nothing that is already there. Another interpreter: make test PYTHON=python3.13 (or PYTHON=/path/to/python).
+
+ifndef PYTHON
+PYTHON := $(shell .ci/find-python)
+endif
+VERSION := $(if $(PYTHON),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+ifeq ($(VERSION),)
+$(error Python 3.11 or newer is needed and "$(PYTHON)" is none; name one: make PYTHON=/path/to/python $(MAKECMDGOALS))
+endif
+VENV ?= $(if $(filter 3.11,$(VERSION)),.venv,.venv-$(VERSION))
+BIN := $(VENV)/bin
+# Exact versions, where they are recorded for this interpreter; the ranges of pyproject.toml elsewhere.
+LOCK := $(wildcard constraints-$(VERSION).txt)
+
+TESTS ?= tests
+ARGS ?=
+BENCHMARKS := $(filter-out %/_%,$(sort $(wildcard benchmarks/*.py)))
+NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(filter-out %/run.py,$(sort $(wildcard notebooks/*.py))))
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help demo test test-all lint format bench notebooks docs lock clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: $(VENV)/.has-plot  ## fit the place cell of examples/ in three ways; results in demo_output/
+	@$(BIN)/python examples/place_cell.py
+
+test: $(VENV)/.has-dev  ## the tests, in parallel (TESTS=tests/nn, ARGS='-x -k name')
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -q $(TESTS) $(ARGS)
+
+test-all:  ## the tests on every supported interpreter found here
+	@for version in 3.11 3.12 3.13; do \
+	    if python=$$(.ci/find-python $$version); then \
+	        echo "== Python $$version ($$python)"; $(MAKE) --no-print-directory test PYTHON=$$python || exit 1; \
+	    else \
+	        echo "== Python $$version: not found here"; \
+	    fi; \
+	done
+
+lint: $(VENV)/.has-dev  ## style, format, types, and the rules of the house
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; echo 'make format mends it'; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python -m pytest -q tests/test_house.py
+
+format: $(VENV)/.has-dev  ## lay out the code and mend what can be mended mechanically
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: $(VENV)/.has-dev  ## the benchmarks, one claim a script
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+notebooks: $(NOTEBOOKS)  ## execute notebooks/*.py (those that changed) into docs/notebooks/
+
+docs/notebooks/%.ipynb: notebooks/%.py notebooks/run.py | $(VENV)/.has-notebooks
+	@$(BIN)/python notebooks/run.py $< $@
+
+docs: $(VENV)/.has-docs $(NOTEBOOKS)  ## the documentation, without a warning; docs/_build/html/index.html
+	@$(BIN)/python -m sphinx -W --keep-going -q -j auto docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+lock: $(BIN)/python  ## resolve the newest versions anew and record them for this interpreter
+	@$(BIN)/python .ci/lock.py > constraints-$(VERSION).new && mv constraints-$(VERSION).new constraints-$(VERSION).txt
+	@git --no-pager diff --stat -- constraints-$(VERSION).txt
+
+clean:  ## remove everything that the commands made, environments included
+	rm -rf .venv .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache .jax_cache build dist
+	rm -rf demo_output benchmarks/results docs/_build docs/notebooks docs/api/generated
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each set of extras; done again when the dependencies or the recorded versions change.
+$(VENV)/.has-%: pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "$(VENV): installing brainstate_prob[$*]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]' $(addprefix --constraint ,$(LOCK))
+	@touch $@
+
+$(BIN)/python:
+	@echo "$(VENV): a new environment for Python $(VERSION)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip

@@ -1,0 +1,159 @@
+"""The rules of the house that a machine can check: public JAX only, imports that point down, small files."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / 'brainstate_prob'
+MODULES = sorted(PACKAGE.rglob('*.py'))
+MAX_LINES = 500
+
+# An import goes to the same floor or to one below. A new room is entered here.
+FLOORS = {
+    'core': 0,
+    'environ': 1,
+    'random': 1,
+    'graph': 1,
+    'transform': 2,
+    'nn': 3,
+    'infer': 4,
+    'interop': 5,
+}
+# Heavy, and not needed by everyone: imported inside the function that uses them.
+ON_FIRST_USE = {'tensorflow_probability', 'arviz', 'arviz_base', 'arviz_stats', 'arviz_plots', 'matplotlib', 'xarray'}
+PRIVATE_JAX = re.compile(r'jax\.(_src|interpreters|extend|core\.(?!Tracer\b)\w+)\b')
+
+
+def module_id(path):
+    return str(path.relative_to(ROOT))
+
+
+def imports(tree, package):
+    """(line, absolute dotted name, inside a function?) of every import in the module, one a name."""
+    inner = {
+        id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = package[: len(package) - node.level + 1] if node.level else []
+            base = '.'.join([*parts, *([node.module] if node.module else [])])
+            names = [f'{base}.{alias.name}' for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield node.lineno, name, id(node) in inner
+
+
+def dotted(node):
+    """`a.b.c` of an attribute chain, or None."""
+    if isinstance(node, ast.Attribute):
+        base = dotted(node.value)
+        return f'{base}.{node.attr}' if base else None
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def findings(text, path):
+    """What a module does against the rules, one line each."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    room = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+    tree = ast.parse(text)
+    found = []
+    if text.count('\n') > MAX_LINES:
+        found.append(f'{text.count(chr(10))} lines: two concepts in one file?')
+    if tree.body and not ast.get_docstring(tree):
+        found.append('no module docstring that says what the room is for')
+    for n, line in enumerate(text.splitlines(), 1):
+        if re.search(r'\b(TODO|FIXME|XXX)\b', line):
+            found.append(f'line {n}: an open end: {line.strip()}')
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and PRIVATE_JAX.search(dotted(node) or ''):
+            found.append(f'line {node.lineno}: private JAX: {dotted(node)}')
+        if isinstance(node, ast.ImportFrom) and node.level > 2:
+            found.append(f'line {node.lineno}: a three-dot import: import from brainstate_prob.<room>')
+    for line, name, inside in imports(tree, package):
+        if PRIVATE_JAX.search(name) or name == 'jax.core':
+            found.append(f'line {line}: private JAX: {name}')
+        if not inside and name.split('.')[0] in ON_FIRST_USE:
+            found.append(f'line {line}: {name} is imported on first use only')
+        if name.startswith('brainstate_prob.') and room != '__init__':
+            target = name.split('.')[1]
+            if target in FLOORS and FLOORS[target] > FLOORS.get(room, -1):
+                found.append(f'line {line}: {room} may not import {target}, which stands above it')
+    if room != '__init__' and room not in FLOORS:
+        found.append(f'a room without a floor: enter {room!r} in FLOORS of {pathlib.Path(__file__).name}')
+    return found
+
+
+@pytest.mark.parametrize('path', MODULES, ids=module_id)
+def test_module_keeps_the_rules(path):
+    assert findings(path.read_text(), path) == []
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('import jax._src.core', 'private JAX'),
+        ('from jax import core', 'private JAX'),
+        ('from jax.interpreters import ad', 'private JAX'),
+        ('x = jax.core.get_aval(1)', 'private JAX'),
+        ('from brainstate_prob.nn import Param', 'stands above'),
+        ('from ..infer import Posterior', 'stands above'),
+        ('def f():\n    from brainstate_prob import nn', 'stands above'),
+        ('import arviz as az', 'first use'),
+        ('# TO' + 'DO: later', 'open end'),
+        ('from ...core import State', 'three-dot'),
+        ('\n' * MAX_LINES, 'two concepts'),
+    ],
+)
+def test_the_check_finds(line, message):
+    found = findings(f'"""Why."""\nimport jax\n{line}\n', PACKAGE / 'transform' / 'x.py')
+    assert len(found) == 1
+    assert message in found[0]
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'isinstance(1, jax.core.Tracer)',
+        'from jax.core import Tracer',
+        'from brainstate_prob.core import State',
+        'from ..core import State',
+        'def f():\n    import arviz as az',
+    ],
+)
+def test_the_check_lets_pass(line):
+    assert findings(f'"""Why."""\nimport jax\n{line}\n', PACKAGE / 'transform' / 'x.py') == []
+
+
+def test_the_check_wants_a_docstring_and_a_floor():
+    assert 'no module docstring' in findings('import jax\n', PACKAGE / 'core' / 'x.py')[0]
+    assert 'without a floor' in findings('"""Why."""\n', PACKAGE / 'cellar' / 'x.py')[0]
+
+
+def test_import_is_light_and_touches_no_global_setting():
+    """A fresh process: what is imported later stays out, and every JAX setting stands as before."""
+    rooms = [room for room in FLOORS if (PACKAGE / room).exists() or (PACKAGE / f'{room}.py').exists()]
+    script = f"""
+import sys, os, warnings
+import jax, numpyro, brainunit
+settings, environment = dict(jax.config.values), dict(os.environ)
+filters, loaded = list(warnings.filters), set(sys.modules)
+import brainstate_prob
+for room in {rooms!r}:
+    if room != 'interop':
+        __import__('brainstate_prob.' + room)
+heavy = sorted({ON_FIRST_USE!r} & (set(sys.modules) - loaded))
+assert not heavy, f'imported too early: {{heavy}}'
+assert dict(jax.config.values) == settings, 'a JAX setting was changed'
+assert dict(os.environ) == environment, 'the environment was changed'
+assert warnings.filters == filters, 'the warning filters were changed'
+"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
