@@ -67,16 +67,16 @@ lock: $(BIN)/python  ## resolve the newest versions anew and record them for thi
 
 clean:  ## remove everything that the commands made, environments included
 	rm -rf .venv .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache .jax_cache build dist
-	rm -rf demo_output benchmarks/results docs/_build docs/notebooks docs/api/generated
+	rm -rf demo_output benchmarks/results docs/_build docs/notebooks docs/api
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of extras; done again when the dependencies or the recorded versions change.
 $(VENV)/.has-%: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "$(VENV): installing brainstate_prob[$*]"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]' $(addprefix --constraint ,$(LOCK))
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]' $(addprefix --constraint ,$(LOCK))
 	@touch $@
 
 $(BIN)/python:
 	@echo "$(VENV): a new environment for Python $(VERSION)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip
