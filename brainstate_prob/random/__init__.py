@@ -1,0 +1,62 @@
+"""The global random stream and NumPy-style samplers with ``size=``, ``key=`` and units.
+
+`DEFAULT` is the stream that every function of this module draws from; it is a State, so transforms keep it
+right. A draw does ``key, sub = split(key)``, keeps the first and draws with the second.
+"""
+from typing import TYPE_CHECKING, Any
+
+from brainstate_prob.random.laws import LAWS, make_method
+from brainstate_prob.random.selection import Selection
+
+_SELECTION = ('ball', 'categorical', 'choice', 'orthogonal', 'permutation', 'rand', 'randint', 'randn', 'shuffle')
+_STREAM = ('clone', 'get_key', 'seed', 'seed_context', 'set_key', 'split_key')
+
+
+class RandomState(Selection):
+    """A stream of random numbers: a State that holds a key, with a method a law.
+
+    Parameters
+    ----------
+    seed_or_key
+        An int, a key of ``jax.random.key`` or ``jax.random.PRNGKey``; None draws a seed from the system.
+
+    Notes
+    -----
+    Parameters broadcast against each other and against ``size``. Concrete parameters outside their domain raise
+    ``ValueError``, as in NumPy; traced ones give what ``jax.random`` gives. Parameters with units give
+    draws with units.
+
+    Examples
+    --------
+    >>> import brainunit as u
+    >>> from brainstate_prob import random
+    >>> rng = random.RandomState(0)
+    >>> rng.normal(-65. * u.mV, 5. * u.mV, size=3).unit
+    Unit("mV")
+    """
+
+    if TYPE_CHECKING:  # the laws are methods made from a table
+        def __getattr__(self, name: str) -> Any: ...
+
+
+for _name, _law in LAWS.items():
+    setattr(RandomState, _name, make_method(_name, _law))
+
+DEFAULT = RandomState(name='random.DEFAULT')
+
+for _name in (*LAWS, *_SELECTION, *_STREAM):
+    globals()[_name] = getattr(DEFAULT, _name)
+
+
+if TYPE_CHECKING:
+    def __getattr__(name: str) -> Any: ...
+
+
+def default_rng(seed_or_key=None) -> RandomState:
+    """`DEFAULT` for None, a `RandomState` as it is, else a new one from a seed or key."""
+    if seed_or_key is None:
+        return DEFAULT
+    return seed_or_key if isinstance(seed_or_key, RandomState) else RandomState(seed_or_key)
+
+
+__all__ = ['DEFAULT', 'RandomState', 'default_rng', *LAWS, *_SELECTION, *_STREAM]
