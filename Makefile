@@ -19,6 +19,7 @@ BENCHMARKS := $(filter-out %/_%,$(sort $(wildcard benchmarks/*.py)))
 NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(filter-out %/run.py,$(sort $(wildcard notebooks/*.py))))
 
 .DELETE_ON_ERROR:
+.SECONDARY:
 .SUFFIXES:
 .PHONY: help demo test test-all lint format bench notebooks docs lock clean
 
@@ -57,7 +58,7 @@ notebooks: $(NOTEBOOKS)  ## execute notebooks/*.py (those that changed) into doc
 docs/notebooks/%.ipynb: notebooks/%.py notebooks/run.py | $(VENV)/.has-notebooks
 	@$(BIN)/python notebooks/run.py $< $@
 
-docs: $(VENV)/.has-docs $(NOTEBOOKS)  ## the documentation, without a warning; docs/_build/html/index.html
+docs: $(VENV)/.has-docs notebooks  ## the documentation, without a warning; docs/_build/html/index.html
 	@$(BIN)/python -m sphinx -W --keep-going -q -j auto docs docs/_build/html
 	@echo docs/_build/html/index.html
 

@@ -7,10 +7,12 @@ and is not committed. A cell that raises ends the run with its traceback and lea
 import os
 import pathlib
 import sys
+import tempfile
 import time
 
 import jupytext
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 
 def run(source, target):
@@ -18,7 +20,13 @@ def run(source, target):
     start = time.perf_counter()
     notebook = jupytext.read(source)
     notebook.metadata['kernelspec'] = {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}
-    NotebookClient(notebook, timeout=1200, resources={'metadata': {'path': str(source.parent)}}).execute()
+    with tempfile.TemporaryDirectory() as sockets:  # the kernel listens on files there, not on ports
+        NotebookClient(
+            notebook,
+            timeout=1200,
+            config=Config({'KernelManager': {'transport': 'ipc', 'ip': f'{sockets}/kernel'}}),
+            resources={'metadata': {'path': str(source.parent)}},
+        ).execute()
     for cell in notebook.cells:
         cell.metadata.pop('execution', None)  # wall-clock times: they change at every run
     target.parent.mkdir(parents=True, exist_ok=True)
