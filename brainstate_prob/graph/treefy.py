@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from brainstate_prob.core import State, to_predicate
+from brainstate_prob.core.structure import structural_key
 from brainstate_prob.graph.containers import FlattedDict, NestedDict, TreefyState
 from brainstate_prob.graph.walk import Node, children, find_states, walk
 
@@ -48,7 +49,7 @@ class _Static:
 
 
 def same_value(a: Any, b: Any) -> bool:
-    """Whether two static values are the same: identical, equal, or arrays (trees of them) with equal entries."""
+    """Whether two static values are the same: identical, equal, functions built alike, or arrays (trees of them) with equal entries."""
     if a is b:
         return True
     if type(a) is not type(b):
@@ -56,6 +57,8 @@ def same_value(a: Any, b: Any) -> bool:
     try:
         if isinstance(a, np.ndarray | jax.Array):
             return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=True))
+        if callable(a):
+            return structural_key(a) == structural_key(b)
         leaves_a, tree_a = jax.tree.flatten(a)
         leaves_b, tree_b = jax.tree.flatten(b)
         if jax.tree_util.treedef_is_leaf(tree_a):

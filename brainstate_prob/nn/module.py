@@ -25,9 +25,9 @@ def _size(size: Any) -> tuple[int, ...] | None:
     return tuple(int(n) for n in size) if isinstance(size, list | tuple) else (int(size),)
 
 
-def dotted(path: tuple) -> str:
+def dotted(path: tuple, prefix: str = '') -> str:
     """A path as text: ``('layers', 0, 'w')`` as ``layers.0.w``."""
-    return '.'.join(str(part) for part in path)
+    return '.'.join(str(part) for part in ((prefix, *path) if prefix else path))
 
 
 class Module(graph.Node):
@@ -117,7 +117,7 @@ class Module(graph.Node):
         """Pairs (dotted path, module), this one first."""
         for path, level, node in walk(self):
             if isinstance(node, Module) and (include_self or level > 0):
-                yield dotted((prefix, *path) if prefix and path else path or ((prefix,) if prefix else ())), node
+                yield dotted(path, prefix), node
 
     def modules(self, include_self: bool = True) -> Iterator[Module]:
         """All modules below."""
@@ -134,7 +134,7 @@ class Module(graph.Node):
     def named_parameters(self, prefix: str = '', recurse: bool = True) -> Iterator[tuple[str, ParamState]]:
         """Pairs (dotted path, trainable State)."""
         found = self.states(ParamState, allowed_hierarchy=_ALL if recurse else (0, 1))
-        return ((dotted((prefix, *path) if prefix else path), state) for path, state in found.items())
+        return ((dotted(path, prefix), state) for path, state in found.items())
 
     def parameters(self, recurse: bool = True) -> Iterator[ParamState]:
         """The trainable States below."""
@@ -183,10 +183,10 @@ class Module(graph.Node):
         >>> with model.param_precompute():
         ...     value = model.w.value() + model.w.value()
         """
-        params = list(self.param_modules(allowed_hierarchy))
-        with contextlib.ExitStack() as stack:
-            for param in params:
-                stack.enter_context(param._remembering())
+        from brainstate_prob.nn.param import serve_values
+
+        present = ((param, param.val.value) for param in self.param_modules(allowed_hierarchy))
+        with serve_values({param: (raw, param._magnitude(raw)) for param, raw in present}):
             yield
 
     def summary(self):

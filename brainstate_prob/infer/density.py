@@ -1,0 +1,303 @@
+"""The log density of a model over one flat vector: prior + likelihood + log-determinant, pure and jit-able.
+
+Everything that fits adds these terms up here and nowhere else. A `Density` belongs to a model structure, not to a
+model: data, and the values of States that are not fitted, are arguments, so that a second fit compiles nothing.
+"""
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import lax
+
+from brainstate_prob import environ, graph
+from brainstate_prob.core import ParamState, StateTrace
+from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer.blocks import Block, Entry, is_horseshoe, make_blocks
+from brainstate_prob.core.structure import Cache, structural_key
+from brainstate_prob.nn.magnitudes import split_unit
+from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.param import serve_values
+from brainstate_prob.random import RandomState
+
+__all__ = ['Data', 'Density', 'density_of', 'find_entries']
+
+
+class Data(NamedTuple):
+    """What a log density is conditioned on; a pytree, passed as an argument to every compiled function."""
+
+    args: tuple
+    kwargs: dict
+    targets: Any
+    states: tuple
+    scale: Any = 1.
+
+
+def find_entries(model: Module) -> list[Entry]:
+    """The trainable parameters of a model in the order of their paths, hyper-parameters of priors included.
+
+    Raises
+    ------
+    TypeError
+        For a trainable State that holds anything but real floating arrays.
+    """
+    entries: list[Entry] = []
+    owned = set()
+    for path, param in model.named_param_modules():
+        owned.add(param.val)
+        if isinstance(param.val, ParamState):
+            theta = param.val.value
+            entries.append(Entry(path, param.val, param, jnp.shape(theta), jnp.result_type(theta), param.unit))
+    for path, state in model.states(ParamState).items():
+        if state not in owned:
+            entries.extend(_plain_entries(path, state))
+    return sorted(entries, key=lambda e: tuple(str(part) for part in e.path))
+
+
+def _plain_entries(path: tuple, state: ParamState) -> Iterator[Entry]:
+    """The arrays of a bare ParamState: unconstrained, without prior."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state.value)
+    for i, (where, leaf) in enumerate(leaves):
+        keys = tuple(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', None))) for k in where)
+        keys = tuple(k for k in keys if k is not None)
+        magnitude, unit = split_unit(leaf, f'ParamState {dotted((*path, *keys))!r}')
+        whole = len(leaves) == 1 and not where
+        yield Entry((*path, *keys), state, None, magnitude.shape, magnitude.dtype, unit, None if whole else i)
+
+
+class Density:
+    """The log density of one model structure.
+
+    Parameters
+    ----------
+    model
+        Copied, so that later changes of the user's object do not reach compiled code.
+    likelihood
+        ``likelihood(model, *args, **kwargs)`` gives a NumPyro distribution of the targets.
+    log_likelihood
+        In place of it: ``log_likelihood(model, *args, **kwargs)``, with the targets last among ``args`` if there are
+        any, gives the log density of each observation, or their sum.
+    expand
+        Whether horseshoe priors are written as scale mixtures, as samplers and guides need.
+    """
+
+    def __init__(self, model: Module, likelihood: Callable | None, log_likelihood: Callable | None, expand: bool):
+        self.model = graph.clone(model)
+        self.likelihood = likelihood
+        self.own_log_likelihood = log_likelihood
+        self.entries = find_entries(self.model)
+        self.blocks: list[Block] = make_blocks(self.entries, expand)
+        self.size = sum(block.size for block in self.blocks)
+        self.dtype = jnp.result_type(*(e.dtype for e in self.entries)) if self.entries else jnp.result_type(float)
+        fitted = {e.state for e in self.entries}
+        self._others = [state for state in find_states(self.model).values() if state not in fitted]
+        self.is_random = False  # known once it has been traced: whether the model draws random numbers
+        self.compiled = Cache()
+
+    # Coordinates
+
+    def flatten(self, thetas: dict[str, Any]) -> jax.Array:
+        """The flat vector of the entries' own theta, by name."""
+        parts = [part for block in self.blocks for part in block.start([thetas[e.name] for e in block.entries])]
+        return jnp.concatenate([jnp.asarray(part, self.dtype) for part in parts])
+
+    def _split(self, theta: jax.Array) -> list[jax.Array]:
+        return list(lax.split(theta, [block.size for block in self.blocks]))
+
+    def _pieces(self, theta: jax.Array) -> tuple[dict[str, tuple], list[tuple]]:
+        """By name (theta, constrained magnitude), and by block (block, theta, value)."""
+        pieces, computed = {}, []
+        for block, stretch in zip(self.blocks, self._split(theta), strict=True):
+            with serve_values(self._served(block, pieces)):
+                value = block.forward(stretch)
+            computed.append((block, stretch, value))
+            pieces.update({e.name: piece for e, piece in zip(block.entries, block.pieces(stretch, value), strict=True)})
+        return pieces, computed
+
+    def _served(self, block: Block, pieces: dict[str, tuple]) -> dict:
+        """Hyper-parameters that a block's own forward map reads: only scale mixtures do."""
+        if not is_horseshoe(block.entry):
+            return {}
+        return {e.param: pieces[e.name] for e in self.entries if e.param is not None and e.name in pieces}
+
+    def constrain(self, theta: jax.Array) -> dict[str, jax.Array]:
+        """The constrained magnitudes by name, in the order of the model's paths."""
+        with StateTrace() as trace:
+            pieces = self._bind(trace, theta)[0]
+        return {e.name: pieces[e.name][1].astype(e.dtype) for e in self.entries}
+
+    def thetas(self, theta: jax.Array) -> dict[str, jax.Array]:
+        """The entries' own theta by name (what their States hold)."""
+        with StateTrace() as trace:
+            pieces = self._bind(trace, theta)[0]
+        return {e.name: pieces[e.name][0].astype(e.dtype) for e in self.entries}
+
+    # Evaluation
+
+    def _bind(self, trace: StateTrace, theta: jax.Array) -> tuple[dict, list]:
+        pieces, computed = self._pieces(theta)
+        leaves: dict[Any, dict[int, Any]] = {}
+        for entry in self.entries:
+            raw = pieces[entry.name][0]
+            if entry.leaf is None:
+                whole = raw if entry.param is not None or entry.unit.is_unitless else _with_unit(raw, entry.unit)
+                trace.bind(entry.state, whole)
+            else:
+                leaves.setdefault(entry.state, {})[entry.leaf] = raw
+        for state, by_index in leaves.items():
+            flat, tree = jax.tree.flatten(state._stored())
+            trace.bind(state, jax.tree.unflatten(tree, [by_index[i] for i in range(len(flat))]))
+        return pieces, computed
+
+    @contextlib.contextmanager
+    def open(self, theta: jax.Array, data: Data):
+        """The model with the values that ``theta`` and ``data`` give; what it writes is dropped afterwards."""
+        with StateTrace() as trace:
+            for state, value in zip(self._others, data.states, strict=True):
+                trace.bind(state, value)
+            pieces, computed = self._bind(trace, theta)
+            served = {e.param: pieces[e.name] for e in self.entries if e.param is not None}
+            with serve_values(served):
+                yield computed
+            self.is_random = self.is_random or any(isinstance(s, RandomState) for s in trace.uses)
+
+    def terms(self, theta: jax.Array, data: Data) -> dict[str, Any]:
+        """``{'prior': {name: ...}, 'log_det': {name: ...}, 'likelihood': ...}``, whose sum is the log density."""
+        prior, log_det = {}, {}
+        with self.open(theta, data) as computed:
+            for block, stretch, value in computed:
+                names = [e.name for e in block.entries]
+                prior.update(zip(names, block.split_terms(block.log_prior(stretch, value)), strict=True))
+                log_det.update(zip(names, block.split_terms(block.log_det(stretch, value)), strict=True))
+            likelihood = self._log_likelihood(data)
+        names = [e.name for e in self.entries]
+        return {'prior': {n: prior[n] for n in names}, 'log_det': {n: log_det[n] for n in names}, 'likelihood': likelihood}
+
+    def log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> jax.Array:
+        """The log density at ``theta``; without ``jacobian`` that of the constrained value, as in classical MAP."""
+        with self.open(theta, data) as computed:
+            total = self._log_likelihood(data).astype(self.dtype)
+            for block, stretch, value in computed:
+                prior = block.log_prior(stretch, value)
+                total = total if prior is None else total + jnp.sum(prior)
+                total = total + jnp.sum(block.log_det(stretch, value)) if jacobian else total
+            return total
+
+    def _log_likelihood(self, data: Data) -> jax.Array:
+        return data.scale * jnp.sum(self._pointwise(data))
+
+    def _pointwise(self, data: Data) -> jax.Array:
+        if self.own_log_likelihood is not None:
+            args = data.args if data.targets is None else (*data.args, data.targets)
+            return jnp.asarray(self.own_log_likelihood(self.model, *args, **data.kwargs))
+        if data.targets is None:
+            return jnp.zeros((), self.dtype)
+        return checked_log_prob(self.distribution(data), data.targets)
+
+    def distribution(self, data: Data) -> dist.Distribution:
+        """What the model says about the targets, inside `open`."""
+        call = self.model if self.likelihood is None else lambda *a, **k: self.likelihood(self.model, *a, **k)
+        return checked_distribution(call(*data.args, **data.kwargs))
+
+    def pointwise(self, theta: jax.Array, data: Data) -> jax.Array:
+        """The log-likelihood of each observation."""
+        with self.open(theta, data):
+            return self._pointwise(data)
+
+    def predict(self, theta: jax.Array, data: Data, key: jax.Array) -> jax.Array:
+        """One draw of the targets at ``data``'s inputs."""
+        with self.open(theta, data):
+            return self.distribution(data).sample(key)
+
+    def predict_mean(self, theta: jax.Array, data: Data) -> jax.Array:
+        """The mean of the targets at ``data``'s inputs."""
+        with self.open(theta, data):
+            return self.distribution(data).mean
+
+    def inspect(self, theta: jax.Array, data: Data) -> dict[str, Any]:
+        """The terms, and how many targets lie outside the support of what the model predicts."""
+        outside = jnp.zeros((), int)
+        if self.own_log_likelihood is None and data.targets is not None:
+            with self.open(theta, data):
+                distribution = self.distribution(data)
+                checked_log_prob(distribution, data.targets)
+                outside = jnp.sum(~distribution.support(data.targets))
+        return {'terms': self.terms(theta, data), 'outside': outside}
+
+    def jit(self, name: str, key: Any, build: Callable[[], Callable]) -> Callable:
+        """The compiled function kept under ``name`` and the structure of ``key``, built once."""
+        return self.compiled.get((name, structural_key(key)), lambda: jax.jit(build()))
+
+
+def _with_unit(x: jax.Array, unit: Any) -> Any:
+    import brainunit as u
+
+    return u.Quantity(x, unit=unit)
+
+
+def checked_distribution(out: Any) -> dist.Distribution:
+    """``out``, if it is a NumPyro distribution.
+
+    Raises
+    ------
+    TypeError
+        Otherwise, saying what to return.
+    """
+    if not isinstance(out, dist.Distribution):
+        raise TypeError(
+            f'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
+            f'{type(out).__name__}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
+            'log_likelihood=f for a log density of your own.'
+        )
+    return out
+
+
+def checked_log_prob(distribution: dist.Distribution, targets: Any) -> jax.Array:
+    """``distribution.log_prob(targets)``, if the distribution has the targets' shape and does not broadcast them.
+
+    Raises
+    ------
+    ValueError
+        Where the shapes differ: broadcasting would score every target against every prediction.
+    """
+    shape = jnp.shape(targets)
+    event = len(distribution.event_shape)
+    batch = shape[:len(shape) - event] if event else shape
+    try:
+        fits = jnp.broadcast_shapes(distribution.batch_shape, batch) == batch
+    except ValueError:
+        fits = False
+    if not fits or (event and shape[len(shape) - event:] != distribution.event_shape):
+        raise ValueError(
+            f'The model predicts targets of shape {distribution.batch_shape + distribution.event_shape}, the targets have shape '
+            f'{shape}. They must agree (a scalar prediction may serve all). Reshape the prediction or the targets, '
+            'e.g. x[:, 0] in place of x.'
+        )
+    return distribution.log_prob(targets)
+
+
+_densities = Cache(size=64)
+
+
+def density_of(model: Module, likelihood: Callable | None, log_likelihood: Callable | None, *, expand: bool) -> Density:
+    """The `Density` for the structure of ``model``; the same object for every model built alike."""
+    definition, values = graph.flatten(model)
+    shapes = tuple((path, jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), state.value))
+                   for path, state in values.items() if issubclass(state.type, ParamState))
+    key = (definition, structural_key(shapes), structural_key((likelihood, log_likelihood)), expand, environ.static_key())
+    return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand))
+
+
+def others_of(model: Module) -> tuple:
+    """The values of the States that are not fitted, in the order that `Density` expects them."""
+    fitted = {e.state for e in find_entries(model)}
+    return tuple(state.value for state in find_states(model).values() if state not in fitted)
+
+
+def scores_horseshoe(entries: list[Entry]) -> bool:
+    return any(is_horseshoe(e) for e in entries)
+

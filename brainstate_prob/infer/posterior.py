@@ -1,0 +1,265 @@
+"""Posterior: a model, its data and how the data are scored; what every way to fit takes."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.blocks import Entry
+from brainstate_prob.infer.density import Data, Density, density_of, others_of, scores_horseshoe
+from brainstate_prob.nn.magnitudes import split_unit
+from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.supports import is_narrower
+
+__all__ = ['Posterior']
+
+
+class Posterior:
+    """The posterior of a model's parameters given data.
+
+    Its log density is that of theta, the unconstrained coordinates: log prior + log likelihood + log-determinant.
+
+    Parameters
+    ----------
+    model
+        A Module with at least one trainable parameter. It is read, and only written by ``fit.assign_to(model)``.
+    inputs
+        What the model is called with: one array, a tuple (positional arguments), a dict (keyword arguments) or None.
+    targets
+        The observations. Of a Quantity the magnitude in its own unit is scored; the unit is kept for results.
+    likelihood
+        ``likelihood(model, *inputs)`` gives a NumPyro distribution of the targets; default: the model itself does.
+    log_likelihood
+        In place of it, ``log_likelihood(model, *inputs, targets)`` (without targets if there are none) gives the log
+        density of each observation, or their sum.
+    coords
+        Labels of named dims (``Param(dims=...)``) for results: ``{'group': ['a', 'b']}``.
+
+    Raises
+    ------
+    TypeError
+        If the model is no Module or what it returns no NumPyro distribution.
+    ValueError
+        For no parameters, no observations, NaN in data, predictions that do not have the targets' shape, targets
+        outside the likelihood's support, priors narrower than their transform.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0., reg=dist.Normal(0., 1.))
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1., 3.]))
+    >>> round(float(posterior.log_density()), 4)
+    -7.7568
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        inputs: Any = None,
+        targets: Any = None,
+        *,
+        likelihood: Callable | None = None,
+        log_likelihood: Callable | None = None,
+        coords: Mapping[str, Any] | None = None,
+    ):
+        if not isinstance(model, Module):
+            raise TypeError(f'A Posterior takes a Module, got {type(model).__name__}. Write the model as a subclass of nn.Module.')
+        if likelihood is not None and log_likelihood is not None:
+            raise ValueError('Give likelihood= or log_likelihood=, not both.')
+        for name, f in (('likelihood', likelihood), ('log_likelihood', log_likelihood)):
+            if f is not None and not callable(f):
+                raise TypeError(f'{name} must be a function of (model, *inputs), got {type(f).__name__}.')
+        self.model = model
+        self.likelihood = likelihood
+        self.log_likelihood_function = log_likelihood
+        self.coords = dict(coords or {})
+        self.density: Density = density_of(model, likelihood, log_likelihood, expand=False)
+        if not self.entries:
+            raise ValueError(
+                f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and fit=False are not trained).')
+        _refuse_narrow_priors(self.entries)
+        args, kwargs = _call_arguments(inputs)
+        for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
+            _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
+        self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
+        magnitude = None if targets is None else _targets(u.get_magnitude(targets))
+        self.data = Data(args, kwargs, magnitude, others_of(model))
+        self._inspect()
+
+    # What is fitted
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The parameters in the order of their paths."""
+        return self.density.entries
+
+    @property
+    def names(self) -> list[str]:
+        """Their dotted paths."""
+        return [e.name for e in self.entries]
+
+    @property
+    def num_observations(self) -> int:
+        """The length of the targets' first axis; 1 for scalar targets, 0 without targets."""
+        targets = self.data.targets
+        return 0 if targets is None else int(np.shape(targets)[0]) if np.ndim(targets) else 1
+
+    @property
+    def theta(self) -> jax.Array:
+        """The model's present parameters as one flat unconstrained vector."""
+        return self.start(self.density)
+
+    def start(self, density: Density) -> jax.Array:
+        """The model's present parameters in the coordinates of ``density``."""
+        from brainstate_prob.infer.density import find_entries
+
+        thetas = {}
+        for entry in find_entries(self.model):
+            value = entry.state.value
+            thetas[entry.name] = u.get_magnitude(value if entry.leaf is None else jax.tree.leaves(
+                value, is_leaf=lambda x: isinstance(x, u.Quantity))[entry.leaf])
+        return density.flatten(thetas)
+
+    @property
+    def sampling_density(self) -> Density:
+        """The density in the coordinates that samplers and guides move: horseshoe priors as scale mixtures.
+
+        Raises
+        ------
+        ValueError
+            For a parameter whose transform is no bijection from all of R^n, or a model whose density is random.
+        """
+        _refuse_for_sampling(self.entries)
+        if self.density.is_random:
+            raise ValueError(
+                'The model draws random numbers when it is called (dropout, noise), so its density is random. Samplers and '
+                'guides need a fixed one: call it under environ.context(fit=False), or make the noise a parameter.')
+        if not scores_horseshoe(self.entries):
+            return self.density
+        return density_of(self.model, self.likelihood, self.log_likelihood_function, expand=True)
+
+    # Evaluation
+
+    def log_density(self, theta: Any = None, *, jacobian: bool = True) -> jax.Array:
+        """The log density at a flat ``theta`` (default: the model's); without ``jacobian`` that of the constrained value."""
+        run = self.density.jit('log_density', jacobian, lambda: lambda t, data: self.density.log_density(t, data, jacobian))
+        return run(self._theta(theta), self.data)
+
+    def terms(self, theta: Any = None) -> dict[str, Any]:
+        """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
+        return self.density.jit('terms', None, lambda: self.density.terms)(self._theta(theta), self.data)
+
+    def log_likelihood(self, theta: Any = None) -> jax.Array:
+        """The log-likelihood of each observation at ``theta``."""
+        return self.density.jit('pointwise', None, lambda: self.density.pointwise)(self._theta(theta), self.data)
+
+    def constrain(self, theta: Any = None) -> dict[str, Any]:
+        """The constrained values by path, with units."""
+        values = self.density.jit('constrain', None, lambda: self.density.constrain)(self._theta(theta))
+        return {e.name: with_unit(values[e.name], e.unit) for e in self.entries}
+
+    def unconstrain(self, values: Mapping[str, Any]) -> jax.Array:
+        """The flat theta of constrained values by path.
+
+        Raises
+        ------
+        KeyError
+            For a missing or unknown path.
+        """
+        if set(values) != set(self.names):
+            raise KeyError(f'unconstrain needs exactly the paths {self.names}, got {list(values)}.')
+        thetas = {}
+        for e in self.entries:
+            magnitude, _ = split_unit(values[e.name], e.name, e.unit)
+            e.t.check(magnitude)
+            thetas[e.name] = e.t.inverse(magnitude)
+        return self.density.flatten(thetas)
+
+    def _theta(self, theta: Any) -> jax.Array:
+        if theta is None:
+            return self.theta
+        theta = jnp.asarray(theta, self.density.dtype)
+        if theta.shape != (self.density.size,):
+            raise ValueError(f'theta must be one flat vector of {self.density.size} numbers, got shape {theta.shape}.')
+        return theta
+
+    def _inspect(self) -> None:
+        """Evaluate once: shapes, types and supports are right before anything long starts."""
+        found = self.density.jit('inspect', None, lambda: self.density.inspect)(self.theta, self.data)
+        outside = int(found['outside'])
+        if outside:
+            raise ValueError(
+                f'{outside} of the targets have probability zero under the likelihood, whatever the parameters (negative '
+                'counts, say). Check the targets or choose another distribution.')
+
+    def __repr__(self) -> str:
+        return (f'Posterior({type(self.model).__name__}, {len(self.entries)} parameters of {self.density.size} numbers, '
+                f'{self.num_observations} observations)')
+
+
+def with_unit(x: Any, unit: u.Unit) -> Any:
+    """A Quantity, or the array as it is where the unit is none."""
+    return x if unit.is_unitless else u.Quantity(x, unit=unit)
+
+
+def _call_arguments(inputs: Any) -> tuple[tuple, dict]:
+    if inputs is None:
+        return (), {}
+    if isinstance(inputs, dict):
+        return (), jax.tree.map(jnp.asarray, inputs)
+    return jax.tree.map(jnp.asarray, inputs if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def _targets(targets: Any) -> Any:
+    try:
+        targets = jnp.asarray(targets)
+    except TypeError:
+        raise TypeError(f'targets must be one array, got {type(targets).__name__}. For several outputs stack them, or use '
+                        'log_likelihood=f with everything as inputs.') from None
+    if targets.size == 0:
+        raise ValueError(f'There are no observations: the targets have shape {targets.shape}.')
+    _refuse_nan(targets, 'targets')
+    return targets
+
+
+def _refuse_nan(x: Any, name: str) -> None:
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        return
+    bad = np.isnan(np.asarray(x, dtype=np.float64))
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f'{name} has {int(bad.sum())} NaN entries, the first at {first}. Drop or impute them before fitting.')
+
+
+def _refuse_narrow_priors(entries: list[Entry]) -> None:
+    for e in entries:
+        if e.reg is None or e.on_theta:
+            continue
+        support = e.reg.support_in(e.unit)
+        if is_narrower(support, e.t.codomain):
+            raise ValueError(
+                f'Param {e.name!r}: its prior {e.reg!r} has support {support}, narrower than the codomain {e.t.codomain} of its '
+                f'transform {e.param.t!r}: optimizers and samplers would step to density zero. Use t=None to have the '
+                "transform chosen from the prior's support.")
+
+
+def _refuse_for_sampling(entries: list[Entry]) -> None:
+    for e in entries:
+        if not e.t.has_density:
+            raise ValueError(
+                f'Param {e.name!r}: {e.t!r} is no bijection, so theta has no density under it. Use SigmoidT in place of ClipT, '
+                'SoftplusT in place of ReluT, or fit by MAP.')
+        if not e.t.unconstrained:
+            raise ValueError(
+                f'Param {e.name!r}: theta of {e.t!r} is itself confined to {e.t.domain}, but samplers and guides move it over all '
+                'reals. Compose it, e.g. ChainT(PositiveT(), PowerT()).')

@@ -1,0 +1,492 @@
+"""Param and Const: a value with a transform, a prior and a unit.
+
+A `Param` holds theta, the unconstrained array that optimizers and samplers move, in ``.val`` (a `ParamState`);
+``value()`` is the constrained value, in the Param's unit.
+"""
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.core import ParamState, State, StateTrace, current_trace
+from brainstate_prob.core.state import holds_tracer
+from brainstate_prob.graph import path_of
+from brainstate_prob.nn.bijections import IdentityT, Transform, transform_for
+from brainstate_prob.nn.magnitudes import split_unit
+from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.priors import Regularization, as_regularization
+from brainstate_prob.nn.supports import is_narrower
+
+__all__ = ['Const', 'Param']
+
+logger = logging.getLogger(__name__)
+
+
+class _TracedMemos(threading.local):
+    """Values computed once for a block by `Module.param_precompute` or the log density, by Param, in this thread."""
+
+    def __init__(self):
+        self.by_param: dict[Param, tuple] = {}
+
+
+_traced = _TracedMemos()
+
+
+@contextlib.contextmanager
+def serve_values(computed: dict[Param, tuple[Any, Any]]):
+    """Within the block, let each Param's ``value()`` be what was computed for it, also while traced.
+
+    Parameters
+    ----------
+    computed
+        By Param (theta, constrained magnitude). They hold for as long as the Param's State has this very theta.
+    """
+    before = _traced.by_param
+    _traced.by_param = before | {param: (raw, param._served(magnitude)) for param, (raw, magnitude) in computed.items()}
+    try:
+        yield
+    finally:
+        _traced.by_param = before
+
+
+class Param(Module):
+    """A parameter with an optional bijective transform, prior and unit.
+
+    Parameters
+    ----------
+    value
+        The initial value in constrained space: numbers, an array or a `brainunit.Quantity`. Floating dtypes are
+        kept, integers become the default float; bool and complex raise. A value outside the transform's codomain
+        warns and starts at the nearest interior point.
+    t
+        The transform from theta to the value; None takes the one for the prior's support.
+    reg
+        A `Regularization` or any NumPyro distribution over numbers in the Param's own unit.
+    precompute
+        Applied to the constrained value before ``value()`` returns it; the prior does not see it.
+    fit
+        Whether the Param is trained. If not, it holds its value in a State that is no `ParamState`.
+    enable_cache_logging
+        Log hits, misses and invalidations of the cache at level INFO.
+    dims
+        Names of the axes, for results.
+    prior_on
+        Whether ``reg`` scores the constrained value (``'value'``) or theta (``'unconstrained'``).
+    name
+        A label for messages.
+
+    Raises
+    ------
+    TypeError
+        For what is no real floating value, transform or prior.
+    ValueError
+        For non-finite values, shapes that the transform would change, more dims than axes.
+    brainunit.UnitMismatchError
+        Where the transform's or prior's unit does not fit the value's.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import nn
+    >>> rate = nn.Param(jnp.array([1., 2.]), t=nn.SoftplusT(0.), reg=nn.L2Reg(weight=0.01))
+    >>> rate.value()
+    Array([1., 2.], dtype=float32)
+    >>> float(rate.reg_loss())
+    0.05...
+    """
+
+    _not_in_graph: ClassVar[frozenset[str]] = Module._not_in_graph | {'_memo'}
+    _memo: tuple | None = None
+
+    def __init__(
+        self,
+        value: Any,
+        t: Transform | None = IdentityT(),  # noqa: B008  (a value object without state)
+        reg: Any = None,
+        precompute: Callable | None = None,
+        fit: bool = True,
+        enable_cache_logging: bool = False,
+        *,
+        dims: Sequence[str] | str | None = None,
+        prior_on: Literal['value', 'unconstrained'] = 'value',
+        name: str | None = None,
+    ):
+        super().__init__(name)
+        self.reg: Regularization | None = as_regularization(reg)
+        if t is None:
+            t = IdentityT() if self.reg is None else transform_for(self.reg.support)
+        if not isinstance(t, Transform):
+            raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(), got {short(t)}.')
+        if precompute is not None and not callable(precompute):
+            raise TypeError(f'{self._label()}: precompute must be a callable of the value, got {short(precompute)}.')
+        if prior_on not in ('value', 'unconstrained'):
+            raise ValueError(f"{self._label()}: prior_on must be 'value' or 'unconstrained', got {prior_on!r}.")
+        self.t = t
+        self.precompute = precompute
+        self.fit = bool(fit)
+        self.enable_cache_logging = enable_cache_logging
+        self.prior_on = prior_on
+        magnitude, self.unit = split_unit(value, self._label())
+        numeric = self._numeric_t()
+        theta, magnitude = self._start(numeric, magnitude)
+        self.dims = _checked_dims(dims, magnitude.ndim, self._label())
+        self.val: State = ParamState(theta) if self.fit else State(magnitude)
+        self._check_prior(numeric)
+
+    # Values
+
+    def value(self) -> Any:
+        """The constrained value, after ``precompute``: an array, or a Quantity if the Param has a unit.
+
+        The first eager read fills the cache; a write of the State, from anywhere, makes it invalid.
+        """
+        raw = self.val.value
+        memo = self._valid_memo(raw)
+        if memo is not None:
+            self._log('hit')
+            return memo[-1]
+        value, cacheable = self._compute(raw)
+        if cacheable:
+            self._log('miss')
+            self._memo = (raw, self.t, self.precompute, value)
+        return value
+
+    def constrained(self) -> Any:
+        """The constrained value before ``precompute``: what the prior scores."""
+        return self._with_unit(self._magnitude(self.val.value))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the constrained value."""
+        shape = jnp.shape(self.val.value)
+        return tuple(self._numeric_t().forward_shape(shape)) if self.fit else shape
+
+    @property
+    def dtype(self):
+        """The dtype of theta and of the value's magnitude."""
+        return jnp.result_type(self.val.value)
+
+    def set_value(self, value: Any) -> None:
+        """Set the parameter from constrained space. Shape, dtype and unit stay.
+
+        Raises
+        ------
+        ValueError
+            For another shape, or a value outside the transform's codomain.
+        brainunit.UnitMismatchError
+            For a unit of another dimension.
+        """
+        self._write(self._convert(value))
+
+    def clip(self, min_val: Any = None, max_val: Any = None) -> None:
+        """Clip the constrained value (before ``precompute``) to the bounds, which must lie inside the codomain."""
+        low, high = (None if b is None else self._bound(b) for b in (min_val, max_val))
+        self._write(jnp.clip(self._magnitude(self.val.value), low, high))
+
+    def reset_to_prior(self) -> None:
+        """Set the value to the prior's reset value (its mode, mean or another inner point); nothing without a prior."""
+        if self.reg is None:
+            return
+        value = self._prior_point(self.reg.reset_value)
+        if self.prior_on == 'unconstrained':
+            self.val.value = value
+        else:
+            self._write(self._inside(value))
+
+    def sample_prior(self, key: Any = None) -> Any:
+        """One draw of the constrained value from the prior.
+
+        Raises
+        ------
+        ValueError
+            Without a prior.
+        """
+        value = self._prior_draw(key)
+        if self.prior_on == 'unconstrained':
+            value = self._numeric_t().forward(value)
+        return self._with_unit(value)
+
+    def init_from_prior(self, key: Any = None) -> None:
+        """Set the value to a draw from the prior."""
+        value = self._prior_draw(key)
+        if self.prior_on == 'unconstrained':
+            self.val.value = value
+        else:
+            self._write(self._inside(value))
+
+    # Densities
+
+    def reg_loss(self) -> jax.Array:
+        """The prior's loss (weight times minus log density) at the present value: a scalar without unit; 0 without a prior."""
+        if self.reg is None or not self.fit:
+            return jnp.zeros(())
+        if self.prior_on == 'unconstrained':
+            return self.reg.loss(self.val.value)
+        return self.reg.loss(self.constrained())
+
+    def log_prior(self) -> jax.Array:
+        """Minus `reg_loss`: the log prior density of the value (of theta for ``prior_on='unconstrained'``)."""
+        return -self.reg_loss()
+
+    def log_abs_det_jacobian(self) -> jax.Array:
+        """log|d value / d theta| at the present value, summed over the events: a scalar; 0 if the Param is not fitted."""
+        if not self.fit:
+            return jnp.zeros(())
+        raw, numeric = self.val.value, self._numeric_t()
+        return jnp.sum(numeric.log_abs_det_jacobian(raw, numeric.forward(raw)))
+
+    # The cache
+
+    def cache(self) -> None:
+        """Compute the value now and keep it; nothing is kept while traced."""
+        self._memo = None
+        self.value()
+
+    def clear_cache(self) -> None:
+        """Forget the kept value."""
+        self._memo = None
+        self._log('cleared')
+
+    @property
+    def cache_stats(self) -> dict[str, bool]:
+        """``{'valid': ..., 'has_cached_value': ...}``."""
+        return {'valid': self._own_memo_valid(self.val.value), 'has_cached_value': self._memo is not None}
+
+    # Construction from a specification
+
+    @classmethod
+    def init(cls, data: Any, sizes: Any = None, allow_none: bool = True, **param_kwargs) -> Param | None:
+        """A Param from a specification.
+
+        Parameters
+        ----------
+        data
+            None (stays None if ``allow_none``), a Param (checked and returned), a callable of ``sizes`` such as an
+            initializer, or a value, broadcast to ``sizes``.
+        sizes
+            The shape, an int or a tuple.
+        **param_kwargs
+            For the Param: ``t``, ``reg``, ``dims``, ...
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp
+        >>> from brainstate_prob import nn
+        >>> nn.Param.init(jnp.ones, (2, 3), t=nn.SoftplusT()).shape
+        (2, 3)
+        """
+        shape = None if sizes is None else (sizes,) if isinstance(sizes, int | np.integer) else tuple(sizes)
+        if data is None:
+            if not allow_none:
+                raise ValueError('Param.init got None, and allow_none is False. Pass a value, an initializer or a Param.')
+            return None
+        if isinstance(data, Param):
+            if shape is not None and data.shape != shape:
+                raise ValueError(f'Param.init got a Param of shape {data.shape}, but sizes asks for {shape}.')
+            return data
+        if callable(data):
+            if shape is None:
+                raise ValueError('Param.init got a callable; it needs sizes=(...) to call it with.')
+            data = data(shape)
+        if shape is not None:
+            magnitude, unit = split_unit(data, 'Param.init')
+            try:
+                magnitude = jnp.broadcast_to(magnitude, shape)
+            except ValueError:
+                raise ValueError(f'Param.init got data of shape {magnitude.shape}, which does not broadcast to {shape}.') from None
+            data = magnitude if unit.is_unitless else u.Quantity(magnitude, unit=unit)
+        return cls(data, **param_kwargs)
+
+    # Internals
+
+    def _label(self) -> str:
+        path = dotted(path_of(self)) or self.name
+        return f'{type(self).__name__} {path!r}' if path else type(self).__name__
+
+    def _log(self, event: str) -> None:
+        if self.enable_cache_logging:
+            logger.info('%s: cache %s', self._label(), event)
+
+    def _numeric_t(self) -> Transform:
+        """The transform on plain numbers in the Param's unit."""
+        return self.t.with_unit(self.unit)
+
+    def _with_unit(self, magnitude: Any) -> Any:
+        return magnitude if self.unit.is_unitless else u.Quantity(magnitude, unit=self.unit)
+
+    def _magnitude(self, raw: Any) -> jax.Array:
+        return self._numeric_t().forward(raw) if self.fit else raw
+
+    def _own_memo_valid(self, raw: Any) -> bool:
+        memo = self._memo
+        return memo is not None and memo[0] is raw and memo[1] is self.t and memo[2] is self.precompute
+
+    def _valid_memo(self, raw: Any) -> tuple | None:
+        memo = _traced.by_param.get(self)
+        if memo is not None and memo[0] is raw:
+            return memo
+        memo = self._memo  # read once: another thread may replace it
+        if memo is not None and memo[0] is raw and memo[1] is self.t and memo[2] is self.precompute:
+            return memo
+        if memo is not None:
+            self._log('invalid')
+        return None
+
+    def _compute(self, raw: Any) -> tuple[Any, bool]:
+        """The value, and whether it may be kept: it is concrete and depends on nothing but ``raw``."""
+        value = self._with_unit(self._magnitude(raw))
+        foreign = False
+        if self.precompute is not None:
+            with StateTrace() as trace:
+                value = self.precompute(value)
+            for state in trace.writes:
+                state.value = trace.value_of(state)
+            foreign = bool(trace.uses)
+        return value, not (foreign or current_trace() is not None or holds_tracer((raw, value)))
+
+    def _served(self, magnitude: Any) -> Any:
+        """What ``value()`` returns for a constrained magnitude."""
+        value = self._with_unit(magnitude)
+        return value if self.precompute is None else self.precompute(value)
+
+    def _start(self, numeric: Transform, magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Theta of the initial value; a value outside the codomain warns and is moved inside."""
+        traced = isinstance(magnitude, jax.core.Tracer)
+        try:
+            shape = tuple(numeric.forward_shape(numeric.inverse_shape(magnitude.shape)))
+        except ValueError as error:
+            raise ValueError(f'{self._label()}: {error}') from None
+        if shape != magnitude.shape:
+            raise ValueError(
+                f'{self._label()}: {numeric!r} turns a value of shape {magnitude.shape} into one of shape {shape}. '
+                'Give the value its full shape, or scalar bounds.'
+            )
+        if traced:
+            return numeric.inverse(magnitude), magnitude
+        try:
+            numeric.check(magnitude)
+            if not numeric.unconstrained and self.fit:
+                warnings.warn(
+                    f'{self._label()}: theta of {numeric!r} is itself confined to {numeric.domain}: an optimizer step can '
+                    'leave it, and samplers refuse it. Compose it, e.g. ChainT(PositiveT(), ...).', stacklevel=3)
+            return numeric.inverse(magnitude), magnitude
+        except ValueError as error:
+            inside = numeric.nearest_interior(magnitude)
+            warnings.warn(f'{self._label()}: {error} Starting at {short(inside)} instead.', stacklevel=3)
+            return numeric.inverse(inside), inside
+
+    def _check_prior(self, numeric: Transform) -> None:
+        if self.reg is None or self.prior_on == 'unconstrained':
+            return
+        support = self.reg.support_in(self.unit)
+        if self.fit and is_narrower(support, numeric.codomain):
+            try:
+                advice = f'Use t={transform_for(support)!r}, or t=None to have it chosen.'
+            except (TypeError, ValueError):
+                advice = 'Choose a transform onto the support.'
+            warnings.warn(
+                f'{self._label()}: the prior {self.reg!r} has support {support}, narrower than the codomain '
+                f'{numeric.codomain} of {self.t!r}: values outside it have density 0. {advice}', stacklevel=3)
+
+    def _convert(self, value: Any) -> jax.Array:
+        """The magnitude of ``value`` in the Param's unit, with its shape and dtype; errors otherwise."""
+        magnitude, _ = split_unit(value, self._label(), self.unit)
+        if magnitude.shape != self.shape:
+            raise ValueError(
+                f'{self._label()} has shape {self.shape}, got a value of shape {magnitude.shape}. Broadcast it first, or '
+                'write param.val.value to change the shape on purpose.'
+            )
+        return magnitude.astype(self.dtype)
+
+    def _bound(self, bound: Any) -> jax.Array:
+        return split_unit(bound, self._label(), self.unit)[0].astype(self.dtype)
+
+    def _write(self, magnitude: jax.Array) -> None:
+        numeric = self._numeric_t()
+        if not holds_tracer(magnitude):
+            try:
+                numeric.check(magnitude)
+            except ValueError as error:
+                raise ValueError(f'{self._label()}: {error}') from None
+        self.val.value = numeric.inverse(magnitude) if self.fit else magnitude
+
+    def _inside(self, magnitude: jax.Array) -> jax.Array:
+        """``magnitude``, moved inside the codomain where a point on its edge would have an infinite theta."""
+        numeric = self._numeric_t()
+        inside = jnp.isfinite(numeric.inverse(magnitude)).all()
+        return jnp.where(inside, magnitude, numeric.nearest_interior(magnitude))
+
+    def _prior_point(self, make: Callable) -> jax.Array:
+        shape = jnp.shape(self.val.value) if self.prior_on == 'unconstrained' else self.shape
+        unit = u.UNITLESS if self.prior_on == 'unconstrained' else self.unit
+        value = make(shape)
+        magnitude, _ = split_unit(value, self._label(), unit if isinstance(value, u.Quantity) else None)
+        return jnp.broadcast_to(magnitude, shape).astype(self.dtype)
+
+    def _prior_draw(self, key: Any) -> jax.Array:
+        if self.reg is None:
+            raise ValueError(f'{self._label()} has no prior to draw from; give it one with reg=.')
+        reg = self.reg
+        return self._prior_point(lambda shape: reg.sample_init(shape, key=key))
+
+    def __repr__(self) -> str:
+        parts = [short(self.constrained())]
+        if not (type(self.t) is IdentityT):
+            parts.append(f't={self.t!r}')
+        if self.reg is not None:
+            parts.append(f'reg={self.reg!r}')
+        if self.prior_on != 'value':
+            parts.append(f'prior_on={self.prior_on!r}')
+        if self.precompute is not None:
+            parts.append(f'precompute={getattr(self.precompute, "__name__", self.precompute)}')
+        if self.dims is not None:
+            parts.append(f'dims={self.dims!r}')
+        if not self.fit and type(self) is Param:
+            parts.append('fit=False')
+        return f'{type(self).__name__}({", ".join(parts)})'
+
+
+class Const(Param):
+    """A value that is never trained: in ``states()``, but not in ``states(ParamState)``; its `reg_loss` is 0.
+
+    Takes what `Param` takes, except ``fit=True``.
+
+    Examples
+    --------
+    >>> from brainstate_prob import ParamState, nn
+    >>> gain = nn.Const(2.)
+    >>> float(gain.value()), dict(gain.states(ParamState))
+    (2.0, {})
+    """
+
+    def __init__(self, value: Any, *args, **param_kwargs):
+        if param_kwargs.pop('fit', False):
+            raise ValueError('A Const is never trained: drop fit=True, or use nn.Param.')
+        super().__init__(value, *args, fit=False, **param_kwargs)
+
+
+def _checked_dims(dims: Sequence[str] | str | None, ndim: int, label: str) -> tuple[str, ...] | None:
+    if dims is None:
+        return None
+    names = (dims,) if isinstance(dims, str) else tuple(dims)
+    if not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
+        raise TypeError(f'{label}: dims must be different names (str), one an axis, got {dims!r}.')
+    if len(names) != ndim:
+        raise ValueError(f'{label}: {len(names)} dims {names} for a value with {ndim} axes. Name every axis once.')
+    return names
+
+
+def short(value: Any) -> str:
+    text = np.array2string(np.asarray(u.get_magnitude(value)), precision=4, threshold=6, edgeitems=2) if isinstance(
+        value, jax.Array | np.ndarray | u.Quantity) and not holds_tracer(value) else repr(value)
+    unit = f' {value.unit}' if isinstance(value, u.Quantity) else ''
+    return ' '.join((text + unit).split())
