@@ -62,18 +62,20 @@ def _standard(standard: Callable, what: str) -> Law:
 
 
 def _shaped(draw: Callable) -> Callable:
-    """A draw of jax.random whose parameters come before the shape."""
-    return lambda key, shape, dtype, *ps: draw(key, *ps, shape=shape, dtype=dtype)
+    """A draw of jax.random whose parameters come before the shape (not all of them broadcast by themselves)."""
+    return lambda key, shape, dtype, *ps: draw(
+        key, *(jnp.broadcast_to(p, shape) for p in ps), shape=shape, dtype=dtype)
 
 
 def _truncated_normal(key, shape, dtype, lower, upper, loc, scale):
     # In the upper tail both bounds have probability 1 to rounding; the mirror image is exact.
-    a, b = (lower - loc) / scale, (upper - loc) / scale
+    wide = jnp.promote_types(dtype, jnp.float32)  # ndtr knows no half precision
+    a, b = ((lower - loc) / scale).astype(wide), ((upper - loc) / scale).astype(wide)
     mirror = a > 0
     a, b = jnp.where(mirror, -b, a), jnp.where(mirror, -a, b)
-    p = ndtr(a) + jr.uniform(key, shape, dtype) * (ndtr(b) - ndtr(a))
+    p = ndtr(a) + jr.uniform(key, shape, wide) * (ndtr(b) - ndtr(a))
     z = jnp.clip(ndtri(p), a, b)
-    return jnp.clip(loc + scale * jnp.where(mirror, -z, z), lower, upper)
+    return jnp.clip(loc + scale * jnp.where(mirror, -z, z).astype(dtype), lower, upper)
 
 
 def _multivariate_normal(key, shape, dtype, mean, cov):

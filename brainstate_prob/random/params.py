@@ -91,7 +91,7 @@ def split_units(law: str, pars: tuple[Par, ...], values: dict[str, Any]) -> tupl
             raise u.UnitMismatchError(
                 f'{law}: {par.name} must be a quantity in {wanted}, as another parameter is; got {value!r}.'
             )
-        plain[par.name] = value
+        plain[par.name] = np.asarray(value) if isinstance(value, list | tuple) else value
     return plain, unit
 
 

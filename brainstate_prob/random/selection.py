@@ -75,11 +75,12 @@ class Selection(KeyStream):
             array = np.asarray(p, np.float64)
             if np.any(array < 0) or not abs(array.sum() - 1) < 1e-5:
                 raise ValueError(f'choice: p must be probabilities that sum to 1; got {p} with sum {array.sum():.6g}.')
-        out = jr.choice(self._take(key), plain, to_size(size) or (), replace, p, axis)
+        out = jr.choice(self._take(key), plain, to_size(size) or (), replace,
+                        None if p is None else jnp.asarray(p), axis)
         return out if unit is None else u.Quantity(out, unit=unit)
 
     def permutation(self, x: Any, axis: int = 0, independent: bool = False, key: Any = None) -> Any:
-        """The items of ``x`` (or of ``range(x)``) along ``axis`` in random order; ``independent``: each line its own."""
+        """The items of ``x`` (or of ``range(x)``) shuffled along ``axis``; ``independent``: each line its own."""
         plain, unit = _magnitude(x)
         out = jr.permutation(self._take(key), plain, axis, independent)
         return out if unit is None else u.Quantity(out, unit=unit)

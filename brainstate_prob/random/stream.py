@@ -54,7 +54,8 @@ def to_key(seed_or_key: Any = None) -> jax.Array:
 
 
 def _allowed(value: Any) -> str:
-    got = f'{type(value).__name__} {value!r}' if np.ndim(value) == 0 else f'an array {value.dtype}{list(value.shape)}'
+    is_array = isinstance(value, np.ndarray | jax.Array) and value.ndim
+    got = f'An array {value.dtype}{list(value.shape)}' if is_array else f'{type(value).__name__} {value!r}'
     return f'{got} is neither a seed nor a key. Allowed: an int, a key of jax.random.key or jax.random.PRNGKey, None.'
 
 
