@@ -1,10 +1,14 @@
 """The rules of the house that a machine can check: public JAX only, imports that point down, small files."""
 
 import ast
+import functools
+import importlib
+import inspect
 import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -24,6 +28,7 @@ FLOORS = {
     'infer': 4,
     'interop': 5,
 }
+ROOMS = [room for room in FLOORS if (PACKAGE / room).exists() or (PACKAGE / f'{room}.py').exists()]
 # Heavy, and not needed by everyone: imported inside the function that uses them.
 ON_FIRST_USE = {'tensorflow_probability', 'arviz', 'arviz_base', 'arviz_stats', 'arviz_plots', 'matplotlib', 'xarray'}
 PRIVATE_JAX = re.compile(r'jax\.(_src|interpreters|extend|core\.(?!Tracer\b)\w+)\b')
@@ -137,16 +142,50 @@ def test_the_check_wants_a_docstring_and_a_floor():
     assert 'without a floor' in findings('"""Why."""\n', PACKAGE / 'cellar' / 'x.py')[0]
 
 
+def undocumented(name, thing):
+    """The exported thing, or what it makes public, where no documentation is written or inherited."""
+    if isinstance(thing, types.ModuleType | types.GenericAlias | types.UnionType):
+        return
+    if not (inspect.getdoc(thing) or '').strip():
+        yield name
+    for key, value in vars(thing).items() if inspect.isclass(thing) else ():
+        documents = inspect.isroutine(value) or isinstance(value, property | functools.cached_property)
+        if documents and not key.startswith('_') and not inspect.getdoc(getattr(thing, key)):
+            yield f'{name}.{key}'
+
+
+@pytest.mark.parametrize('room', [room for room in ROOMS if room != 'interop'])
+def test_exports_exist_and_are_documented(room):
+    module = importlib.import_module(f'brainstate_prob.{room}')
+    missing = [name for name in module.__all__ if not hasattr(module, name)]
+    assert missing == []
+    assert [bad for name in module.__all__ for bad in undocumented(name, getattr(module, name))] == []
+
+
+def test_the_check_of_documentation_finds():
+    class Undocumented:
+        def method(self):
+            pass
+
+    class Documented(Undocumented):
+        """What it is."""
+
+        def method(self):
+            pass
+
+    assert list(undocumented('A', Undocumented)) == ['A', 'A.method']
+    assert list(undocumented('B', Documented)) == ['B.method']
+
+
 def test_import_is_light_and_touches_no_global_setting():
     """A fresh process: what is imported later stays out, and every JAX setting stands as before."""
-    rooms = [room for room in FLOORS if (PACKAGE / room).exists() or (PACKAGE / f'{room}.py').exists()]
     script = f"""
 import sys, os, warnings
 import jax, numpyro, brainunit
 settings, environment = dict(jax.config.values), dict(os.environ)
 filters, loaded = list(warnings.filters), set(sys.modules)
 import brainstate_prob
-for room in {rooms!r}:
+for room in {ROOMS!r}:
     if room != 'interop':
         __import__('brainstate_prob.' + room)
 heavy = sorted({ON_FIRST_USE!r} & (set(sys.modules) - loaded))
