@@ -1,4 +1,5 @@
 """The object graph and its pytree form: walk, flatten, split, merge, clone, with shared references kept."""
+
 from brainstate_prob.graph.containers import FlattedDict, NestedDict, TreefyState
 from brainstate_prob.graph.treefy import (
     GraphDef,
@@ -15,6 +16,21 @@ from brainstate_prob.graph.treefy import (
 from brainstate_prob.graph.walk import Node, nodes, path_of, states
 
 __all__ = [
-    'FlattedDict', 'GraphDef', 'NestedDict', 'Node', 'TreefyState', 'clone', 'flatten', 'graphdef', 'nodes', 'path_of',
-    'pop_states', 'states', 'treefy_merge', 'treefy_split', 'treefy_states', 'unflatten', 'update_states',
+    'FlattedDict',
+    'GraphDef',
+    'NestedDict',
+    'Node',
+    'TreefyState',
+    'clone',
+    'flatten',
+    'graphdef',
+    'nodes',
+    'path_of',
+    'pop_states',
+    'states',
+    'treefy_merge',
+    'treefy_split',
+    'treefy_states',
+    'unflatten',
+    'update_states',
 ]

@@ -1,4 +1,5 @@
 """Mappings of paths: the flat form `{path: x}` and the nested form `{name: {name: x}}`, both JAX pytrees."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -78,7 +79,7 @@ class TreefyState:
     Examples
     --------
     >>> from brainstate_prob import ParamState
-    >>> TreefyState.of(ParamState(1., name='w')).to_state()
+    >>> TreefyState.of(ParamState(1.0, name='w')).to_state()
     ParamState(1.0, name='w')
     """
 
@@ -109,6 +110,9 @@ def _unflatten_treefy(aux, children):
 
 jax.tree_util.register_pytree_with_keys(
     TreefyState,
-    lambda s: (((jax.tree_util.GetAttrKey('value'), s.value),), (s.type, s.name, s.tag, tuple(sorted(s.metadata.items())))),
+    lambda s: (
+        ((jax.tree_util.GetAttrKey('value'), s.value),),
+        (s.type, s.name, s.tag, tuple(sorted(s.metadata.items()))),
+    ),
     _unflatten_treefy,
 )

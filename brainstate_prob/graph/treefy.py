@@ -1,4 +1,5 @@
 """An object graph as structure plus values, and back: flatten, split, merge, clone, update."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -14,7 +15,15 @@ from brainstate_prob.graph.containers import FlattedDict, NestedDict, TreefyStat
 from brainstate_prob.graph.walk import Node, children, find_states, walk
 
 __all__ = [
-    'GraphDef', 'clone', 'flatten', 'graphdef', 'pop_states', 'treefy_merge', 'treefy_split', 'treefy_states', 'unflatten',
+    'GraphDef',
+    'clone',
+    'flatten',
+    'graphdef',
+    'pop_states',
+    'treefy_merge',
+    'treefy_split',
+    'treefy_states',
+    'unflatten',
     'update_states',
 ]
 
@@ -22,6 +31,7 @@ __all__ = [
 @dataclasses.dataclass(frozen=True)
 class _Reference:
     """The second and later places of a shared object."""
+
     index: int
 
 
@@ -49,7 +59,7 @@ class _Static:
 
 
 def same_value(a: Any, b: Any) -> bool:
-    """Whether two static values are the same: identical, equal, functions built alike, or arrays (trees of them) with equal entries."""
+    """Whether two static values are the same: identical, equal, functions built alike, or trees of equal arrays."""
     if a is b:
         return True
     if type(a) is not type(b):
@@ -71,6 +81,7 @@ def same_value(a: Any, b: Any) -> bool:
 @dataclasses.dataclass(frozen=True)
 class _Tree:
     """A node or container: its class, its index if it may be shared, and what lies below by key."""
+
     kind: type
     index: int
     below: tuple[tuple[Any, Any], ...]
@@ -84,10 +95,11 @@ class GraphDef:
     Examples
     --------
     >>> from brainstate_prob import graph, nn
-    >>> a, b = nn.Param(1.), nn.Param(2.)
+    >>> a, b = nn.Param(1.0), nn.Param(2.0)
     >>> graph.graphdef(a) == graph.graphdef(b)
     True
     """
+
     root: Any
 
     def __repr__(self):
@@ -127,7 +139,8 @@ def unflatten(definition: GraphDef, values: Mapping) -> Any:
         if isinstance(part, _StateAt):
             if part.path not in values:
                 raise ValueError(
-                    f'No value for the State at {part.path}. Given: {list(values)}. Pass all parts that treefy_split gave.'
+                    f'No value for the State at {part.path}. Given: {list(values)}. Pass all parts that treefy_split '
+                    'gave.'
                 )
             value = values[part.path]
             made[part.index] = value.to_state() if isinstance(value, TreefyState) else part.kind(value)
@@ -174,7 +187,7 @@ def treefy_states(node: Any, *filters: Any) -> Any:
     Examples
     --------
     >>> from brainstate_prob import ParamState, graph, nn
-    >>> graph.treefy_states(nn.Param(2.), ParamState).to_flat()[('val',)].value
+    >>> graph.treefy_states(nn.Param(2.0), ParamState).to_flat()[('val',)].value
     Array(2., dtype=float32, weak_type=True)
     """
     groups = _split(_with_states(node), filters, strict=False)
@@ -252,6 +265,7 @@ def pop_states(node: Any, *filters: Any) -> Any:
 
 def _holders(node: Any):
     """Everything that can hold a State: nodes and the containers below them."""
+
     def inside(path, value):
         for key, child in children(value):
             if isinstance(child, dict | list | tuple):
@@ -270,4 +284,7 @@ def _remove(holder: Any, key: Any, path: tuple) -> None:
     elif isinstance(holder, dict):
         del holder[key]
     else:
-        raise ValueError(f'The State at {path} is an item of a {type(holder).__name__}; only attributes and dict items can be popped.')
+        raise ValueError(
+            f'The State at {path} is an item of a {type(holder).__name__}; only attributes and dict items can be '
+            'popped.'
+        )

@@ -1,4 +1,5 @@
 """The object graph: what is a node, and how nodes and States are walked, each once, in the order of their names."""
+
 from __future__ import annotations
 
 import weakref
@@ -47,7 +48,7 @@ def path_of(node: Node) -> Path:
     --------
     >>> from brainstate_prob import nn
     >>> model = nn.Module()
-    >>> model.rate = nn.Param(1.)
+    >>> model.rate = nn.Param(1.0)
     >>> path_of(model.rate)
     ('rate',)
     """
@@ -133,7 +134,7 @@ def states(node: Any, *filters: Any, allowed_hierarchy: tuple[float, float] = (0
     --------
     >>> from brainstate_prob import ParamState, nn
     >>> model = nn.Module()
-    >>> model.w = ParamState(1.)
+    >>> model.w = ParamState(1.0)
     >>> states(model, ParamState)
     FlattedDict({('w',): ParamState(1.0)})
     """

@@ -3,6 +3,7 @@
 Entries with the same transform family and the same prior family form one block, so that the number of operations
 depends on the number of families and not on the number of parameters.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -20,6 +21,7 @@ from jax import lax
 from brainstate_prob.core import State
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.nn.bijections import IdentityT, Transform, from_family
+from brainstate_prob.nn.magnitudes import with_unit
 from brainstate_prob.nn.module import dotted
 from brainstate_prob.nn.param import Param
 from brainstate_prob.nn.priors import HorseshoeReg, Regularization
@@ -107,7 +109,7 @@ class Block:
             return None
         if entry.on_theta:
             return -entry.reg.loss(theta.reshape(entry.shape))
-        return -entry.reg.loss(value if entry.unit.is_unitless else u.Quantity(value, unit=entry.unit))
+        return -entry.reg.loss(with_unit(value, entry.unit))
 
     def split_terms(self, term: jax.Array | None) -> list[jax.Array]:
         """The sum over each entry of what `log_det` or `log_prior` gave."""
@@ -184,7 +186,7 @@ class HorseshoeBlock(Block):
         return reg.scale_mixture(self.entry.unit)['tau']
 
     def _parts(self, theta: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return theta[:self.entry.size], theta[self.entry.size:]
+        return theta[: self.entry.size], theta[self.entry.size :]
 
     def forward(self, theta):
         z, log_lambda = self._parts(theta)
@@ -264,5 +266,6 @@ def _stack_traced(dicts: Sequence[dict[str, Any]], entries: Sequence[Entry]) -> 
             stacked[name] = jnp.stack([jnp.asarray(v, entries[0].dtype) for v in distinct])[which]
         else:
             stacked[name] = jnp.concatenate(
-                [jnp.ravel(jnp.broadcast_to(v, e.shape)) for v, e in zip(values, entries, strict=True)])
+                [jnp.ravel(jnp.broadcast_to(v, e.shape)) for v, e in zip(values, entries, strict=True)]
+            )
     return stacked

@@ -3,12 +3,14 @@
 Everything that fits adds these terms up here and nowhere else. A `Density` belongs to a model structure, not to a
 model: data, and the values of States that are not fitted, are arguments, so that a second fit compiles nothing.
 """
+
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -16,12 +18,12 @@ from jax import lax
 
 from brainstate_prob import environ, graph
 from brainstate_prob.core import ParamState, StateTrace
+from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Block, Entry, is_horseshoe, make_blocks
-from brainstate_prob.core.structure import Cache, structural_key
-from brainstate_prob.nn.magnitudes import split_unit
+from brainstate_prob.nn.magnitudes import split_unit, with_unit
+from brainstate_prob.nn.memo import serve_values
 from brainstate_prob.nn.module import Module, dotted
-from brainstate_prob.nn.param import serve_values
 from brainstate_prob.random import RandomState
 
 __all__ = ['Data', 'Density', 'density_of', 'find_entries']
@@ -34,7 +36,7 @@ class Data(NamedTuple):
     kwargs: dict
     targets: Any
     states: tuple
-    scale: Any = 1.
+    scale: Any = 1.0
 
 
 def find_entries(model: Module) -> list[Entry]:
@@ -60,7 +62,7 @@ def find_entries(model: Module) -> list[Entry]:
 
 def _plain_entries(path: tuple, state: ParamState) -> Iterator[Entry]:
     """The arrays of a bare ParamState: unconstrained, without prior."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state.value)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state.value, is_leaf=_is_quantity)
     for i, (where, leaf) in enumerate(leaves):
         keys = tuple(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', None))) for k in where)
         keys = tuple(k for k in keys if k is not None)
@@ -105,25 +107,6 @@ class Density:
         parts = [part for block in self.blocks for part in block.start([thetas[e.name] for e in block.entries])]
         return jnp.concatenate([jnp.asarray(part, self.dtype) for part in parts])
 
-    def _split(self, theta: jax.Array) -> list[jax.Array]:
-        return list(lax.split(theta, [block.size for block in self.blocks]))
-
-    def _pieces(self, theta: jax.Array) -> tuple[dict[str, tuple], list[tuple]]:
-        """By name (theta, constrained magnitude), and by block (block, theta, value)."""
-        pieces, computed = {}, []
-        for block, stretch in zip(self.blocks, self._split(theta), strict=True):
-            with serve_values(self._served(block, pieces)):
-                value = block.forward(stretch)
-            computed.append((block, stretch, value))
-            pieces.update({e.name: piece for e, piece in zip(block.entries, block.pieces(stretch, value), strict=True)})
-        return pieces, computed
-
-    def _served(self, block: Block, pieces: dict[str, tuple]) -> dict:
-        """Hyper-parameters that a block's own forward map reads: only scale mixtures do."""
-        if not is_horseshoe(block.entry):
-            return {}
-        return {e.param: pieces[e.name] for e in self.entries if e.param is not None and e.name in pieces}
-
     def constrain(self, theta: jax.Array) -> dict[str, jax.Array]:
         """The constrained magnitudes by name, in the order of the model's paths."""
         with StateTrace() as trace:
@@ -138,19 +121,26 @@ class Density:
 
     # Evaluation
 
-    def _bind(self, trace: StateTrace, theta: jax.Array) -> tuple[dict, list]:
-        pieces, computed = self._pieces(theta)
+    def _bind(self, trace: StateTrace, theta: jax.Array) -> tuple[dict[str, tuple], list[tuple]]:
+        """Give the States the values that ``theta`` stands for.
+
+        Returns by name (theta, constrained magnitude), and by block (block, theta, value).
+        """
+        pieces: dict[str, tuple] = {}
+        computed = []
         leaves: dict[Any, dict[int, Any]] = {}
-        for entry in self.entries:
-            raw = pieces[entry.name][0]
-            if entry.leaf is None:
-                whole = raw if entry.param is not None or entry.unit.is_unitless else _with_unit(raw, entry.unit)
-                trace.bind(entry.state, whole)
-            else:
-                leaves.setdefault(entry.state, {})[entry.leaf] = raw
+        for block, stretch in zip(self.blocks, lax.split(theta, [b.size for b in self.blocks]), strict=True):
+            value = block.forward(stretch)  # a scale mixture reads hyper-parameters, which earlier blocks have bound
+            computed.append((block, stretch, value))
+            for entry, piece in zip(block.entries, block.pieces(stretch, value), strict=True):
+                pieces[entry.name] = piece
+                if entry.leaf is None:
+                    trace.bind(entry.state, piece[0] if entry.param is not None else with_unit(piece[0], entry.unit))
+                else:
+                    leaves.setdefault(entry.state, {})[entry.leaf] = with_unit(piece[0], entry.unit)
         for state, by_index in leaves.items():
-            flat, tree = jax.tree.flatten(state._stored())
-            trace.bind(state, jax.tree.unflatten(tree, [by_index[i] for i in range(len(flat))]))
+            tree = jax.tree.structure(state._stored(), is_leaf=_is_quantity)
+            trace.bind(state, jax.tree.unflatten(tree, [by_index[i] for i in range(len(by_index))]))
         return pieces, computed
 
     @contextlib.contextmanager
@@ -175,7 +165,11 @@ class Density:
                 log_det.update(zip(names, block.split_terms(block.log_det(stretch, value)), strict=True))
             likelihood = self._log_likelihood(data)
         names = [e.name for e in self.entries]
-        return {'prior': {n: prior[n] for n in names}, 'log_det': {n: log_det[n] for n in names}, 'likelihood': likelihood}
+        return {
+            'prior': {n: prior[n] for n in names},
+            'log_det': {n: log_det[n] for n in names},
+            'likelihood': likelihood,
+        }
 
     def log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> jax.Array:
         """The log density at ``theta``; without ``jacobian`` that of the constrained value, as in classical MAP."""
@@ -233,10 +227,8 @@ class Density:
         return self.compiled.get((name, structural_key(key)), lambda: jax.jit(build()))
 
 
-def _with_unit(x: jax.Array, unit: Any) -> Any:
-    import brainunit as u
-
-    return u.Quantity(x, unit=unit)
+def _is_quantity(x: Any) -> bool:
+    return isinstance(x, u.Quantity)
 
 
 def checked_distribution(out: Any) -> dist.Distribution:
@@ -249,7 +241,8 @@ def checked_distribution(out: Any) -> dist.Distribution:
     """
     if not isinstance(out, dist.Distribution):
         raise TypeError(
-            f'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
+            f'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but '
+            'returned '
             f'{type(out).__name__}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
             'log_likelihood=f for a log density of your own.'
         )
@@ -266,14 +259,15 @@ def checked_log_prob(distribution: dist.Distribution, targets: Any) -> jax.Array
     """
     shape = jnp.shape(targets)
     event = len(distribution.event_shape)
-    batch = shape[:len(shape) - event] if event else shape
+    batch = shape[: len(shape) - event] if event else shape
     try:
         fits = jnp.broadcast_shapes(distribution.batch_shape, batch) == batch
     except ValueError:
         fits = False
-    if not fits or (event and shape[len(shape) - event:] != distribution.event_shape):
+    if not fits or (event and shape[len(shape) - event :] != distribution.event_shape):
         raise ValueError(
-            f'The model predicts targets of shape {distribution.batch_shape + distribution.event_shape}, the targets have shape '
+            f'The model predicts targets of shape {distribution.batch_shape + distribution.event_shape}, the targets '
+            'have shape '
             f'{shape}. They must agree (a scalar prediction may serve all). Reshape the prediction or the targets, '
             'e.g. x[:, 0] in place of x.'
         )
@@ -286,9 +280,18 @@ _densities = Cache(size=64)
 def density_of(model: Module, likelihood: Callable | None, log_likelihood: Callable | None, *, expand: bool) -> Density:
     """The `Density` for the structure of ``model``; the same object for every model built alike."""
     definition, values = graph.flatten(model)
-    shapes = tuple((path, jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), state.value))
-                   for path, state in values.items() if issubclass(state.type, ParamState))
-    key = (definition, structural_key(shapes), structural_key((likelihood, log_likelihood)), expand, environ.static_key())
+    shapes = tuple(
+        (path, jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), state.value))
+        for path, state in values.items()
+        if issubclass(state.type, ParamState)
+    )
+    key = (
+        definition,
+        structural_key(shapes),
+        structural_key((likelihood, log_likelihood)),
+        expand,
+        environ.static_key(),
+    )
     return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand))
 
 
@@ -300,4 +303,3 @@ def others_of(model: Module) -> tuple:
 
 def scores_horseshoe(entries: list[Entry]) -> bool:
     return any(is_horseshoe(e) for e in entries)
-

@@ -1,4 +1,5 @@
 """Posterior: a model, its data and how the data are scored; what every way to fit takes."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.blocks import Entry
-from brainstate_prob.infer.density import Data, Density, density_of, others_of, scores_horseshoe
-from brainstate_prob.nn.magnitudes import split_unit
+from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
+from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import is_narrower
 
@@ -54,10 +55,11 @@ class Posterior:
     >>> class Mean(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.mu = nn.Param(0., reg=dist.Normal(0., 1.))
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
     ...     def __call__(self):
-    ...         return dist.Normal(self.mu.value(), 1.)
-    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1., 3.]))
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
     >>> round(float(posterior.log_density()), 4)
     -7.7568
     """
@@ -73,7 +75,9 @@ class Posterior:
         coords: Mapping[str, Any] | None = None,
     ):
         if not isinstance(model, Module):
-            raise TypeError(f'A Posterior takes a Module, got {type(model).__name__}. Write the model as a subclass of nn.Module.')
+            raise TypeError(
+                f'A Posterior takes a Module, got {type(model).__name__}. Write the model as a subclass of nn.Module.'
+            )
         if likelihood is not None and log_likelihood is not None:
             raise ValueError('Give likelihood= or log_likelihood=, not both.')
         for name, f in (('likelihood', likelihood), ('log_likelihood', log_likelihood)):
@@ -86,7 +90,9 @@ class Posterior:
         self.density: Density = density_of(model, likelihood, log_likelihood, expand=False)
         if not self.entries:
             raise ValueError(
-                f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and fit=False are not trained).')
+                f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
+                'fit=False are not trained).'
+            )
         _refuse_narrow_priors(self.entries)
         args, kwargs = _call_arguments(inputs)
         for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
@@ -121,13 +127,14 @@ class Posterior:
 
     def start(self, density: Density) -> jax.Array:
         """The model's present parameters in the coordinates of ``density``."""
-        from brainstate_prob.infer.density import find_entries
-
         thetas = {}
         for entry in find_entries(self.model):
             value = entry.state.value
-            thetas[entry.name] = u.get_magnitude(value if entry.leaf is None else jax.tree.leaves(
-                value, is_leaf=lambda x: isinstance(x, u.Quantity))[entry.leaf])
+            thetas[entry.name] = u.get_magnitude(
+                value
+                if entry.leaf is None
+                else jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, u.Quantity))[entry.leaf]
+            )
         return density.flatten(thetas)
 
     @property
@@ -142,8 +149,10 @@ class Posterior:
         _refuse_for_sampling(self.entries)
         if self.density.is_random:
             raise ValueError(
-                'The model draws random numbers when it is called (dropout, noise), so its density is random. Samplers and '
-                'guides need a fixed one: call it under environ.context(fit=False), or make the noise a parameter.')
+                'The model draws random numbers when it is called (dropout, noise), so its density is random. '
+                'Samplers and '
+                'guides need a fixed one: call it under environ.context(fit=False), or make the noise a parameter.'
+            )
         if not scores_horseshoe(self.entries):
             return self.density
         return density_of(self.model, self.likelihood, self.log_likelihood_function, expand=True)
@@ -151,8 +160,10 @@ class Posterior:
     # Evaluation
 
     def log_density(self, theta: Any = None, *, jacobian: bool = True) -> jax.Array:
-        """The log density at a flat ``theta`` (default: the model's); without ``jacobian`` that of the constrained value."""
-        run = self.density.jit('log_density', jacobian, lambda: lambda t, data: self.density.log_density(t, data, jacobian))
+        """The log density at a flat ``theta`` (default: the model's); without ``jacobian`` that of the values."""
+        run = self.density.jit(
+            'log_density', jacobian, lambda: lambda t, data: self.density.log_density(t, data, jacobian)
+        )
         return run(self._theta(theta), self.data)
 
     def terms(self, theta: Any = None) -> dict[str, Any]:
@@ -199,17 +210,16 @@ class Posterior:
         outside = int(found['outside'])
         if outside:
             raise ValueError(
-                f'{outside} of the targets have probability zero under the likelihood, whatever the parameters (negative '
-                'counts, say). Check the targets or choose another distribution.')
+                f'{outside} of the targets have probability zero under the likelihood, whatever the parameters '
+                '(negative '
+                'counts, say). Check the targets or choose another distribution.'
+            )
 
     def __repr__(self) -> str:
-        return (f'Posterior({type(self.model).__name__}, {len(self.entries)} parameters of {self.density.size} numbers, '
-                f'{self.num_observations} observations)')
-
-
-def with_unit(x: Any, unit: u.Unit) -> Any:
-    """A Quantity, or the array as it is where the unit is none."""
-    return x if unit.is_unitless else u.Quantity(x, unit=unit)
+        return (
+            f'Posterior({type(self.model).__name__}, {len(self.entries)} parameters of {self.density.size} numbers, '
+            f'{self.num_observations} observations)'
+        )
 
 
 def _call_arguments(inputs: Any) -> tuple[tuple, dict]:
@@ -224,8 +234,10 @@ def _targets(targets: Any) -> Any:
     try:
         targets = jnp.asarray(targets)
     except TypeError:
-        raise TypeError(f'targets must be one array, got {type(targets).__name__}. For several outputs stack them, or use '
-                        'log_likelihood=f with everything as inputs.') from None
+        raise TypeError(
+            f'targets must be one array, got {type(targets).__name__}. For several outputs stack them, or use '
+            'log_likelihood=f with everything as inputs.'
+        ) from None
     if targets.size == 0:
         raise ValueError(f'There are no observations: the targets have shape {targets.shape}.')
     _refuse_nan(targets, 'targets')
@@ -238,7 +250,9 @@ def _refuse_nan(x: Any, name: str) -> None:
     bad = np.isnan(np.asarray(x, dtype=np.float64))
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f'{name} has {int(bad.sum())} NaN entries, the first at {first}. Drop or impute them before fitting.')
+        raise ValueError(
+            f'{name} has {int(bad.sum())} NaN entries, the first at {first}. Drop or impute them before fitting.'
+        )
 
 
 def _refuse_narrow_priors(entries: list[Entry]) -> None:
@@ -248,18 +262,25 @@ def _refuse_narrow_priors(entries: list[Entry]) -> None:
         support = e.reg.support_in(e.unit)
         if is_narrower(support, e.t.codomain):
             raise ValueError(
-                f'Param {e.name!r}: its prior {e.reg!r} has support {support}, narrower than the codomain {e.t.codomain} of its '
-                f'transform {e.param.t!r}: optimizers and samplers would step to density zero. Use t=None to have the '
-                "transform chosen from the prior's support.")
+                f'Param {e.name!r}: its prior {e.reg!r} has support {support}, narrower than the codomain '
+                f'{e.t.codomain} of its '
+                f'transform {e.param.t!r}: optimizers and samplers would step to density zero. Use t=None to have '
+                'the '
+                "transform chosen from the prior's support."
+            )
 
 
 def _refuse_for_sampling(entries: list[Entry]) -> None:
     for e in entries:
         if not e.t.has_density:
             raise ValueError(
-                f'Param {e.name!r}: {e.t!r} is no bijection, so theta has no density under it. Use SigmoidT in place of ClipT, '
-                'SoftplusT in place of ReluT, or fit by MAP.')
+                f'Param {e.name!r}: {e.t!r} is no bijection, so theta has no density under it. Use SigmoidT in place '
+                'of ClipT, '
+                'SoftplusT in place of ReluT, or fit by MAP.'
+            )
         if not e.t.unconstrained:
             raise ValueError(
-                f'Param {e.name!r}: theta of {e.t!r} is itself confined to {e.t.domain}, but samplers and guides move it over all '
-                'reals. Compose it, e.g. ChainT(PositiveT(), PowerT()).')
+                f'Param {e.name!r}: theta of {e.t!r} is itself confined to {e.t.domain}, but samplers and guides '
+                'move it over all '
+                'reals. Compose it, e.g. ChainT(PositiveT(), PowerT()).'
+            )

@@ -1,6 +1,8 @@
 """Numbers with units taken apart: the one place where what a user passes becomes a plain floating array."""
+
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import brainunit as u
@@ -9,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import State
+from brainstate_prob.core.state import holds_tracer
 
-__all__ = ['split_unit']
+__all__ = ['checked_dims', 'short', 'split_unit', 'unit_name', 'with_unit']
 
 
 def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.Array, u.Unit]:
@@ -38,13 +41,17 @@ def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.
     if isinstance(value, u.Quantity):
         own = value.unit
         if unit is not None and not own.has_same_dim(unit):
-            raise u.UnitMismatchError(f'{label} has the unit {_name(unit)}; a value in {_name(own)} cannot be converted to it.')
+            raise u.UnitMismatchError(
+                f'{label} has the unit {unit_name(unit)}; a value in {unit_name(own)} cannot be converted to it.'
+            )
         magnitude = value.to_decimal(unit) if unit is not None and own != unit else value.mantissa
     else:
         own = u.UNITLESS
         if unit is not None and not unit.is_unitless:
             raise u.UnitMismatchError(
-                f'{label} has the unit {_name(unit)}; got plain numbers. Multiply them by the unit, e.g. value * {_name(unit)}.')
+                f'{label} has the unit {unit_name(unit)}; got plain numbers. Multiply them by the unit, e.g. value * '
+                f'{unit_name(unit)}.'
+            )
         magnitude = value
     if isinstance(magnitude, State) or callable(getattr(magnitude, 'value', None)):
         raise TypeError(f'{label} got a {type(magnitude).__name__}; pass its value instead.')
@@ -56,14 +63,47 @@ def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.
         array = array.astype(jnp.result_type(float))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f'{label} takes real floating numbers, got dtype {array.dtype}. Convert it to float.')
-    array = jax.lax.convert_element_type(array, array.dtype)  # a Python number would leave a weak type and recompile later
+    array = jax.lax.convert_element_type(
+        array, array.dtype
+    )  # a Python number would leave a weak type and recompile later
     if not isinstance(array, jax.core.Tracer):
         bad = ~np.isfinite(np.asarray(array, dtype=np.float64))
         if bad.any():
             where = [tuple(int(i) for i in index) for index in np.argwhere(bad)[:3]]
-            raise ValueError(f'{label} got {int(bad.sum())} NaN or infinite entries, the first at {where}. Clean the value first.')
+            raise ValueError(
+                f'{label} got {int(bad.sum())} NaN or infinite entries, the first at {where}. Clean the value first.'
+            )
     return array, (own if unit is None else unit)
 
 
-def _name(unit: u.Unit) -> str:
+def unit_name(unit: u.Unit) -> str:
+    """A unit for messages."""
     return 'none' if unit.is_unitless else str(unit)
+
+
+def with_unit(magnitude: Any, unit: u.Unit) -> Any:
+    """A Quantity, or the array as it is where the unit is none."""
+    return magnitude if unit.is_unitless else u.Quantity(magnitude, unit=unit)
+
+
+def checked_dims(dims: Sequence[str] | str | None, ndim: int, label: str) -> tuple[str, ...] | None:
+    """The names of a value's axes as a tuple, one an axis."""
+    if dims is None:
+        return None
+    names = (dims,) if isinstance(dims, str) else tuple(dims)
+    if not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
+        raise TypeError(f'{label}: dims must be different names (str), one an axis, got {dims!r}.')
+    if len(names) != ndim:
+        raise ValueError(f'{label}: {len(names)} dims {names} for a value with {ndim} axes. Name every axis once.')
+    return names
+
+
+def short(value: Any) -> str:
+    """A value on one line: few digits, the middle of long arrays left out, its unit behind."""
+    text = (
+        np.array2string(np.asarray(u.get_magnitude(value)), precision=4, threshold=6, edgeitems=2)
+        if isinstance(value, jax.Array | np.ndarray | u.Quantity) and not holds_tracer(value)
+        else repr(value)
+    )
+    unit = f' {value.unit}' if isinstance(value, u.Quantity) else ''
+    return ' '.join((text + unit).split())

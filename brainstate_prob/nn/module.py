@@ -1,4 +1,5 @@
 """Module and Sequential: objects whose attributes are the tree of States, Params and submodules."""
+
 from __future__ import annotations
 
 import contextlib
@@ -48,11 +49,12 @@ class Module(graph.Node):
     >>> class Line(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.slope = nn.Param(jnp.array(2.))
+    ...         self.slope = nn.Param(jnp.array(2.0))
+    ...
     ...     def update(self, x):
     ...         return self.slope.value() * x
     >>> model = Line()
-    >>> float(model(3.)), list(model.states(ParamState))
+    >>> float(model(3.0)), list(model.states(ParamState))
     (6.0, [('slope', 'val')])
     """
 
@@ -159,7 +161,7 @@ class Module(graph.Node):
         --------
         >>> from brainstate_prob import nn
         >>> model = nn.Module()
-        >>> model.w = nn.Param([3., -4.], reg=nn.L2Reg(0.1))
+        >>> model.w = nn.Param([3.0, -4.0], reg=nn.L2Reg(0.1))
         >>> float(model.reg_loss())
         2.5
         """
@@ -179,11 +181,11 @@ class Module(graph.Node):
         --------
         >>> from brainstate_prob import nn
         >>> model = nn.Module()
-        >>> model.w = nn.Param(2., t=nn.SoftplusT())
+        >>> model.w = nn.Param(2.0, t=nn.SoftplusT())
         >>> with model.param_precompute():
         ...     value = model.w.value() + model.w.value()
         """
-        from brainstate_prob.nn.param import serve_values
+        from brainstate_prob.nn.memo import serve_values
 
         present = ((param, param.val.value) for param in self.param_modules(allowed_hierarchy))
         with serve_values({param: (raw, param._magnitude(raw)) for param, raw in present}):
@@ -209,7 +211,7 @@ class Module(graph.Node):
 
 
 class ElementWiseBlock(Module):
-    """Base of the modules whose output has the shape of their input, so that a `Sequential` carries the size through."""
+    """Base of the modules whose output has the shape of their input; a `Sequential` carries the size through."""
 
 
 class Sequential(Module):
@@ -230,7 +232,7 @@ class Sequential(Module):
     >>> class Double(nn.ElementWiseBlock):
     ...     def update(self, x):
     ...         return 2 * x
-    >>> float(nn.Sequential(Double(), jnp.negative, Double())(1.))
+    >>> float(nn.Sequential(Double(), jnp.negative, Double())(1.0))
     -4.0
     """
 

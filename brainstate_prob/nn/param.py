@@ -3,11 +3,10 @@
 A `Param` holds theta, the unconstrained array that optimizers and samplers move, in ``.val`` (a `ParamState`);
 ``value()`` is the constrained value, in the Param's unit.
 """
+
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -21,7 +20,8 @@ from brainstate_prob.core import ParamState, State, StateTrace, current_trace
 from brainstate_prob.core.state import holds_tracer
 from brainstate_prob.graph import path_of
 from brainstate_prob.nn.bijections import IdentityT, Transform, transform_for
-from brainstate_prob.nn.magnitudes import split_unit
+from brainstate_prob.nn.magnitudes import checked_dims, short, split_unit, unit_name, with_unit
+from brainstate_prob.nn.memo import served_value
 from brainstate_prob.nn.module import Module, dotted
 from brainstate_prob.nn.priors import Regularization, as_regularization
 from brainstate_prob.nn.supports import is_narrower
@@ -29,33 +29,6 @@ from brainstate_prob.nn.supports import is_narrower
 __all__ = ['Const', 'Param']
 
 logger = logging.getLogger(__name__)
-
-
-class _TracedMemos(threading.local):
-    """Values computed once for a block by `Module.param_precompute` or the log density, by Param, in this thread."""
-
-    def __init__(self):
-        self.by_param: dict[Param, tuple] = {}
-
-
-_traced = _TracedMemos()
-
-
-@contextlib.contextmanager
-def serve_values(computed: dict[Param, tuple[Any, Any]]):
-    """Within the block, let each Param's ``value()`` be what was computed for it, also while traced.
-
-    Parameters
-    ----------
-    computed
-        By Param (theta, constrained magnitude). They hold for as long as the Param's State has this very theta.
-    """
-    before = _traced.by_param
-    _traced.by_param = before | {param: (raw, param._served(magnitude)) for param, (raw, magnitude) in computed.items()}
-    try:
-        yield
-    finally:
-        _traced.by_param = before
 
 
 class Param(Module):
@@ -97,7 +70,7 @@ class Param(Module):
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import nn
-    >>> rate = nn.Param(jnp.array([1., 2.]), t=nn.SoftplusT(0.), reg=nn.L2Reg(weight=0.01))
+    >>> rate = nn.Param(jnp.array([1.0, 2.0]), t=nn.SoftplusT(0.0), reg=nn.L2Reg(weight=0.01))
     >>> rate.value()
     Array([1., 2.], dtype=float32)
     >>> float(rate.reg_loss())
@@ -136,9 +109,12 @@ class Param(Module):
         self.enable_cache_logging = enable_cache_logging
         self.prior_on = prior_on
         magnitude, self.unit = split_unit(value, self._label())
-        numeric = self._numeric_t()
+        try:
+            numeric = self._numeric_t()
+        except u.UnitMismatchError as error:
+            raise u.UnitMismatchError(f'{self._label()}, a value in {unit_name(self.unit)}: {error}') from None
         theta, magnitude = self._start(numeric, magnitude)
-        self.dims = _checked_dims(dims, magnitude.ndim, self._label())
+        self.dims = checked_dims(dims, magnitude.ndim, self._label())
         self.val: State = ParamState(theta) if self.fit else State(magnitude)
         self._check_prior(numeric)
 
@@ -162,7 +138,7 @@ class Param(Module):
 
     def constrained(self) -> Any:
         """The constrained value before ``precompute``: what the prior scores."""
-        return self._with_unit(self._magnitude(self.val.value))
+        return with_unit(self._magnitude(self.val.value), self.unit)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -213,7 +189,7 @@ class Param(Module):
         value = self._prior_draw(key)
         if self.prior_on == 'unconstrained':
             value = self._numeric_t().forward(value)
-        return self._with_unit(value)
+        return with_unit(value, self.unit)
 
     def init_from_prior(self, key: Any = None) -> None:
         """Set the value to a draw from the prior."""
@@ -226,7 +202,7 @@ class Param(Module):
     # Densities
 
     def reg_loss(self) -> jax.Array:
-        """The prior's loss (weight times minus log density) at the present value: a scalar without unit; 0 without a prior."""
+        """The prior's loss (weight times minus log density): a scalar without unit; 0 without a prior."""
         if self.reg is None or not self.fit:
             return jnp.zeros(())
         if self.prior_on == 'unconstrained':
@@ -238,7 +214,7 @@ class Param(Module):
         return -self.reg_loss()
 
     def log_abs_det_jacobian(self) -> jax.Array:
-        """log|d value / d theta| at the present value, summed over the events: a scalar; 0 if the Param is not fitted."""
+        """log|d value / d theta|, summed over the events: a scalar; 0 if the Param is not fitted."""
         if not self.fit:
             return jnp.zeros(())
         raw, numeric = self.val.value, self._numeric_t()
@@ -287,7 +263,9 @@ class Param(Module):
         shape = None if sizes is None else (sizes,) if isinstance(sizes, int | np.integer) else tuple(sizes)
         if data is None:
             if not allow_none:
-                raise ValueError('Param.init got None, and allow_none is False. Pass a value, an initializer or a Param.')
+                raise ValueError(
+                    'Param.init got None, and allow_none is False. Pass a value, an initializer or a Param.'
+                )
             return None
         if isinstance(data, Param):
             if shape is not None and data.shape != shape:
@@ -302,8 +280,10 @@ class Param(Module):
             try:
                 magnitude = jnp.broadcast_to(magnitude, shape)
             except ValueError:
-                raise ValueError(f'Param.init got data of shape {magnitude.shape}, which does not broadcast to {shape}.') from None
-            data = magnitude if unit.is_unitless else u.Quantity(magnitude, unit=unit)
+                raise ValueError(
+                    f'Param.init got data of shape {magnitude.shape}, which does not broadcast to {shape}.'
+                ) from None
+            data = with_unit(magnitude, unit)
         return cls(data, **param_kwargs)
 
     # Internals
@@ -320,9 +300,6 @@ class Param(Module):
         """The transform on plain numbers in the Param's unit."""
         return self.t.with_unit(self.unit)
 
-    def _with_unit(self, magnitude: Any) -> Any:
-        return magnitude if self.unit.is_unitless else u.Quantity(magnitude, unit=self.unit)
-
     def _magnitude(self, raw: Any) -> jax.Array:
         return self._numeric_t().forward(raw) if self.fit else raw
 
@@ -331,7 +308,7 @@ class Param(Module):
         return memo is not None and memo[0] is raw and memo[1] is self.t and memo[2] is self.precompute
 
     def _valid_memo(self, raw: Any) -> tuple | None:
-        memo = _traced.by_param.get(self)
+        memo = served_value(self)
         if memo is not None and memo[0] is raw:
             return memo
         memo = self._memo  # read once: another thread may replace it
@@ -343,7 +320,7 @@ class Param(Module):
 
     def _compute(self, raw: Any) -> tuple[Any, bool]:
         """The value, and whether it may be kept: it is concrete and depends on nothing but ``raw``."""
-        value = self._with_unit(self._magnitude(raw))
+        value = with_unit(self._magnitude(raw), self.unit)
         foreign = False
         if self.precompute is not None:
             with StateTrace() as trace:
@@ -353,9 +330,9 @@ class Param(Module):
             foreign = bool(trace.uses)
         return value, not (foreign or current_trace() is not None or holds_tracer((raw, value)))
 
-    def _served(self, magnitude: Any) -> Any:
+    def _finish(self, magnitude: Any) -> Any:
         """What ``value()`` returns for a constrained magnitude."""
-        value = self._with_unit(magnitude)
+        value = with_unit(magnitude, self.unit)
         return value if self.precompute is None else self.precompute(value)
 
     def _start(self, numeric: Transform, magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -376,8 +353,11 @@ class Param(Module):
             numeric.check(magnitude)
             if not numeric.unconstrained and self.fit:
                 warnings.warn(
-                    f'{self._label()}: theta of {numeric!r} is itself confined to {numeric.domain}: an optimizer step can '
-                    'leave it, and samplers refuse it. Compose it, e.g. ChainT(PositiveT(), ...).', stacklevel=3)
+                    f'{self._label()}: theta of {numeric!r} is itself confined to {numeric.domain}: an optimizer '
+                    'step can '
+                    'leave it, and samplers refuse it. Compose it, e.g. ChainT(PositiveT(), ...).',
+                    stacklevel=3,
+                )
             return numeric.inverse(magnitude), magnitude
         except ValueError as error:
             inside = numeric.nearest_interior(magnitude)
@@ -395,14 +375,17 @@ class Param(Module):
                 advice = 'Choose a transform onto the support.'
             warnings.warn(
                 f'{self._label()}: the prior {self.reg!r} has support {support}, narrower than the codomain '
-                f'{numeric.codomain} of {self.t!r}: values outside it have density 0. {advice}', stacklevel=3)
+                f'{numeric.codomain} of {self.t!r}: values outside it have density 0. {advice}',
+                stacklevel=3,
+            )
 
     def _convert(self, value: Any) -> jax.Array:
         """The magnitude of ``value`` in the Param's unit, with its shape and dtype; errors otherwise."""
         magnitude, _ = split_unit(value, self._label(), self.unit)
         if magnitude.shape != self.shape:
             raise ValueError(
-                f'{self._label()} has shape {self.shape}, got a value of shape {magnitude.shape}. Broadcast it first, or '
+                f'{self._label()} has shape {self.shape}, got a value of shape {magnitude.shape}. Broadcast it '
+                'first, or '
                 'write param.val.value to change the shape on purpose.'
             )
         return magnitude.astype(self.dtype)
@@ -440,7 +423,7 @@ class Param(Module):
 
     def __repr__(self) -> str:
         parts = [short(self.constrained())]
-        if not (type(self.t) is IdentityT):
+        if type(self.t) is not IdentityT:
             parts.append(f't={self.t!r}')
         if self.reg is not None:
             parts.append(f'reg={self.reg!r}')
@@ -463,7 +446,7 @@ class Const(Param):
     Examples
     --------
     >>> from brainstate_prob import ParamState, nn
-    >>> gain = nn.Const(2.)
+    >>> gain = nn.Const(2.0)
     >>> float(gain.value()), dict(gain.states(ParamState))
     (2.0, {})
     """
@@ -472,21 +455,3 @@ class Const(Param):
         if param_kwargs.pop('fit', False):
             raise ValueError('A Const is never trained: drop fit=True, or use nn.Param.')
         super().__init__(value, *args, fit=False, **param_kwargs)
-
-
-def _checked_dims(dims: Sequence[str] | str | None, ndim: int, label: str) -> tuple[str, ...] | None:
-    if dims is None:
-        return None
-    names = (dims,) if isinstance(dims, str) else tuple(dims)
-    if not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
-        raise TypeError(f'{label}: dims must be different names (str), one an axis, got {dims!r}.')
-    if len(names) != ndim:
-        raise ValueError(f'{label}: {len(names)} dims {names} for a value with {ndim} axes. Name every axis once.')
-    return names
-
-
-def short(value: Any) -> str:
-    text = np.array2string(np.asarray(u.get_magnitude(value)), precision=4, threshold=6, edgeitems=2) if isinstance(
-        value, jax.Array | np.ndarray | u.Quantity) and not holds_tracer(value) else repr(value)
-    unit = f' {value.unit}' if isinstance(value, u.Quantity) else ''
-    return ' '.join((text + unit).split())

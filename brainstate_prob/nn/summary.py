@@ -1,4 +1,5 @@
 """The table of a model's parameters, as text and HTML."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -7,8 +8,8 @@ import math
 
 from brainstate_prob.core import ParamState
 from brainstate_prob.nn.bijections import IdentityT
+from brainstate_prob.nn.magnitudes import short
 from brainstate_prob.nn.module import Module, dotted
-from brainstate_prob.nn.param import short
 
 __all__ = ['ModelSummary', 'summarize']
 
@@ -33,8 +34,10 @@ class ModelSummary:
 
     def _repr_html_(self) -> str:
         head = ''.join(f'<th style="text-align:left">{c}</th>' for c in COLUMNS)
-        body = ''.join('<tr>' + ''.join(f'<td style="text-align:left">{html.escape(row[c])}</td>' for c in COLUMNS) + '</tr>'
-                       for row in self.rows)
+        body = ''.join(
+            '<tr>' + ''.join(f'<td style="text-align:left">{html.escape(row[c])}</td>' for c in COLUMNS) + '</tr>'
+            for row in self.rows
+        )
         return f'<p>{html.escape(self._head())}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
     def _head(self) -> str:
@@ -47,7 +50,7 @@ def summarize(model: Module) -> ModelSummary:
     Examples
     --------
     >>> from brainstate_prob import nn
-    >>> print(nn.Param([1., 2.], t=nn.SoftplusT(), reg=nn.L2Reg(0.5)).summary())
+    >>> print(nn.Param([1.0, 2.0], t=nn.SoftplusT(), reg=nn.L2Reg(0.5)).summary())
     Param: 2 trained numbers
     path  shape  unit  transform             prior              trainable  value
     ----  -----  ----  --------------------  -----------------  ---------  -------
@@ -58,14 +61,23 @@ def summarize(model: Module) -> ModelSummary:
         owned.add(param.val)
         trained += math.prod(param.val.value.shape) if param.fit else 0
         prior = '-' if param.reg is None else _one_line(param.reg)
-        rows[path] = _row(path, param.shape, param.unit, '-' if type(param.t) is IdentityT else repr(param.t),
-                          prior if param.prior_on == 'value' else f'{prior} on theta', param.fit, short(param.constrained()))
+        rows[path] = _row(
+            path,
+            param.shape,
+            param.unit,
+            '-' if type(param.t) is IdentityT else repr(param.t),
+            prior if param.prior_on == 'value' else f'{prior} on theta',
+            param.fit,
+            short(param.constrained()),
+        )
     for path, state in model.states(ParamState).items():
         if state in owned:
             continue
         for keys, leaf in _leaves(state.value):
             trained += math.prod(leaf.shape)
-            rows[(*path, *keys)] = _row((*path, *keys), leaf.shape, getattr(leaf, 'unit', None), '-', '-', True, short(leaf))
+            rows[(*path, *keys)] = _row(
+                (*path, *keys), leaf.shape, getattr(leaf, 'unit', None), '-', '-', True, short(leaf)
+            )
     ordered = tuple(rows[path] for path in sorted(rows, key=lambda p: tuple(map(str, p))))
     return ModelSummary(type(model).__name__, ordered, trained)
 
@@ -89,5 +101,3 @@ def _leaves(value):
             yield from (((i, *below), leaf) for below, leaf in _leaves(item))
     elif value is not None:
         yield (), value
-
-

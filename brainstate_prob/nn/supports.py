@@ -1,4 +1,5 @@
 """Comparing supports: is a prior's support narrower than a transform's codomain?"""
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,10 +10,10 @@ from numpyro.distributions import constraints
 __all__ = ['bounds', 'is_narrower']
 
 _VECTOR_SETS = {
-    constraints.simplex: (0., 1.),
-    constraints.ordered_vector: (-np.inf, np.inf),
-    constraints.positive_ordered_vector: (0., np.inf),
-    constraints.sphere: (-1., 1.),
+    type(constraints.simplex): (0.0, 1.0),
+    type(constraints.ordered_vector): (-np.inf, np.inf),
+    type(constraints.positive_ordered_vector): (0.0, np.inf),
+    type(constraints.sphere): (-1.0, 1.0),
 }
 
 
@@ -26,9 +27,8 @@ def _elementwise(constraint: Any) -> Any:
 def bounds(constraint: Any) -> tuple[Any, Any]:
     """The lowest and highest value of an entry under ``constraint``; infinite where there is none."""
     constraint = _elementwise(constraint)
-    for vector_set, limits in _VECTOR_SETS.items():
-        if type(constraint) is type(vector_set):
-            return limits
+    if type(constraint) in _VECTOR_SETS:
+        return _VECTOR_SETS[type(constraint)]
     low = getattr(constraint, 'lower_bound', -np.inf)
     high = getattr(constraint, 'upper_bound', np.inf)
     return low, high
@@ -43,11 +43,12 @@ def is_narrower(support: Any, codomain: Any) -> bool:
     (True, False)
     """
     inner, outer = _elementwise(support), _elementwise(codomain)
-    inner_is_vector_set = any(type(inner) is type(s) for s in _VECTOR_SETS)
-    if inner_is_vector_set and type(inner) is not type(outer):
+    if type(inner) in _VECTOR_SETS and type(inner) is not type(outer):
         return True
     (low, high), (outer_low, outer_high) = bounds(inner), bounds(outer)
     try:
-        return bool(np.any(np.asarray(low) > np.asarray(outer_low)) or np.any(np.asarray(high) < np.asarray(outer_high)))
+        return bool(
+            np.any(np.asarray(low) > np.asarray(outer_low)) or np.any(np.asarray(high) < np.asarray(outer_high))
+        )
     except Exception:  # traced bounds cannot be compared
         return False

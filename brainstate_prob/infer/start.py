@@ -1,0 +1,78 @@
+"""Where a fit starts: keys from seeds, and a log density that is finite there or an error that says why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.posterior import Posterior
+
+__all__ = ['checked_start', 'to_key']
+
+
+def to_key(seed: Any) -> jax.Array:
+    """A random key of an int or a key."""
+    if isinstance(seed, int | np.integer):
+        return jax.random.key(int(seed))
+    seed = jnp.asarray(seed)
+    return seed if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(seed)
+
+
+def checked_start(posterior: Posterior, density: Density) -> jax.Array:
+    """The model's present parameters as a flat vector, where the log density and its gradient are finite.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and the term that is not finite.
+    """
+    theta = posterior.start(density)
+    value_and_grad = density.jit('value_and_grad', None, lambda: jax.value_and_grad(density.log_density))
+    value, grad = value_and_grad(theta, posterior.data)
+    if not np.isfinite(value):
+        raise ValueError(_what_is_not_finite(posterior, density, theta))
+    if not np.isfinite(np.asarray(grad)).all():
+        raise ValueError(
+            f'The gradient of the log density is not finite at the start (parameters: {_not_finite(density, grad)}). '
+            'Start elsewhere (param.set_value, param.init_from_prior), or avoid sqrt, norm or log at zero in the model.'
+        )
+    return theta
+
+
+def _not_finite(density: Density, grad: jax.Array) -> list[str]:
+    bad, offset = [], 0
+    for block in density.blocks:
+        for entry, size in zip(block.entries, block.sizes, strict=True):
+            if not np.isfinite(np.asarray(grad[offset : offset + size])).all():
+                bad.append(entry.name)
+            offset += size
+    return bad
+
+
+def _what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array) -> str:
+    terms = density.jit('terms', None, lambda: density.terms)(theta, posterior.data)
+    values = density.jit('constrain', None, lambda: density.constrain)(theta)
+    causes = [
+        f'the prior of {name!r} is {float(v):g} at {np.asarray(values[name]).tolist()}'
+        for name, v in terms['prior'].items()
+        if not np.isfinite(v)
+    ]
+    causes += [
+        f'the log-determinant of {name!r} is {float(v):g}' for name, v in terms['log_det'].items() if not np.isfinite(v)
+    ]
+    if not np.isfinite(terms['likelihood']):
+        pointwise = np.asarray(density.jit('pointwise', None, lambda: density.pointwise)(theta, posterior.data))
+        bad = np.argwhere(~np.isfinite(np.atleast_1d(pointwise)))
+        causes.append(
+            f'the likelihood is {float(terms["likelihood"]):g} ({len(bad)} observations, the first at '
+            f'{tuple(int(i) for i in bad[0])})'
+        )
+    return (
+        'The log density is not finite at the start: '
+        + '; '.join(causes)
+        + '. Start elsewhere (param.set_value, param.init_from_prior), or widen the prior or the likelihood.'
+    )
