@@ -182,6 +182,6 @@ def main(out: pathlib.Path, num_warmup: int = 1000, num_samples: int = 1000) -> 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--out', type=pathlib.Path, default=HERE / 'output', help='folder for pictures and the posterior'
+        '--out', type=pathlib.Path, default=HERE.parent / 'demo_output', help='folder for pictures and the posterior'
     )
     main(parser.parse_args().out)
