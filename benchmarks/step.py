@@ -1,17 +1,14 @@
 """A jitted SGD step over States against raw ``jax.jit`` over a tuple of arrays. Run: python benchmarks/step.py.
 
-Both run in turns in one process; the figures are medians over blocks of calls. Goal: within 5 %.
+Both run in turns in one process; the figures are medians. Goal: within 5 %.
 """
-import statistics
-import time
-
 import jax
 import jax.numpy as jnp
+from _timing import interleaved
 
 from brainstate_prob import ParamState, transform
 
 SIZES = (2, 10, 50, 200)
-BLOCKS, CALLS = 60, 40
 
 
 def loss_of(weights, x):
@@ -36,28 +33,25 @@ def stateful(initial):
     return states, step
 
 
-def measure(n, width=24, batch=32):
-    """Median seconds a call, for the raw step and for the step over States, over ``n`` arrays."""
+def measure(n, width=64, batch=64):
+    """Median seconds of one call of the raw step and of the step over States, with ``n`` arrays."""
     keys = jax.random.split(jax.random.key(0), n)
     initial = tuple(jax.random.normal(k, (width, width)) / width ** 0.5 for k in keys)
     x = jnp.ones((batch, width))
     states, step = stateful(initial)
     raw, weights = jax.jit(raw_step), initial
-    times = {'raw': [], 'states': []}
-    for block in range(BLOCKS + 3):
-        start = time.perf_counter()
-        for _ in range(CALLS):
-            weights = raw(weights, x)
-        jax.block_until_ready(weights)
-        middle = time.perf_counter()
-        for _ in range(CALLS):
-            step(x)
-        jax.block_until_ready([s.value for s in states])
-        end = time.perf_counter()
-        if block >= 3:
-            times['raw'].append((middle - start) / CALLS)
-            times['states'].append((end - middle) / CALLS)
-    return statistics.median(times['raw']), statistics.median(times['states'])
+
+    def call_raw():
+        nonlocal weights
+        weights = raw(weights, x)
+        return weights[0]
+
+    def call_states():
+        step(x)
+        return states[0].value
+
+    times = interleaved({'raw': call_raw, 'states': call_states}, repeats=max(300, 20_000 // n))
+    return times['raw'], times['states']
 
 
 def main():

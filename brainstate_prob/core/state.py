@@ -1,8 +1,10 @@
 """State and its kinds: a box with a value whose reads and writes are seen by the open traces."""
+
 from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -10,8 +12,15 @@ import jax
 from brainstate_prob.core.trace import TraceError, current_trace
 
 __all__ = [
-    'BatchState', 'DelayState', 'HiddenState', 'LongTermState', 'ParamState', 'ShortTermState', 'State',
-    'catch_new_states', 'maybe_state',
+    'BatchState',
+    'DelayState',
+    'HiddenState',
+    'LongTermState',
+    'ParamState',
+    'ShortTermState',
+    'State',
+    'catch_new_states',
+    'maybe_state',
 ]
 
 _S = TypeVar('_S', bound='State')
@@ -61,7 +70,9 @@ class State:
     >>> @transform.jit
     ... def step():
     ...     count.value = count.value + 1
-    >>> step(); step(); int(count.value)
+    >>> step()
+    ... step()
+    ... int(count.value)
     2
     """
 
@@ -92,8 +103,10 @@ class State:
             return
         if holds_tracer(value) and not holds_tracer(self._value):
             raise TraceError(
-                f'{self._label()} was assigned a traced value outside the transforms of brainstate_prob. The value would '
-                'be gone when the trace ends. Use brainstate_prob.transform.jit, grad, vmap, ... in place of the ones of jax.'
+                f'{self._label()} was assigned a traced value outside the transforms of brainstate_prob. The value '
+                'would '
+                'be gone when the trace ends. Use brainstate_prob.transform.jit, grad, vmap, ... in place of the '
+                'ones of jax.'
             )
         self._value = value
 
@@ -114,6 +127,22 @@ class State:
         else:
             trace.create(self, value)
 
+    def _has_value(self) -> bool:
+        """Whether there is a value to read: not so for a State whose creation was only traced."""
+        return self._peek() is not _UNSET
+
+    def _peek(self) -> Any:
+        trace = current_trace()
+        return self._value if trace is None else trace.peek(self, self._value)
+
+    def split_lanes(self, value: Any) -> tuple[Any, Callable[[Any], Any]] | None:
+        """What a mapped axis does to a State that is the same for all lanes; None: every lane sees ``value``.
+
+        A State that must differ from lane to lane (a random stream) returns the value that stays outside after
+        the mapped call, and a function from the lane's index to the lane's value.
+        """
+        return None
+
     def restore_value(self, value: Any) -> None:
         """Write ``value``; the same as assigning to ``value``."""
         self.value = value
@@ -130,10 +159,8 @@ class State:
         return f'{type(self).__name__} {self.name!r}' if self.name else type(self).__name__
 
     def __repr__(self) -> str:
-        trace = current_trace()
-        value = self._value if trace is None else trace._values.get(self, self._value)
         name = '' if self.name is None else f', name={self.name!r}'
-        return f'{type(self).__name__}({value!r}{name})'
+        return f'{type(self).__name__}({self._peek()!r}{name})'
 
 
 class ShortTermState(State):
@@ -211,7 +238,7 @@ def catch_new_states(state_tag: str | None = None, state_to_exclude: Any = None)
     --------
     >>> from brainstate_prob import State, catch_new_states
     >>> with catch_new_states('mine') as new:
-    ...     s = State(1.)
+    ...     s = State(1.0)
     >>> new == [s], s.tag
     (True, 'mine')
     """

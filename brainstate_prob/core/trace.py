@@ -3,6 +3,7 @@
 While a trace is open, writes go to the trace and not to the State, so nothing has to be undone when a
 transform ends or fails, and no tracer can ever stay in a State. Each thread has its own stack of traces.
 """
+
 from __future__ import annotations
 
 import threading
@@ -37,18 +38,25 @@ class StateTrace:
     Parameters
     ----------
     lift
-        Called as ``lift(state, value)`` when a State is first read from outside; what it returns is what the
-        block sees. Transforms use it where a State must look different inside (one random key a lane).
+        Called as ``lift(state, value)`` at every read of a State that the block has not written; what it returns is
+        what the block sees. Transforms use it where a State must look different inside (one random key a lane).
+        It is not remembered: the same read may come from a deeper JAX trace, whose tracers must not stay here.
     discover
         Say that the block is only run to find out which States it uses. Nested loops and branches then run
         their body once instead of staging it, so that discovery stays linear in the depth of nesting.
+        None: as the enclosing trace.
 
     Attributes
     ----------
-    uses, reads, writes, created
+    uses, reads, writes
         Dicts with the States as keys, in order of first use.
     outside
-        The States whose value was fetched from outside the trace, with that value.
+        The States whose value was fetched from outside the trace.
+    created
+        The States made in the block, with their first value.
+    faked
+        Whether a loop or branch was run once instead of staged: values computed since then are right in
+        shape and type only. `tainted` are the States created since then.
 
     Examples
     --------
@@ -60,20 +68,25 @@ class StateTrace:
     (1, 2, True)
     """
 
-    def __init__(self, *, lift: Callable[[State, Any], Any] | None = None, discover: bool = False):
+    def __init__(self, *, lift: Callable[[State, Any], Any] | None = None, discover: bool | None = None):
         self.uses: dict[State, None] = {}
         self.reads: dict[State, None] = {}
         self.writes: dict[State, None] = {}
-        self.created: dict[State, None] = {}
-        self.outside: dict[State, Any] = {}
-        self.discovering = discover
+        self.outside: dict[State, None] = {}
+        self.created: dict[State, Any] = {}
+        self.tainted: set[State] = set()
+        self.faked = False
+        self.discovering = bool(discover)
+        self._inherits = discover is None
         self._lift = lift
         self._values: dict[State, Any] = {}
+        self._fetched: dict[State, Any] = {}
         self._parent: StateTrace | None = None
 
     def __enter__(self) -> StateTrace:
         self._parent = _open.trace
-        self.discovering = self.discovering or (self._parent is not None and self._parent.discovering)
+        if self._inherits and self._parent is not None:
+            self.discovering = self._parent.discovering
         _open.trace = self
         return self
 
@@ -87,11 +100,16 @@ class StateTrace:
     def read(self, state: State) -> Any:
         self.uses[state] = None
         self.reads[state] = None
-        if state not in self._values:
-            value = self._parent.read(state) if self._parent is not None else state._stored()
-            self.outside[state] = value
-            self._values[state] = value if self._lift is None else self._lift(state, value)
-        return self._values[state]
+        if state in self._values:
+            return self._values[state]
+        if self._parent is not None:
+            value = self._parent.read(state)
+        else:
+            if state not in self._fetched:
+                self._fetched[state] = state._stored()
+            value = self._fetched[state]  # another thread's write in the meantime does not show
+        self.outside[state] = None
+        return value if self._lift is None else self._lift(state, value)
 
     def write(self, state: State, value: Any) -> None:
         self.uses[state] = None
@@ -99,9 +117,38 @@ class StateTrace:
         self._values[state] = value
 
     def create(self, state: State, value: Any) -> None:
-        self.created[state] = None
+        self.created[state] = value
         self._values[state] = value
+        if self.faked:
+            self.tainted.add(state)
 
     def value_of(self, state: State) -> Any:
         """The value of ``state`` as it is inside the trace, without recording a use."""
         return self._values[state]
+
+    def peek(self, state: State, default: Any) -> Any:
+        """The value of ``state`` here or in the traces around, without recording a use."""
+        if state in self._values:
+            return self._values[state]
+        return default if self._parent is None else self._parent.peek(state, default)
+
+    def fake(self) -> None:
+        """Say that a loop or branch was run once instead of staged, here and in the discoveries around."""
+        trace: StateTrace | None = self
+        while trace is not None and trace.discovering:
+            trace.faked = True
+            trace = trace._parent
+
+    def forget(self) -> None:
+        """Let go of all States and values, so that what only the block used can be freed."""
+        for held in (
+            self.uses,
+            self.reads,
+            self.writes,
+            self.outside,
+            self.created,
+            self.tainted,
+            self._values,
+            self._fetched,
+        ):
+            held.clear()
