@@ -1,0 +1,256 @@
+"""Priors made of others: any NumPyro distribution as a prior, and chains of priors."""
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from brainstate_prob import random
+from brainstate_prob.nn.priors.base import Regularization, full_shape
+from brainstate_prob.nn.priors.densities import log_density, masked_log_prob
+from brainstate_prob.nn.priors.hyper import Hyper, checked, is_param, trainable
+
+__all__ = ['ChainedReg', 'Prior', 'as_regularization']
+
+
+class Prior(Regularization):
+    """Any NumPyro distribution over real values as a prior, on plain numbers in the Param's own unit.
+
+    ``reg=dist.Normal(0., 1.)`` makes one by itself. Reset: the mean where it is finite and inside the support,
+    another point of the support otherwise.
+
+    Raises
+    ------
+    TypeError
+        For anything but a continuous NumPyro distribution.
+
+    Examples
+    --------
+    >>> import numpyro.distributions as dist
+    >>> from brainstate_prob import nn
+    >>> nn.Param(3., reg=dist.Normal(0., 1.)).reg
+    Prior(Normal(loc=0, scale=1))
+    """
+
+    def __init__(self, distribution: dist.Distribution, weight: Any = 1.):
+        super().__init__()
+        if not isinstance(distribution, dist.Distribution):
+            raise TypeError(f'Prior takes a NumPyro distribution, got {distribution!r}.')
+        if distribution.support is None or distribution.is_discrete:
+            raise TypeError(f'{_described(distribution)} is discrete, but parameters are real numbers. Sum discrete '
+                            'choices out in the likelihood, or relax them (dist.RelaxedBernoulli, nn.SpikeAndSlabReg).')
+        self._set(False, {}, weight)
+        # What two priors built alike must compare equal by: the class and its plain numbers.
+        self._kind, self._params = _family(distribution)
+        leaves, self._tree = jax.tree.flatten(distribution)
+        self._leaves = tuple(_constant(leaf) for leaf in leaves)
+        self._described = _described(distribution)
+        self.event_dim = distribution.event_dim
+
+    @property
+    def distribution(self):
+        return jax.tree.unflatten(self._tree, self._leaves)
+
+    def hyper_values(self, unit=None):
+        return {} if self._params is None else dict(self._params)
+
+    def _log_prob(self, x, params):
+        if self._kind is not None:
+            return log_density(self._kind, params, x)
+        return masked_log_prob(self.distribution, x)
+
+    def log_prob(self, value):
+        x, _ = self._take(value)
+        self._check_batch(x.shape)
+        return super().log_prob(value)
+
+    def _check_batch(self, shape: tuple[int, ...]) -> None:
+        d = self.distribution
+        batch = shape[:len(shape) - self.event_dim]
+        event = shape[len(shape) - self.event_dim:]
+        try:
+            fits = np.broadcast_shapes(d.batch_shape, batch) == batch and event == d.event_shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f'{self._label()}: {self._described} is about values of shape '
+                             f'{(*d.batch_shape, *d.event_shape)}; the value has shape {shape}.')
+
+    def sample_init(self, shape, key=None):
+        shape = full_shape(shape)
+        self._check_event(shape)
+        self._check_batch(shape)
+        d = self.distribution.expand(shape[:len(shape) - self.event_dim])
+        return d.sample(random.split_key() if key is None else key)
+
+    def reset_value(self, shape=None):
+        d = self.distribution
+        full = (*d.batch_shape, *d.event_shape) if shape is None else full_shape(shape)
+        self._check_batch(full)
+        inner = jnp.asarray(d.support.feasible_like(jnp.zeros(full)), float)
+        try:
+            mean = jnp.broadcast_to(jnp.asarray(d.mean, float), full)
+        except (NotImplementedError, AttributeError):
+            return inner
+        good = jnp.isfinite(mean) & jnp.isfinite(masked_log_prob(d, mean).reshape(
+            full[:len(full) - self.event_dim] + (1,) * self.event_dim))
+        return jnp.where(good, mean, inner)
+
+    @property
+    def support(self):
+        return self.distribution.support
+
+    def family_key(self):
+        return None if self._kind is None else (self._kind,)
+
+    def __repr__(self):
+        weight = '' if isinstance(self.weight, float) and self.weight == 1. else f', weight={self.weight!r}'
+        return f'Prior({self._described}{weight})'
+
+
+def _family(distribution: dist.Distribution) -> tuple[type | None, dict[str, Any] | None]:
+    """The class and parameters of an entry-by-entry distribution that these rebuild; (None, None) for all others."""
+    base = distribution
+    while type(base) is dist.ExpandedDistribution:
+        base = base.base_dist
+    kind = type(base)
+    if base.event_dim or kind.__module__.split('.')[0] != 'numpyro' or not kind.arg_constraints:
+        return None, None
+    params = {name: _constant(getattr(base, name, None)) for name in kind.arg_constraints}
+    try:
+        rebuilt = kind(**params)
+    except (TypeError, ValueError):
+        return None, None
+    same = rebuilt.batch_shape == base.batch_shape and rebuilt.event_shape == base.event_shape
+    return (kind, params) if same else (None, None)
+
+
+def _constant(x: Any) -> Any:
+    """Concrete arrays as NumPy arrays or floats, so that equal constants compare equal."""
+    if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array | np.ndarray | int | float) or isinstance(x, bool):
+        return x
+    array = np.asarray(x)
+    if not np.issubdtype(array.dtype, np.floating):
+        return array if array.ndim or not np.issubdtype(array.dtype, np.integer) else float(array)
+    return float(array) if array.ndim == 0 else array
+
+
+def _described(d: Any) -> str:
+    """A distribution in words: NumPy's own repr is an address."""
+    parts = []
+    for name in getattr(d, 'arg_constraints', {}):
+        value = vars(d).get(name)
+        if value is not None and not isinstance(value, jax.core.Tracer):
+            array = np.asarray(value)
+            text = f'{float(array):.6g}' if array.ndim == 0 else np.array2string(
+                array, precision=4, threshold=6, edgeitems=2, separator=', ')
+            parts.append(f'{name}={" ".join(text.split())}')
+    if isinstance(d, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
+        parts = [_described(d.base_dist), *parts]
+    return f'{type(d).__name__}({", ".join(parts)})'
+
+
+class ChainedReg(Regularization):
+    """weight * sum of the losses of several priors. Draws and the reset value come from the first.
+
+    An empty chain has loss 0, draws zeros and resets to 0. Members stand in ``regularizations``, a tuple; NumPyro
+    distributions are accepted. With ``fit_hyper=True`` the weight is trained: note that the sum of several penalties
+    has no known constant, so that only the data hold a trained weight up.
+
+    Examples
+    --------
+    >>> from brainstate_prob import nn
+    >>> reg = nn.ChainedReg(nn.L1Reg(1.), nn.L2Reg(1.), weight=2.)
+    >>> float(reg.loss([1., -2.]))
+    16.0
+    """
+
+    def __init__(self, *regularizations: Any, weight: Any = 1., fit_hyper: bool = False):
+        super().__init__(fit_hyper)
+        members = tuple(as_regularization(reg) for reg in regularizations)
+        if None in members:
+            raise TypeError('ChainedReg: a member is None. Pass regularizations or NumPyro distributions.')
+        units = [reg.unit for reg in members if reg.unit is not None]
+        if any(not unit.has_same_dim(units[0]) for unit in units):
+            raise ValueError(f'ChainedReg: the members are about values in different units: {units}.')
+        self.regularizations = members
+        self.unit = units[0] if units else None
+        hyper = Hyper('weight', 'none', 'nonnegative')
+        self.weight = checked('ChainedReg', 'weight', hyper, weight)
+        if not is_param(self.weight) and jnp.ndim(self.weight):
+            raise ValueError(f'ChainedReg: weight must be one number; got shape {jnp.shape(self.weight)}.')
+        if fit_hyper:
+            self.weight = trainable(hyper, self.weight)
+        self.proper = len(members) == 1 and members[0].proper
+        self.event_dim = max((reg.event_dim for reg in members), default=0)
+
+    def loss(self, value):
+        x, _ = self._take(value)
+        losses = [reg.loss(value) for reg in self.regularizations]
+        total = sum(losses[1:], losses[0]) if losses else jnp.zeros((), x.dtype)
+        weight = jnp.asarray(self.weight_value(), total.dtype)
+        return jnp.where(weight == 0, 0., weight * total)
+
+    def log_prob(self, value):
+        """The sum of the members' weighted log densities, a scalar; the chain's own weight is left out."""
+        x, _ = self._take(value)
+        return -sum((reg.loss(value) for reg in self.regularizations), jnp.zeros((), x.dtype))
+
+    def sample_init(self, shape, key=None):
+        return self.regularizations[0].sample_init(shape, key) if self.regularizations else jnp.zeros(full_shape(shape))
+
+    def reset_value(self, shape=None):
+        if self.regularizations:
+            return self.regularizations[0].reset_value(shape)
+        return jnp.zeros(() if shape is None else full_shape(shape))
+
+    @property
+    def support(self):
+        return _intersection([reg.support for reg in self.regularizations])
+
+    def support_in(self, unit):
+        return _intersection([reg.support_in(unit) for reg in self.regularizations])
+
+    def __repr__(self):
+        parts = [repr(reg) for reg in self.regularizations]
+        if not (isinstance(self.weight, float) and self.weight == 1.):
+            parts.append(f'weight={self.weight!r}')
+        return f'ChainedReg({", ".join(parts)})'
+
+
+def _intersection(supports: list[Any]) -> Any:
+    """Where all the supports hold: the vector set among them, or the common interval."""
+    from brainstate_prob.nn.supports import bounds
+
+    narrow = [s for s in supports if s is not constraints.real and s is not constraints.real_vector]
+    if len(narrow) < 2:
+        return narrow[0] if narrow else constraints.real
+    vectors = [s for s in narrow if s.event_dim]
+    if vectors:
+        return vectors[0]
+    low, high = zip(*(bounds(s) for s in narrow), strict=True)
+    lower, upper = max(low), min(high)
+    if upper == np.inf:
+        return constraints.positive if lower == 0 else constraints.greater_than(lower)
+    return constraints.less_than(upper) if lower == -np.inf else constraints.interval(lower, upper)
+
+
+def as_regularization(reg: Any) -> Regularization | None:
+    """What ``Param(reg=...)`` takes, as a `Regularization`: None stays None, a NumPyro distribution becomes a `Prior`.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if reg is None or isinstance(reg, Regularization):
+        return reg
+    if isinstance(reg, dist.Distribution):
+        return Prior(reg)
+    raise TypeError(
+        f'{reg!r} is no prior. Allowed: a Regularization such as nn.GaussianReg(0., 1.), a NumPyro distribution such '
+        'as dist.Normal(0., 1.), None. Pass an instance, not the class.')
