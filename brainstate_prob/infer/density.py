@@ -128,19 +128,15 @@ class Density:
         """
         pieces: dict[str, tuple] = {}
         computed = []
-        leaves: dict[Any, dict[int, Any]] = {}
         for block, stretch in zip(self.blocks, lax.split(theta, [b.size for b in self.blocks]), strict=True):
             value = block.forward(stretch)  # a scale mixture reads hyper-parameters, which earlier blocks have bound
             computed.append((block, stretch, value))
             for entry, piece in zip(block.entries, block.pieces(stretch, value), strict=True):
                 pieces[entry.name] = piece
-                if entry.leaf is None:
-                    trace.bind(entry.state, piece[0] if entry.param is not None else with_unit(piece[0], entry.unit))
-                else:
-                    leaves.setdefault(entry.state, {})[entry.leaf] = with_unit(piece[0], entry.unit)
-        for state, by_index in leaves.items():
-            tree = jax.tree.structure(state._stored(), is_leaf=_is_quantity)
-            trace.bind(state, jax.tree.unflatten(tree, [by_index[i] for i in range(len(by_index))]))
+                if entry.param is not None:
+                    trace.bind(entry.state, piece[0])
+        for state, value in plain_values(self.entries, {name: piece[0] for name, piece in pieces.items()}).items():
+            trace.bind(state, value)
         return pieces, computed
 
     @contextlib.contextmanager
@@ -205,12 +201,17 @@ class Density:
     def predict(self, theta: jax.Array, data: Data, key: jax.Array) -> jax.Array:
         """One draw of the targets at ``data``'s inputs."""
         with self.open(theta, data):
-            return self.distribution(data).sample(key)
+            return self._shaped(data).sample(key)
 
     def predict_mean(self, theta: jax.Array, data: Data) -> jax.Array:
         """The mean of the targets at ``data``'s inputs."""
         with self.open(theta, data):
-            return self.distribution(data).mean
+            return self._shaped(data).mean
+
+    def _shaped(self, data: Data) -> dist.Distribution:
+        """`distribution`, one for each target where ``data`` has them: a scalar prediction serves all."""
+        distribution = self.distribution(data)
+        return distribution if data.targets is None else expanded_to(distribution, data.targets)
 
     def inspect(self, theta: jax.Array, data: Data) -> dict[str, Any]:
         """The terms, and how many targets lie outside the support of what the model predicts."""
@@ -225,6 +226,20 @@ class Density:
     def jit(self, name: str, key: Any, build: Callable[[], Callable]) -> Callable:
         """The compiled function kept under ``name`` and the structure of ``key``, built once."""
         return self.compiled.get((name, structural_key(key)), lambda: jax.jit(build()))
+
+
+def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:
+    """By bare ParamState, its value with the entries' arrays in their places and units."""
+    values, leaves = {}, {}
+    for entry in entries:
+        if entry.param is None and entry.leaf is None:
+            values[entry.state] = with_unit(thetas[entry.name], entry.unit)
+        elif entry.param is None:
+            leaves.setdefault(entry.state, {})[entry.leaf] = with_unit(thetas[entry.name], entry.unit)
+    for state, by_index in leaves.items():
+        tree = jax.tree.structure(state._stored(), is_leaf=_is_quantity)
+        values[state] = jax.tree.unflatten(tree, [by_index[i] for i in range(len(by_index))])
+    return values
 
 
 def _is_quantity(x: Any) -> bool:
@@ -250,7 +265,18 @@ def checked_distribution(out: Any) -> dist.Distribution:
 
 
 def checked_log_prob(distribution: dist.Distribution, targets: Any) -> jax.Array:
-    """``distribution.log_prob(targets)``, if the distribution has the targets' shape and does not broadcast them.
+    """``distribution.log_prob(targets)``, if the shapes agree: see `checked_batch_shape`."""
+    checked_batch_shape(distribution, targets)
+    return distribution.log_prob(targets)
+
+
+def expanded_to(distribution: dist.Distribution, targets: Any) -> dist.Distribution:
+    """The distribution of all targets, where it may be that of each."""
+    return distribution.expand(checked_batch_shape(distribution, targets))
+
+
+def checked_batch_shape(distribution: dist.Distribution, targets: Any) -> tuple[int, ...]:
+    """The targets' batch shape, if the distribution has it and does not broadcast them.
 
     Raises
     ------
@@ -271,7 +297,7 @@ def checked_log_prob(distribution: dist.Distribution, targets: Any) -> jax.Array
             f'{shape}. They must agree (a scalar prediction may serve all). Reshape the prediction or the targets, '
             'e.g. x[:, 0] in place of x.'
         )
-    return distribution.log_prob(targets)
+    return batch
 
 
 _densities = Cache(size=64)

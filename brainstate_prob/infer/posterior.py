@@ -12,6 +12,7 @@ import numpy as np
 
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
+from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import is_narrower
@@ -46,7 +47,7 @@ class Posterior:
         If the model is no Module or what it returns no NumPyro distribution.
     ValueError
         For no parameters, no observations, NaN in data, predictions that do not have the targets' shape, targets
-        outside the likelihood's support, priors narrower than their transform.
+        outside the likelihood's support, priors narrower than their transform, labels that do not fit their dim.
 
     Examples
     --------
@@ -94,6 +95,7 @@ class Posterior:
                 'fit=False are not trained).'
             )
         _refuse_narrow_priors(self.entries)
+        check_coords(variables_of(self.entries), self.coords)
         args, kwargs = _call_arguments(inputs)
         for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
             _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))

@@ -1,0 +1,141 @@
+"""Results as xarray Datasets with dims, coords and units, and what differs between ArviZ 0.x and 1.x."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import brainunit as u
+import jax
+import numpy as np
+
+from brainstate_prob.infer.variables import Variable
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.fit import Fit
+
+__all__ = ['datasets_of', 'effective_sizes', 'import_arviz', 'wrap']
+
+
+def import_arviz() -> Any:
+    """ArviZ, without the announcement that its version 0.x makes of version 1."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message=r'\s*ArviZ is undergoing a major refactor', category=FutureWarning)
+        import arviz
+
+    return arviz
+
+
+def is_old(arviz: Any) -> bool:
+    """Whether this is ArviZ 0.x."""
+    return int(arviz.__version__.split('.')[0]) < 1
+
+
+def wrap(datasets: dict[str, Any]) -> Any:
+    """Datasets by group as the container of the installed ArviZ."""
+    arviz = import_arviz()
+    if is_old(arviz):
+        return arviz.InferenceData(**datasets)
+    import xarray as xr
+
+    return xr.DataTree.from_dict({f'/{group}': dataset for group, dataset in datasets.items()})
+
+
+def effective_sizes(numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """``ess_bulk``, ``ess_tail`` (of the 5 and 95 % quantiles) and ``r_hat`` of numbers (chains, draws, n), by ArviZ.
+
+    NaN where there are fewer than four draws a chain, or nothing varies.
+    """
+    count = numbers.shape[2]
+    if numbers.shape[1] < 4:
+        return {name: np.full(count, np.nan) for name in ('ess_bulk', 'ess_tail', 'r_hat')}
+    import xarray as xr
+
+    arviz = import_arviz()
+    data = xr.Dataset({'x': (('chain', 'draw', 'i'), numbers)})
+    with np.errstate(invalid='ignore', divide='ignore'):
+        found = {
+            'ess_bulk': arviz.ess(data, method='bulk'),
+            'ess_tail': arviz.ess(data, method='tail', prob=(0.05, 0.95)),
+            'r_hat': arviz.rhat(data, method='rank'),
+        }
+    constant = np.ptp(numbers, axis=(0, 1)) == 0  # ArviZ reports all draws of a constant as effective
+    return {name: np.where(constant, np.nan, out['x'].values) for name, out in found.items()}
+
+
+def datasets_of(fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, seed: Any) -> dict[str, Any]:
+    """The groups of a fit as Datasets; what needs the posterior is from the file if a fit was loaded without it."""
+    import xarray as xr
+
+    posterior = fit.posterior
+    sampled = {'chain': np.arange(fit.num_chains), 'draw': np.arange(fit.num_draws)}
+    groups = {'posterior': _posterior(fit, sampled)}
+    if fit.stats:
+        stats = {k: (('chain', 'draw', *(f'{k}_dim_{i}' for i in range(v.ndim - 2))), v) for k, v in fit.stats.items()}
+        groups['sample_stats'] = xr.Dataset(stats, sampled)
+    if posterior is None:
+        wanted = {'log_likelihood': log_likelihood, 'posterior_predictive': posterior_predictive}
+        return groups | {name: group for name, group in (fit._groups or {}).items() if wanted.get(name, True)}
+    if posterior.data.targets is not None:
+        unit = posterior.targets_unit
+        if log_likelihood:
+            groups['log_likelihood'] = xr.Dataset(_array('targets', fit.log_likelihood(), sampled=True), sampled)
+        if posterior_predictive and posterior.log_likelihood_function is None:
+            drawn = u.get_magnitude(fit.predict(seed=seed))
+            drawn = drawn.reshape(fit.num_chains, fit.num_draws, *drawn.shape[1:])
+            groups['posterior_predictive'] = xr.Dataset(_array('targets', drawn, unit, sampled=True), sampled)
+        groups['observed_data'] = xr.Dataset(_array('targets', np.asarray(posterior.data.targets), unit))
+    inputs = _inputs(posterior)
+    if inputs:
+        groups['constant_data'] = xr.Dataset(
+            {
+                k: v
+                for name, x in inputs.items()
+                for k, v in _array(name, np.asarray(u.get_magnitude(x)), u.get_unit(x)).items()
+            }
+        )
+    for name, group in groups.items():
+        group.attrs.update(
+            {'inference_library': 'brainstate_prob', 'inference_method': fit.method} if name == 'posterior' else {}
+        )
+    return groups
+
+
+def _posterior(fit: Fit, sampled: dict[str, np.ndarray]) -> Any:
+    import xarray as xr
+
+    coords = dict(sampled)
+    for v in fit.variables:
+        coords.update({axis: fit.coords.get(axis, np.arange(size)) for axis, size in zip(v.axes, v.shape, strict=True)})
+    return xr.Dataset({v.name: _variable(v, fit.magnitudes[v.name]) for v in fit.variables}, coords)
+
+
+def _variable(v: Variable, array: np.ndarray) -> tuple:
+    return ('chain', 'draw', *v.axes), plain(array), _attrs(v.parsed_unit)
+
+
+def _attrs(unit: u.Unit) -> dict[str, str]:
+    return {} if unit.is_unitless else {'units': str(unit)}
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """``array`` in a dtype that files know: bfloat16 as float32, which holds all its values."""
+    return array.astype(np.float32) if array.dtype.kind == 'V' else array
+
+
+def _array(name: str, array: np.ndarray, unit: u.Unit = u.UNITLESS, sampled: bool = False) -> dict[str, tuple]:
+    lead = ('chain', 'draw') if sampled else ()
+    return {name: ((*lead, *(f'{name}_dim_{i}' for i in range(array.ndim - len(lead)))), plain(array), _attrs(unit))}
+
+
+def _inputs(posterior: Any) -> dict[str, Any]:
+    """The numeric inputs by name: keyword arguments by theirs, positional ones as ``input_0``, ..."""
+    found = {}
+    leaves = jax.tree_util.tree_flatten_with_path(
+        (posterior.data.args, posterior.data.kwargs), is_leaf=lambda x: isinstance(x, u.Quantity)
+    )
+    for (side, *where), leaf in leaves[0]:
+        parts = [str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in where]
+        if not jax.dtypes.issubdtype(u.get_magnitude(leaf).dtype, jax.dtypes.extended):
+            found[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
+    return found

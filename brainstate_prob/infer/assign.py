@@ -1,0 +1,91 @@
+"""Writing one value of every parameter, from a fit's draws, into a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import brainunit as u
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer import predict as predictions
+from brainstate_prob.infer.blocks import Entry
+from brainstate_prob.infer.density import Density, density_of, find_entries, plain_values
+from brainstate_prob.infer.variables import columns_of, differences, variables_of
+from brainstate_prob.nn.module import Module
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.fit import Fit
+
+__all__ = ['assign_to']
+
+
+def assign_to(fit: Fit, model: Module, which: Any) -> None:
+    """See `Fit.assign_to`."""
+    if not isinstance(model, Module):
+        raise TypeError(f'assign_to takes a Module, got {type(model).__name__}.')
+    entries = find_entries(model)
+    found = differences(variables_of(entries), fit.variables)
+    if found:
+        raise ValueError(f'{type(model).__name__} is not the model that was fitted: {"; ".join(found)}.')
+    if which == 'mode':
+        which = np.unravel_index(int(np.argmax(_log_densities(fit))), fit.thetas.shape[:2])
+    elif which == 'mean' and fit.thetas.shape[:2] == (1, 1):
+        which = (0, 0)
+    density = _density_for(fit, model)
+    with predictions.precision_of(density):
+        thetas = _means(fit, entries) if which == 'mean' else _draw(fit, density, which)
+        thetas = {entry.name: jnp.asarray(thetas[entry.name], entry.dtype) for entry in entries}
+        values = {entry.state: thetas[entry.name] for entry in entries if entry.param is not None}
+        for state, value in (values | plain_values(entries, thetas)).items():
+            state.value = value
+
+
+def _density_for(fit: Fit, model: Module) -> Density:
+    """The density in whose coordinates the fit's draws are, built from a model if there is no posterior."""
+    if fit.density is not None:
+        return fit.density
+    plain = density_of(model, None, None, expand=False)
+    same = all(len(c) == len(fit.columns[name]) for name, c in columns_of(plain).items())
+    return plain if same else density_of(model, None, None, expand=True)
+
+
+def _draw(fit: Fit, density: Density, which: Any) -> dict[str, Any]:
+    """The parameters' own theta at one draw, by name."""
+    try:
+        chain, draw = (int(i) for i in which)
+        row = fit.thetas[chain, draw]
+    except (TypeError, ValueError):
+        raise ValueError(f"which must be 'mean', 'mode' or (chain, draw), got {which!r}.") from None
+    except IndexError:
+        chains, draws = fit.thetas.shape[:2]
+        raise ValueError(f'There is no draw {which!r}: the fit has {chains} chains of {draws} draws.') from None
+    theta = np.empty_like(row)
+    for name, columns in columns_of(density).items():
+        theta[columns] = row[fit.columns[name]]
+    return density.jit('thetas', None, lambda: density.thetas)(theta)
+
+
+def _means(fit: Fit, entries: list[Entry]) -> dict[str, Any]:
+    """The theta of the mean of the constrained values, by name."""
+    thetas = {}
+    for name, mean in fit.estimate.items():
+        entry = next(e for e in entries if e.name == name)
+        mean = jnp.asarray(u.get_magnitude(mean))
+        try:
+            entry.t.check(mean)
+        except ValueError as error:
+            raise ValueError(
+                f"Param {name!r}: the mean of the draws is no possible value: {error} Use which='mode' or a draw."
+            ) from None
+        thetas[name] = entry.t.inverse(mean)
+    return thetas
+
+
+def _log_densities(fit: Fit) -> np.ndarray:
+    if 'lp' in fit.stats:
+        return fit.stats['lp']
+    if fit.thetas.shape[:2] == (1, 1):
+        return np.zeros((1, 1))
+    posterior = fit.posterior_for("which='mode'")
+    return predictions.log_densities(fit.density, fit.rows, posterior.data).reshape(fit.thetas.shape[:2])

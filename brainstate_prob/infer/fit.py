@@ -1,0 +1,362 @@
+"""Fit: what every way to fit returns, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import numpy as np
+
+from brainstate_prob.infer import predict as predictions
+from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.variables import Variable, check_coords, columns_of, variables_of
+from brainstate_prob.nn.magnitudes import with_unit
+from brainstate_prob.nn.module import Module, dotted
+
+if TYPE_CHECKING:
+    import os
+
+    from brainstate_prob.infer.table import FitSummary
+
+__all__ = ['Draws', 'Fit']
+
+
+class Draws(Mapping):
+    """Constrained values by path, each of shape (chains, draws, ...), with units; paths are dotted or tuples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> draws = Draws({'layer.w': np.zeros((4, 100, 2))})
+    >>> draws['layer.w'].shape, draws['layer', 'w'].shape
+    ((4, 100, 2), (4, 100, 2))
+    """
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = dict(values)
+
+    def __getitem__(self, path: str | tuple) -> Any:
+        name = dotted(path) if isinstance(path, tuple) else path
+        try:
+            return self._values[name]
+        except (KeyError, TypeError):
+            raise KeyError(f'There is no parameter {path!r}; the paths are {list(self._values)}.') from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        inner = ', '.join(f'{name!r}: {np.shape(getattr(v, "mantissa", v))}' for name, v in self._values.items())
+        return f'Draws({{{inner}}})'
+
+
+class Fit:
+    """Draws of a posterior's parameters, or one best point, with everything that follows from them.
+
+    Parameters
+    ----------
+    posterior
+        What was fitted; None for a fit that was loaded without it.
+    density
+        The density in whose coordinates ``thetas`` are.
+    thetas
+        Of shape (chains, draws, density.size); a single best point is one draw of one chain.
+    method
+        The name of the way to fit.
+    stats
+        Arrays of shape (chains, draws) under ArviZ's names: ``lp``, ``diverging``, ``tree_depth``, ... Draws that come
+        from a Markov chain have some.
+    history
+        One-dimensional arrays over the steps: ``loss``, ``elbo``, ...
+    info
+        Plain things to report.
+    weights
+        Of shape (chains, draws), where draws do not count alike.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not agree.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
+    >>> fit = infer.Fit(posterior, posterior.density, jnp.array([[[1.0], [2.0]]]), method='by hand')
+    >>> fit
+    Fit(method='by hand', 1 chain of 2 draws, 1 parameter)
+    >>> fit.draws['mu']
+    array([[1., 2.]], dtype=float32)
+    >>> fit.predict(num_draws=5).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior | None,
+        density: Density | None,
+        thetas: Any,
+        *,
+        method: str,
+        stats: Mapping[str, Any] | None = None,
+        history: Mapping[str, Any] | None = None,
+        info: Mapping[str, Any] | None = None,
+        weights: Any = None,
+    ):
+        self.posterior: Any = posterior
+        self.density: Any = density
+        self.thetas = np.asarray(jax.device_get(thetas))
+        self.method = method
+        self.stats = {k: np.asarray(jax.device_get(v)) for k, v in (stats or {}).items()}
+        self.history = {k: np.asarray(jax.device_get(v)) for k, v in (history or {}).items()}
+        self.info = dict(info or {})
+        self.weights = None if weights is None else np.asarray(jax.device_get(weights))
+        self._check_shapes(None if density is None else density.size)
+        self.variables: tuple[Variable, ...] = () if density is None else variables_of(density.entries)
+        self.columns: dict[str, np.ndarray] = {} if density is None else columns_of(density)
+        self.coords: dict[str, np.ndarray] = {} if posterior is None else check_coords(self.variables, posterior.coords)
+        self._draws: Draws | None = None
+        self._groups: dict[str, Any] | None = None  # what a file had, where the posterior is not there to compute it
+
+    def _check_shapes(self, size: int | None) -> None:
+        if self.thetas.ndim != 3 or 0 in self.thetas.shape[:2] or (size is not None and self.thetas.shape[2] != size):
+            raise ValueError(
+                f'thetas must have shape (chains, draws, {"size" if size is None else size}) with at least one draw, '
+                f'got {self.thetas.shape}.'
+            )
+        for name, array in [*self.stats.items(), *([] if self.weights is None else [('weights', self.weights)])]:
+            if array.shape[:2] != self.thetas.shape[:2]:
+                raise ValueError(
+                    f'{name} must have one entry a draw, shape {self.thetas.shape[:2]}, got {array.shape}.'
+                )
+
+    # What was found
+
+    @property
+    def num_chains(self) -> int:
+        """How many chains there are."""
+        return self.thetas.shape[0]
+
+    @property
+    def num_draws(self) -> int:
+        """How many draws each chain has."""
+        return self.thetas.shape[1]
+
+    @property
+    def names(self) -> list[str]:
+        """The dotted paths of the parameters."""
+        return [v.name for v in self.variables]
+
+    @property
+    def draws(self) -> Draws:
+        """The constrained values by path, of shape (chains, draws, ...), with units; computed on first use."""
+        if self._draws is None:
+            values = predictions.constrain(self.density, self.rows)
+            self._draws = Draws(
+                {
+                    v.name: with_unit(values[v.name].reshape(*self.thetas.shape[:2], *v.shape), v.parsed_unit)
+                    for v in self.variables
+                }
+            )
+        return self._draws
+
+    @property
+    def magnitudes(self) -> dict[str, np.ndarray]:
+        """As `draws`, without units and by dotted path."""
+        return {name: np.asarray(getattr(value, 'mantissa', value)) for name, value in self.draws.items()}
+
+    @property
+    def estimate(self) -> Draws:
+        """One value by path, with units: the mode for MAP, the mean of the draws otherwise.
+
+        A mean of unit vectors is shorter than one.
+        """
+        return Draws({v.name: with_unit(self._mean(self.magnitudes[v.name]), v.parsed_unit) for v in self.variables})
+
+    def summary(self, prob: float = 0.9) -> FitSummary:
+        """A table with a row for each number: mean, standard deviation and the central interval.
+
+        Parameters
+        ----------
+        prob
+            The probability of the interval, which leaves as much below as above (equal-tailed).
+
+        Returns
+        -------
+        FitSummary
+            Columns ``mean``, ``sd``, ``lower``, ``upper`` and ``unit``; for Markov chains also ``ess_bulk``,
+            ``ess_tail`` and ``r_hat``; for a single best point ``estimate`` and ``unit``. ``summary()['mean']`` is a
+            column, ``to_dict()`` everything, by row.
+        """
+        from brainstate_prob.infer.table import summarize
+
+        return summarize(self, prob)
+
+    # What follows
+
+    def predict(
+        self,
+        inputs: Any = None,
+        num_draws: int | None = None,
+        batch_size: int | None = None,
+        seed: Any = 0,
+        kind: Literal['draws', 'mean'] = 'draws',
+    ) -> Any:
+        """Draws of the targets from the posterior predictive distribution.
+
+        Parameters
+        ----------
+        inputs
+            As for `Posterior`; default: those that were fitted.
+        num_draws
+            How many; default: one a posterior draw, chain after chain. Others are spread evenly over these.
+        batch_size
+            How many draws are computed at a time; bounds the memory. The results do not depend on it beyond rounding.
+        seed
+            An int or a key.
+        kind
+            ``'draws'``, or ``'mean'`` for the mean of the predicted distribution at each posterior draw: no noise.
+
+        Returns
+        -------
+        numpy.ndarray or Quantity
+            Of shape (num_draws, ...), in the unit of the targets.
+
+        Raises
+        ------
+        ValueError
+            For a posterior with ``log_likelihood=``, which has no predictions, or a distribution without mean.
+        """
+        return predictions.predict(self, inputs, num_draws, batch_size, seed, kind)
+
+    def log_likelihood(self, batch_size: int | None = None) -> np.ndarray:
+        """The log-likelihood of each observation at each draw, of shape (chains, draws, ...)."""
+        posterior = self.posterior_for('log_likelihood')
+        out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size)
+        return out.reshape(*self.thetas.shape[:2], *out.shape[1:])
+
+    def to_arviz(self, *, log_likelihood: bool = True, posterior_predictive: bool = True, seed: Any = 0) -> Any:
+        """The results for ArviZ: an ``InferenceData`` (ArviZ 0.x) or ``DataTree`` (1.x).
+
+        Groups: ``posterior`` (variables named by their paths, with dims, coords and units), ``sample_stats``,
+        ``log_likelihood``, ``posterior_predictive``, ``observed_data``, ``constant_data`` (the inputs). Weighted draws
+        are resampled, since ArviZ counts all alike.
+
+        Parameters
+        ----------
+        log_likelihood, posterior_predictive
+            False leaves the group out: each holds a number an observation and draw.
+        seed
+            An int or a key for the predictive draws.
+        """
+        from brainstate_prob.infer.arviz_io import datasets_of, wrap
+
+        fit = self if self.weights is None else self._resampled()
+        return wrap(
+            datasets_of(fit, log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, seed=seed)
+        )
+
+    def save(
+        self,
+        path: str | os.PathLike,
+        *,
+        log_likelihood: bool = False,
+        posterior_predictive: bool = False,
+        seed: Any = 0,
+    ) -> None:
+        """Write a netCDF file that `infer.load` and ArviZ read.
+
+        It has the groups of `to_arviz`, the unconstrained draws and the history. It appears whole or not at all.
+        Entries of ``info`` that are no plain data are kept as text.
+
+        Parameters
+        ----------
+        log_likelihood, posterior_predictive
+            True writes these too, so that they are there without the model; they are often the largest by far.
+        seed
+            An int or a key for the predictive draws.
+        """
+        from brainstate_prob.infer.storage import save
+
+        save(self, path, log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, seed=seed)
+
+    def assign_to(self, model: Module, which: Literal['mean', 'mode'] | tuple[int, int] = 'mean') -> None:
+        """Write one value of every parameter into a model of the same structure.
+
+        Parameters
+        ----------
+        which
+            ``'mean'``: the mean of the constrained values (`estimate`); it must lie in the transform's codomain, which
+            it does for all but unit vectors. ``'mode'``: the draw of highest log density of theta. Or (chain, draw).
+
+        Raises
+        ------
+        ValueError
+            For a model with other parameters, naming the difference; it is then left as it was.
+        """
+        from brainstate_prob.infer.assign import assign_to
+
+        assign_to(self, model, which)
+
+    # Internals
+
+    @property
+    def rows(self) -> np.ndarray:
+        """`thetas` with all draws along one axis, chain after chain."""
+        return self.thetas.reshape(self.num_chains * self.num_draws, -1)
+
+    def _mean(self, array: np.ndarray) -> np.ndarray:
+        exact = np.float64 if array.dtype.itemsize < 8 else array.dtype
+        weights = None if self.weights is None else np.ravel(self.weights)
+        return np.average(array.reshape(-1, *array.shape[2:]).astype(exact), axis=0, weights=weights).astype(
+            array.dtype
+        )[()]
+
+    def posterior_for(self, what: str) -> Posterior:
+        """The posterior, which ``what`` needs.
+
+        Raises
+        ------
+        ValueError
+            Where the fit was loaded without it.
+        """
+        if self.posterior is None:
+            raise ValueError(
+                f'{what} needs the posterior, but this fit was loaded without one. Use infer.load(path, posterior).'
+            )
+        return self.posterior
+
+    def _resampled(self) -> Fit:
+        index = predictions.choose(self.num_chains * self.num_draws, self.num_chains * self.num_draws, self.weights)
+        stats = {k: v.reshape(-1, *v.shape[2:])[index][None] for k, v in self.stats.items()}
+        return Fit(
+            self.posterior_for('to_arviz of weighted draws'),
+            self.density,
+            self.rows[index][None],
+            method=self.method,
+            stats=stats,
+            history=self.history,
+            info=self.info,
+        )
+
+    def __repr__(self) -> str:
+        def count(n: int, word: str) -> str:
+            return f'{n} {word}{"" if n == 1 else "s"}'
+
+        return (
+            f'Fit(method={self.method!r}, {count(self.num_chains, "chain")} of {count(self.num_draws, "draw")}, '
+            f'{count(len(self.variables), "parameter")})'
+        )

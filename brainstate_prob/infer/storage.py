@@ -1,0 +1,194 @@
+"""Fits in netCDF files: ArviZ's groups, and beside them what it takes to go on working with a fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.arviz_io import datasets_of, plain
+from brainstate_prob.infer.fit import Draws, Fit
+from brainstate_prob.infer.variables import Variable, columns_of, differences, variables_of
+from brainstate_prob.nn.magnitudes import with_unit
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.posterior import Posterior
+
+__all__ = ['load', 'save']
+
+_ATTRIBUTE = 'brainstate_prob'
+_FORMAT = 1
+_OWN = ('unconstrained_posterior', 'history')
+
+
+def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
+    """See `Fit.save`."""
+    import xarray as xr
+
+    datasets = datasets_of(fit, **groups)
+    rows = {
+        v.name: (('chain', 'draw', f'{v.name}_theta'), plain(fit.thetas[..., fit.columns[v.name]]))
+        for v in fit.variables
+    }
+    datasets['unconstrained_posterior'] = xr.Dataset(rows)
+    if fit.weights is not None:
+        datasets['sample_stats'] = datasets.get('sample_stats', xr.Dataset()).assign(
+            weights=(('chain', 'draw'), fit.weights)
+        )
+    if fit.history:
+        datasets['history'] = xr.Dataset({k: (f'{k}_step', v) for k, v in fit.history.items()})
+    record = {
+        'format': _FORMAT,
+        'method': fit.method,
+        'info': _as_plain(fit.info),
+        'dtype': fit.thetas.dtype.name,
+        'variables': [dataclasses.asdict(v) for v in fit.variables],
+        'coords': {dim: labels.tolist() for dim, labels in fit.coords.items()},
+    }
+    path = os.fspath(path)
+    temporary = os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.{os.getpid()}.tmp')
+    try:
+        tree = xr.DataTree.from_dict(
+            {'/': xr.Dataset(attrs={_ATTRIBUTE: json.dumps(record)})}
+            | {f'/{name}': dataset for name, dataset in datasets.items()}
+        )
+        tree.to_netcdf(temporary, engine='h5netcdf')
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
+    """Read a fit that `Fit.save` has written.
+
+    Parameters
+    ----------
+    posterior
+        That of the model that was fitted: everything then works as before. Its data may be others; predictions by
+        default, and ``log_likelihood``, are then of those. Without it there are draws, summary, ``to_arviz`` and
+        ``assign_to``.
+
+    Raises
+    ------
+    ValueError
+        For a file of another kind, or a posterior with other parameters, naming the difference.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
+    >>> fit = infer.fit_map(posterior, progress=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fit.save(os.path.join(folder, 'fit.nc'))
+    ...     same = infer.load(os.path.join(folder, 'fit.nc'), posterior)
+    >>> bool(same.draws['mu'] == fit.draws['mu'])
+    True
+    """
+    groups, record = _read(os.fspath(path))
+    variables = tuple(Variable.from_dict(d) for d in record['variables'])
+    stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
+    density = None if posterior is None else _density_of(posterior, variables, stored, path)
+    columns = _consecutive(stored) if density is None else columns_of(density)
+    shape = next(iter(stored.values())).shape[:2]
+    thetas = np.empty((*shape, sum(map(len, columns.values()))), jnp.dtype(record['dtype']))
+    for name, where in columns.items():
+        thetas[..., where] = stored[name]
+    stats = {str(k): v.values for k, v in groups['sample_stats'].items()} if 'sample_stats' in groups else {}
+    weights = stats.pop('weights', None)
+    history = {str(k): v.values for k, v in groups['history'].items()} if 'history' in groups else {}
+    fit = Fit(
+        posterior,
+        density,
+        thetas,
+        method=record['method'],
+        stats=stats,
+        history=history,
+        info=record['info'],
+        weights=weights,
+    )
+    if posterior is None:
+        fit.variables, fit.columns = variables, columns
+        fit.coords = {dim: np.asarray(labels) for dim, labels in record['coords'].items()}
+        fit._groups = {
+            name: group for name, group in groups.items() if name not in ('posterior', 'sample_stats', *_OWN)
+        }
+    fit._draws = Draws(
+        {
+            v.name: with_unit(groups['posterior'][v.name].values.astype(jnp.dtype(v.dtype)), v.parsed_unit)
+            for v in variables
+        }
+    )
+    return fit
+
+
+def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    import xarray as xr
+
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'There is no file {path!r}.')
+    try:
+        tree = xr.open_datatree(path, engine='h5netcdf')
+    except OSError as error:
+        raise ValueError(f'{path!r} cannot be read as netCDF: {error}. Was it written by Fit.save?') from None
+    with tree:
+        if _ATTRIBUTE not in tree.attrs:
+            raise ValueError(f'{path!r} was not written by Fit.save; ArviZ reads such files (arviz.from_netcdf).')
+        record = json.loads(tree.attrs[_ATTRIBUTE])
+        if record['format'] > _FORMAT:
+            raise ValueError(
+                f'{path!r} has format {record["format"]}, this version reads up to {_FORMAT}. Update brainstate_prob.'
+            )
+        groups = {str(name): node.to_dataset(inherit=False).load() for name, node in tree.children.items()}
+    return groups, record
+
+
+def _density_of(posterior: Posterior, variables: tuple[Variable, ...], stored: dict[str, np.ndarray], path: Any) -> Any:
+    """That one of the posterior's densities whose coordinates the file has."""
+    found = differences(variables_of(posterior.entries), variables)
+    if found:
+        hint = ' Work under jax.enable_x64(True) for float64.' if any('float64' in f for f in found) else ''
+        raise ValueError(
+            f"{os.fspath(path)!r} holds the fit of another model than the posterior's: {'; '.join(found)}.{hint}"
+        )
+    for density in (posterior.density, posterior.sampling_density):
+        if all(len(where) == stored[name].shape[-1] for name, where in columns_of(density).items()):
+            return density
+    raise ValueError(
+        f'{os.fspath(path)!r} has other coordinates than the posterior: a prior is expanded in one of them only.'
+    )
+
+
+def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    columns, offset = {}, 0
+    for name, array in stored.items():
+        columns[name] = np.arange(offset, offset + array.shape[-1])
+        offset += array.shape[-1]
+    return columns
+
+
+def _as_plain(x: Any) -> Any:
+    """What JSON can hold; anything else as text."""
+    if isinstance(x, dict):
+        return {str(k): _as_plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_as_plain(v) for v in x]
+    if isinstance(x, np.ndarray | np.generic | jax.Array):
+        return _as_plain(np.asarray(x).tolist())
+    return x if x is None or isinstance(x, bool | int | float | str) else repr(x)

@@ -1,0 +1,122 @@
+"""What a result is about: the parameters' names, shapes, units and axes, and where each lies in the flat vector."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import brainunit as u
+import numpy as np
+
+from brainstate_prob.infer.blocks import Entry
+from brainstate_prob.infer.density import Density
+
+__all__ = ['Variable', 'check_coords', 'columns_of', 'differences', 'variables_of']
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """One parameter of a result: an `Entry` without its live State, so that it can be written to a file."""
+
+    name: str
+    shape: tuple[int, ...]
+    theta_shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    transform: str
+    dims: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, entry: Entry) -> Variable:
+        """The description of an entry."""
+        return cls(
+            entry.name,
+            entry.value_shape,
+            tuple(entry.shape),
+            np.dtype(entry.dtype).name,
+            str(entry.unit),
+            ' '.join(repr(entry.t).split()),
+            entry.dims,
+        )
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> Variable:
+        """The inverse of `dataclasses.asdict`, also after a passage through JSON."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in d.items()})
+
+    @property
+    def parsed_unit(self) -> u.Unit:
+        """The unit as an object."""
+        return u.parse_unit(self.unit)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the value's axes: its dims, else ``<name>_dim_0``, ... as ArviZ calls them."""
+        return tuple(f'{self.name}_dim_{i}' for i in range(len(self.shape))) if self.dims is None else self.dims
+
+
+def variables_of(entries: Sequence[Entry]) -> tuple[Variable, ...]:
+    """The descriptions of a model's parameters."""
+    return tuple(Variable.of(e) for e in entries)
+
+
+def columns_of(density: Density) -> dict[str, np.ndarray]:
+    """By name, where a parameter's numbers lie in the flat vector of ``density``."""
+    columns, offset = {}, 0
+    for block in density.blocks:
+        for entry, size in zip(block.entries, block.sizes, strict=True):
+            columns[entry.name] = np.arange(offset, offset + size)
+            offset += size
+    return {e.name: columns[e.name] for e in density.entries}
+
+
+def differences(theirs: Sequence[Variable], ours: Sequence[Variable]) -> list[str]:
+    """What keeps ``theirs`` from being read as ``ours``, in words; empty if nothing does."""
+    a, b = {v.name: v for v in theirs}, {v.name: v for v in ours}
+    found = [f'{name!r} is missing' for name in b if name not in a]
+    found += [f'{name!r} is not a parameter of the fit' for name in a if name not in b]
+    for name in (name for name in b if name in a):
+        for field in ('shape', 'dtype', 'unit', 'transform'):
+            has, wanted = getattr(a[name], field), getattr(b[name], field)
+            if has != wanted:
+                found.append(f'{name!r} has {field} {has} where the fit has {wanted}')
+    return found
+
+
+def check_coords(variables: Sequence[Variable], coords: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Labels of every named dim that has some, as arrays.
+
+    Raises
+    ------
+    ValueError
+        Where a dim has several lengths, labels of another length, or the name of a parameter; for labels of a dim that
+        no parameter has.
+    """
+    lengths: dict[str, tuple[int, str]] = {}
+    for v in variables:
+        for dim, size in zip(v.dims or (), v.shape, strict=v.dims is not None):
+            if dim in {'chain', 'draw'} or any(dim == w.name for w in variables):
+                raise ValueError(
+                    f'Param {v.name!r}: the dim {dim!r} has the name of a parameter or of a sampling axis. Rename it.'
+                )
+            first, where = lengths.setdefault(dim, (size, v.name))
+            if first != size:
+                raise ValueError(
+                    f'The dim {dim!r} has length {first} in Param {where!r} and {size} in Param {v.name!r}. '
+                    'Give them different names, or make the shapes agree.'
+                )
+    labels = {}
+    for dim, values in coords.items():
+        labels[dim] = np.asarray(values)
+        if dim not in lengths:
+            raise ValueError(
+                f'coords has labels for {dim!r}, which is no dim of a parameter; there are {sorted(lengths)}. '
+                'Name the axes with Param(..., dims=...).'
+            )
+        if labels[dim].shape != (lengths[dim][0],):
+            raise ValueError(
+                f'coords[{dim!r}] must have one label an entry: {lengths[dim][0]} of them (Param {lengths[dim][1]!r}), '
+                f'got shape {labels[dim].shape}.'
+            )
+    return labels
