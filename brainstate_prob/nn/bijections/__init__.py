@@ -1,4 +1,5 @@
 """Transforms: differentiable maps from unconstrained numbers to the values that parameters may take."""
+
 from brainstate_prob.nn.bijections.base import NoDensityError, Transform, from_family
 from brainstate_prob.nn.bijections.compose import ChainT, MaskedT
 from brainstate_prob.nn.bijections.interval import ClipT, ScaledSigmoidT, SigmoidT, SoftsignT, TanhT
@@ -9,8 +10,30 @@ from brainstate_prob.nn.bijections.support import transform_for
 from brainstate_prob.nn.bijections.vector import OrderedT, SimplexT, UnitVectorT
 
 __all__ = [
-    'Transform', 'IdentityT', 'ClipT', 'AffineT', 'SigmoidT', 'TanhT', 'SoftsignT', 'ScaledSigmoidT', 'SoftplusT',
-    'NegSoftplusT', 'LogT', 'ExpT', 'ReluT', 'PositiveT', 'NegativeT', 'PowerT', 'OrderedT', 'SimplexT', 'UnitVectorT',
-    'ChainT', 'MaskedT',
-    'NoDensityError', 'ParamSupport', 'from_family', 'to_numpyro_transform', 'transform_for',
+    'Transform',
+    'IdentityT',
+    'ClipT',
+    'AffineT',
+    'SigmoidT',
+    'TanhT',
+    'SoftsignT',
+    'ScaledSigmoidT',
+    'SoftplusT',
+    'NegSoftplusT',
+    'LogT',
+    'ExpT',
+    'ReluT',
+    'PositiveT',
+    'NegativeT',
+    'PowerT',
+    'OrderedT',
+    'SimplexT',
+    'UnitVectorT',
+    'ChainT',
+    'MaskedT',
+    'NoDensityError',
+    'ParamSupport',
+    'from_family',
+    'to_numpyro_transform',
+    'transform_for',
 ]

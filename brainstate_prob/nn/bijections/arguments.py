@@ -1,4 +1,5 @@
 """The numeric arguments of a transform: plain numbers, arrays, quantities or tracers."""
+
 import functools
 import warnings
 
@@ -7,8 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ['as_floating', 'identity_key', 'is_concrete', 'magnitude', 'magnitude_in', 'show', 'show_unit',
-           'require_order', 'tfp_bijectors', 'tidy', 'unit_of']
+__all__ = [
+    'as_floating',
+    'identity_key',
+    'is_concrete',
+    'magnitude',
+    'magnitude_in',
+    'show',
+    'show_unit',
+    'require_order',
+    'tfp_bijectors',
+    'tidy',
+    'unit_of',
+]
 
 
 @functools.cache
@@ -52,8 +64,9 @@ def magnitude_in(value, unit, what: str):
         number = magnitude(value)
         if unit is None or (is_concrete(number) and not np.any(np.asarray(number))):
             return number
-        raise u.UnitMismatchError(f'{what} is a plain number, but a quantity in {unit} is needed; '
-                                  f'write it as number * {show_unit(unit)}.')
+        raise u.UnitMismatchError(
+            f'{what} is a plain number, but a quantity in {unit} is needed; write it as number * {show_unit(unit)}.'
+        )
     if unit is None:
         raise u.UnitMismatchError(f'{what} carries the unit {own}, but a plain number is needed here.')
     if not own.has_same_dim(unit):
@@ -138,12 +151,15 @@ def require_order(name, low_name, low, high_name, high):
     try:
         low, high = np.broadcast_arrays(low, high)
     except ValueError:
-        raise ValueError(f'{name}: {low_name} of shape {low.shape} and {high_name} of shape {high.shape} '
-                         'do not broadcast.') from None
+        raise ValueError(
+            f'{name}: {low_name} of shape {low.shape} and {high_name} of shape {high.shape} do not broadcast.'
+        ) from None
     wrong = np.argwhere(~(low < high))
     if len(wrong):
         first = tuple(wrong[0])
         at = f' at {list(map(int, first))}' if first else ''
-        raise ValueError(f'{name}: {low_name} must be smaller than {high_name}; got {low_name}={low[first]:g} and '
-                         f'{high_name}={high[first]:g}{at}{f" {unit}" if unit is not None else ""}'
-                         f'{f" ({len(wrong)} of {low.size} pairs)" if low.size > 1 else ""}.')
+        raise ValueError(
+            f'{name}: {low_name} must be smaller than {high_name}; got {low_name}={low[first]:g} and '
+            f'{high_name}={high[first]:g}{at}{f" {unit}" if unit is not None else ""}'
+            f'{f" ({len(wrong)} of {low.size} pairs)" if low.size > 1 else ""}.'
+        )

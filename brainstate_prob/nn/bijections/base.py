@@ -1,4 +1,5 @@
 """`Transform`: a differentiable map from unconstrained numbers to the values that a parameter may take."""
+
 import brainunit as u
 import jax
 import jax.numpy as jnp
@@ -67,15 +68,16 @@ class Transform(Value):
     has_density: bool = True
     unconstrained: bool = True
 
-    _numbers: tuple[str, ...] = ()     # what the formulas take: the numeric arguments, and constants of a special case
-    _family: type | None = None        # the class whose formulas these are, where it is another one
-    _closed: bool = False              # whether the bounds themselves are values
+    _numbers: tuple[str, ...] = ()  # what the formulas take: the numeric arguments, and constants of a special case
+    _family: type | None = None  # the class whose formulas these are, where it is another one
+    _closed: bool = False  # whether the bounds themselves are values
 
     # -- what a subclass gives ------------------------------------------------------------------------------------
 
     def _make_bijector(self, **numbers):
         """Build the TFP bijector for the given arguments; by default one around this transform's own formulas."""
         from brainstate_prob.nn.bijections.tfp import as_tfp_bijector
+
         return as_tfp_bijector(self)
 
     def _forward(self, x, **numbers):
@@ -186,7 +188,7 @@ class Transform(Value):
 
     def _ld(self, x):
         log_det = self._log_det(x, **self._cast(x.dtype)).astype(x.dtype)
-        return jnp.broadcast_to(log_det, x.shape[:x.ndim - self.event_rank])
+        return jnp.broadcast_to(log_det, x.shape[: x.ndim - self.event_rank])
 
     def _in(self, y):
         return self._contains(y, **self._cast(y.dtype))
@@ -320,8 +322,10 @@ class Transform(Value):
     def _take_value(self, y):
         own, unit = unit_of(y), self.unit
         if unit is None and own is not None:
-            raise u.UnitMismatchError(f'{self!r} has no unit, but the value carries {own}; give its arguments as '
-                                      f'quantities, or take its magnitude first.')
+            raise u.UnitMismatchError(
+                f'{self!r} has no unit, but the value carries {own}; give its arguments as '
+                f'quantities, or take its magnitude first.'
+            )
         if unit is not None:
             y = magnitude_in(y, unit, f'{self!r} has values in {unit}; the value')
         plain = self._plain()
@@ -335,13 +339,17 @@ class Transform(Value):
 
     def _checked_shape(self, shape, what):
         if len(shape) < self.event_rank:
-            raise ValueError(f'{self!r} works on vectors along the last axis; {what} has shape {shape}. '
-                             f'Give it at least {self.event_rank} axis.')
+            raise ValueError(
+                f'{self!r} works on vectors along the last axis; {what} has shape {shape}. '
+                f'Give it at least {self.event_rank} axis.'
+            )
         for name in self._args:
             argument = np.shape(magnitude(getattr(self, name)))
             if argument and not _broadcasts_to(argument, shape):
-                raise ValueError(f'{self!r}: {name} of shape {argument} does not broadcast to {what} of shape {shape}; '
-                                 f'an argument never enlarges the value.')
+                raise ValueError(
+                    f'{self!r}: {name} of shape {argument} does not broadcast to {what} of shape {shape}; '
+                    f'an argument never enlarges the value.'
+                )
         return shape
 
     # -- other forms ----------------------------------------------------------------------------------------------

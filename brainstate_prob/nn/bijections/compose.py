@@ -1,4 +1,5 @@
 """Transforms made of others: one after another, and on the masked entries only."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,17 +22,19 @@ class ChainT(Transform):
     Examples
     --------
     >>> t = ChainT(OrderedT(), PositiveT())
-    >>> t([0.0, 0.0]).round(2)
-    Array([1., 2.], dtype=float32)
-    >>> t.log_abs_det_jacobian([0.0, 0.0]).round(2)
-    Array(-0., dtype=float32)
+    >>> t([0.0, 0.0]).tolist()
+    [1.0, 2.0]
+    >>> t.log_abs_det_jacobian([0.0, 0.0]).shape
+    ()
     """
 
     def __init__(self, *transforms):
         for i, part in enumerate(transforms):
             if not isinstance(part, Transform):
-                raise TypeError(f'ChainT: part {i} must be a Transform; got {part!r}'
-                                f'{" (call the class first)" if isinstance(part, type) else ""}.')
+                raise TypeError(
+                    f'ChainT: part {i} must be a Transform; got {part!r}'
+                    f'{" (call the class first)" if isinstance(part, type) else ""}.'
+                )
         if not transforms:
             raise ValueError('ChainT needs at least one transform; for none use IdentityT().')
         self.transforms = tuple(transforms)
@@ -43,9 +46,11 @@ class ChainT(Transform):
         lower, upper = -INF, INF
         for i, part in enumerate(self._plain().transforms):
             if i and not part.unconstrained and is_concrete(lower) and np.any(np.asarray(lower) < 0):
-                raise ValueError(f'ChainT: part {i}, {self.transforms[i]!r}, takes positive numbers, but the values '
-                                 f'of {self.transforms[i - 1]!r} reach down to {np.min(np.asarray(lower)):g}; '
-                                 'put PositiveT() before it.')
+                raise ValueError(
+                    f'ChainT: part {i}, {self.transforms[i]!r}, takes positive numbers, but the values '
+                    f'of {self.transforms[i - 1]!r} reach down to {np.min(np.asarray(lower)):g}; '
+                    'put PositiveT() before it.'
+                )
             lower, upper = _image(part, lower, upper)
 
     @property
@@ -88,6 +93,7 @@ class ChainT(Transform):
         if [type(part) for part in plain.transforms] == [OrderedT, PositiveT]:
             return constraints.positive_ordered_vector
         from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
+
         return ParamSupport(plain)
 
     def _make_bijector(self):
@@ -178,14 +184,27 @@ class ChainT(Transform):
 
     def family_params(self):
         """Arguments of the parts, named `'<position>.<name>'`."""
-        return {f'{i}.{name}': value for i, part in enumerate(self._plain().transforms)
-                for name, value in part.family_params().items()}
+        return {
+            f'{i}.{name}': value
+            for i, part in enumerate(self._plain().transforms)
+            for name, value in part.family_params().items()
+        }
 
     @classmethod
     def _from_family(cls, key, params):
-        return cls._build(transforms=tuple(
-            from_family(part, {name.partition('.')[2]: value for name, value in params.items()
-                               if name.partition('.')[0] == str(i)}) for i, part in enumerate(key[1])))
+        return cls._build(
+            transforms=tuple(
+                from_family(
+                    part,
+                    {
+                        name.partition('.')[2]: value
+                        for name, value in params.items()
+                        if name.partition('.')[0] == str(i)
+                    },
+                )
+                for i, part in enumerate(key[1])
+            )
+        )
 
     def _flatten_with_keys(self):
         return tuple((jax.tree_util.SequenceKey(i), part) for i, part in enumerate(self.transforms)), ()
@@ -228,16 +247,19 @@ class MaskedT(Transform):
         if transform.event_rank:
             raise ValueError(f'MaskedT works on element-wise transforms; {transform!r} couples the last axis.')
         if isinstance(mask, jax.core.Tracer):
-            raise TypeError('MaskedT: mask must be concrete; it was traced. '
-                            'Build the transform outside the traced function.')
+            raise TypeError(
+                'MaskedT: mask must be concrete; it was traced. Build the transform outside the traced function.'
+            )
         mask = np.array(mask)
         if mask.dtype != bool:
             raise TypeError(f'MaskedT: mask must hold booleans; got dtype {mask.dtype}. Write mask != 0 for numbers.')
         default = 0.0 if transform.unconstrained else 1.0
         safe_value = default if safe_value is None else tidy(safe_value, 'MaskedT: safe_value', unitless=True)
         if is_concrete(safe_value) and not np.all(transform._plain().domain(jnp.asarray(safe_value))):
-            raise ValueError(f'MaskedT: safe_value {show(safe_value)} does not lie in the domain of {transform!r}; '
-                             f'leave it out to take {default}.')
+            raise ValueError(
+                f'MaskedT: safe_value {show(safe_value)} does not lie in the domain of {transform!r}; '
+                f'leave it out to take {default}.'
+            )
         self.mask, self.transform, self.safe_value = mask, transform, safe_value
 
     @property
@@ -295,8 +317,9 @@ class MaskedT(Transform):
         except ValueError:
             fits = False
         if not fits:
-            raise ValueError(f'{self!r}: the mask of shape {self.mask.shape} does not broadcast to {what} of '
-                             f'shape {shape}.')
+            raise ValueError(
+                f'{self!r}: the mask of shape {self.mask.shape} does not broadcast to {what} of shape {shape}.'
+            )
         return self.transform._checked_shape(shape, what)
 
     @property

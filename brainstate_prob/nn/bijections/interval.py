@@ -1,4 +1,5 @@
 """Transforms onto an interval: sigmoid, tanh, softsign, and the projection of clipping."""
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,9 +52,22 @@ class ScaledSigmoidT(_Interval):
             raise ValueError(f'{type(self).__name__}: beta must be positive; got beta={show(self.beta)}.')
 
     def _make_bijector(self, lower, upper, beta):
-        tfb = tfp_bijectors()
-        # With bounds given, TFP keeps the digits of both tails; without, its derivative is zero in the upper one.
-        return tfb.Chain([tfb.Sigmoid(low=lower, high=upper), tfb.Scale(beta)])
+        return tfp_bijectors().Chain([_sigmoid(lower, upper), tfp_bijectors().Scale(beta)])
+
+    # The slope by hand: the chain above is three times as slow to call and to trace.
+    def _forward(self, x, lower, upper, beta):
+        return _sigmoid(lower, upper).forward(beta * x)
+
+    def _inverse(self, y, lower, upper, beta):
+        return _sigmoid(lower, upper).inverse(y) / beta
+
+    def _log_det(self, x, lower, upper, beta):
+        return _sigmoid(lower, upper).forward_log_det_jacobian(beta * x) + jnp.log(beta)
+
+
+def _sigmoid(lower, upper):
+    # With bounds given, TFP keeps the digits of both tails; without, its derivative is zero in the upper one.
+    return tfp_bijectors().Sigmoid(low=lower, high=upper)
 
 
 class SigmoidT(ScaledSigmoidT):

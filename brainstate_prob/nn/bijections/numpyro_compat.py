@@ -1,4 +1,5 @@
 """Our transforms inside NumPyro: a site with this support has exactly our theta as its unconstrained value."""
+
 import jax.numpy as jnp
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform as NumPyroTransform

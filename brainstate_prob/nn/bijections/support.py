@@ -1,4 +1,5 @@
 """Which transform of the catalogue reaches the support of a distribution."""
+
 from math import pi
 
 from numpyro.distributions import constraints
@@ -36,7 +37,9 @@ _TABLE = {
     'ordered_vector': (constraints.ordered_vector, lambda c: OrderedT()),
     'positive_ordered_vector': (constraints.positive_ordered_vector, lambda c: ChainT(OrderedT(), PositiveT())),
     'sphere': (constraints.sphere, lambda c: UnitVectorT()),
-    'independent (real_vector, real_matrix)': (constraints.independent, lambda c: transform_for(c.base_constraint)),
+    'real_vector': (constraints.real_vector, lambda c: IdentityT()),
+    'real_matrix': (constraints.real_matrix, lambda c: IdentityT()),
+    'independent': (constraints.independent, lambda c: transform_for(c.base_constraint)),
     'the support of a transform': (ParamSupport, lambda c: c.transform),
 }
 _MAKERS = {(key if isinstance(key, type) else type(key)): make for key, make in _TABLE.values()}
@@ -61,6 +64,8 @@ def transform_for(constraint) -> Transform:
     make = _MAKERS.get(type(constraint))
     if make is None:
         kind = 'is discrete' if getattr(constraint, 'is_discrete', False) else 'has none here'
-        raise NotImplementedError(f'No transform reaches the support {constraint!r}, which {kind}. There is one for: '
-                                  f'{", ".join(_TABLE)}. Give t= yourself for another support.')
+        raise NotImplementedError(
+            f'No transform reaches the support {constraint!r}, which {kind}. There is one for: '
+            f'{", ".join(_TABLE)}. Give t= yourself for another support.'
+        )
     return make(constraint)

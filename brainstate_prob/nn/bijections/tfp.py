@@ -1,4 +1,5 @@
 """A transform as a TFP bijector, for the transforms whose formulas TFP does not have."""
+
 from brainstate_prob.nn.bijections.arguments import tfp_bijectors
 
 __all__ = ['as_tfp_bijector']

@@ -1,4 +1,5 @@
 """A transform as a value: equality and hash by content, a pytree over its numbers, a repr that rebuilds it."""
+
 import jax
 
 from brainstate_prob.nn.bijections.arguments import identity_key, show, tidy
@@ -9,9 +10,9 @@ __all__ = ['Value']
 class Value:
     """An object that is what its arguments are."""
 
-    _args: tuple[str, ...] = ()        # numeric arguments of the constructor: the leaves of the pytree
-    _flags: tuple[str, ...] = ()       # other arguments of the constructor: static
-    _unitless: tuple[str, ...] = ()    # numeric arguments that never carry a unit
+    _args: tuple[str, ...] = ()  # numeric arguments of the constructor: the leaves of the pytree
+    _flags: tuple[str, ...] = ()  # other arguments of the constructor: static
+    _unitless: tuple[str, ...] = ()  # numeric arguments that never carry a unit
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -45,8 +46,11 @@ class Value:
         return cls._build(**dict(zip(cls._args, children, strict=True)), **dict(zip(cls._flags, flags, strict=True)))
 
     def _identity(self):
-        return (type(self), *(getattr(self, name) for name in self._flags),
-                *(identity_key(getattr(self, name)) for name in self._args))
+        return (
+            type(self),
+            *(getattr(self, name) for name in self._flags),
+            *(identity_key(getattr(self, name)) for name in self._args),
+        )
 
     def __eq__(self, other):
         if not isinstance(other, Value):

@@ -1,4 +1,5 @@
 """Transforms of whole vectors along the last axis: ordered, probability and unit vectors."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +20,8 @@ class OrderedT(Transform):
 
     Examples
     --------
-    >>> OrderedT()([1.0, 0.0, 0.0]).round(2)
-    Array([1.  , 1.69, 2.39], dtype=float32)
+    >>> [round(y, 2) for y in OrderedT()([1.0, 0.0, 0.0]).tolist()]
+    [1.0, 1.69, 2.39]
     """
 
     event_rank = 1
@@ -127,8 +128,10 @@ class SimplexT(Transform):
         """One entry less along the last axis."""
         shape = super().inverse_shape(shape)
         if shape[-1] < 2:
-            raise ValueError(f'{self!r}: the value has shape {shape}, but a probability vector with something to learn '
-                             'has at least two entries along the last axis.')
+            raise ValueError(
+                f'{self!r}: the value has shape {shape}, but a probability vector with something to learn '
+                'has at least two entries along the last axis.'
+            )
         return (*shape[:-1], shape[-1] - 1)
 
 
@@ -190,5 +193,3 @@ class UnitVectorT(Transform):
         if shape[-1] == 0:
             raise ValueError(f'{self!r}: {what} has shape {shape}, but the last axis needs at least one entry.')
         return shape
-
-
