@@ -31,14 +31,14 @@ class Chunks:
 
     def __init__(self, total: int, size: int, description: str, progress: bool = True):
         self._total = total
-        self._size = max(1, size)
+        self.size = max(1, size)
         self._bar = tqdm(total=total, desc=description, disable=not progress, leave=True)
 
     def __iter__(self) -> Iterator[int]:
         done = 0
         try:
             while done < self._total:
-                length = min(self._size, self._total - done)
+                length = min(self.size, self._total - done)
                 yield length
                 done += length
                 self._bar.update(length)

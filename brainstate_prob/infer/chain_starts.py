@@ -1,0 +1,128 @@
+"""Where the chains start: around the model's parameters, the mode or an earlier fit, at prior draws, or where the user says."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from brainstate_prob import graph
+from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.kernel import Settings, start_function
+from brainstate_prob.infer.map import fit_map
+from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.start import checked_start
+from brainstate_prob.nn.module import Module
+
+__all__ = ['draw_from_prior', 'started_chains']
+
+INITS = ('model', 'map', 'prior')
+
+# In theta. Around the model's parameters as wide as a standard normal's bulk, so that R-hat can see chains that do not
+# meet; around a mode, which stands for the posterior already, narrow.
+_RADIUS = {'model': 1., 'map': 0.1, 'prior': 0., 'draws': 0., 'array': 0.}
+
+
+def started_chains(posterior: Posterior, density: Density, settings: Settings, init: Any, keys: tuple[jax.Array, jax.Array]) -> Any:
+    """The chains' states before their first transition, stacked.
+
+    Parameters
+    ----------
+    keys
+        One for the start and one for the run of each chain.
+
+    Raises
+    ------
+    ValueError
+        For an unknown ``init``, an array of another shape, or a start without finite density.
+    """
+    kind, centres = _centres(posterior, density, init, keys[0])
+    start = density.jit('chain_starts', settings, lambda: _all_chains(start_function(density, settings)))
+    states, _, found = start(*keys, centres, _RADIUS[kind], posterior.data)
+    missed = np.flatnonzero(~np.asarray(found))
+    if missed.size:
+        checked_start(posterior, density)  # says why, if the model's own parameters are the reason
+        raise ValueError(
+            f'The log density or its gradient is not finite at the start of {missed.size} of {len(keys[0])} chains (the first: chain '
+            f'{missed[0]}), with init={kind!r}. Start elsewhere, e.g. with init=\'model\', or widen the prior or the likelihood.')
+    return states
+
+
+def _all_chains(start: Callable) -> Callable:
+    # Mapped, not vectorized: it runs once, and compiles in two thirds of the time.
+    def run(start_keys: jax.Array, keys: jax.Array, centres: jax.Array, radius: jax.Array, data: Any) -> tuple:
+        return lax.map(lambda chain: start(*chain, radius, data), (start_keys, keys, centres))
+
+    return run
+
+
+def _centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
+    num = len(keys)
+    if isinstance(init, Fit):
+        draws = jnp.asarray(init.thetas).reshape(-1, init.thetas.shape[-1])
+        if [e.name for e in init.density.entries] != [e.name for e in density.entries]:
+            raise ValueError(f'init is a fit of other parameters: {[e.name for e in init.density.entries]}; here they are '
+                             f'{[e.name for e in density.entries]}.')
+        which = jax.vmap(lambda key: jax.random.randint(key, (), 0, draws.shape[0]))(keys)
+        return 'map' if draws.shape[0] == 1 else 'draws', _translated(init.density, density, draws[which])
+    if not isinstance(init, str):
+        return 'array', _given(density, init, num)
+    if init == 'model':
+        return init, jnp.broadcast_to(posterior.start(density), (num, density.size))
+    if init == 'map':
+        mode = fit_map(posterior, jacobian=True, progress=False)
+        return init, _translated(mode.density, density, jnp.repeat(jnp.asarray(mode.thetas)[0], num, axis=0))
+    if init == 'prior':
+        return init, jnp.stack([_prior_start(posterior, density, key) for key in keys])
+    raise ValueError(f'init must be one of {list(INITS)}, a Fit or an array of theta, got {init!r}.')
+
+
+def _translated(source: Density, density: Density, thetas: jax.Array) -> jax.Array:
+    """The same parameters in the coordinates of ``density``."""
+    if source is density:
+        return thetas
+    return jnp.stack([density.flatten(source.thetas(theta)) for theta in thetas])
+
+
+def _given(density: Density, init: Any, num: int) -> jax.Array:
+    thetas = jnp.asarray(init, density.dtype)
+    if thetas.shape not in ((density.size,), (num, density.size)):
+        raise ValueError(f'init must have shape ({density.size},) or (num_chains, size) = ({num}, {density.size}), in theta '
+                         f'(posterior.unconstrain gives it), got {thetas.shape}.')
+    return jnp.broadcast_to(thetas, (num, density.size))
+
+
+def _prior_start(posterior: Posterior, density: Density, key: jax.Array) -> jax.Array:
+    drawn = copy.copy(posterior)
+    drawn.model = draw_from_prior(posterior.model, key)
+    return drawn.start(density)
+
+
+def draw_from_prior(model: Module, key: jax.Array) -> Module:
+    """A copy of the model whose trainable Params are a draw from their priors; those without a prior stay.
+
+    A Param that is a hyper-parameter of another's prior is drawn first.
+    """
+    model = graph.clone(model)
+    params = [p for _, p in model.named_param_modules() if p.fit and p.reg is not None]
+    drawn: set[Any] = set()
+
+    def draw(param: Any) -> None:
+        if param.val in drawn:
+            return
+        drawn.add(param.val)
+        above = set(find_states(param.reg).values())
+        for other in params:
+            if other.val in above:
+                draw(other)
+        param.init_from_prior(jax.random.fold_in(key, params.index(param)))
+
+    for param in params:
+        draw(param)
+    return model

@@ -1,0 +1,148 @@
+"""How several chains run: in one vectorized program, one after another, a thread each, or spread over devices.
+
+Every method runs the same compiled chain, so the draws do not depend on the method (to rounding, where vectorized).
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+__all__ = ['CHAIN_METHODS', 'Runner', 'choose_method']
+
+CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
+
+
+def choose_method(method: str | None, devices: Sequence[Any] | None, num_chains: int) -> str:
+    """The method asked for, or the one that is fast here.
+
+    On an accelerator many chains cost as much as one, so they are vectorized. On a CPU vectorized chains wait for the
+    longest tree at each step; a thread a chain does not.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, or one that the devices do not allow.
+    """
+    if method is not None and method not in CHAIN_METHODS:
+        raise ValueError(f'chain_method must be one of {list(CHAIN_METHODS)} or None (chosen for the machine), got {method!r}.')
+    if devices is not None and method not in (None, 'parallel'):
+        raise ValueError(f"devices= spreads chains over devices, which is chain_method='parallel', but got {method!r}. Drop one of them.")
+    if devices is not None and not devices:
+        raise ValueError('devices= is empty. Give devices such as jax.devices(), or None.')
+    if method is not None or devices is not None:
+        return method or 'parallel'
+    if num_chains == 1:
+        return 'sequential'
+    if jax.default_backend() != 'cpu':
+        return 'vectorized'
+    return 'parallel' if _num_cores() > 1 else 'sequential'
+
+
+class Runner:
+    """Runs ``advance(state, *args) -> (state, *out)`` for all chains, whose states it keeps.
+
+    Parameters
+    ----------
+    jit
+        ``jit(name, key, build)`` keeps compiled functions.
+    key
+        What ``advance`` depends on.
+    """
+
+    def __init__(self, jit: Callable, key: Any, advance: Callable, method: str, devices: Sequence[Any] | None, num_chains: int):
+        on_cpu = jax.default_backend() == 'cpu'
+        if method == 'parallel' and devices is None and not on_cpu:
+            devices = jax.local_devices()
+        self._one_by_one = method == 'sequential' or (method == 'parallel' and devices is None)
+        self._workers = min(num_chains, _num_cores()) if method == 'parallel' and devices is None else 1
+        if self._one_by_one:
+            self.description = 'one after another' if method == 'sequential' else f'in {self._workers} threads'
+            self._run = jit('chain', key, lambda: advance)
+        elif method == 'vectorized':
+            self.description = 'vectorized'
+            self._run = jit('chains', key, lambda: _vectorized(advance))
+        else:
+            # A mesh has the same number of chains on every device.
+            used = tuple(devices or ())[:max(n for n in range(1, len(devices or ()) + 1) if num_chains % n == 0)]
+            self.description = f'on {len(used)} devices'
+            self._run = jit('spread_chains', (key, used), lambda: _spread(advance, used))
+
+    def prepare(self, states: Any, *args: Any) -> None:
+        """Take the chains' states, stacked, and compile by running no steps (``args`` say so)."""
+        num = jax.tree.leaves(states)[0].shape[0]
+        self.states = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(num)] if self._one_by_one else states
+        jax.block_until_ready(self._run(self.states[0] if self._one_by_one else states, *args))
+
+    def step(self, *args: Any) -> tuple:
+        """Advance every chain; the outputs as NumPy arrays with the chains as first axis."""
+        if not self._one_by_one:
+            self.states, *out = self._run(self.states, *args)
+            return tuple(jax.tree.map(np.asarray, out))
+        if self._workers == 1:
+            results = [_wait(self._run(state, *args)) for state in self.states]
+        else:
+            inherit = _settings()
+            with ThreadPoolExecutor(self._workers) as pool:
+                results = list(pool.map(lambda state: inherit(self._run, state, *args), self.states))
+        self.states = [state for state, *_ in results]
+        return tuple(jax.tree.map(lambda *x: np.stack([np.asarray(v) for v in x]), *[r[1:] for r in results]))
+
+    def state(self) -> Any:
+        """The chains' states, stacked."""
+        return jax.tree.map(lambda *x: jnp.stack(x), *self.states) if self._one_by_one else self.states
+
+
+def _wait(x: Any) -> Any:
+    return jax.block_until_ready(x)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _settings() -> Callable:
+    """A caller for other threads: JAX's settings are a thread's own, and another precision would compile anew."""
+    x64, precision, device = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_default_device
+
+    def call(f: Callable, *args: Any) -> Any:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(jax.enable_x64(x64))
+            if precision is not None:
+                stack.enter_context(jax.default_matmul_precision(precision))
+            if device is not None:
+                stack.enter_context(jax.default_device(device))
+            return _wait(f(*args))
+
+    return call
+
+
+def _vectorized(advance: Callable) -> Callable:
+    def run(states: Any, *args: Any) -> Any:
+        return jax.vmap(lambda state: advance(state, *args))(states)
+
+    return run
+
+
+def _spread(advance: Callable, devices: tuple) -> Callable:
+    """Each device runs its chains by itself; nothing is exchanged."""
+    mesh = Mesh(np.array(devices), ('chains',))
+    on_cpu = devices[0].platform == 'cpu'
+
+    def run(states: Any, *args: Any) -> Any:
+        def own(states: Any, *args: Any) -> Any:
+            one = lambda state: advance(state, *args)
+            return lax.map(one, states) if on_cpu else jax.vmap(one)(states)
+
+        chains, whole = PartitionSpec('chains'), PartitionSpec()
+        return jax.shard_map(own, mesh=mesh, in_specs=(chains, *(whole for _ in args)), out_specs=chains, check_vma=False)(states, *args)
+
+    return run

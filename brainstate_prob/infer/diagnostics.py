@@ -1,0 +1,147 @@
+"""What can be wrong with MCMC draws, said in words: which parameter is worst, and what to do.
+
+Rank-normalized split R-hat and bulk ESS (Vehtari et al. 2021) are put together from NumPyro's estimators, which work
+on all parameters at once: ArviZ's go one by one, which takes longer than sampling when there are thousands.
+"""
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from scipy import special, stats
+
+from brainstate_prob.infer.density import Density
+
+__all__ = ['ConvergenceWarning', 'bulk_ess', 'e_bfmi', 'mcmc_problems', 'rank_r_hat', 'warn_of']
+
+_MANY_DIVERGENCES = 1e-3  # share of the draws: one or two among thousands happen in good runs
+_MANY_DEEP_TREES = 0.01
+_FEWEST_DRAWS = 100  # a chain: with fewer neither R-hat nor ESS say anything
+
+
+class ConvergenceWarning(UserWarning):
+    """The draws may not represent the posterior."""
+
+
+def mcmc_problems(density: Density, thetas: np.ndarray, sample_stats: dict[str, np.ndarray], *, max_tree_depth: int,
+                  target_accept: float) -> list[str]:
+    """The problems of a run, in words; empty when all is well.
+
+    Parameters
+    ----------
+    thetas
+        Draws, shape (chains, draws, size), in ``density``'s coordinates.
+    sample_stats
+        ``diverging``, ``tree_depth``, ``energy``: arrays of shape (chains, draws).
+    """
+    thetas = np.asarray(thetas, np.float64)
+    found = [_divergences(density, thetas, sample_stats['diverging'], target_accept),
+             *_mixing(density, thetas),
+             _deep_trees(density, thetas, sample_stats['tree_depth'], max_tree_depth),
+             _energy(sample_stats['energy'])]
+    return [text for text in found if text]
+
+
+def warn_of(problems: list[str], stacklevel: int = 3) -> None:
+    """Issue each problem as a `ConvergenceWarning`."""
+    for text in problems:
+        warnings.warn(text, ConvergenceWarning, stacklevel=stacklevel)
+
+
+def rank_r_hat(x: np.ndarray) -> np.ndarray:
+    """Rank-normalized split R-hat of draws (chains, draws, ...): the larger of the bulk's and the tails' (folded) one."""
+    folded = np.abs(x - np.median(x, axis=(0, 1)))
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return np.maximum(split_gelman_rubin(_normal_scores(x)), split_gelman_rubin(_normal_scores(folded)))
+
+
+def bulk_ess(x: np.ndarray) -> np.ndarray:
+    """Bulk effective sample size of draws (chains, draws, ...): that of the split chains' normal scores."""
+    half = x.shape[1] // 2
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return effective_sample_size(_normal_scores(np.concatenate([x[:, :half], x[:, -half:]])))
+
+
+def e_bfmi(energy: np.ndarray) -> np.ndarray:
+    """The energy's Bayesian fraction of missing information, by chain."""
+    energy = np.asarray(energy, np.float64)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
+
+
+def _normal_scores(x: np.ndarray) -> np.ndarray:
+    flat = x.reshape(x.shape[0] * x.shape[1], -1)
+    return special.ndtri((stats.rankdata(flat, axis=0) - 0.375) / (flat.shape[0] + 0.25)).reshape(x.shape)
+
+
+def _name(density: Density, index: int) -> str:
+    """The path of one number of theta, with its index in the parameter."""
+    for block in density.blocks:
+        for entry, size in zip(block.entries, block.sizes, strict=True):
+            if index < size:
+                if size == entry.size and entry.shape:
+                    where = ', '.join(str(i) for i in np.unravel_index(index, entry.shape))
+                    return f'{entry.name}[{where}]'
+                return entry.name
+            index -= size
+    raise IndexError(index)
+
+
+def _divergences(density: Density, thetas: np.ndarray, diverging: np.ndarray, target_accept: float) -> str | None:
+    num, total = int(diverging.sum()), diverging.size
+    if num <= _MANY_DIVERGENCES * total:
+        return None
+    where = ''
+    if 10 <= num < total:
+        shift = (thetas[diverging].mean(axis=0) - thetas[~diverging].mean(axis=0)) / (thetas.std(axis=(0, 1)) + 1e-30)
+        worst = int(np.argmax(np.abs(shift)))
+        side = 'low' if shift[worst] < 0 else 'high'
+        where = f', most at {side} values of {_name(density, worst)!r}'
+    return (f'{num} of {total} transitions ({100 * num / total:.2g} %) diverged{where}: the draws miss a part of the posterior. '
+            'Where a parameter is the scale of others, write those non-centred (value = mean + scale * raw, raw ~ Normal(0, 1)); '
+            f'else raise target_accept (now {target_accept:g}) towards 0.99, or use a stronger prior.')
+
+
+def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
+    chains, draws = thetas.shape[:2]
+    if draws < _FEWEST_DRAWS:
+        return []
+    total, texts = chains * draws, []
+    if chains > 1:
+        r_hat = np.nan_to_num(rank_r_hat(thetas), nan=np.inf)
+        worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # fewer draws: more noise in R-hat itself
+        if r_hat[worst] > limit:
+            texts.append(
+                f'R-hat of {_name(density, worst)!r} is {r_hat[worst]:.3f} (above {limit:.3g} for {int((r_hat > limit).sum())} of {r_hat.size} '
+                'numbers): the chains have not mixed. Raise num_warmup and num_samples; if that does not help, the posterior has '
+                'several modes or parameters that the data cannot tell apart.')
+    ess = np.nan_to_num(bulk_ess(thetas), nan=0.)
+    worst, limit = int(np.argmin(ess)), min(100 * chains, total / 10)
+    if ess[worst] < limit:
+        texts.append(f'The bulk effective sample size of {_name(density, worst)!r} is {ess[worst]:.0f} of {total} draws: its mean and '
+                     'quantiles are uncertain. Raise num_samples, or try dense_mass=True if parameters are correlated.')
+    return texts
+
+
+def _deep_trees(density: Density, thetas: np.ndarray, tree_depth: np.ndarray, max_tree_depth: int) -> str | None:
+    share = float(np.mean(tree_depth >= max_tree_depth))
+    if share < _MANY_DEEP_TREES:
+        return None
+    spread = thetas.std(axis=(0, 1))
+    widest, narrowest = int(np.argmax(spread)), int(np.argmin(spread))
+    scales = '' if spread.size == 1 else (f' (theta of {_name(density, widest)!r} has sd {spread[widest]:.2g}, that of '
+                                          f'{_name(density, narrowest)!r} {spread[narrowest]:.2g})')
+    return (f'{100 * share:.2g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}: sampling is slow, not wrong. '
+            'Use dense_mass=True for correlated parameters, put inputs on one scale, or raise max_tree_depth.')
+
+
+def _energy(energy: np.ndarray) -> str | None:
+    if energy.shape[1] < _FEWEST_DRAWS:
+        return None
+    found = e_bfmi(energy)
+    worst = int(np.argmin(np.nan_to_num(found, nan=np.inf)))
+    if not found[worst] < 0.2:
+        return None
+    return (f'E-BFMI of chain {worst} is {found[worst]:.2f} (below 0.2): heavy tails or a funnel that the sampler crosses too slowly. '
+            'Write hierarchical parameters non-centred, or use stronger priors.')
