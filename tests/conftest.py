@@ -8,12 +8,18 @@ if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '')
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'.strip()
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+# Compiled programs are kept between runs: most of a test's time is XLA's. One folder a worker, since JAX writes its
+# entries in place and a half-written one is a warning to its reader. JAX_ENABLE_COMPILATION_CACHE=0 goes without.
+REPO = pathlib.Path(__file__).resolve().parents[1]
+CACHE = str(REPO / '.jax_cache')
+if os.environ.get('JAX_COMPILATION_CACHE_DIR', CACHE).startswith(CACHE):  # a worker inherits what its parent set
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = f'{CACHE}/{os.environ.get("PYTEST_XDIST_WORKER", "alone")}'
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.05')
+
 import hypothesis
 import jax
 import numpy as np
 import pytest
-
-REPO = pathlib.Path(__file__).resolve().parents[1]
 
 # Derandomized: a run on one machine is a run on all of them. HYPOTHESIS_PROFILE=long searches for real.
 hypothesis.settings.register_profile('quick', deadline=None, derandomize=True, max_examples=20, database=None)
