@@ -46,12 +46,10 @@ def x64():
 @pytest.fixture(autouse=True)
 def _same_seed_for_every_test():
     """No test depends on which tests ran before it."""
+    from brainstate_prob import random
+
     np.random.seed(0)
-    try:
-        from brainstate_prob.random import seed
-    except ImportError:  # while the package is being built up from the ground
-        return
-    seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(autouse=True)
