@@ -23,7 +23,6 @@ source_suffix = {'.md': 'myst-nb', '.ipynb': 'myst-nb', '.rst': 'restructuredtex
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 3
 nb_execution_mode = 'off'  # `make notebooks` has executed them
-suppress_warnings = ['toc.empty_glob']  # a checkout may be without notebooks
 
 autosummary_generate = True
 autosummary_imported_members = True
