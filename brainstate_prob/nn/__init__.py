@@ -1,5 +1,59 @@
 """Modules, parameters with transforms and priors, and layers."""
 
+from brainstate_prob.nn.bijections import (
+    AffineT,
+    ChainT,
+    ClipT,
+    ExpT,
+    IdentityT,
+    LogT,
+    MaskedT,
+    NegativeT,
+    NegSoftplusT,
+    OrderedT,
+    PositiveT,
+    PowerT,
+    ReluT,
+    ScaledSigmoidT,
+    SigmoidT,
+    SimplexT,
+    SoftplusT,
+    SoftsignT,
+    TanhT,
+    Transform,
+    UnitVectorT,
+)
 from brainstate_prob.nn.module import ElementWiseBlock, Module, Sequential
+from brainstate_prob.nn.param import Const, Param
+from brainstate_prob.nn.priors import *  # noqa: F403
+from brainstate_prob.nn.priors import __all__ as _priors
 
-__all__ = ['ElementWiseBlock', 'Module', 'Sequential']
+__all__ = [
+    'AffineT',
+    'ChainT',
+    'ClipT',
+    'Const',
+    'ElementWiseBlock',
+    'ExpT',
+    'IdentityT',
+    'LogT',
+    'MaskedT',
+    'Module',
+    'NegSoftplusT',
+    'NegativeT',
+    'OrderedT',
+    'Param',
+    'PositiveT',
+    'PowerT',
+    'ReluT',
+    'ScaledSigmoidT',
+    'Sequential',
+    'SigmoidT',
+    'SimplexT',
+    'SoftplusT',
+    'SoftsignT',
+    'TanhT',
+    'Transform',
+    'UnitVectorT',
+    *_priors,
+]

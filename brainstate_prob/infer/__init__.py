@@ -1,0 +1,12 @@
+"""Fits: one Posterior, every way to fit it, one kind of result."""
+
+from brainstate_prob.infer.diagnostics import ConvergenceWarning
+from brainstate_prob.infer.fit import Draws, Fit
+from brainstate_prob.infer.map import fit_map
+from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
+from brainstate_prob.infer.nuts import nuts
+from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.storage import load
+from brainstate_prob.infer.svi import fit_svi
+
+__all__ = ['ConvergenceWarning', 'Draws', 'Fit', 'Posterior', 'fit_map', 'fit_svi', 'from_numpyro', 'load', 'nuts', 'to_numpyro']
