@@ -307,7 +307,11 @@ def density_of(model: Module, likelihood: Callable | None, log_likelihood: Calla
     """The `Density` for the structure of ``model``; the same object for every model built alike."""
     definition, values = graph.flatten(model)
     shapes = tuple(
-        (path, jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), state.value))
+        (
+            path,
+            jax.tree.structure(state.value),
+            [(jnp.shape(x), str(jnp.result_type(x))) for x in jax.tree.leaves(state.value)],
+        )
         for path, state in values.items()
         if issubclass(state.type, ParamState)
     )

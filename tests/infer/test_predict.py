@@ -1,0 +1,205 @@
+"""Predictions: right moments, in chunks, reproducible, compiled once."""
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from brainstate_prob import infer, nn, random
+from brainstate_prob.infer.predict import choose, over_draws
+from tests.infer.kitchen import compilations, kitchen_posterior, scattered
+
+calls = 0
+
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Param(jnp.zeros(2))
+        self.noise = nn.Param(0.5, t=nn.ExpT())
+
+    def __call__(self, x):
+        global calls
+        calls += 1
+        return dist.Normal(x @ self.slope.value(), self.noise.value())
+
+
+def line_posterior(num=6, seed=0, unit=u.UNITLESS):
+    x = jax.random.normal(jax.random.key(seed), (num, 2))
+    return infer.Posterior(Line(), x, u.Quantity(x.sum(1), unit=unit) if not unit.is_unitless else x.sum(1))
+
+
+@pytest.fixture(scope='module')
+def fit():
+    return scattered(line_posterior(unit=u.mV), chains=2, draws=40)
+
+
+def test_draws_have_the_moments_of_the_predictive_distribution(fit):
+    x = np.array([[1.0, 2.0], [0.0, -1.0]], np.float32)
+    drawn = u.get_magnitude(fit.predict(x, num_draws=20000))
+    slope, noise = fit.draws['slope'].reshape(-1, 2), fit.draws['noise'].reshape(-1)
+    mean = slope @ x.T
+    assert drawn.shape == (20000, 2) and u.get_unit(fit.predict(x)) == u.mV
+    # Four standard errors: a false alarm once in 8000 seeds, and the seed is fixed.
+    variance = mean.var(0) + (noise**2).mean()
+    np.testing.assert_allclose(drawn.mean(0), mean.mean(0), atol=4 * np.sqrt(variance.max() / 20000))
+    np.testing.assert_allclose(drawn.var(0), variance, rtol=4 * np.sqrt(2 / 20000))
+    np.testing.assert_allclose(u.get_magnitude(fit.predict(x, kind='mean')), mean, rtol=1e-5, atol=1e-6)
+
+
+def test_by_default_one_prediction_a_draw_at_the_fitted_inputs(fit):
+    assert fit.predict().shape == (80, 6)
+    mean = fit.draws['slope'].reshape(-1, 2) @ np.asarray(fit.posterior.data.args[0]).T
+    np.testing.assert_allclose(u.get_magnitude(fit.predict(kind='mean')), mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('batch_size', [1, 7, 64, 1000])
+def test_the_chunks_do_not_change_the_result(fit, batch_size):
+    whole, parts = fit.predict(seed=3), fit.predict(seed=3, batch_size=batch_size)
+    np.testing.assert_allclose(u.get_magnitude(parts), u.get_magnitude(whole), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fit.log_likelihood(batch_size), fit.log_likelihood(), rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_and_another_another(fit):
+    a, b, c = (u.get_magnitude(fit.predict(seed=s)) for s in (1, jax.random.key(1), 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_log_likelihood_is_that_of_each_observation(fit):
+    found = fit.log_likelihood()
+    x, y = np.asarray(fit.posterior.data.args[0]), np.asarray(fit.posterior.data.targets)
+    mean, sd = fit.draws['slope'] @ x.T, fit.draws['noise'][..., None]
+    want = -((y - mean) ** 2) / (2 * sd**2) - np.log(sd) - 0.5 * np.log(2 * np.pi)
+    assert found.shape == (2, 40, 6)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_one_prediction_for_all_targets_is_drawn_for_each():
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mu = nn.Param(0.0)
+
+        def __call__(self):
+            return dist.Normal(self.mu.value(), 1.0)
+
+    fit = scattered(infer.Posterior(Mean(), targets=jnp.zeros(5)))
+    drawn = fit.predict()
+    assert drawn.shape == (60, 5) and len(np.unique(drawn)) == 300
+    assert fit.predict(kind='mean').shape == (60, 5) and fit.log_likelihood().shape == (2, 30, 5)
+
+
+def test_vector_targets():
+    class Vector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mu = nn.Param(jnp.zeros(3))
+
+        def __call__(self):
+            return dist.MultivariateNormal(self.mu.value(), jnp.eye(3))
+
+    fit = scattered(infer.Posterior(Vector(), targets=jnp.zeros((5, 3))))
+    assert fit.predict(num_draws=4).shape == (4, 5, 3) and fit.log_likelihood().shape == (2, 30, 5)
+
+
+def test_a_second_fit_of_the_structure_traces_nothing():
+    def use(fit, seed):
+        fit.draws, fit.predict(kind='mean', seed=seed), fit.predict(seed=seed), fit.log_likelihood()
+        fit.predict(np.full((3, 2), seed, 'f4'))
+
+    first, second = scattered(line_posterior(seed=1), draws=50), scattered(line_posterior(seed=2), draws=50, seed=5)
+    with compilations() as events:
+        use(first, 0)
+    assert events  # the listener hears
+    before = calls
+    with compilations() as events:
+        use(second, 9)
+        second.predict(num_draws=100)
+    assert calls == before and not events
+
+
+def test_a_model_that_draws_random_numbers_draws_others_each_time():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mu = nn.Param(0.0)
+
+        def __call__(self):
+            return dist.Delta(self.mu.value() + random.normal(size=4))
+
+    posterior = infer.Posterior(Noisy(), inputs=(), log_likelihood=None)
+    point = infer.Fit(posterior, posterior.density, np.zeros((1, 1, 1), 'f4'), method='map')
+    before = np.asarray(random.get_key())
+    drawn = point.predict(num_draws=500)
+    np.testing.assert_array_equal(before, random.get_key())
+    assert len(np.unique(drawn)) > 1990  # float32 has some twice
+    assert abs(drawn.std() - 1) < 4 / np.sqrt(4000)  # once in 16 000 seeds
+    np.testing.assert_array_equal(drawn, point.predict(num_draws=500))
+
+
+@pytest.mark.parametrize(
+    ('num', 'total', 'weights', 'want'),
+    [
+        (4, 4, None, [0, 1, 2, 3]),
+        (2, 4, None, [1, 3]),
+        (8, 4, None, [0, 0, 1, 1, 2, 2, 3, 3]),
+        (4, 4, [0, 1, 0, 1], [1, 1, 3, 3]),
+        (3, 2, [[1], [2]], [0, 1, 1]),
+    ],
+)
+def test_which_draws_serve(num, total, weights, want):
+    assert list(choose(num, total, None if weights is None else np.asarray(weights, float))) == want
+
+
+def test_chunks_have_few_shapes():
+    shapes = []
+
+    def run(x):
+        shapes.append(x.shape)
+        return {'twice': 2 * x}
+
+    for num in (1, 5, 9, 16, 17, 40):
+        rows = np.arange(num, dtype='f4')
+        np.testing.assert_array_equal(over_draws(run, (rows,), 16)['twice'], 2 * rows)
+    assert set(shapes) == {(1,), (8,), (16,)}
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'match'),
+    [
+        ({'kind': 'median'}, "'draws' or 'mean', got 'median'"),
+        ({'num_draws': 0}, 'at least 1.*got 0'),
+        ({'num_draws': True}, 'at least 1.*got True'),
+        ({'batch_size': 0}, 'at least 1; got 0'),
+        ({'inputs': np.array([[1.0, np.nan]])}, 'inputs.* has 1 NaN entries'),
+    ],
+)
+def test_bad_input_says_what_is_wrong(fit, kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        fit.predict(**kwargs)
+
+
+def test_what_cannot_be_predicted_says_so():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p = nn.Param(jnp.array([0.5, 0.5]), t=nn.SimplexT())
+
+        def __call__(self):
+            return dist.Categorical(self.p.value())
+
+    fit = scattered(infer.Posterior(Two(), targets=jnp.array([0, 1, 1])))
+    assert fit.predict().dtype == np.int32
+    with pytest.raises(ValueError, match="no mean.*kind='draws'"):
+        fit.predict(kind='mean')
+    posterior = infer.Posterior(Two(), log_likelihood=lambda model: -jnp.sum(model.p.value() ** 2))
+    with pytest.raises(ValueError, match='log_likelihood=f, which says nothing about how targets are drawn'):
+        scattered(posterior).predict()
+
+
+def test_predictions_of_everything_at_once():
+    fit = scattered(kitchen_posterior())
+    assert u.get_unit(fit.predict()) == u.mV and np.isfinite(u.get_magnitude(fit.predict())).all()
