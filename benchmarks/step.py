@@ -9,6 +9,7 @@ from _timing import interleaved
 from brainstate_prob import ParamState, transform
 
 SIZES = (2, 10, 50, 200)
+CALLS = 10
 
 
 def loss_of(weights, x):
@@ -43,15 +44,17 @@ def measure(n, width=64, batch=64):
 
     def call_raw():
         nonlocal weights
-        weights = raw(weights, x)
-        return weights[0]
+        for _ in range(CALLS):
+            weights = raw(weights, x)
+        return weights
 
     def call_states():
-        step(x)
-        return states[0].value
+        for _ in range(CALLS):
+            step(x)
+        return [state.value for state in states]
 
-    times = interleaved({'raw': call_raw, 'states': call_states}, repeats=max(300, 20_000 // n))
-    return times['raw'], times['states']
+    times = interleaved({'raw': call_raw, 'states': call_states}, repeats=max(30, 4000 // n))
+    return times['raw'] / CALLS, times['states'] / CALLS
 
 
 def main():

@@ -71,9 +71,8 @@ class State:
     ... def step():
     ...     count.value = count.value + 1
     >>> step()
-    ... step()
-    ... int(count.value)
-    2
+    >>> int(count.value)
+    1
     """
 
     def __init__(self, value: Any, name: str | None = None, *, tag: str | None = None, **metadata):

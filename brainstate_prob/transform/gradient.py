@@ -24,7 +24,9 @@ class Wrt(NamedTuple):
     args: tuple
 
 
-def flatten_states(container: Any) -> tuple[list[tuple[tuple, State]], Callable[[list], Any]]:
+def flatten_states(
+    container: Any, name: str = 'grad_states',
+) -> tuple[list[tuple[tuple, State]], Callable[[list], Any]]:
     """The States of a container with their paths, and a function that puts a list back into that structure.
 
     Raises
@@ -53,7 +55,7 @@ def flatten_states(container: Any) -> tuple[list[tuple[tuple, State]], Callable[
             return walk(path, x.states(ParamState))
         where = f' at {path}' if path else ''
         raise TypeError(
-            f'grad_states takes a State, a list, tuple or dict of States, or a Module (its ParamStates); got '
+            f'{name} takes a State, a list, tuple or dict of States, or a Module (its ParamStates); got '
             f'{type(x).__name__}{where}.'
         )
 

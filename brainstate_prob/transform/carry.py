@@ -1,0 +1,98 @@
+"""What a staged body (of a loop or a branch) does to States: those that it writes are carried from run to run."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from brainstate_prob.core import State, TraceError
+from brainstate_prob.core.functionalize import Discovery, Pure
+
+__all__ = ['Carried', 'describe', 'stage', 'strong']
+
+
+class Carried:
+    """A body as a pure function, with the values of the States that it writes as an additional argument and result.
+
+    Parameters
+    ----------
+    fn
+        The body.
+    found
+        What it does to States, with the same arguments as it will have.
+    states
+        The States to carry.
+    """
+
+    def __init__(self, fn: Callable, found: Discovery, states: Sequence[State]):
+        self.states = list(states)
+        self.pure = Pure(fn, self.states, discover=False)
+        self.created: dict[int, Any] = {}
+        self._found = found
+
+    def initial(self) -> tuple[list, list]:
+        """The values to start with: of the carried States, and of those that every run creates."""
+        written = {self._found.pure.states[n]: shapes for n, shapes in self._found.written.items()}
+        values = [strong(s.value, written[s]) if s in written else s.value for s in self.states]
+        return values, self._found.created_last()
+
+    def __call__(self, carried: tuple[list, list], *args) -> tuple[tuple[list, list], Any]:
+        values, made = carried
+        out, written, created = self.pure(values, *args)
+        missed = [self.pure.states[n]._label() for n in written if n >= len(values)]
+        if missed or len(created) != len(made):
+            what = f'writes {", ".join(missed)}' if missed else 'creates States'
+            raise TraceError(f'The body {what} only in some of its traces: it must use the same States every time.')
+        self.created = created
+        last = [value for _, value in created.values()]
+        return ([written.get(n, value) for n, value in enumerate(values)], last), out
+
+    def commit(self, carried: tuple[list, list]) -> None:
+        values, made = carried
+        for state, value in zip(self.states, values, strict=True):
+            state.value = value
+        self.pure.commit({}, {n: (value, value) for n, value in zip(self.created, made, strict=True)})
+
+
+def stage(run: Callable[[list[State]], Any], *found: Discovery) -> Any:
+    """``run(states)`` with the States that were found to be written.
+
+    Where a body creates States lazily, the discovery was what created them; then they get their first value
+    and are carried too.
+    """
+    states = list(dict.fromkeys(state for f in found for state in f.states))
+    while True:
+        try:
+            return run(states)
+        except TraceError:
+            settled = [state for f in found for state in f.settle()]
+            if not settled:
+                raise
+            states += settled
+
+
+def strong(value: Any, shapes: Any) -> Any:
+    """``value`` with the leaves of weak type (Python numbers) in the types of ``shapes``, where these can hold them.
+
+    What a body returns for a Python number has a fixed type, and JAX would trace the body again to find that out:
+    at every level of nested loops, so twice as often with each level.
+    """
+    leaves, tree = jax.tree.flatten(value)
+    if tree != jax.tree.structure(shapes):
+        return value
+    return tree.unflatten([_strong(x, s) for x, s in zip(leaves, jax.tree.leaves(shapes), strict=True)])
+
+
+def _strong(x: Any, shape: Any) -> Any:
+    kind = jax.typeof(x)
+    if not getattr(kind, 'weak_type', False) or kind.shape != shape.shape:
+        return x
+    if jax.numpy.promote_types(kind.dtype, shape.dtype) != shape.dtype:
+        return x
+    return jax.lax.convert_element_type(x, shape.dtype)
+
+
+def describe(shapes: Any) -> str:
+    """Shapes and types of a pytree of arrays or ``jax.ShapeDtypeStruct``, for messages."""
+    return str(jax.tree.map(lambda x: f'{x.dtype}{list(x.shape)}', shapes)).replace("'", '')

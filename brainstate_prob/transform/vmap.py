@@ -1,0 +1,216 @@
+"""vmap: map a function that uses States over an axis of its arguments and of chosen States."""
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from brainstate_prob.core import State, catch_new_states, to_predicate
+from brainstate_prob.core.functionalize import Pure
+from brainstate_prob.transform.base import Transformed, decorator
+from brainstate_prob.transform.gradient import flatten_states
+
+__all__ = ['Mapped', 'vmap', 'vmap_new_states']
+
+_LANE = 'brainstate_prob.lane'
+
+
+def vmap(fn: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, axis_name: Any = None,
+         axis_size: int | None = None, spmd_axis_name: Any = None, in_states: Any = None,
+         out_states: Any = None) -> Any:
+    """Map a function over an axis.
+
+    Parameters
+    ----------
+    fn
+        The function or method; left out, a decorator comes back.
+    in_axes, out_axes, axis_name, axis_size, spmd_axis_name
+        As in ``jax.vmap``.
+    in_states
+        The States that have a value for every lane: a State, a container of States or a Module for axis 0, or
+        ``{axis: container}``. Written ones keep their axis. All others are the same for all lanes.
+    out_states
+        The States that get a value for every lane when they are written; as ``in_states``.
+
+    Raises
+    ------
+    ValueError
+        Where a State that is in neither gets a value that differs from lane to lane.
+
+    Notes
+    -----
+    Every lane draws its own random numbers: lane ``i`` sees the key ``fold_in(sub, i)``, where ``sub`` is split off the
+    stream once. States created inside get an axis 0 over the lanes.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import State, transform
+    >>> w, total = State(2.), State(jnp.zeros(3))
+    >>> @transform.vmap(in_states=total)
+    ... def add(x):
+    ...     total.value = total.value + w.value * x
+    >>> add(jnp.arange(3.))
+    >>> total.value.tolist()
+    [0.0, 2.0, 4.0]
+    """
+    make = functools.partial(Mapped, in_axes=in_axes, out_axes=out_axes, axis_name=axis_name, axis_size=axis_size,
+                             spmd_axis_name=spmd_axis_name, in_states=in_states, out_states=out_states)
+    return decorator(make, fn)
+
+
+def vmap_new_states(fun: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, axis_name: Any = None,
+                    axis_size: int | None = None, spmd_axis_name: Any = None, state_tag: str | None = None,
+                    state_to_exclude: Any = None, in_states: Any = None, out_states: Any = None) -> Any:
+    """As `vmap`, for functions that create States: ``axis_size`` values of each, stacked along axis 0.
+
+    Parameters
+    ----------
+    state_tag
+        The tag that the new States get.
+    state_to_exclude
+        A filter for those that stay single; their value must be the same for all lanes.
+
+    Examples
+    --------
+    >>> from brainstate_prob import State, catch_new_states, random, transform
+    >>> with catch_new_states() as new:
+    ...     transform.vmap_new_states(lambda: State(random.randn(3)) and None, axis_size=4)()
+    >>> new[0].value.shape
+    (4, 3)
+    """
+    make = functools.partial(Mapped, in_axes=in_axes, out_axes=out_axes, axis_name=axis_name, axis_size=axis_size,
+                             spmd_axis_name=spmd_axis_name, in_states=in_states, out_states=out_states,
+                             state_tag=state_tag, state_to_exclude=state_to_exclude)
+    return decorator(make, fun)
+
+
+class Mapped(Transformed):
+    """A mapped function; see `vmap`."""
+
+    def __init__(self, fun: Callable, *, in_axes: Any = 0, out_axes: Any = 0, axis_name: Any = None,
+                 axis_size: int | None = None, spmd_axis_name: Any = None, in_states: Any = None,
+                 out_states: Any = None, state_tag: str | None = None, state_to_exclude: Any = None):
+        super().__init__(fun)
+        self._in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+        self._out_axes = out_axes
+        self._name = _LANE if axis_name is None else axis_name
+        self._options = {'axis_name': self._name, 'axis_size': axis_size, 'spmd_axis_name': spmd_axis_name}
+        self._in_states = _axes_of_states(in_states, 'in_states')
+        self._out_states = self._in_states | _axes_of_states(out_states, 'out_states')
+        self._state_tag = state_tag
+        self._excluded = to_predicate(state_to_exclude)
+
+    def _inputs(self, args: tuple, kwargs: dict) -> dict[State, int]:
+        """The States that have a value for every lane, with the axis."""
+        return self._in_states
+
+    def _written_axis(self, state: State, inputs: dict[State, int]) -> int | None:
+        """Where a State that is written gets its axis; None: nowhere, it stays the same for all lanes."""
+        return self._out_states.get(state)
+
+    def _created_axis(self, state: State) -> int | None:
+        return None if self._excluded((), state) else 0
+
+    def _axes(self, inputs: dict[State, int]) -> set[int]:
+        """All axes that the two above may give."""
+        return {0, *self._out_states.values()}
+
+    def _run(self, *args, **kwargs) -> Any:
+        if self._state_tag is None:
+            return self.fun(*args, **kwargs)
+        with catch_new_states(self._state_tag, self._excluded):
+            return self.fun(*args, **kwargs)
+
+    def __call__(self, *args, **kwargs):
+        inputs = self._inputs(args, kwargs)
+        axes = [*sorted(self._axes(inputs)), None]
+        streams: dict[State, None] = {}
+        index = None
+
+        def lift(state: State, value: Any) -> Any:
+            split = state.split_lanes(value)
+            if split is None:
+                return value
+            streams[state] = None
+            return split[1](index)
+
+        def lane(values: Sequence[Any], args: tuple, kwargs: dict) -> tuple:
+            nonlocal index
+            index = jax.lax.axis_index(self._name)  # here, since a vmap further in may use the same name
+            out, written, created = pure(values, *args, **kwargs)
+            groups: list[tuple[dict, dict]] = [({}, {}) for _ in axes]
+            for number, value in written.items():
+                state = pure.states[number]
+                if state not in streams:
+                    axis = self._written_axis(state, inputs)
+                    groups[axes.index(axis)][0][number] = _same(state, value, index) if axis is None else value
+            for number, pair in created.items():
+                state = pure.made[number]()
+                axis = self._created_axis(state)
+                groups[axes.index(axis)][1][number] = _same(state, pair, index) if axis is None else pair
+            return out, groups
+
+        pure = Pure(self._run, tuple(inputs), lift=lift)
+        mapped = jax.vmap(lane, in_axes=(tuple(inputs.values()), self._in_axes, 0), out_axes=(self._out_axes, axes),
+                          **self._options)
+        out, groups = mapped(tuple(state.value for state in inputs), args, kwargs)
+        for written, created in groups:
+            pure.commit(written, created)
+        for state in streams:
+            state.value = state.split_lanes(state.value)[0]
+        return out
+
+
+def _axes_of_states(spec: Any, name: str) -> dict[State, int]:
+    """``{State: axis}`` of what ``in_states`` and ``out_states`` take."""
+    if spec is None:
+        return {}
+    if isinstance(spec, dict) and spec and all(isinstance(k, int) and not isinstance(k, bool) for k in spec):
+        if not any(isinstance(v, State) for v in spec.values()):
+            by_axis = spec
+        elif list(spec) == [0]:
+            by_axis = {0: spec[0]}
+        else:
+            raise ValueError(
+                f'{name}={{int: State}} could mean axes or positions. Put the States of an axis into a list, '
+                '{1: [state]}; for positions give list(states.values()).'
+            )
+    else:
+        by_axis = {0: spec}
+    axes: dict[State, int] = {}
+    for axis, container in by_axis.items():
+        for _, state in flatten_states(container, name)[0]:
+            if axes.setdefault(state, axis) != axis:
+                raise ValueError(f'{name} gives {state._label()} both axis {axes[state]} and axis {axis}.')
+    return axes
+
+
+def _same(state: State, value: Any, index: jax.Array) -> Any:
+    """``value``, which must be the same for all lanes."""
+    if any(_is_mapped(leaf, index) for leaf in jax.tree.leaves(value) if isinstance(leaf, jax.core.Tracer)):
+        raise ValueError(
+            f'{state._label()} got a value that differs from lane to lane. List it in out_states to keep the values '
+            'of all lanes along a new axis (in in_states too, if each lane starts from its own), or write something '
+            'that is the same for all, such as a mean over the axis.'
+        )
+    return value
+
+
+def _is_mapped(x: jax.Array, index: jax.Array) -> bool:
+    """Whether ``x`` has a value for every lane of the innermost vmap; ``index`` is one that certainly has."""
+    seen = []
+
+    @jax.custom_batching.custom_vmap
+    def probe(x, index):
+        return x
+
+    @probe.def_vmap
+    def rule(axis_size, in_batched, x, index):
+        seen.append(in_batched[0])
+        return x, in_batched[0]
+
+    probe(x, index)
+    return seen[0]
