@@ -89,7 +89,7 @@ def table(fits: dict, reference: dict) -> str:
         nuts = tables['NUTS'][name]
         label = f'{name} {units[name] and "[" + units[name] + "]"}'
         lines.append(
-            f'{label:16}{value:10.3f}{tables["MAP"][name]["mean"]:10.3f}   {interval("SVI"):28}{interval("NUTS"):28}'
+            f'{label:16}{value:10.3f}{tables["MAP"][name]["estimate"]:10.3f}   {interval("SVI"):28}{interval("NUTS"):28}'
             f'{nuts["r_hat"]:7.3f}{nuts["ess_bulk"]:7.0f}'
         )
     return '\n'.join(lines)

@@ -108,23 +108,23 @@ class GraphDef:
 
 def flatten(node: Any) -> tuple[GraphDef, FlattedDict]:
     """Split into the structure and the States' values ``{path: TreefyState}``. Shared objects stay shared."""
+    states = find_states(node)
+    paths = {id(state): path for path, state in states.items()}
     seen: dict[int, int] = {}
-    values = FlattedDict()
 
-    def visit(path: tuple, value: Any) -> Any:
+    def visit(value: Any) -> Any:
         if isinstance(value, Node | State):
             if id(value) in seen:
                 return _Reference(seen[id(value)])
             seen[id(value)] = index = len(seen)
             if isinstance(value, State):
-                values[path] = TreefyState.of(value)
-                return _StateAt(index, path, type(value))
-            return _Tree(type(value), index, tuple((k, visit((*path, k), v)) for k, v in children(value)))
+                return _StateAt(index, paths[id(value)], type(value))
+            return _Tree(type(value), index, tuple((k, visit(v)) for k, v in children(value)))
         if isinstance(value, dict | list | tuple):
-            return _Tree(type(value), -1, tuple((k, visit((*path, k), v)) for k, v in children(value)))
+            return _Tree(type(value), -1, tuple((k, visit(v)) for k, v in children(value)))
         return _Static(value)
 
-    return GraphDef(visit((), node)), values
+    return GraphDef(visit(node)), FlattedDict({path: TreefyState.of(state) for path, state in states.items()})
 
 
 def unflatten(definition: GraphDef, values: Mapping) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -79,20 +80,33 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from _items(value)
 
 
+def _shortest_paths(root: Any) -> dict[int, Path]:
+    """The path of every node and State by id: of a shared object the shortest, of equally long ones the first."""
+    paths: dict[int, Path] = {}
+    queue: deque[tuple[Path, Any]] = deque([((), root)])
+    while queue:
+        path, value = queue.popleft()
+        if isinstance(value, Node | State):
+            if id(value) in paths:
+                continue
+            paths[id(value)] = path
+        queue.extend(((*path, key), child) for key, child in children(value))
+    return paths
+
+
 def walk(root: Any, max_level: float = float('inf')) -> Iterator[tuple[Path, int, Any]]:
-    """Yield (path, level, node or State), depth first, each object once, by its first path in sorted order.
+    """Yield (path, level, node or State), depth first in sorted order, each object once, by its shortest path.
 
     The root has level 0, what its attributes hold level 1, and so on; containers add to the path but not to the level.
     """
-    seen: set[int] = set()
+    paths = _shortest_paths(root)
 
     def visit(path: Path, level: int, value: Any) -> Iterator[tuple[Path, int, Any]]:
         if level > max_level:
             return
         if isinstance(value, Node | State):
-            if id(value) in seen:
+            if paths[id(value)] != path:
                 return
-            seen.add(id(value))
             yield path, level, value
         below = level + 1 if isinstance(value, Node) else level
         for key, child in children(value):

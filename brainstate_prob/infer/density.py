@@ -213,15 +213,13 @@ class Density:
         distribution = self.distribution(data)
         return distribution if data.targets is None else expanded_to(distribution, data.targets)
 
-    def inspect(self, theta: jax.Array, data: Data) -> dict[str, Any]:
-        """The terms, and how many targets lie outside the support of what the model predicts."""
-        outside = jnp.zeros((), int)
-        if self.own_log_likelihood is None and data.targets is not None:
-            with self.open(theta, data):
-                distribution = self.distribution(data)
-                checked_log_prob(distribution, data.targets)
-                outside = jnp.sum(~distribution.support(data.targets))
-        return {'terms': self.terms(theta, data), 'outside': outside}
+    def num_outside(self, theta: jax.Array, data: Data) -> jax.Array:
+        """How many targets lie outside the support of what the model predicts; shapes and types are checked."""
+        with self.open(theta, data):
+            self._pointwise(data)
+            if self.own_log_likelihood is not None or data.targets is None:
+                return jnp.zeros((), int)
+            return jnp.sum(~self.distribution(data).support(data.targets))
 
     def jit(self, name: str, key: Any, build: Callable[[], Callable]) -> Callable:
         """The compiled function kept under ``name`` and the structure of ``key``, built once."""

@@ -100,7 +100,7 @@ class Posterior:
         for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
             _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
-        magnitude = None if targets is None else _targets(u.get_magnitude(targets))
+        magnitude = None if targets is None else _targets(targets.mantissa if isinstance(targets, u.Quantity) else targets)
         self.data = Data(args, kwargs, magnitude, others_of(model))
         self._inspect()
 
@@ -208,8 +208,7 @@ class Posterior:
 
     def _inspect(self) -> None:
         """Evaluate once: shapes, types and supports are right before anything long starts."""
-        found = self.density.jit('inspect', None, lambda: self.density.inspect)(self.theta, self.data)
-        outside = int(found['outside'])
+        outside = int(self.density.jit('num_outside', None, lambda: self.density.num_outside)(self.theta, self.data))
         if outside:
             raise ValueError(
                 f'{outside} of the targets have probability zero under the likelihood, whatever the parameters '
@@ -235,7 +234,7 @@ def _call_arguments(inputs: Any) -> tuple[tuple, dict]:
 def _targets(targets: Any) -> Any:
     try:
         targets = jnp.asarray(targets)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(
             f'targets must be one array, got {type(targets).__name__}. For several outputs stack them, or use '
             'log_likelihood=f with everything as inputs.'

@@ -94,7 +94,10 @@ class Param(Module):
         name: str | None = None,
     ):
         super().__init__(name)
-        self.reg: Regularization | None = as_regularization(reg)
+        try:
+            self.reg: Regularization | None = as_regularization(reg)
+        except TypeError as error:
+            raise TypeError(f'{self._label()}: reg: {error}') from None
         if t is None:
             t = IdentityT() if self.reg is None else transform_for(self.reg.support)
         if not isinstance(t, Transform):
@@ -403,10 +406,8 @@ class Param(Module):
         self.val.value = numeric.inverse(magnitude) if self.fit else magnitude
 
     def _inside(self, magnitude: jax.Array) -> jax.Array:
-        """``magnitude``, moved inside the codomain where a point on its edge would have an infinite theta."""
-        numeric = self._numeric_t()
-        inside = jnp.isfinite(numeric.inverse(magnitude)).all()
-        return jnp.where(inside, magnitude, numeric.nearest_interior(magnitude))
+        """``magnitude``, moved inside the codomain where it lies on or beyond its edge."""
+        return magnitude if holds_tracer(magnitude) else self._numeric_t().nearest_interior(magnitude)
 
     def _prior_point(self, make: Callable) -> jax.Array:
         shape = jnp.shape(self.val.value) if self.prior_on == 'unconstrained' else self.shape
