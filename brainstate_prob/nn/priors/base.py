@@ -107,7 +107,7 @@ class Regularization(Module):
         x, unit = self._take(value)
         params = self.hyper_values(unit)
         self._check_shapes(x.shape, params)
-        params = {k: jnp.asarray(v, x.dtype) if isinstance(v, np.ndarray) else v for k, v in params.items()}
+        params = {k: jnp.asarray(v, x.dtype) if isinstance(v, float | np.ndarray) else v for k, v in params.items()}
         return self._log_prob(x, params)
 
     def loss(self, value: Any) -> jax.Array:
@@ -117,11 +117,11 @@ class Regularization(Module):
         """
         log_prob = self.log_prob(value)
         weight = self.weight_value()
-        if not _broadcasts(jnp.shape(weight), log_prob.shape):
+        if not broadcasts_to(jnp.shape(weight), log_prob.shape):
             raise ValueError(f'{self._label()}: weight of shape {jnp.shape(weight)} does not broadcast against the '
                              f'{log_prob.shape} events of the value. Give one weight, or one an event.')
         weight = jnp.asarray(weight, log_prob.dtype)
-        return -jnp.sum(jnp.where(weight == 0, 0., weight) * jnp.where(weight == 0, 0., log_prob))
+        return jnp.sum(weight * jnp.where(weight == 0, 0., -log_prob))
 
     def _log_prob(self, x: jax.Array, params: dict[str, Any]) -> jax.Array:
         raise NotImplementedError(f'{type(self).__name__} gives no log density; it must define loss or _log_prob.')
@@ -132,6 +132,8 @@ class Regularization(Module):
             value, unit = value.mantissa, value.unit
             if unit.is_unitless:
                 value = u.Quantity(value, unit=unit).to_decimal(u.UNITLESS)
+        if isinstance(value, str):
+            raise TypeError(f'{self._label()} scores real numbers; got {value!r}.')
         x = jnp.asarray(value)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             if not jnp.issubdtype(x.dtype, jnp.integer):
@@ -144,7 +146,7 @@ class Regularization(Module):
 
     def _check_shapes(self, shape: tuple[int, ...], params: dict[str, Any]) -> None:
         for name, value in params.items():
-            if not _broadcasts(jnp.shape(value), shape):
+            if not broadcasts_to(jnp.shape(value), shape):
                 raise ValueError(f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a '
                                  f'value of shape {shape}; a hyper-parameter never enlarges the value.')
 
@@ -178,6 +180,7 @@ class Regularization(Module):
         self._check_event(shape)
         params = self.hyper_values(None)
         self._check_shapes(shape, params)
+        self._check_proper(params)
         return self._with_unit(self._sample(random.split_key() if key is None else key, shape, params))
 
     def reset_value(self, shape: Any = None) -> Any:
@@ -194,6 +197,13 @@ class Regularization(Module):
 
     def _center(self, params: dict[str, Any]) -> Any:
         return 0.
+
+    def _check_proper(self, params: dict[str, Any]) -> None:
+        """Raise where the present hyper-parameters leave no density to draw from."""
+
+    def _refuse_zero(self, weight: Any) -> None:
+        if not isinstance(weight, jax.core.Tracer) and np.any(np.asarray(weight) == 0):
+            raise ValueError(f'{self._label()}: a weight of 0 is no density to draw from. Give a positive weight.')
 
     def _check_event(self, shape: tuple[int, ...]) -> None:
         if len(shape) < self.event_dim:
@@ -279,7 +289,8 @@ def full_shape(shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+def broadcasts_to(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of ``shape`` broadcasts against one of shape ``to`` without enlarging it."""
     if math.prod(shape) == 1 and len(shape) <= len(to):
         return True
     return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(shape[::-1], to[::-1], strict=False))

@@ -26,12 +26,16 @@ def _student_t(x, df, loc, scale):
 
 def _log_normal(x, loc, scale):
     log_x = jnp.log(x)
-    return dist.Normal(loc, scale).log_prob(log_x) - log_x
+    return dist.Normal(loc, scale, validate_args=False).log_prob(log_x) - log_x
 
 
 def _inverse_gamma(x, concentration, rate):
     # NumPyro goes through 1/x, which loses the tails
     return concentration * jnp.log(rate) - gammaln(concentration) - (concentration + 1) * jnp.log(x) - rate / x
+
+
+def _log_uniform(x, low, high):
+    return -jnp.log(x) - jnp.log(jnp.log(high) - jnp.log(low))
 
 
 def _dirichlet(x, concentration):
@@ -49,6 +53,7 @@ _OWN: dict[type, Callable] = {
     dist.StudentT: _student_t,
     dist.LogNormal: _log_normal,
     dist.InverseGamma: _inverse_gamma,
+    dist.LogUniform: _log_uniform,
     dist.Dirichlet: _dirichlet,
 }
 
@@ -60,7 +65,8 @@ def log_density(kind: type, params: dict[str, Any], x: jax.Array) -> jax.Array:
         return masked_log_prob(kind(**params, validate_args=False), x)
     if kind is dist.Dirichlet:
         params = {'concentration': jnp.broadcast_to(params['concentration'], x.shape)}
-    return _masked(kind.support, lambda safe: own(safe, **params), x)
+    support = constraints.interval(params['low'], params['high']) if kind is dist.LogUniform else kind.support
+    return _masked(support, lambda safe: own(safe, **params), x)
 
 
 def masked_log_prob(distribution: dist.Distribution, x: jax.Array) -> jax.Array:
@@ -76,11 +82,11 @@ def _masked(support: Any, log_prob: Callable, x: jax.Array) -> jax.Array:
     if support is constraints.real or support is constraints.real_vector:
         return log_prob(x)
     inside = _is_simplex(x) if support is constraints.simplex else support(x)
-    inside = inside | jnp.isnan(x).any(tuple(range(inside.ndim - x.ndim, 0))) if x.ndim > inside.ndim else (
-        inside | jnp.isnan(x))
-    per_entry = inside.reshape(inside.shape + (1,) * (x.ndim - inside.ndim))
+    event = x.ndim - inside.ndim
+    per_entry = inside.reshape(inside.shape + (1,) * event)
     safe = jnp.where(per_entry, x, jnp.asarray(support.feasible_like(x), x.dtype))
-    return jnp.where(inside, log_prob(safe), -jnp.inf)
+    is_nan = jnp.isnan(x).any(tuple(range(inside.ndim, x.ndim)))
+    return jnp.where(is_nan, jnp.nan, jnp.where(inside, log_prob(safe), -jnp.inf))
 
 
 def _is_simplex(x: jax.Array) -> jax.Array:

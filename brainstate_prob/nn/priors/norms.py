@@ -10,7 +10,7 @@ import numpy as np
 from jax.scipy.special import gammaln, logsumexp, xlogy
 from numpyro.distributions import constraints
 
-from brainstate_prob.nn.priors.base import full_shape
+from brainstate_prob.nn.priors.base import broadcasts_to, full_shape
 from brainstate_prob.nn.priors.hyper import Hyper
 from brainstate_prob.nn.priors.penalties import Penalty, _abs
 from brainstate_prob.nn.priors.special import safe_norm
@@ -92,7 +92,7 @@ class GroupLassoReg(Penalty):
             raise ValueError(f'{self._label()}: a value of shape {shape} has no axis {self.axis}.')
         if jnp.ndim(params['strength']):
             groups = jax.eval_shape(lambda x: self._grouped(x)[0], jax.ShapeDtypeStruct(shape, float)).shape[:-1]
-            if jnp.broadcast_shapes(jnp.shape(params['strength']), groups) != groups:
+            if not broadcasts_to(jnp.shape(params['strength']), groups):
                 raise ValueError(f'{self._label()}: weight must be one number, or one for each of the {groups} groups.')
 
     def _sample(self, key, shape, params):
@@ -202,7 +202,7 @@ class MaxNormReg(Penalty):
             raise ValueError(f'{self._label()}: a value of shape {shape} has no axis {self.axis}.')
         norms = self._norm_shape(shape)
         for name, value in params.items():
-            if jnp.ndim(value) and np.broadcast_shapes(jnp.shape(value), norms) != norms:
+            if not broadcasts_to(jnp.shape(value), norms):
                 raise ValueError(f'{self._label()}: {name} must be one number, or one for each of the {norms} norms.')
 
     def _norm_shape(self, shape, keepdims=False):
@@ -251,8 +251,8 @@ class _Unnormalized(Penalty):
     proper = False
     normalizable = False
 
-    def sample_init(self, shape, key=None):
-        return super(Penalty, self).sample_init(shape, key)
+    def _check_proper(self, params):
+        """Nothing to check: what is drawn is no density."""
 
     def _check_shapes(self, shape, params):
         for name, value in params.items():

@@ -52,15 +52,8 @@ class Penalty(Regularization):
     def _log_constant(self, x: jax.Array, params: dict[str, Any]) -> Any:
         raise NotImplementedError
 
-    def sample_init(self, shape, key=None):
-        self._check_proper()
-        return super().sample_init(shape, key)
-
-    def _check_proper(self) -> None:
-        """Raise where the weight leaves nothing to draw from."""
-        weight = self.hyper_values(None).get('strength', 1.)
-        if not isinstance(weight, jax.core.Tracer) and jnp.any(jnp.asarray(weight) == 0):
-            raise ValueError(f'{self._label()}: a weight of 0 is no density to draw from.')
+    def _check_proper(self, params):
+        self._refuse_zero(params['strength'])
 
     def _shown(self):
         return super()._shown() | ({'normalized': True} if self.normalized and not self.fit_hyper else {})
@@ -156,10 +149,8 @@ class ElasticNetReg(EntrywisePenalty):
         b = _nonzero(a, b, x.dtype)
         return 0.5 * (math.log(math.pi) - jnp.log(b)) + log_erfcx(a / (2 * jnp.sqrt(b)))
 
-    def _check_proper(self):
-        a, b = self._weights(self.hyper_values(None))
-        if not isinstance(a + b, jax.core.Tracer) and jnp.any(jnp.asarray(a + b) == 0):
-            raise ValueError(f'{self._label()}: both weights are 0, which is no density to draw from.')
+    def _check_proper(self, params):
+        self._refuse_zero(sum(self._weights(params)))
 
     def _sample(self, key, shape, params):
         # abs(value) has the survival function erfcx-ratio(x) exp(-a x - b x^2). Newton's method on its logarithm,
@@ -182,7 +173,7 @@ class ElasticNetReg(EntrywisePenalty):
 def _nonzero(a, b, dtype):
     """``b``, or where it is 0 a number too small to be seen beside ``a``."""
     b = jnp.asarray(b, dtype)
-    return jnp.maximum(b, jnp.finfo(dtype).eps * 1e-3 * jnp.asarray(a, dtype) ** 2)
+    return jnp.maximum(b, float(jnp.finfo(dtype).eps) * 1e-3 * jnp.asarray(a, dtype) ** 2)
 
 
 class HuberReg(EntrywisePenalty):
