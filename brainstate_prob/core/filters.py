@@ -4,6 +4,7 @@ A filter is a type (``ParamState``), a tag (``'encoder'``), a path prefix (``('l
 ``f(path, state) -> bool``, True or ``...`` (everything), False or None (nothing), or a combination by
 `any_of`, `all_of` and `not_`; a list of filters means any of them.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def to_predicate(spec: Any) -> Predicate:
     --------
     >>> from brainstate_prob import ParamState
     >>> is_param = to_predicate(ParamState)
-    >>> is_param(('w',), ParamState(1.))
+    >>> is_param(('w',), ParamState(1.0))
     True
     """
     if spec is ... or spec is True:
@@ -38,7 +39,7 @@ def to_predicate(spec: Any) -> Predicate:
     if isinstance(spec, str):
         return lambda path, value: getattr(value, 'tag', None) == spec
     if isinstance(spec, tuple) and all(isinstance(part, str | int) for part in spec):
-        return lambda path, value: path[:len(spec)] == spec
+        return lambda path, value: path[: len(spec)] == spec
     if isinstance(spec, list | tuple | set | frozenset):
         return any_of(*spec)
     if callable(spec):

@@ -138,7 +138,7 @@ class Discovery:
         self.pure = Pure(fn, discover=True)
         self.compiled = jax.jit(self.pure)
         self._arguments = args, kwargs
-        self.out, self.written, self.created = self.compiled.eval_shape((), *args, **kwargs)
+        self.out, self.written, self.created = self.compiled.eval_shape([], *args, **kwargs)
 
     @property
     def states(self) -> list[State]:
@@ -148,7 +148,7 @@ class Discovery:
     def _created_values(self, numbers: Sequence[int]) -> list[tuple[Any, Any]]:
         """The values of created States, computed for real; the trace is there already, ``fn`` does not run again."""
         def values(args, kwargs):
-            created = self.compiled((), *args, **kwargs)[2]
+            created = self.compiled([], *args, **kwargs)[2]
             return [created[number] for number in numbers]
 
         return jax.jit(values)(*self._arguments)

@@ -3,6 +3,7 @@
 JAX caches compiled code by the identity of the function. ``optax.adam(1e-2)`` written twice, or the same model class
 built twice, are new objects each time; here they get equal keys, under which compiled programs are kept.
 """
+
 from __future__ import annotations
 
 import functools
@@ -40,7 +41,10 @@ def structural_key(x: Any) -> Hashable:
     --------
     >>> def scale(a):
     ...     return lambda x: a * x
-    >>> structural_key(scale(2.)) == structural_key(scale(2.)), structural_key(scale(2.)) == structural_key(scale(3.))
+    >>> (
+    ...     structural_key(scale(2.0)) == structural_key(scale(2.0)),
+    ...     structural_key(scale(2.0)) == structural_key(scale(3.0)),
+    ... )
     (True, False)
     """
     return _key(x, ())
@@ -55,8 +59,13 @@ def _key(x: Any, above: tuple[int, ...]) -> Hashable:
         return tuple(_key(item, above) for item in items)
 
     if isinstance(x, types.FunctionType):
-        return ('function', x.__code__, below(_contents(c) for c in x.__closure__ or ()), below(x.__defaults__ or ()),
-                below((x.__kwdefaults__ or {}).items()))
+        return (
+            'function',
+            x.__code__,
+            below(_contents(c) for c in x.__closure__ or ()),
+            below(x.__defaults__ or ()),
+            below((x.__kwdefaults__ or {}).items()),
+        )
     if isinstance(x, types.MethodType):
         return ('method', *below((x.__func__, x.__self__)))
     if isinstance(x, functools.partial):

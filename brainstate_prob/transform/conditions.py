@@ -93,6 +93,8 @@ def _branch(select: Callable, branches: list[Callable], operands: tuple, names: 
         check_callable(branch, name)
     if discovering():
         return _rehearse(branches, operands)
+    if jax.config.jax_disable_jit:
+        return select(branches, operands)
     found = [Discovery(branch, *operands) for branch in branches]
 
     def run(states: list[State]) -> Any:

@@ -53,6 +53,8 @@ def jit(
     -----
     The first call traces ``fun`` once to see which States it uses and once more to compile; a function without
     States is traced once. Settings of `brainstate_prob.environ` are static: other settings, other code.
+    A Python number, or ``jnp.array(0.)``, has a weak type for JAX; a State that starts with one and then gets a
+    result of strong type has two signatures, so start it with ``jnp.zeros(())``.
 
     Examples
     --------
@@ -225,6 +227,8 @@ class JitFunction:
 
     def _call(self, key: tuple, args: tuple, kwargs: dict) -> Any:
         """A call that may have to trace first, or that is itself part of a trace."""
+        if jax.config.jax_disable_jit:  # plain Python, with concrete values throughout
+            return self._function(key)(*args, **kwargs)
         trace = current_trace()
         plan = self._plans.get(key)
         if plan is None:
@@ -344,7 +348,7 @@ class JitFunction:
 
 
 class _BoundJit:
-    """A compiled method together with its instance, which it keeps alive."""
+    # A compiled method together with its instance, which it keeps alive.
 
     __slots__ = ('__self__', '_function')
 
@@ -355,8 +359,19 @@ class _BoundJit:
     def __call__(self, *args, **kwargs):
         return self._function(*args, **kwargs)
 
+    __doc__ = property(lambda self: self._function.__doc__)  # type: ignore[assignment]
+
+    @property
+    def __name__(self) -> str:
+        return self._function.__name__  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith('_'):
+            raise AttributeError(name)
         return getattr(self._function, name)
+
+    def __reduce__(self):
+        return getattr, (self.__self__, self.__name__)
 
     def __repr__(self) -> str:
         return f'<bound {self._function!r}>'

@@ -55,6 +55,8 @@ def scan(f: Callable, init: Any, xs: Any = None, length: int | None = None, reve
     if discovering():
         carry, y = rehearse(f, init, _first(xs))
         return carry, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (steps, *jnp.shape(leaf))), y)
+    if jax.config.jax_disable_jit:
+        return _plain_scan(f, init, xs, steps, reverse)
     found = Discovery(lambda carry, xs: f(carry, _first(xs)), init, xs)
     if isinstance(found.out, tuple) and len(found.out) == 2:
         init = strong(init, found.out[0])
@@ -121,6 +123,10 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any) -> Any:
     if discovering():
         rehearse(cond_fun, init_val)
         return rehearse(body_fun, init_val)
+    if jax.config.jax_disable_jit:
+        while cond_fun(init_val):
+            init_val = body_fun(init_val)
+        return init_val
     tested, found = Discovery(cond_fun, init_val), Discovery(body_fun, init_val)
     if tested.states or tested.created:
         names = ', '.join(s._label() for s in tested.states) or 'new States'
@@ -140,6 +146,17 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any) -> Any:
         return user
 
     return stage(run, tested, found)
+
+
+def _plain_scan(f: Callable, carry: Any, xs: Any, steps: int, reverse: bool) -> tuple[Any, Any]:
+    """The loop in Python, as ``jax.disable_jit`` asks for."""
+    if steps == 0:
+        raise ValueError('A loop of no steps cannot run under jax.disable_jit: what it returns has no known shape.')
+    ys = []
+    for n in reversed(range(steps)) if reverse else range(steps):
+        carry, y = f(carry, jax.tree.map(lambda x: jnp.asarray(x)[n], xs))  # noqa: B023
+        ys.append(y)
+    return carry, jax.tree.map(lambda *y: jnp.stack(y), *(reversed(ys) if reverse else ys))
 
 
 def _check_kept(body: Carried, values: list, found: Discovery) -> None:

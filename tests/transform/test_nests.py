@@ -170,7 +170,6 @@ def check(program, x=0.6):
     assert current_trace() is None
 
 
-@hypothesis.settings(max_examples=25)
 @hypothesis.given(programs, st.sampled_from([-0.4, 0.6]))
 def test_random_nests(program, x):
     with jax.enable_x64(True):
@@ -178,9 +177,13 @@ def test_random_nests(program, x):
 
 
 leaf = Node('update', 'b')
-nest = lambda *kinds: functools.reduce(  # noqa: E731
-    lambda inner, kind: Node(kind, 'b', (inner, Node('update', 'a')) if kind in ('seq', 'cond', 'switch') else (inner,)),
-    kinds, leaf)
+
+def nest(*kinds):
+    """The kinds from the inside out."""
+    node = leaf
+    for kind in kinds:
+        node = Node(kind, 'b', (node, Node('update', 'a')) if kind in ('seq', 'cond', 'switch') else (node,))
+    return node
 
 
 # One row for a nest that should never be missed by the random ones.
