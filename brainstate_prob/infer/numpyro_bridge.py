@@ -165,6 +165,12 @@ def to_numpyro(
     density = density_of(model, likelihood, log_likelihood, expand=True)
     _refuse_for_sampling(density.entries)
     _refuse_narrow_priors(density.entries)
+    for entry in density.entries:
+        if entry.on_theta and entry.reg is not None and not entry.t.bijective:
+            raise ValueError(
+                f'{entry.name!r}: a prior on theta says nothing about a value of {entry.t!r}, which many thetas have. '
+                "Put it on the value (prior_on='value')."
+            )
     order = _hypers_first(density.entries)
     if any(entry.name == 'targets' for entry in density.entries):
         raise ValueError("A parameter is named 'targets', which is the site of the data. Rename the attribute.")
