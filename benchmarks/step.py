@@ -2,6 +2,7 @@
 
 Both run in turns in one process; the figures are medians. Goal: within 5 %.
 """
+
 import jax
 import jax.numpy as jnp
 from _timing import interleaved
@@ -15,7 +16,7 @@ CALLS = 10
 def loss_of(weights, x):
     for w in weights:
         x = jnp.tanh(x @ w)
-    return jnp.mean(x ** 2)
+    return jnp.mean(x**2)
 
 
 def raw_step(weights, x):
@@ -37,7 +38,7 @@ def stateful(initial):
 def measure(n, width=64, batch=64):
     """Median seconds of one call of the raw step and of the step over States, with ``n`` arrays."""
     keys = jax.random.split(jax.random.key(0), n)
-    initial = tuple(jax.random.normal(k, (width, width)) / width ** 0.5 for k in keys)
+    initial = tuple(jax.random.normal(k, (width, width)) / width**0.5 for k in keys)
     x = jnp.ones((batch, width))
     states, step = stateful(initial)
     raw, weights = jax.jit(raw_step), initial
