@@ -89,8 +89,8 @@ def table(fits: dict, reference: dict) -> str:
         nuts = tables['NUTS'][name]
         label = f'{name} {units[name] and "[" + units[name] + "]"}'
         lines.append(
-            f'{label:16}{value:10.3f}{tables["MAP"][name]["estimate"]:10.3f}   {interval("SVI"):28}{interval("NUTS"):28}'
-            f'{nuts["r_hat"]:7.3f}{nuts["ess_bulk"]:7.0f}'
+            f'{label:16}{value:10.3f}{tables["MAP"][name]["estimate"]:10.3f}   {interval("SVI"):28}'
+            f'{interval("NUTS"):28}{nuts["r_hat"]:7.3f}{nuts["ess_bulk"]:7.0f}'
         )
     return '\n'.join(lines)
 
@@ -102,26 +102,15 @@ def plot_field(fit, inputs, spikes, path: pathlib.Path) -> None:
     position, forward = np.asarray(inputs['position'] / u.cm), np.asarray(inputs['forward'])
     edges = np.linspace(0.0, 100.0, 41)
     grid = jnp.linspace(0.0, 100.0, 201) * u.cm
-    model = PlaceCell()
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, constrained_layout=True)
-    flat = {name: u.get_magnitude(value).reshape(-1) for name, value in fit.draws.items()}
     for ax, way, title in zip(axes, (1.0, 0.0), ('running up the track', 'running back'), strict=True):
         seconds = np.histogram(position[forward == way], edges)[0] * float(inputs['duration'] / u.second)
         counts = np.histogram(position[forward == way], edges, weights=np.asarray(spikes)[forward == way])[0]
         ax.bar(
             edges[:-1], counts / np.maximum(seconds, 1e-9), np.diff(edges), align='edge', color='0.8', label='observed'
         )
-        rates = []
-        for i in np.linspace(0, len(flat['peak']) - 1, 300).astype(int):
-            for name, param in (
-                ('center', model.center),
-                ('width', model.width),
-                ('peak', model.peak),
-                ('preference', model.preference),
-            ):
-                param.set_value(flat[name][i] if param.unit.is_unitless else u.Quantity(flat[name][i], unit=param.unit))
-            rates.append(np.asarray(model.rate(grid, way) / u.Hz))
-        low, middle, high = np.quantile(rates, [0.05, 0.5, 0.95], axis=0)
+        rates = fit.evaluate(PlaceCell.rate, grid, way)
+        low, middle, high = np.quantile(rates.to_decimal(u.Hz), [0.05, 0.5, 0.95], axis=0)
         ax.fill_between(np.asarray(grid / u.cm), low, high, color='C0', alpha=0.35, label='90 % credible band')
         ax.plot(np.asarray(grid / u.cm), middle, color='C0', label='fitted rate')
         ax.set(title=title, xlabel='position (cm)', xlim=(0, 100))

@@ -213,6 +213,11 @@ class Density:
         distribution = self.distribution(data)
         return distribution if data.targets is None else expanded_to(distribution, data.targets)
 
+    def evaluate(self, function: Callable, theta: jax.Array, data: Data, args: tuple) -> Any:
+        """``function(model, *args)`` of the model with the values of ``theta``."""
+        with self.open(theta, data):
+            return function(self.model, *args)
+
     def num_outside(self, theta: jax.Array, data: Data) -> jax.Array:
         """How many targets lie outside the support of what the model predicts; shapes and types are checked."""
         with self.open(theta, data):

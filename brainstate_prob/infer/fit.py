@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -103,6 +103,8 @@ class Fit:
     >>> fit.predict(num_draws=5).shape
     (5, 2)
     """
+
+    guide_params: Any = None  # of SVI, by NumPyro's names
 
     def __init__(
         self,
@@ -241,6 +243,32 @@ class Fit:
             For a posterior with ``log_likelihood=``, which has no predictions, or a distribution without mean.
         """
         return predictions.predict(self, inputs, num_draws, batch_size, seed, kind)
+
+    def evaluate(
+        self, function: Callable, *args: Any, num_draws: int | None = None, batch_size: int | None = None
+    ) -> Any:
+        """What ``function(model, *args)`` is at the draws: any quantity of the model, with its uncertainty.
+
+        Parameters
+        ----------
+        function
+            Gets the model with one draw's values in its Params; returns arrays or quantities (any pytree).
+        *args
+            Arrays that it needs; a second call with others of the same shapes compiles nothing.
+        num_draws, batch_size
+            As for `predict`.
+
+        Returns
+        -------
+        Any
+            What ``function`` returns, with the draws as a new first axis.
+
+        Examples
+        --------
+        With ``rate = fit.evaluate(lambda model, x: model.rate(x), grid)`` a credible band is
+        ``numpy.quantile(rate, [0.05, 0.95], axis=0)``.
+        """
+        return predictions.evaluate(self, function, args, num_draws, batch_size)
 
     def log_likelihood(self, batch_size: int | None = None) -> np.ndarray:
         """The log-likelihood of each observation at each draw, of shape (chains, draws, ...)."""

@@ -100,8 +100,8 @@ class Posterior:
         for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
             _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
-        magnitude = None if targets is None else _targets(targets.mantissa if isinstance(targets, u.Quantity) else targets)
-        self.data = Data(args, kwargs, magnitude, others_of(model))
+        magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
+        self.data = Data(args, kwargs, None if targets is None else _targets(magnitude), others_of(model))
         self._inspect()
 
     # What is fitted

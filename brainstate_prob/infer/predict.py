@@ -20,7 +20,16 @@ from brainstate_prob.nn.magnitudes import with_unit
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
 
-__all__ = ['choose', 'constrain', 'log_densities', 'log_likelihood', 'over_draws', 'precision_of', 'predict']
+__all__ = [
+    'choose',
+    'constrain',
+    'evaluate',
+    'log_densities',
+    'log_likelihood',
+    'over_draws',
+    'precision_of',
+    'predict',
+]
 
 _CHUNK = 1024
 _NUMBERS = 2**22  # of one array that every draw of a chunk has a copy of: 16 MB in float32
@@ -94,6 +103,21 @@ def log_likelihood(density: Density, rows: np.ndarray, data: Data, batch_size: i
             'pointwise_rows', environ.static_key(), lambda: jax.vmap(density.pointwise, in_axes=(0, None))
         )
         return over_draws(lambda t: run(t, data), (rows,), _chunk_size(batch_size, data))
+
+
+def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, batch_size: int | None) -> Any:
+    """See `Fit.evaluate`."""
+    posterior, density = fit.posterior_for('evaluate'), fit.density
+    total = fit.num_chains * fit.num_draws
+    with precision_of(density):
+        rows = fit.rows if num_draws is None else fit.rows[choose(num_draws, total, fit.weights)]
+        run = density.jit(
+            'evaluate_rows',
+            (function, environ.static_key()),
+            lambda: jax.vmap(lambda t, data, a: density.evaluate(function, t, data, a), in_axes=(0, None, None)),
+        )
+        args = jax.tree.map(jnp.asarray, args)
+        return over_draws(lambda t: run(t, posterior.data, args), (rows,), _chunk_size(batch_size, posterior.data))
 
 
 def _drawing(density: Density, kind: str) -> Callable:

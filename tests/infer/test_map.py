@@ -194,3 +194,26 @@ def test_minibatches_need_the_observations_as_first_axis():
     data = infer.Posterior(Line(), (x, jnp.full(200, 0.3)), y).data._replace(args=(x, jnp.ones(3)))
     with pytest.raises(ValueError, match=r'inputs\[1\] has shape \(3,\); with batch_size every input must be a scalar'):
         check_batch_size(data, 10, 200)
+
+
+def test_every_way_to_fit_has_the_same_log_density_of_the_same_theta():
+    posterior = infer.Posterior(Rate(), targets=COUNTS)
+    fits = [
+        infer.fit_map(posterior, jacobian=True, progress=False),
+        infer.fit_svi(posterior, num_steps=200, num_draws=10, progress=False),
+        infer.nuts(posterior, num_warmup=50, num_samples=10, num_chains=1, progress=False),
+    ]
+    assert all(fit.density is posterior.density for fit in fits)
+    lp = [float(posterior.log_density(theta)) for theta in fits[2].thetas[0]]
+    np.testing.assert_allclose(fits[2].stats['lp'][0], lp, rtol=1e-6)
+    at_mode = float(posterior.log_density(fits[0].thetas[0, 0]))
+    assert -fits[0].history['loss'][-1] == pytest.approx(at_mode, rel=1e-6) and max(lp) <= at_mode + 1e-5
+
+
+def test_any_quantity_of_the_model_comes_with_its_uncertainty():
+    fit = infer.nuts(
+        infer.Posterior(Rate(), targets=COUNTS), num_warmup=50, num_samples=30, num_chains=2, progress=False
+    )
+    twice = fit.evaluate(lambda model, x: {'rate': model.rate.value() * x}, 2.0)['rate']
+    np.testing.assert_allclose(twice.reshape(2, 30), 2.0 * fit.draws['rate'], rtol=1e-6)
+    assert fit.evaluate(lambda model: model.rate.value(), num_draws=7, batch_size=3).shape == (7,)
