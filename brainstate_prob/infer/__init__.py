@@ -9,4 +9,15 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
 
-__all__ = ['ConvergenceWarning', 'Draws', 'Fit', 'Posterior', 'fit_map', 'fit_svi', 'from_numpyro', 'load', 'nuts', 'to_numpyro']
+__all__ = [
+    'ConvergenceWarning',
+    'Draws',
+    'Fit',
+    'Posterior',
+    'fit_map',
+    'fit_svi',
+    'from_numpyro',
+    'load',
+    'nuts',
+    'to_numpyro',
+]

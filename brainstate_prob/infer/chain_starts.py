@@ -1,4 +1,5 @@
-"""Where the chains start: around the model's parameters, the mode or an earlier fit, at prior draws, or where the user says."""
+"""Where the chains start: around the model's parameters, the mode or a fit, at prior draws, or anywhere."""
+
 from __future__ import annotations
 
 import copy
@@ -20,16 +21,18 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.nn.module import Module
 
-__all__ = ['draw_from_prior', 'started_chains']
+__all__ = ['centres', 'draw_from_prior', 'started_chains']
 
 INITS = ('model', 'map', 'prior')
 
 # In theta. Around the model's parameters as wide as a standard normal's bulk, so that R-hat can see chains that do not
 # meet; around a mode, which stands for the posterior already, narrow.
-_RADIUS = {'model': 1., 'map': 0.1, 'prior': 0., 'draws': 0., 'array': 0.}
+_RADIUS = {'model': 1.0, 'map': 0.1, 'prior': 0.0, 'draws': 0.0, 'array': 0.0}
 
 
-def started_chains(posterior: Posterior, density: Density, settings: Settings, init: Any, keys: tuple[jax.Array, jax.Array]) -> Any:
+def started_chains(
+    posterior: Posterior, density: Density, settings: Settings, init: Any, keys: tuple[jax.Array, jax.Array]
+) -> Any:
     """The chains' states before their first transition, stacked.
 
     Parameters
@@ -42,15 +45,16 @@ def started_chains(posterior: Posterior, density: Density, settings: Settings, i
     ValueError
         For an unknown ``init``, an array of another shape, or a start without finite density.
     """
-    kind, centres = _centres(posterior, density, init, keys[0])
+    kind, thetas = centres(posterior, density, init, keys[0])
     start = density.jit('chain_starts', settings, lambda: _all_chains(start_function(density, settings)))
-    states, _, found = start(*keys, centres, _RADIUS[kind], posterior.data)
+    states, _, found = start(*keys, thetas, _RADIUS[kind], posterior.data)
     missed = np.flatnonzero(~np.asarray(found))
     if missed.size:
-        checked_start(posterior, density)  # says why, if the model's own parameters are the reason
+        checked_start(posterior, density, thetas[missed[0]])  # says why
         raise ValueError(
-            f'The log density or its gradient is not finite at the start of {missed.size} of {len(keys[0])} chains (the first: chain '
-            f'{missed[0]}), with init={kind!r}. Start elsewhere, e.g. with init=\'model\', or widen the prior or the likelihood.')
+            f'The log density or its gradient is not finite around the start of {missed.size} of {len(keys[0])} '
+            f"chains, with init={kind!r}. Start elsewhere, e.g. with init='model', or widen prior or likelihood."
+        )
     return states
 
 
@@ -62,13 +66,16 @@ def _all_chains(start: Callable) -> Callable:
     return run
 
 
-def _centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
+def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
+    """What kind of start ``init`` is, and a theta for each key."""
     num = len(keys)
     if isinstance(init, Fit):
         draws = jnp.asarray(init.thetas).reshape(-1, init.thetas.shape[-1])
         if [e.name for e in init.density.entries] != [e.name for e in density.entries]:
-            raise ValueError(f'init is a fit of other parameters: {[e.name for e in init.density.entries]}; here they are '
-                             f'{[e.name for e in density.entries]}.')
+            raise ValueError(
+                f'init is a fit of other parameters: {[e.name for e in init.density.entries]}; here they are '
+                f'{[e.name for e in density.entries]}.'
+            )
         which = jax.vmap(lambda key: jax.random.randint(key, (), 0, draws.shape[0]))(keys)
         return 'map' if draws.shape[0] == 1 else 'draws', _translated(init.density, density, draws[which])
     if not isinstance(init, str):
@@ -93,8 +100,10 @@ def _translated(source: Density, density: Density, thetas: jax.Array) -> jax.Arr
 def _given(density: Density, init: Any, num: int) -> jax.Array:
     thetas = jnp.asarray(init, density.dtype)
     if thetas.shape not in ((density.size,), (num, density.size)):
-        raise ValueError(f'init must have shape ({density.size},) or (num_chains, size) = ({num}, {density.size}), in theta '
-                         f'(posterior.unconstrain gives it), got {thetas.shape}.')
+        raise ValueError(
+            f'init must have shape ({density.size},) or (num_chains, size) = ({num}, {density.size}), in theta '
+            f'(posterior.unconstrain gives it), got {thetas.shape}.'
+        )
     return jnp.broadcast_to(thetas, (num, density.size))
 
 

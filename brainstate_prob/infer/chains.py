@@ -2,6 +2,7 @@
 
 Every method runs the same compiled chain, so the draws do not depend on the method (to rounding, where vectorized).
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -33,9 +34,14 @@ def choose_method(method: str | None, devices: Sequence[Any] | None, num_chains:
         For an unknown method, or one that the devices do not allow.
     """
     if method is not None and method not in CHAIN_METHODS:
-        raise ValueError(f'chain_method must be one of {list(CHAIN_METHODS)} or None (chosen for the machine), got {method!r}.')
+        raise ValueError(
+            f'chain_method must be one of {list(CHAIN_METHODS)} or None (chosen for the machine), got {method!r}.'
+        )
     if devices is not None and method not in (None, 'parallel'):
-        raise ValueError(f"devices= spreads chains over devices, which is chain_method='parallel', but got {method!r}. Drop one of them.")
+        raise ValueError(
+            f"devices= spreads chains over devices, which is chain_method='parallel', but got {method!r}. "
+            'Drop one of them.'
+        )
     if devices is not None and not devices:
         raise ValueError('devices= is empty. Give devices such as jax.devices(), or None.')
     if method is not None or devices is not None:
@@ -58,7 +64,9 @@ class Runner:
         What ``advance`` depends on.
     """
 
-    def __init__(self, jit: Callable, key: Any, advance: Callable, method: str, devices: Sequence[Any] | None, num_chains: int):
+    def __init__(
+        self, jit: Callable, key: Any, advance: Callable, method: str, devices: Sequence[Any] | None, num_chains: int
+    ):
         on_cpu = jax.default_backend() == 'cpu'
         if method == 'parallel' and devices is None and not on_cpu:
             devices = jax.local_devices()
@@ -72,7 +80,7 @@ class Runner:
             self._run = jit('chains', key, lambda: _vectorized(advance))
         else:
             # A mesh has the same number of chains on every device.
-            used = tuple(devices or ())[:max(n for n in range(1, len(devices or ()) + 1) if num_chains % n == 0)]
+            used = tuple(devices or ())[: max(n for n in range(1, len(devices or ()) + 1) if num_chains % n == 0)]
             self.description = f'on {len(used)} devices'
             self._run = jit('spread_chains', (key, used), lambda: _spread(advance, used))
 
@@ -109,17 +117,22 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+_SETTINGS: dict[str, Callable] = {
+    'jax_enable_x64': jax.enable_x64,
+    'jax_default_matmul_precision': jax.default_matmul_precision,
+    'jax_default_device': jax.default_device,
+}
+
+
 def _settings() -> Callable:
     """A caller for other threads: JAX's settings are a thread's own, and another precision would compile anew."""
-    x64, precision, device = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_default_device
+    values = {name: getattr(jax.config, name) for name in _SETTINGS}
 
     def call(f: Callable, *args: Any) -> Any:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(jax.enable_x64(x64))
-            if precision is not None:
-                stack.enter_context(jax.default_matmul_precision(precision))
-            if device is not None:
-                stack.enter_context(jax.default_device(device))
+            for name, value in values.items():
+                if value is not None:
+                    stack.enter_context(_SETTINGS[name](value))
             return _wait(f(*args))
 
     return call
@@ -143,6 +156,8 @@ def _spread(advance: Callable, devices: tuple) -> Callable:
             return lax.map(one, states) if on_cpu else jax.vmap(one)(states)
 
         chains, whole = PartitionSpec('chains'), PartitionSpec()
-        return jax.shard_map(own, mesh=mesh, in_specs=(chains, *(whole for _ in args)), out_specs=chains, check_vma=False)(states, *args)
+        return jax.shard_map(
+            own, mesh=mesh, in_specs=(chains, *(whole for _ in args)), out_specs=chains, check_vma=False
+        )(states, *args)
 
     return run

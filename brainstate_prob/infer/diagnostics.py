@@ -3,6 +3,7 @@
 Rank-normalized split R-hat and bulk ESS (Vehtari et al. 2021) are put together from NumPyro's estimators, which work
 on all parameters at once: ArviZ's go one by one, which takes longer than sampling when there are thousands.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -24,8 +25,14 @@ class ConvergenceWarning(UserWarning):
     """The draws may not represent the posterior."""
 
 
-def mcmc_problems(density: Density, thetas: np.ndarray, sample_stats: dict[str, np.ndarray], *, max_tree_depth: int,
-                  target_accept: float) -> list[str]:
+def mcmc_problems(
+    density: Density,
+    thetas: np.ndarray,
+    sample_stats: dict[str, np.ndarray],
+    *,
+    max_tree_depth: int,
+    target_accept: float,
+) -> list[str]:
     """The problems of a run, in words; empty when all is well.
 
     Parameters
@@ -36,10 +43,12 @@ def mcmc_problems(density: Density, thetas: np.ndarray, sample_stats: dict[str, 
         ``diverging``, ``tree_depth``, ``energy``: arrays of shape (chains, draws).
     """
     thetas = np.asarray(thetas, np.float64)
-    found = [_divergences(density, thetas, sample_stats['diverging'], target_accept),
-             *_mixing(density, thetas),
-             _deep_trees(density, thetas, sample_stats['tree_depth'], max_tree_depth),
-             _energy(sample_stats['energy'])]
+    found = [
+        _divergences(density, thetas, sample_stats['diverging'], target_accept),
+        *_mixing(density, thetas),
+        _deep_trees(density, thetas, sample_stats['tree_depth'], max_tree_depth),
+        _energy(sample_stats['energy']),
+    ]
     return [text for text in found if text]
 
 
@@ -50,7 +59,7 @@ def warn_of(problems: list[str], stacklevel: int = 3) -> None:
 
 
 def rank_r_hat(x: np.ndarray) -> np.ndarray:
-    """Rank-normalized split R-hat of draws (chains, draws, ...): the larger of the bulk's and the tails' (folded) one."""
+    """Rank-normalized split R-hat of draws (chains, draws, ...): the larger one of bulk and tails (folded)."""
     folded = np.abs(x - np.median(x, axis=(0, 1)))
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.maximum(split_gelman_rubin(_normal_scores(x)), split_gelman_rubin(_normal_scores(folded)))
@@ -98,9 +107,11 @@ def _divergences(density: Density, thetas: np.ndarray, diverging: np.ndarray, ta
         worst = int(np.argmax(np.abs(shift)))
         side = 'low' if shift[worst] < 0 else 'high'
         where = f', most at {side} values of {_name(density, worst)!r}'
-    return (f'{num} of {total} transitions ({100 * num / total:.2g} %) diverged{where}: the draws miss a part of the posterior. '
-            'Where a parameter is the scale of others, write those non-centred (value = mean + scale * raw, raw ~ Normal(0, 1)); '
-            f'else raise target_accept (now {target_accept:g}) towards 0.99, or use a stronger prior.')
+    return (
+        f'{num} of {total} transitions ({100 * num / total:.2g} %) diverged{where}: the draws miss a part of the '
+        'posterior. Where a parameter is the scale of others, write those non-centred (value = mean + scale * raw, '
+        f'raw ~ Normal(0, 1)); else raise target_accept (now {target_accept:g}) towards 0.99, or use a stronger prior.'
+    )
 
 
 def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
@@ -113,14 +124,18 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
         worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # fewer draws: more noise in R-hat itself
         if r_hat[worst] > limit:
             texts.append(
-                f'R-hat of {_name(density, worst)!r} is {r_hat[worst]:.3f} (above {limit:.3g} for {int((r_hat > limit).sum())} of {r_hat.size} '
-                'numbers): the chains have not mixed. Raise num_warmup and num_samples; if that does not help, the posterior has '
-                'several modes or parameters that the data cannot tell apart.')
-    ess = np.nan_to_num(bulk_ess(thetas), nan=0.)
+                f'R-hat of {_name(density, worst)!r} is {r_hat[worst]:.3f} (above {limit:.3g} for '
+                f'{int((r_hat > limit).sum())} of {r_hat.size} numbers): the chains have not mixed. Raise num_warmup '
+                'and num_samples; if that does not help, the posterior has several modes or parameters that the data '
+                'cannot tell apart.'
+            )
+    ess = np.nan_to_num(bulk_ess(thetas), nan=0.0)
     worst, limit = int(np.argmin(ess)), min(100 * chains, total / 10)
     if ess[worst] < limit:
-        texts.append(f'The bulk effective sample size of {_name(density, worst)!r} is {ess[worst]:.0f} of {total} draws: its mean and '
-                     'quantiles are uncertain. Raise num_samples, or try dense_mass=True if parameters are correlated.')
+        texts.append(
+            f'The bulk effective sample size of {_name(density, worst)!r} is {ess[worst]:.0f} of {total} draws: its '
+            'mean and quantiles are uncertain. Raise num_samples, or try dense_mass=True if parameters are correlated.'
+        )
     return texts
 
 
@@ -130,10 +145,19 @@ def _deep_trees(density: Density, thetas: np.ndarray, tree_depth: np.ndarray, ma
         return None
     spread = thetas.std(axis=(0, 1))
     widest, narrowest = int(np.argmax(spread)), int(np.argmin(spread))
-    scales = '' if spread.size == 1 else (f' (theta of {_name(density, widest)!r} has sd {spread[widest]:.2g}, that of '
-                                          f'{_name(density, narrowest)!r} {spread[narrowest]:.2g})')
-    return (f'{100 * share:.2g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}: sampling is slow, not wrong. '
-            'Use dense_mass=True for correlated parameters, put inputs on one scale, or raise max_tree_depth.')
+    scales = (
+        ''
+        if spread.size == 1
+        else (
+            f' (theta of {_name(density, widest)!r} has sd {spread[widest]:.2g}, that of '
+            f'{_name(density, narrowest)!r} {spread[narrowest]:.2g})'
+        )
+    )
+    return (
+        f'{100 * share:.2g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}: sampling is '
+        'slow, not wrong. Use dense_mass=True for correlated parameters, put inputs on one scale, or raise '
+        'max_tree_depth.'
+    )
 
 
 def _energy(energy: np.ndarray) -> str | None:
@@ -143,5 +167,7 @@ def _energy(energy: np.ndarray) -> str | None:
     worst = int(np.argmin(np.nan_to_num(found, nan=np.inf)))
     if not found[worst] < 0.2:
         return None
-    return (f'E-BFMI of chain {worst} is {found[worst]:.2f} (below 0.2): heavy tails or a funnel that the sampler crosses too slowly. '
-            'Write hierarchical parameters non-centred, or use stronger priors.')
+    return (
+        f'E-BFMI of chain {worst} is {found[worst]:.2f} (below 0.2): heavy tails or a funnel that the sampler '
+        'crosses too slowly. Write hierarchical parameters non-centred, or use stronger priors.'
+    )

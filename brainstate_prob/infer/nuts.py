@@ -1,4 +1,5 @@
 """NUTS: draws from the posterior by NumPyro's No-U-Turn sampler on the flat log density."""
+
 from __future__ import annotations
 
 import time
@@ -20,7 +21,7 @@ from brainstate_prob.infer.start import to_key
 
 __all__ = ['nuts']
 
-_SECONDS_A_CHUNK = 1.  # how long the progress bar may stand still
+_SECONDS_A_CHUNK = 1.0  # how long the progress bar may stand still
 
 
 def nuts(
@@ -91,15 +92,22 @@ def nuts(
     >>> class Mean(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.mu = nn.Param(0., reg=dist.Normal(0., 1.))
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
     ...     def __call__(self):
-    ...         return dist.Normal(self.mu.value(), 1.)
-    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1., 3.]))
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
     >>> fit = infer.nuts(posterior, num_warmup=300, num_samples=500, progress=False)
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 500), True)
     """
-    _check_numbers(num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, max_tree_depth=max_tree_depth, thinning=thinning)
+    _check_numbers(
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        max_tree_depth=max_tree_depth,
+        thinning=thinning,
+    )
     if not 0 < target_accept < 1:
         raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
     if not isinstance(dense_mass, bool):
@@ -117,10 +125,19 @@ def nuts(
     draws, stats = run.go('Sampling', None, num_samples // thinning, thinning)
     stats['tree_depth'] = np.log2(stats.pop('last_n_steps')).astype(int) + 1
     problems = mcmc_problems(density, draws, stats, max_tree_depth=max_tree_depth, target_accept=target_accept)
-    info = {'num_warmup': num_warmup, 'num_samples': num_samples, 'thinning': thinning, 'chain_method': method,
-            'chains_ran': runner.description, 'dense_mass': dense_mass, 'target_accept': target_accept,
-            'divergences': int(stats['diverging'].sum()), 'warnings': problems,
-            'preparation_seconds': prepared - began, 'seconds': time.perf_counter() - began}
+    info = {
+        'num_warmup': num_warmup,
+        'num_samples': num_samples,
+        'thinning': thinning,
+        'chain_method': method,
+        'chains_ran': runner.description,
+        'dense_mass': dense_mass,
+        'target_accept': target_accept,
+        'divergences': int(stats['diverging'].sum()),
+        'warnings': problems,
+        'preparation_seconds': prepared - began,
+        'seconds': time.perf_counter() - began,
+    }
     fit = Fit(posterior, density, draws, method='nuts', stats=stats, info=info)
     warn_of(problems, stacklevel=3)
     return fit
@@ -134,8 +151,16 @@ def _check_numbers(**numbers: Any) -> None:
             raise ValueError(f'{name} must be at least 1, got {value}.')
 
 
-def _prepared(posterior: Posterior, density: Density, settings: Settings, method: str, devices: Sequence[Any] | None,
-              num_chains: int, init: Any, key: jax.Array) -> Runner:
+def _prepared(
+    posterior: Posterior,
+    density: Density,
+    settings: Settings,
+    method: str,
+    devices: Sequence[Any] | None,
+    num_chains: int,
+    init: Any,
+    key: jax.Array,
+) -> Runner:
     """The chains at their starts, and the program compiled."""
     keys = density.jit('chain_keys', None, lambda: _chain_keys)(key, np.arange(num_chains))
     states = started_chains(posterior, density, settings, init, keys)
@@ -166,7 +191,7 @@ class _Run:
         for length in chunks:
             padded = np.zeros(self._buffer, np.int32)
             if codes is not None:
-                padded[:length] = codes[done:done + length]
+                padded[:length] = codes[done : done + length]
             began = time.perf_counter()
             draws, stats = self._runner.step(self._data, padded, length, thinning, self._target)
             self._adjust(length, time.perf_counter() - began)

@@ -22,15 +22,15 @@ def to_key(seed: Any) -> jax.Array:
     return seed if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(seed)
 
 
-def checked_start(posterior: Posterior, density: Density) -> jax.Array:
-    """The model's present parameters as a flat vector, where the log density and its gradient are finite.
+def checked_start(posterior: Posterior, density: Density, theta: jax.Array | None = None) -> jax.Array:
+    """``theta``, by default the model's present one, where the log density and its gradient are finite.
 
     Raises
     ------
     ValueError
         Naming the parameter and the term that is not finite.
     """
-    theta = posterior.start(density)
+    theta = posterior.start(density) if theta is None else theta
     value_and_grad = density.jit('value_and_grad', None, lambda: jax.value_and_grad(density.log_density))
     value, grad = value_and_grad(theta, posterior.data)
     if not np.isfinite(value):

@@ -1,4 +1,4 @@
-"""Models of the shared reference posteriors, written once for every test of a way to fit, and toys with known answers."""
+"""Models of the shared reference posteriors, written once for every test of a way to fit."""
 
 import json
 
@@ -14,9 +14,9 @@ class EightSchools(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.mu = nn.Param(0., reg=dist.Normal(0., 5.))
-        self.tau = nn.Param(1., t=nn.ExpT(0.), reg=dist.HalfCauchy(5.))
-        self.raw = nn.Param(jnp.zeros(8), reg=dist.Normal(0., 1.), dims=('school',))
+        self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 5.0))
+        self.tau = nn.Param(1.0, t=nn.ExpT(0.0), reg=dist.HalfCauchy(5.0))
+        self.raw = nn.Param(jnp.zeros(8), reg=dist.Normal(0.0, 1.0), dims=('school',))
 
     def __call__(self, sigma):
         return dist.Normal(self.mu.value() + self.tau.value() * self.raw.value(), sigma)
@@ -33,8 +33,8 @@ class CentredEightSchools(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.mu = nn.Param(0., reg=dist.Normal(0., 5.))
-        self.tau = nn.Param(1., t=nn.ExpT(0.), reg=dist.HalfCauchy(5.))
+        self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 5.0))
+        self.tau = nn.Param(1.0, t=nn.ExpT(0.0), reg=dist.HalfCauchy(5.0))
         self.theta = nn.Param(jnp.zeros(8), reg=nn.GaussianReg(self.mu, self.tau), dims=('school',))
 
     def __call__(self, sigma):
@@ -45,17 +45,17 @@ class KidScore(nn.Module):
     def __init__(self):
         super().__init__()
         self.beta = nn.Param(jnp.zeros(4))
-        self.sigma = nn.Param(20., t=nn.ExpT(0.), reg=dist.HalfCauchy(2.5))
+        self.sigma = nn.Param(20.0, t=nn.ExpT(0.0), reg=dist.HalfCauchy(2.5))
 
     def __call__(self, features):
         return dist.Normal(features @ self.beta.value(), self.sigma.value())
 
 
 class Regression(nn.Module):
-    def __init__(self, size=5, prior=dist.Normal(0., 10.)):  # noqa: B008
+    def __init__(self, size=5, prior=dist.Normal(0.0, 10.0)):  # noqa: B008
         super().__init__()
         self.beta = nn.Param(jnp.zeros(size), reg=prior)
-        self.sigma = nn.Param(1., t=nn.ExpT(0.), reg=dist.HalfNormal(10.))
+        self.sigma = nn.Param(1.0, t=nn.ExpT(0.0), reg=dist.HalfNormal(10.0))
 
     def __call__(self, x):
         return dist.Normal(x @ self.beta.value(), self.sigma.value())
@@ -64,9 +64,9 @@ class Regression(nn.Module):
 class Mixture(nn.Module):
     def __init__(self):
         super().__init__()
-        self.mu = nn.Param(jnp.array([-1., 1.]), t=nn.OrderedT(), reg=dist.Normal(0., 2.))
-        self.sigma = nn.Param(jnp.ones(2), t=nn.ExpT(0.), reg=dist.HalfNormal(2.))
-        self.theta = nn.Param(0.5, t=nn.SigmoidT(0., 1.), reg=dist.Beta(5., 5.))
+        self.mu = nn.Param(jnp.array([-1.0, 1.0]), t=nn.OrderedT(), reg=dist.Normal(0.0, 2.0))
+        self.sigma = nn.Param(jnp.ones(2), t=nn.ExpT(0.0), reg=dist.HalfNormal(2.0))
+        self.theta = nn.Param(0.5, t=nn.SigmoidT(0.0, 1.0), reg=dist.Beta(5.0, 5.0))
 
     def __call__(self):
         weight = self.theta.value()
@@ -75,7 +75,9 @@ class Mixture(nn.Module):
 
 
 def _kid_features(d):
-    return np.stack([np.ones(len(d['mom_iq'])), d['mom_hs'], d['mom_iq'], d['mom_hs'] * d['mom_iq']], axis=1).astype(np.float32)
+    return np.stack([np.ones(len(d['mom_iq'])), d['mom_hs'], d['mom_iq'], d['mom_hs'] * d['mom_iq']], axis=1).astype(
+        np.float32
+    )
 
 
 # name: model, inputs and targets from the data, dense mass matrix
@@ -94,7 +96,9 @@ def reference_posterior(shared_dir, name):
     folder = shared_dir / 'data' / 'posteriors' / name.removesuffix('_centred')
     data = {k: np.asarray(v) for k, v in json.loads((folder / 'data.json').read_text()).items()}
     x = inputs(data)
-    return infer.Posterior(model(), None if x is None else jnp.asarray(x, jnp.float32), jnp.asarray(data[targets], jnp.float32))
+    return infer.Posterior(
+        model(), None if x is None else jnp.asarray(x, jnp.float32), jnp.asarray(data[targets], jnp.float32)
+    )
 
 
 def reference_of(shared_dir, name):
