@@ -80,7 +80,9 @@ def _truncated_normal(key, shape, dtype, lower, upper, loc, scale):
 
 def _multivariate_normal(key, shape, dtype, mean, cov):
     # svd, as NumPy: a singular covariance is legitimate
-    return jr.multivariate_normal(key, mean, cov, shape=shape, dtype=dtype, method='svd')
+    wide = jnp.promote_types(dtype, jnp.float32)  # no svd in half precision
+    draw = jr.multivariate_normal(key, mean.astype(wide), cov.astype(wide), shape=shape, dtype=wide, method='svd')
+    return draw.astype(dtype)
 
 
 def _generalized_normal(key, shape, dtype, p):
@@ -103,7 +105,9 @@ def _negative_binomial(key, shape, dtype, n, p):
 
 
 def _multinomial(key, shape, dtype, n, pvals):
-    return jr.multinomial(key, n, pvals, shape=(*shape, pvals.shape[-1]), dtype=pvals.dtype).astype(dtype)
+    # without shape=, whose meaning changed between versions of JAX
+    n, pvals = jnp.broadcast_to(n, shape), jnp.broadcast_to(pvals, (*shape, pvals.shape[-1]))
+    return jr.multinomial(key, n, pvals, dtype=pvals.dtype).astype(dtype)
 
 
 _POSITIVE_SHAPE = Par('shape', domain='positive')

@@ -91,7 +91,7 @@ class GroupLassoReg(Penalty):
         if self.axis is not None and not -len(shape) <= self.axis < len(shape):
             raise ValueError(f'{self._label()}: a value of shape {shape} has no axis {self.axis}.')
         if jnp.ndim(params['strength']):
-            groups = jax.eval_shape(lambda x: self._grouped(x)[0], jax.ShapeDtypeStruct(shape, float)).shape[:-1]
+            groups = jax.eval_shape(lambda x: self._grouped(x)[0], jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape[:-1]
             if not broadcasts_to(jnp.shape(params['strength']), groups):
                 raise ValueError(f'{self._label()}: weight must be one number, or one for each of the {groups} groups.')
 
