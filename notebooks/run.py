@@ -24,6 +24,7 @@ def run(source, target):
         NotebookClient(
             notebook,
             timeout=1200,
+            coalesce_streams=True,
             config=Config({'KernelManager': {'transport': 'ipc', 'ip': f'{sockets}/kernel'}}),
             resources={'metadata': {'path': str(source.parent)}},
         ).execute()
@@ -39,4 +40,6 @@ if __name__ == '__main__':
         sys.exit(__doc__)
     # Debugger files are not frozen modules; without this the kernel warns at every start.
     os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
+    # The notebooks show no progress bars, so tqdm need not say at import that there are no widgets for them.
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore:IProgress not found')
     run(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
