@@ -122,7 +122,8 @@ def jacrev(fun: Callable | None = None, grad_states: Any = None, argnums: int | 
 
 
 def _jacrev(fun, *, argnums, has_aux, holomorphic, allow_int):
-    return jax.jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, allow_int=allow_int)
+    return _or_nothing(
+        fun, jax.jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, allow_int=allow_int))
 
 
 jacobian = jacrev
@@ -146,7 +147,7 @@ def jacfwd(fun: Callable | None = None, grad_states: Any = None, argnums: int | 
 
 
 def _jacfwd(fun, *, argnums, has_aux, holomorphic, allow_int):
-    return jax.jacfwd(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)
+    return _or_nothing(fun, jax.jacfwd(fun, argnums, has_aux=has_aux, holomorphic=holomorphic))
 
 
 def hessian(fun: Callable | None = None, grad_states: Any = None, argnums: int | Sequence[int] | None = None,
@@ -172,7 +173,18 @@ def hessian(fun: Callable | None = None, grad_states: Any = None, argnums: int |
 
 
 def _hessian(fun, *, argnums, has_aux, holomorphic, allow_int):
-    return jax.hessian(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)
+    return _or_nothing(fun, jax.hessian(fun, argnums, has_aux=has_aux, holomorphic=holomorphic))
+
+
+def _or_nothing(fun, derivative):
+    """``derivative``, which JAX does not define where there is nothing to differentiate."""
+    def wrapped(wrt):
+        if jax.tree.leaves(wrt):
+            return derivative(wrt)
+        out, aux = fun(wrt)
+        return jax.tree.map(lambda _: wrt, out), aux
+
+    return wrapped
 
 
 def fwd_grad(fun: Callable | None = None, grad_states: Any = None, argnums: int | Sequence[int] | None = None,
