@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ['Draws', 'Fit']
 
+_SAMPLER = {'acceptance_rate', 'diverging', 'energy', 'n_steps', 'step_size', 'tree_depth'}
+
 
 class Draws(Mapping):
     """Constrained values by path, each of shape (chains, draws, ...), with units; paths are dotted or tuples.
@@ -69,8 +71,7 @@ class Fit:
     method
         The name of the way to fit.
     stats
-        Arrays of shape (chains, draws) under ArviZ's names: ``lp``, ``diverging``, ``tree_depth``, ... Draws that come
-        from a Markov chain have some.
+        Arrays of shape (chains, draws) under ArviZ's names: ``lp``, ``diverging``, ``tree_depth``, ...
     history
         One-dimensional arrays over the steps: ``loss``, ``elbo``, ...
     info
@@ -156,6 +157,11 @@ class Fit:
     def num_draws(self) -> int:
         """How many draws each chain has."""
         return self.thetas.shape[1]
+
+    @property
+    def is_markov(self) -> bool:
+        """Whether the draws come from Markov chains: they have a sampler's statistics, or there are several chains."""
+        return self.num_chains > 1 or not _SAMPLER.isdisjoint(self.stats)
 
     @property
     def names(self) -> list[str]:

@@ -144,7 +144,7 @@ def summarize(fit: Fit, prob: float = 0.9) -> FitSummary:
         else np.quantile(flat, tails, axis=0, weights=weights, method='inverted_cdf')
     )
     columns = {'mean': mean, 'sd': sd, 'lower': lower, 'upper': upper}
-    if fit.stats and fit.weights is None:
+    if fit.is_markov and fit.weights is None:
         columns |= effective_sizes(numbers)
     size = f'{fit.num_chains} x {fit.num_draws} draws' if fit.num_chains > 1 else f'{fit.num_draws} draws'
     title = f'{fit.method}: {size}; lower and upper bound the central {100 * prob:g} % (equal-tailed)'

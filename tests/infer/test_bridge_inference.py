@@ -110,3 +110,27 @@ def test_a_model_under_numpyros_own_vmap_and_scan():
     np.testing.assert_allclose(jax.lax.map(density, rates), want, rtol=1e-5)
     posterior = infer.Posterior(model, targets=COUNTS)
     np.testing.assert_allclose(posterior.log_density(jnp.log(rates[:1]), jacobian=False), want[0], rtol=1e-5)
+
+
+def test_nuts_on_the_flat_density_and_through_the_bridge_agree():
+    x = jax.random.normal(jax.random.key(0), (40, 2))
+    y = x @ jnp.array([1.0, -0.5]) + 0.3 * jax.random.normal(jax.random.key(1), (40,))
+
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Param(1.0, t=nn.SoftplusT(), reg=dist.HalfNormal(1.0))
+            self.slope = nn.Param(jnp.zeros(2), reg=nn.GaussianReg(std=self.scale))
+            self.noise = nn.Param(0.5, t=nn.ExpT(), reg=dist.HalfNormal(1.0))
+
+        def __call__(self, x):
+            return dist.Normal(x @ self.slope.value(), self.noise.value())
+
+    posterior = infer.Posterior(Line(), x, y)
+    ours = infer.nuts(posterior, num_warmup=400, num_samples=800, num_chains=2, progress=False)
+    theirs = from_numpyro(posterior, run(NUTS(to_numpyro(posterior.model)), (x,), y, num=800, fields=('energy',)))
+    a, b = ours.summary(), theirs.summary()
+    assert a.rows == b.rows
+    # Two means of 400 independent draws at the least: four standard errors of their difference, four figures.
+    assert (np.abs(a['mean'] - b['mean']) < 4 * np.sqrt(2 / 400) * a['sd']).all()
+    np.testing.assert_allclose(a['sd'], b['sd'], rtol=4 / np.sqrt(400))
