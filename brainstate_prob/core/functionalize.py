@@ -90,9 +90,9 @@ class Pure:
         if not trace.created:
             return {}
         made = [(weakref.ref(s), s in trace.tainted, first, trace.value_of(s)) for s, first in trace.created.items()]
-        for state in trace.created:
+        for state in list(trace.created):
             self.reads.pop(state, None)
-        state = None
+        del state  # or it would count as a reference from elsewhere
         trace.forget()
         created = {}
         for ref, tainted, first, last in made:

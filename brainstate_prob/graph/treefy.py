@@ -73,7 +73,8 @@ def same_value(a: Any, b: Any) -> bool:
         leaves_b, tree_b = jax.tree.flatten(b)
         if jax.tree_util.treedef_is_leaf(tree_a):
             return bool(a == b)
-        return tree_a == tree_b and all(map(same_value, leaves_a, leaves_b))
+        same_tree = bool(tree_a == tree_b)  # type: ignore[operator]  # jaxlib's stubs leave it out
+        return same_tree and all(map(same_value, leaves_a, leaves_b))
     except Exception:  # comparing tracers, or objects whose == is no truth value
         return False
 

@@ -153,7 +153,8 @@ class Density:
 
     def terms(self, theta: jax.Array, data: Data) -> dict[str, Any]:
         """``{'prior': {name: ...}, 'log_det': {name: ...}, 'likelihood': ...}``, whose sum is the log density."""
-        prior, log_det = {}, {}
+        prior: dict[str, jax.Array] = {}
+        log_det: dict[str, jax.Array] = {}
         with self.open(theta, data) as computed:
             for block, stretch, value in computed:
                 names = [e.name for e in block.entries]
@@ -190,8 +191,9 @@ class Density:
 
     def distribution(self, data: Data) -> dist.Distribution:
         """What the model says about the targets, inside `open`."""
-        call = self.model if self.likelihood is None else lambda *a, **k: self.likelihood(self.model, *a, **k)
-        return checked_distribution(call(*data.args, **data.kwargs))
+        if self.likelihood is None:
+            return checked_distribution(self.model(*data.args, **data.kwargs))
+        return checked_distribution(self.likelihood(self.model, *data.args, **data.kwargs))
 
     def pointwise(self, theta: jax.Array, data: Data) -> jax.Array:
         """The log-likelihood of each observation."""
@@ -233,11 +235,14 @@ class Density:
 
 def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:
     """By bare ParamState, its value with the entries' arrays in their places and units."""
-    values, leaves = {}, {}
+    values: dict[Any, Any] = {}
+    leaves: dict[Any, dict[int, Any]] = {}
     for entry in entries:
-        if entry.param is None and entry.leaf is None:
+        if entry.param is not None:
+            continue
+        if entry.leaf is None:
             values[entry.state] = with_unit(thetas[entry.name], entry.unit)
-        elif entry.param is None:
+        else:
             leaves.setdefault(entry.state, {})[entry.leaf] = with_unit(thetas[entry.name], entry.unit)
     for state, by_index in leaves.items():
         tree = jax.tree.structure(state._stored(), is_leaf=_is_quantity)

@@ -98,6 +98,7 @@ class ParamSite(dist.Distribution):
             )
 
         def draw(key: jax.Array) -> jax.Array:
+            assert entry.param is not None  # only Params have priors
             with StateTrace() as trace, self._bind(trace):
                 return jnp.asarray(u.get_magnitude(entry.param.sample_prior(key)), entry.dtype)
 
@@ -111,7 +112,7 @@ class ParamSite(dist.Distribution):
         states = {} if self.entry.reg is None else find_states(self.entry.reg)
         for state, value in zip(states.values(), values, strict=True):
             trace.bind(state, value)
-        return serve_values({h.param: piece for h, piece in zip(self.hypers, pieces, strict=True)})
+        return serve_values({h.param: p for h, p in zip(self.hypers, pieces, strict=True) if h.param is not None})
 
 
 def to_numpyro(
@@ -206,7 +207,7 @@ def _sample(entry: Entry, hypers: tuple[Entry, ...], pieces: Mapping[str, tuple]
         block, shape = HorseshoeBlock([entry]), entry.shape
         z = numpyro.sample(f'{entry.name}.z', dist.Normal(jnp.zeros(shape, entry.dtype), 1).to_event())
         local = numpyro.sample(f'{entry.name}.local_scale', dist.HalfCauchy(jnp.ones(shape, entry.dtype)).to_event())
-        with serve_values({h.param: pieces[h.name] for h in hypers}):
+        with serve_values({h.param: pieces[h.name] for h in hypers if h.param is not None}):
             value = block.forward(jnp.concatenate([jnp.ravel(z), jnp.log(jnp.ravel(local))]))
         value = numpyro.deterministic(entry.name, value)
         return value, value

@@ -258,7 +258,7 @@ def _refuse_nan(x: Any, name: str) -> None:
 
 def _refuse_narrow_priors(entries: list[Entry]) -> None:
     for e in entries:
-        if e.reg is None or e.on_theta:
+        if e.param is None or e.reg is None or e.on_theta:
             continue
         support = e.reg.support_in(e.unit)
         if is_narrower(support, e.t.codomain):

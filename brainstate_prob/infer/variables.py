@@ -43,7 +43,8 @@ class Variable:
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> Variable:
         """The inverse of `dataclasses.asdict`, also after a passage through JSON."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in d.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+        return cls(**fields)
 
     @property
     def parsed_unit(self) -> u.Unit:

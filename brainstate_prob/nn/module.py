@@ -299,7 +299,7 @@ def _build(layer: Any, in_size: tuple[int, ...] | None) -> Any:
         if isinstance(layer, State) or not callable(layer):
             raise TypeError(f'A Sequential holds Modules, callables and deferred constructors, got {layer!r}.')
         return layer
-    constructor: Callable = layer.func if isinstance(layer, functools.partial) else layer
+    constructor: Any = layer.func if isinstance(layer, functools.partial) else layer
     if issubclass(constructor, ElementWiseBlock):
         return layer()
     if in_size is None:

@@ -78,7 +78,7 @@ class Param(Module):
     """
 
     _not_in_graph: ClassVar[frozenset[str]] = Module._not_in_graph | {'_memo'}
-    _memo: tuple | None = None
+    _memo: tuple[Any, ...] | None = None
 
     def __init__(
         self,
@@ -310,10 +310,10 @@ class Param(Module):
         memo = self._memo
         return memo is not None and memo[0] is raw and memo[1] is self.t and memo[2] is self.precompute
 
-    def _valid_memo(self, raw: Any) -> tuple | None:
-        memo = served_value(self)
-        if memo is not None and memo[0] is raw:
-            return memo
+    def _valid_memo(self, raw: Any) -> tuple[Any, ...] | None:
+        served = served_value(self)
+        if served is not None and served[0] is raw:
+            return served
         memo = self._memo  # read once: another thread may replace it
         if memo is not None and memo[0] is raw and memo[1] is self.t and memo[2] is self.precompute:
             return memo
@@ -455,4 +455,5 @@ class Const(Param):
     def __init__(self, value: Any, *args, **param_kwargs):
         if param_kwargs.pop('fit', False):
             raise ValueError('A Const is never trained: drop fit=True, or use nn.Param.')
-        super().__init__(value, *args, fit=False, **param_kwargs)
+        param_kwargs['fit'] = False
+        super().__init__(value, *args, **param_kwargs)
