@@ -87,6 +87,8 @@ for transform in (nn.ExpT(0.0), nn.SoftplusT(0.0), nn.SigmoidT(0.0, 1.0)):
 ax.set(xlabel='theta (unconstrained)', ylabel='value', ylim=(-0.1, 4.0))
 ax.axhline(0.0, color='0.8', linewidth=1, zorder=0)
 ax.legend(frameon=False)
+plt.show()
+
 # %% [markdown]
 # A probability vector takes `SimplexT`: whatever the optimizer does to theta, `.value()` is positive and sums to one.
 # Three zeros are no probability vector, so the first line below **warns** and starts at the uniform vector. This is
@@ -266,10 +268,12 @@ ax.plot(theta, with_term, color='C0', label='with the log-determinant')
 ax.plot(theta, without, color='C1', linestyle='--', label='without')
 ax.set(xlabel='theta', ylabel='density', ylim=(0, 1.05))
 ax.legend(frameon=False)
+plt.show()
+
 # %% [markdown]
 # Samplers and variational inference explore the density of theta, so they keep the term. A **maximum a posteriori**
-# (MAP) estimate in the classical sense is the mode of the density of the *value*, so it leaves the term out: the estimate
-# then does not depend on the transform. `infer.fit_map` does that, unless you ask for `jacobian=True`.
+# (MAP) estimate in the classical sense is the mode of the density of the *value*, so it leaves the term out: the
+# estimate then does not depend on the transform. `infer.fit_map` does that, unless you ask for `jacobian=True`.
 #
 # ## Priors with parameters of their own
 #
@@ -386,10 +390,10 @@ print(f'{"sum":10}', round(float(posterior.log_density()), 2))
 # %% [markdown]
 # First the mode. `fit_map` takes L-BFGS unless told otherwise.
 #
-# A word of warning about modes of hierarchical models: where all peaks are equal, the density grows without limit as the
-# spread shrinks to zero, if the prior of the spread allows zero. That spike has no mass worth mentioning, so
-# samplers pass it by, but an optimizer runs into it. The log-normal prior of the spread above goes to zero faster than
-# the spike grows. With a half-normal one MAP would make all cells alike.
+# A word of warning about modes of hierarchical models: where all peaks are equal, the density grows without limit as
+# the spread shrinks to zero, if the prior of the spread allows zero. That spike has no mass worth mentioning, so
+# samplers pass it by, but an optimizer runs into it. The log-normal prior of the spread above goes to zero faster
+# than the spike grows. With a half-normal one MAP would make all cells alike.
 
 # %%
 best = infer.fit_map(posterior, progress=False)
@@ -408,8 +412,8 @@ fit.summary()
 # %% [markdown]
 # Read the last columns first. `r_hat` compares the chains: near 1, they agree. `ess_bulk` and `ess_tail` say how many
 # independent draws the means and the interval ends are worth. Then `mean`, `sd` and the central 90 % interval, in the
-# unit of the last column. Most of the true values (peaks 12, 45, 25, 8, 33 and 18 Hz, steady rate 6 Hz, time
-# constant 80 ms) should lie inside, and about one in ten outside: here the 18 Hz of cell F are just above their interval.
+# unit of the last column. Most of the true values (peaks 12, 45, 25, 8, 33 and 18 Hz, steady rate 6 Hz, time constant
+# 80 ms) should lie inside, and about one in ten outside: here the 18 Hz of cell F are just above their interval.
 #
 # Predictions take new inputs. `kind='mean'` gives the mean of the predicted counts at each draw, so dividing
 # by the exposure gives the rate, with its uncertainty. The band is where the rate lies with 90 % probability.
@@ -431,6 +435,8 @@ for i, ax in enumerate(axes.flat):
 axes[0, 0].legend(frameon=False, fontsize=8)
 figure.supxlabel('time after the stimulus (ms)')
 figure.supylabel('firing rate (Hz)')
+plt.show()
+
 # %% [markdown]
 # The dots scatter more than the band is wide. That is right: the band is about the rate, and counts vary around it.
 # `fit.predict` without `kind` draws counts. The share of observed counts inside their central 90 % predictive interval
@@ -455,8 +461,8 @@ data['posterior']['peak'].mean(('chain', 'draw'))
 # %% [markdown]
 # ## Summary
 #
-# * `nn.Param(value, t=..., reg=...)` is an array with a constraint and a prior. `.val` holds theta, which optimizers and
-#   samplers move; `.value()` is the constrained value, which the model uses.
+# * `nn.Param(value, t=..., reg=...)` is an array with a constraint and a prior. `.val` holds theta, which
+#   optimizers and samplers move; `.value()` is the constrained value, which the model uses.
 # * A transform is a smooth bijection with an exact log-determinant. Samplers need that term, the classical MAP estimate
 #   leaves it out.
 # * A prior is a density: `.reg_loss()` is its negative logarithm, with the constant. Its hyper-parameters may be
