@@ -86,7 +86,7 @@ def fit_map(
     density = posterior.density
     optimizer, tol = _resolve(optimizer, batch_size, tol, density)
     check_batch_size(posterior.data, batch_size, posterior.num_observations)
-    theta = checked_start(posterior, density)
+    theta = checked_start(posterior, density, jacobian=jacobian)
     start = density.jit(
         'map_start', (optimizer, batch_size), lambda: _start_function(optimizer, batch_size, posterior.num_observations)
     )

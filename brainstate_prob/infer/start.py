@@ -22,8 +22,12 @@ def to_key(seed: Any) -> jax.Array:
     return seed if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(seed)
 
 
-def checked_start(posterior: Posterior, density: Density, theta: jax.Array | None = None) -> jax.Array:
+def checked_start(
+    posterior: Posterior, density: Density, theta: jax.Array | None = None, *, jacobian: bool = True
+) -> jax.Array:
     """``theta``, by default the model's present one, where the log density and its gradient are finite.
+
+    Without ``jacobian`` that of the values, which transforms that are no bijections have too.
 
     Raises
     ------
@@ -31,7 +35,11 @@ def checked_start(posterior: Posterior, density: Density, theta: jax.Array | Non
         Naming the parameter and the term that is not finite.
     """
     theta = posterior.start(density) if theta is None else theta
-    value_and_grad = density.jit('value_and_grad', None, lambda: jax.value_and_grad(density.log_density))
+    value_and_grad = density.jit(
+        'value_and_grad',
+        jacobian,
+        lambda: jax.value_and_grad(lambda t, data: density.log_density(t, data, jacobian)),
+    )
     value, grad = value_and_grad(theta, posterior.data)
     if not np.isfinite(value):
         raise ValueError(_what_is_not_finite(posterior, density, theta))
