@@ -63,7 +63,7 @@ def _fingerprint(value: Any) -> Any:
         value = np.asarray(value)
         return np.ndarray, str(value.dtype), value.shape, value.tobytes()
     leaves, tree = jax.tree.flatten(value)
-    if tree != jax.tree.structure(0):
+    if not jax.tree_util.treedef_is_leaf(tree):
         return tree, tuple(_fingerprint(leaf) for leaf in leaves)
     try:
         hash(value)
@@ -232,14 +232,19 @@ def set_precision(precision: int | str) -> None:
     set(precision=precision)
 
 
+def _x64() -> bool:
+    """Whether JAX has 64-bit numbers, in this thread and context."""
+    return jnp.result_type(float) == jnp.float64
+
+
 def get_precision() -> int | str:
     """The precision that is set, else the one of JAX: 64 under ``jax_enable_x64``, 32 otherwise."""
-    return get('precision', default=64 if jax.config.jax_enable_x64 else 32)
+    return get('precision', default=64 if _x64() else 32)
 
 
 def _of_precision(kinds: dict, what: str) -> Any:
     precision = get_precision()
-    if precision == 64 and not jax.config.jax_enable_x64:
+    if precision == 64 and not _x64():
         raise RuntimeError(
             f'The precision is 64, but JAX has no 64-bit {what} now: jax_enable_x64 was switched off after '
             "environ.set(precision=64). Use jax.config.update('jax_enable_x64', True), or environ.set(precision=32)."

@@ -242,7 +242,7 @@ def make_method(name: str, law: Law) -> Callable:
 
     method.__name__ = name
     method.__qualname__ = f'RandomState.{name}'
-    method.__signature__ = signature
+    method.__signature__ = signature  # type: ignore[attr-defined]
     method.__doc__ = _doc(law)
     return method
 

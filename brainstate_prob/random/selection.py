@@ -24,7 +24,7 @@ class Selection(KeyStream):
 
     def rand(self, *dn: int, key: Any = None, dtype: Any = None) -> jax.Array:
         """Uniform draws from [0, 1) of shape ``dn``."""
-        return jr.uniform(self._take(key), to_size(_one_shape(dn)), dtype or environ.dftype())
+        return jr.uniform(self._take(key), _one_shape(dn), dtype or environ.dftype())
 
     def randn(self, *dn: int, key: Any = None, dtype: Any = None) -> jax.Array:
         """Standard normal draws of shape ``dn``.
@@ -35,7 +35,7 @@ class Selection(KeyStream):
         >>> random.randn(2, 3).shape
         (2, 3)
         """
-        return jr.normal(self._take(key), to_size(_one_shape(dn)), dtype or environ.dftype())
+        return jr.normal(self._take(key), _one_shape(dn), dtype or environ.dftype())
 
     def randint(self, low: Any, high: Any = None, size: Any = None, key: Any = None, dtype: Any = None) -> jax.Array:
         """Integers from ``low`` up to, without, ``high``; with one bound, from 0 up to it."""
@@ -102,8 +102,8 @@ class Selection(KeyStream):
         return jr.ball(self._take(key), d, p, to_size(size) or (), dtype or environ.dftype())
 
 
-def _one_shape(dn: tuple) -> tuple:
-    return dn[0] if len(dn) == 1 and isinstance(dn[0], tuple | list) else dn
+def _one_shape(dn: tuple) -> tuple[int, ...]:
+    return to_size(dn[0] if len(dn) == 1 and isinstance(dn[0], tuple | list) else dn) or ()
 
 
 def _magnitude(x: Any) -> tuple[Any, Any]:

@@ -171,9 +171,9 @@ class ChainedReg(Regularization):
 
     def __init__(self, *regularizations: Any, weight: Any = 1., fit_hyper: bool = False):
         super().__init__(fit_hyper)
-        members = tuple(as_regularization(reg) for reg in regularizations)
-        if None in members:
+        if any(reg is None for reg in regularizations):
             raise TypeError('ChainedReg: a member is None. Pass regularizations or NumPyro distributions.')
+        members = tuple(reg for reg in map(as_regularization, regularizations) if reg is not None)
         units = [reg.unit for reg in members if reg.unit is not None]
         if any(not unit.has_same_dim(units[0]) for unit in units):
             raise ValueError(f'ChainedReg: the members are about values in different units: {units}.')

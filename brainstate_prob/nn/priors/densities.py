@@ -48,7 +48,7 @@ def _dirichlet(x, concentration):
 
 
 # Where NumPyro's expression overflows, loses digits or fails at an edge, ours is used for its class.
-_OWN: dict[type, Callable] = {
+_OWN: dict[type[dist.Distribution], Callable] = {
     dist.Cauchy: _cauchy,
     dist.StudentT: _student_t,
     dist.LogNormal: _log_normal,
@@ -58,7 +58,7 @@ _OWN: dict[type, Callable] = {
 }
 
 
-def log_density(kind: type, params: dict[str, Any], x: jax.Array) -> jax.Array:
+def log_density(kind: type[dist.Distribution], params: dict[str, Any], x: jax.Array) -> jax.Array:
     """The log density of NumPyro's class ``kind`` at ``x``, one number an event; ``params`` broadcast against ``x``."""
     own = _OWN.get(kind)
     if own is None:

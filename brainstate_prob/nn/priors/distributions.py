@@ -157,6 +157,7 @@ class InverseGammaReg(DistributionReg):
 class _Bounded(DistributionReg):
     """A prior between ``lower`` and ``upper``; with ``fit_hyper`` the trained numbers are ``lower`` and ``width``."""
 
+    lower: Any
     width: Any = None
 
     def _set_bounds(self, fit_hyper, weight, lower, upper):

@@ -91,7 +91,8 @@ class GroupLassoReg(Penalty):
         if self.axis is not None and not -len(shape) <= self.axis < len(shape):
             raise ValueError(f'{self._label()}: a value of shape {shape} has no axis {self.axis}.')
         if jnp.ndim(params['strength']):
-            groups = jax.eval_shape(lambda x: self._grouped(x)[0], jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape[:-1]
+            value = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
+            groups = jax.eval_shape(lambda x: self._grouped(x)[0], value).shape[:-1]
             if not broadcasts_to(jnp.shape(params['strength']), groups):
                 raise ValueError(f'{self._label()}: weight must be one number, or one for each of the {groups} groups.')
 
@@ -329,9 +330,13 @@ class EntropyReg(_Unnormalized):
         return super()._shown() | options | ({'axis': self.axis} if self.axis != -1 else {})
 
 
-def _as_matrix(x: jax.Array) -> jax.Array:
+def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """One row for each first index; a vector is one column."""
-    return x.reshape(x.shape[0], -1) if x.ndim else x.reshape(1, 1)
+    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+
+
+def _as_matrix(x: jax.Array) -> jax.Array:
+    return x.reshape(_matrix_shape(x.shape))
 
 
 class OrthogonalReg(_Unnormalized):
@@ -353,7 +358,7 @@ class OrthogonalReg(_Unnormalized):
         return params['strength'] * jnp.sum((w.T @ w - jnp.eye(w.shape[1], dtype=x.dtype)) ** 2)
 
     def _sample(self, key, shape, params):
-        rows, columns = _as_matrix(np.empty(shape, bool)).shape
+        rows, columns = _matrix_shape(shape)
         q, r = jnp.linalg.qr(jax.random.normal(key, (max(rows, columns), min(rows, columns))))
         q = q * jnp.where(jnp.diagonal(r) < 0, -1., 1.)  # uniform over the group
         return (q if rows >= columns else q.T).reshape(shape)
@@ -363,7 +368,7 @@ class OrthogonalReg(_Unnormalized):
         if shape is None:
             raise ValueError(f'{self._label()}: reset_value needs the shape of the matrix.')
         shape = full_shape(shape)
-        return jnp.eye(*_as_matrix(np.empty(shape, bool)).shape).reshape(shape)
+        return jnp.eye(*_matrix_shape(shape)).reshape(shape)
 
 
 class SpectralNormReg(_Unnormalized):
