@@ -224,3 +224,31 @@ def test_categorical_orthogonal_ball():
     q = random.orthogonal(3, size=2)
     np.testing.assert_allclose(q @ jnp.swapaxes(q, -1, -2), np.broadcast_to(np.eye(3), (2, 3, 3)), atol=1e-5)
     assert float(jnp.linalg.norm(random.ball(3, size=50), axis=-1).max()) <= 1
+
+
+# --- under the transforms ---
+
+def test_a_jitted_function_draws_what_the_eager_one_draws_and_moves_the_stream():
+    from brainstate_prob import transform
+
+    def draw():
+        return random.randn(3) + random.rand(3)
+
+    random.seed(0)
+    eager = [draw(), draw()]
+    kept = random.get_key()
+    random.seed(0)
+    jitted = transform.jit(draw)
+    np.testing.assert_allclose([jitted(), jitted()], eager, rtol=1e-6)
+    assert same(random.get_key(), kept)
+
+
+def test_each_lane_of_a_mapped_function_draws_its_own_numbers():
+    from brainstate_prob import transform
+
+    random.seed(0)
+    lanes = transform.vmap(lambda i: i + random.normal())(jnp.zeros(4))
+    kept, sub = jax.random.split(jax.random.PRNGKey(0))
+    expected = [RandomState(jax.random.fold_in(sub, i)).normal() for i in range(4)]
+    np.testing.assert_allclose(lanes, expected, rtol=1e-6)
+    assert same(random.get_key(), kept)
