@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import brainunit as u
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.units import u
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.blocks import Entry
-from brainstate_prob.infer.density import Density, density_of, find_entries, plain_values
+from brainstate_prob.infer.density import Density, density_of, find_entries, others_of, plain_values
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
 from brainstate_prob.nn.module import Module
 
@@ -34,7 +34,7 @@ def assign_to(fit: Fit, model: Module, which: Any) -> None:
         which = (0, 0)
     density = _density_for(fit, model)
     with predictions.precision_of(density):
-        thetas = _means(fit, entries) if which == 'mean' else _draw(fit, density, which)
+        thetas = _means(fit, entries) if which == 'mean' else _draw(fit, model, density, which)
         thetas = {entry.name: jnp.asarray(thetas[entry.name], entry.dtype) for entry in entries}
         values = {entry.state: thetas[entry.name] for entry in entries if entry.param is not None}
         for state, value in (values | plain_values(entries, thetas)).items():
@@ -50,7 +50,7 @@ def _density_for(fit: Fit, model: Module) -> Density:
     return plain if same else density_of(model, None, None, expand=True)
 
 
-def _draw(fit: Fit, density: Density, which: Any) -> dict[str, Any]:
+def _draw(fit: Fit, model: Module, density: Density, which: Any) -> dict[str, Any]:
     """The parameters' own theta at one draw, by name."""
     try:
         chain, draw = (int(i) for i in which)
@@ -63,7 +63,8 @@ def _draw(fit: Fit, density: Density, which: Any) -> dict[str, Any]:
     theta = np.empty_like(row)
     for name, columns in columns_of(density).items():
         theta[columns] = row[fit.columns[name]]
-    return density.jit('thetas', None, lambda: density.thetas)(theta)
+    states = others_of(model) if fit.posterior is None else fit.posterior.data.states
+    return density.jit('thetas', None, lambda: density.thetas)(theta, states)
 
 
 def _means(fit: Fit, entries: list[Entry]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ import numpyro.distributions as dist
 from jax import lax
 
 from brainstate_prob.core import State
+from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.nn.bijections import IdentityT, Transform, from_family
 from brainstate_prob.nn.magnitudes import with_unit
@@ -213,21 +213,24 @@ def make_blocks(entries: Sequence[Entry], expand: bool) -> list[Block]:
     """
     groups: dict[Hashable, list[Entry]] = {}
     blocks: list[Block] = []
+    mixtures: list[Block] = []  # last: they read hyper-parameters of the others
     for entry in entries:
         if expand and is_horseshoe(entry):
-            blocks.append(HorseshoeBlock([entry]))
+            mixtures.append(HorseshoeBlock([entry]))
             continue
         key = _group_key(entry)
         if key is None:
             blocks.append(Block([entry]))
         else:
             groups.setdefault(key, []).append(entry)
-    return [ElementwiseBlock(group) for group in groups.values()] + blocks
+    return [ElementwiseBlock(group) for group in groups.values()] + blocks + mixtures
 
 
 def is_horseshoe(entry: Entry) -> bool:
     """Whether the entry's prior is expanded for samplers: a horseshoe of weight 1 on an untransformed value."""
-    return isinstance(entry.reg, HorseshoeReg) and isinstance(entry.t, IdentityT) and not entry.on_theta
+    if not isinstance(entry.reg, HorseshoeReg) or not isinstance(entry.t, IdentityT) or entry.on_theta:
+        return False
+    return isinstance(entry.reg.weight, int | float) and entry.reg.weight == 1
 
 
 def _group_key(entry: Entry) -> Hashable | None:

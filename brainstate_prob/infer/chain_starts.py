@@ -77,24 +77,28 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
                 f'{[e.name for e in density.entries]}.'
             )
         which = jax.vmap(lambda key: jax.random.randint(key, (), 0, draws.shape[0]))(keys)
-        return 'map' if draws.shape[0] == 1 else 'draws', _translated(init.density, density, draws[which])
+        return 'map' if draws.shape[0] == 1 else 'draws', _translated(
+            init.density, density, draws[which], posterior.data.states
+        )
     if not isinstance(init, str):
         return 'array', _given(density, init, num)
     if init == 'model':
         return init, jnp.broadcast_to(posterior.start(density), (num, density.size))
     if init == 'map':
         mode = fit_map(posterior, jacobian=True, progress=False)
-        return init, _translated(mode.density, density, jnp.repeat(jnp.asarray(mode.thetas)[0], num, axis=0))
+        return init, _translated(
+            mode.density, density, jnp.repeat(jnp.asarray(mode.thetas)[0], num, axis=0), posterior.data.states
+        )
     if init == 'prior':
         return init, jnp.stack([_prior_start(posterior, density, key) for key in keys])
     raise ValueError(f'init must be one of {list(INITS)}, a Fit or an array of theta, got {init!r}.')
 
 
-def _translated(source: Density, density: Density, thetas: jax.Array) -> jax.Array:
+def _translated(source: Density, density: Density, thetas: jax.Array, states: tuple) -> jax.Array:
     """The same parameters in the coordinates of ``density``."""
     if source is density:
         return thetas
-    return jnp.stack([density.flatten(source.thetas(theta)) for theta in thetas])
+    return jnp.stack([density.flatten(source.thetas(theta, states), states) for theta in thetas])
 
 
 def _given(density: Density, init: Any, num: int) -> jax.Array:

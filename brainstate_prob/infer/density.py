@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -19,6 +18,7 @@ from jax import lax
 from brainstate_prob import environ, graph
 from brainstate_prob.core import ParamState, StateTrace
 from brainstate_prob.core.structure import Cache, structural_key
+from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Block, Entry, is_horseshoe, make_blocks
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
@@ -102,24 +102,37 @@ class Density:
 
     # Coordinates
 
-    def flatten(self, thetas: dict[str, Any]) -> jax.Array:
+    # A scale mixture reads hyper-parameters. Those that are not fitted come from ``states``, that is ``data.states``.
+
+    def flatten(self, thetas: dict[str, Any], states: tuple = ()) -> jax.Array:
         """The flat vector of the entries' own theta, by name."""
-        parts = [part for block in self.blocks for part in block.start([thetas[e.name] for e in block.entries])]
+        with StateTrace() as trace:
+            self._bind_others(trace, states)
+            for entry in self.entries:
+                if entry.param is not None:
+                    trace.bind(entry.state, jnp.asarray(thetas[entry.name], entry.dtype))
+            parts = [part for block in self.blocks for part in block.start([thetas[e.name] for e in block.entries])]
         return jnp.concatenate([jnp.asarray(part, self.dtype) for part in parts])
 
-    def constrain(self, theta: jax.Array) -> dict[str, jax.Array]:
+    def constrain(self, theta: jax.Array, states: tuple = ()) -> dict[str, jax.Array]:
         """The constrained magnitudes by name, in the order of the model's paths."""
         with StateTrace() as trace:
+            self._bind_others(trace, states)
             pieces = self._bind(trace, theta)[0]
         return {e.name: pieces[e.name][1].astype(e.dtype) for e in self.entries}
 
-    def thetas(self, theta: jax.Array) -> dict[str, jax.Array]:
+    def thetas(self, theta: jax.Array, states: tuple = ()) -> dict[str, jax.Array]:
         """The entries' own theta by name (what their States hold)."""
         with StateTrace() as trace:
+            self._bind_others(trace, states)
             pieces = self._bind(trace, theta)[0]
         return {e.name: pieces[e.name][0].astype(e.dtype) for e in self.entries}
 
     # Evaluation
+
+    def _bind_others(self, trace: StateTrace, states: tuple) -> None:
+        for state, value in zip(self._others, states, strict=bool(states)):
+            trace.bind(state, value)
 
     def _bind(self, trace: StateTrace, theta: jax.Array) -> tuple[dict[str, tuple], list[tuple]]:
         """Give the States the values that ``theta`` stands for.
@@ -143,8 +156,7 @@ class Density:
     def open(self, theta: jax.Array, data: Data):
         """The model with the values that ``theta`` and ``data`` give; what it writes is dropped afterwards."""
         with StateTrace() as trace:
-            for state, value in zip(self._others, data.states, strict=True):
-                trace.bind(state, value)
+            self._bind_others(trace, data.states)
             pieces, computed = self._bind(trace, theta)
             served = {e.param: pieces[e.name] for e in self.entries if e.param is not None}
             with serve_values(served):

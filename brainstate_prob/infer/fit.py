@@ -172,7 +172,7 @@ class Fit:
     def draws(self) -> Draws:
         """The constrained values by path, of shape (chains, draws, ...), with units; computed on first use."""
         if self._draws is None:
-            values = predictions.constrain(self.density, self.rows)
+            values = predictions.constrain(self.density, self.rows, self.posterior_for('draws').data.states)
             self._draws = Draws(
                 {
                     v.name: with_unit(values[v.name].reshape(*self.thetas.shape[:2], *v.shape), v.parsed_unit)

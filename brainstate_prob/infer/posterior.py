@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.units import u
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
 from brainstate_prob.infer.variables import check_coords, variables_of
@@ -137,7 +137,7 @@ class Posterior:
                 if entry.leaf is None
                 else jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, u.Quantity))[entry.leaf]
             )
-        return density.flatten(thetas)
+        return density.flatten(thetas, self.data.states)
 
     @property
     def sampling_density(self) -> Density:

@@ -81,10 +81,11 @@ def _chunk_size(batch_size: int | None, data: Data) -> int:
     return 1 << max(0, min(_CHUNK, _NUMBERS // max(1, largest)).bit_length() - 1)
 
 
-def constrain(density: Density, rows: np.ndarray) -> dict[str, np.ndarray]:
+def constrain(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np.ndarray]:
     """The constrained magnitudes by name at each row of flat vectors."""
     with precision_of(density):
-        return over_draws(density.jit('constrain_rows', None, lambda: jax.vmap(density.constrain)), (rows,), _CHUNK)
+        run = density.jit('constrain_rows', None, lambda: jax.vmap(density.constrain, in_axes=(0, None)))
+        return over_draws(lambda t: run(t, states), (rows,), _CHUNK)
 
 
 def log_densities(density: Density, rows: np.ndarray, data: Data) -> np.ndarray:

@@ -129,6 +129,11 @@ MODELS = {
     'hierarchical horseshoe': lambda: One(
         a=nn.Param(jnp.ones(2), reg=nn.HorseshoeReg(tau=nn.Param(0.2, t=nn.ExpT(), reg=dist.HalfCauchy(1.0))))
     ),
+    'weighted horseshoe': lambda: One(a=nn.Param(jnp.ones(2), reg=nn.HorseshoeReg(weight=0.5))),
+    'horseshoe of a constant': lambda: One(a=nn.Param(jnp.ones(2), reg=nn.HorseshoeReg(tau=nn.Const(3.0)))),
+    'horseshoe of a later block': lambda: One(
+        a=nn.Param(jnp.ones(2), reg=nn.HorseshoeReg(tau=nn.Param(0.2, t=nn.ChainT(nn.ExpT(), nn.AffineT(2.0, 0.0)))))
+    ),
     'unit vector': lambda: One(a=nn.Param([1.0, 0.0, 0.0], t=nn.UnitVectorT())),
     'shared': lambda: (lambda p: One(a=p, b=p))(nn.Param(0.3, reg=dist.Normal(0.0, 1.0))),
     'not fitted': lambda: One(a=nn.Param(0.3, reg=nn.GaussianReg(0.0, nn.Const(2.0))), b=nn.Const(1.5)),

@@ -74,6 +74,26 @@ def test_draws_keep_double_precision_also_outside_of_it():
         fit.assign_to(model)
 
 
+@pytest.mark.parametrize('tau', [nn.Const, lambda v: nn.Param(v, t=nn.ExpT())], ids=['constant', 'fitted'])
+def test_a_scale_mixture_reads_the_scale_of_its_own_model(tau):
+    class Sparse(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.w = nn.Param(jnp.array([0.3, 0.4]), reg=nn.HorseshoeReg(tau=tau(value)))
+
+        def __call__(self):
+            return dist.Normal(self.w.value().sum(), 1.0)
+
+    for value in (0.5, 5.0):  # the second has the first one's structure, so its compiled programs
+        posterior = infer.Posterior(Sparse(value), targets=jnp.ones(3))
+        fit = scattered(posterior, spread=0.0)
+        np.testing.assert_allclose(fit.draws['w'][0, 0], [0.3, 0.4], rtol=1e-5)
+        np.testing.assert_allclose(fit.log_likelihood()[0, 0], dist.Normal(0.7, 1.0).log_prob(jnp.ones(3)), rtol=1e-5)
+        model = Sparse(value)
+        fit.assign_to(model, (0, 0))
+        np.testing.assert_allclose(model.w.value(), [0.3, 0.4], rtol=1e-5)
+
+
 def test_estimate_is_the_mean_and_of_one_point_the_point(fit, posterior):
     assert u.get_unit(fit.estimate['rate']) == u.Hz
     for name, value in fit.draws.items():

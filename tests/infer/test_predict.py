@@ -1,6 +1,8 @@
 """Predictions: right moments, in chunks, reproducible, compiled once."""
 
 import brainunit as u
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,6 +167,30 @@ def test_chunks_have_few_shapes():
         rows = np.arange(num, dtype='f4')
         np.testing.assert_array_equal(over_draws(run, (rows,), 16)['twice'], 2 * rows)
     assert set(shapes) == {(1,), (8,), (16,)}
+
+
+@hypothesis.given(num=st.integers(1, 70), batch_size=st.integers(1, 40))
+def test_any_number_of_rows_in_chunks_of_any_size(num, batch_size):
+    longest = 0
+
+    def run(x, y):
+        nonlocal longest
+        longest = max(longest, len(x))
+        return {'sum': x + y, 'pair': np.stack([x, y], 1)}
+
+    x, y = np.arange(num, dtype='f4'), -2 * np.arange(num, dtype='f4')
+    out = over_draws(run, (x, y), batch_size)
+    np.testing.assert_array_equal(out['sum'], -x)
+    np.testing.assert_array_equal(out['pair'], np.stack([x, y], 1))
+    assert longest <= batch_size
+
+
+@hypothesis.given(st.lists(st.integers(0, 9), min_size=1, max_size=20).filter(any), st.integers(1, 200))
+def test_draws_serve_in_proportion_to_their_weights(weights, num):
+    share = num * np.asarray(weights) / np.sum(weights)
+    counts = np.bincount(choose(num, len(weights), np.asarray(weights, float)), minlength=len(weights))
+    assert counts.sum() == num and (np.abs(counts - share) <= 1 + 1e-9).all()
+    assert not counts[np.asarray(weights) == 0].any()
 
 
 @pytest.mark.parametrize(
