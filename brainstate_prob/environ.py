@@ -3,6 +3,7 @@
 `set` changes a setting for the whole process, `context` for a block of code in one thread. Importing this
 module changes nothing in JAX.
 """
+
 from __future__ import annotations
 
 import builtins
@@ -11,23 +12,35 @@ import contextvars
 import threading
 from typing import Any
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.units import u
+
 __all__ = [
-    'MissingSettingError', 'all', 'context', 'dftype', 'ditype', 'get', 'get_dt', 'get_precision', 'has_traced', 'pop',
-    'set', 'set_precision', 'static_key',
+    'MissingSettingError',
+    'all',
+    'context',
+    'dftype',
+    'ditype',
+    'get',
+    'get_dt',
+    'get_precision',
+    'has_traced',
+    'pop',
+    'set',
+    'set_precision',
+    'static_key',
 ]
 
 _FLOATS = {16: jnp.float16, 'bf16': jnp.bfloat16, 32: jnp.float32, 64: jnp.float64}
 _INTS = {16: jnp.int16, 'bf16': jnp.int16, 32: jnp.int32, 64: jnp.int64}
 _FIXES = {
     'fit': 'Say whether the model is in training: `with environ.context(fit=True): ...` (fit=False for predictions), '
-           'or environ.set(fit=...) for the whole process.',
+    'or environ.set(fit=...) for the whole process.',
     'dt': 'Give the time step: `with environ.context(dt=0.1 * u.ms): ...`, or environ.set(dt=...) for the whole '
-          'process.',
+    'process.',
 }
 _MISSING: Any = object()
 

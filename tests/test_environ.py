@@ -1,4 +1,5 @@
 """Settings: scopes, threads, precision, and the key that compiled code is cached under."""
+
 import threading
 
 import brainunit as u
@@ -71,13 +72,18 @@ def test_context_decorates():
     assert f() is f() is True
 
 
-@pytest.mark.parametrize(('call', 'words'), [
-    (lambda: environ.get('fit', desc='whether dropout is active'),
-     ["'fit'", 'dropout is active', 'environ.context(fit=True)']),
-    (environ.get_dt, ["'dt'", 'time step', 'dt=0.1 * u.ms']),
-    (lambda: environ.get('gain'), ["'gain'", 'environ.context(gain=...)', 'set are: nothing']),
-    (lambda: environ.pop('gain'), ["'gain'"]),
-])
+@pytest.mark.parametrize(
+    ('call', 'words'),
+    [
+        (
+            lambda: environ.get('fit', desc='whether dropout is active'),
+            ["'fit'", 'dropout is active', 'environ.context(fit=True)'],
+        ),
+        (environ.get_dt, ["'dt'", 'time step', 'dt=0.1 * u.ms']),
+        (lambda: environ.get('gain'), ["'gain'", 'environ.context(gain=...)', 'set are: nothing']),
+        (lambda: environ.pop('gain'), ["'gain'"]),
+    ],
+)
 def test_a_missing_setting_is_named_with_its_fix(call, words):
     with pytest.raises(KeyError) as e:
         call()
@@ -95,9 +101,17 @@ def test_defaults_and_pop():
         environ.pop('x')
 
 
-@pytest.mark.parametrize('bad', [
-    {'precision': 8}, {'precision': 'float32'}, {'precision': True}, {'dt': 0.}, {'dt': -1 * u.ms}, {'dt': 'fast'},
-])
+@pytest.mark.parametrize(
+    'bad',
+    [
+        {'precision': 8},
+        {'precision': 'float32'},
+        {'precision': True},
+        {'dt': 0.0},
+        {'dt': -1 * u.ms},
+        {'dt': 'fast'},
+    ],
+)
 def test_bad_values_are_refused(bad):
     with pytest.raises(ValueError, match='must be'):
         environ.set(**bad)
@@ -116,10 +130,15 @@ def test_types_follow_jax_until_a_precision_is_set(x64):
         assert environ.ditype() == jnp.int32
 
 
-@pytest.mark.parametrize(('precision', 'f', 'i'), [
-    (16, jnp.float16, jnp.int16), ('bf16', jnp.bfloat16, jnp.int16), (32, jnp.float32, jnp.int32),
-    (64, jnp.float64, jnp.int64),
-])
+@pytest.mark.parametrize(
+    ('precision', 'f', 'i'),
+    [
+        (16, jnp.float16, jnp.int16),
+        ('bf16', jnp.bfloat16, jnp.int16),
+        (32, jnp.float32, jnp.int32),
+        (64, jnp.float64, jnp.int64),
+    ],
+)
 def test_precision_in_a_context(precision, f, i):
     before = jax.config.jax_enable_x64
     with environ.context(precision=precision):
@@ -149,19 +168,22 @@ def test_static_key_is_empty_when_nothing_is_set():
     assert environ.static_key() == ()
 
 
-@pytest.mark.parametrize(('one', 'other'), [
-    ({'fit': True}, {'fit': False}),
-    ({'fit': True}, {'fit': 1}),
-    ({'n': 1}, {'n': 1.0}),
-    ({'dt': 0.1 * u.ms}, {'dt': 0.1 * u.second}),
-    ({'dt': 0.1 * u.ms}, {'dt': 0.1}),
-    ({'w': np.zeros(2)}, {'w': np.ones(2)}),
-    ({'w': jnp.zeros(2)}, {'w': jnp.zeros(2, int)}),
-    ({'opts': {'a': 1}}, {'opts': {'a': 2}}),
-    ({'opts': [1]}, {'opts': (1,)}),
-    ({'f': {1, 2}}, {'f': {1}}),
-    ({'a': 1}, {'b': 1}),
-])
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        ({'fit': True}, {'fit': False}),
+        ({'fit': True}, {'fit': 1}),
+        ({'n': 1}, {'n': 1.0}),
+        ({'dt': 0.1 * u.ms}, {'dt': 0.1 * u.second}),
+        ({'dt': 0.1 * u.ms}, {'dt': 0.1}),
+        ({'w': np.zeros(2)}, {'w': np.ones(2)}),
+        ({'w': jnp.zeros(2)}, {'w': jnp.zeros(2, int)}),
+        ({'opts': {'a': 1}}, {'opts': {'a': 2}}),
+        ({'opts': [1]}, {'opts': (1,)}),
+        ({'f': {1, 2}}, {'f': {1}}),
+        ({'a': 1}, {'b': 1}),
+    ],
+)
 def test_static_key_tells_settings_apart_and_knows_equal_ones(one, other):
     def key(settings):
         with environ.context(**settings):
@@ -189,7 +211,7 @@ def test_traced_settings_are_left_out_of_the_key_and_told():
             seen.append((environ.static_key(), environ.has_traced()))
             return environ.get('t') * 2
 
-    assert f(3.) == 6.
+    assert f(3.0) == 6.0
     with environ.context(fit=True):
         assert seen == [(environ.static_key(), True)]
     assert not environ.has_traced()
@@ -199,5 +221,5 @@ def test_traced_settings_are_left_out_of_the_key_and_told():
         environ.set(t=t)
 
     with pytest.raises(ValueError, match='traced value for t'):
-        g(1.)
+        g(1.0)
     assert environ.all() == {}

@@ -3,6 +3,7 @@
 Every transform hands JAX a `Pure` function and gives back to the States what came out of it (`Pure.commit`).
 Those that must know beforehand which States a function uses ask a `Discovery`.
 """
+
 from __future__ import annotations
 
 import threading
@@ -49,8 +50,9 @@ class Pure:
     1
     """
 
-    def __init__(self, fn: Callable, inputs: Sequence[State] = (), *, lift: Callable | None = None,
-                 discover: bool | None = None):
+    def __init__(
+        self, fn: Callable, inputs: Sequence[State] = (), *, lift: Callable | None = None, discover: bool | None = None
+    ):
         self.fn = fn
         self.inputs = tuple(inputs)
         self.discover = discover
@@ -147,6 +149,7 @@ class Discovery:
 
     def _created_values(self, numbers: Sequence[int]) -> list[tuple[Any, Any]]:
         """The values of created States, computed for real; the trace is there already, ``fn`` does not run again."""
+
         def values(args, kwargs):
             created = self.compiled([], *args, **kwargs)[2]
             return [created[number] for number in numbers]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import brainunit as u
 import jax
 import numpy as np
 
+from brainstate_prob.core.units import u
 from brainstate_prob.infer.variables import Variable
 
 if TYPE_CHECKING:

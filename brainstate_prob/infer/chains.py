@@ -1,6 +1,7 @@
 """How several chains run: in one vectorized program, one after another, a thread each, or spread over devices.
 
-Every method runs the same compiled chain, so the draws do not depend on the method (to rounding, where vectorized).
+Every method runs the same chain. One after another and in threads it is the same compiled program, with the same draws
+bit for bit; vectorized or over devices XLA fuses it differently, and rounding makes long chains drift apart.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 __all__ = ['CHAIN_METHODS', 'Runner', 'choose_method']
 
@@ -42,13 +43,19 @@ def choose_method(method: str | None, devices: Sequence[Any] | None, num_chains:
             f"devices= spreads chains over devices, which is chain_method='parallel', but got {method!r}. "
             'Drop one of them.'
         )
-    if devices is not None and not devices:
-        raise ValueError('devices= is empty. Give devices such as jax.devices(), or None.')
+    if devices is not None and not (devices and all(isinstance(d, jax.Device) for d in devices)):
+        raise ValueError(f'devices= takes devices such as jax.devices(), at least one, got {devices!r}.')
+    on_cpu = jax.default_backend() == 'cpu'
+    if method == 'parallel' and devices is None and not on_cpu and jax.local_device_count() == 1 and num_chains > 1:
+        raise ValueError(
+            f"chain_method='parallel' spreads chains over devices, but there is one, {jax.local_devices()[0]}. "
+            "Use chain_method='vectorized' (or None)."
+        )
     if method is not None or devices is not None:
         return method or 'parallel'
     if num_chains == 1:
         return 'sequential'
-    if jax.default_backend() != 'cpu':
+    if not on_cpu:
         return 'vectorized'
     return 'parallel' if _num_cores() > 1 else 'sequential'
 
@@ -68,6 +75,7 @@ class Runner:
         self, jit: Callable, key: Any, advance: Callable, method: str, devices: Sequence[Any] | None, num_chains: int
     ):
         on_cpu = jax.default_backend() == 'cpu'
+        self._mesh: Mesh | None = None
         if method == 'parallel' and devices is None and not on_cpu:
             devices = jax.local_devices()
         self._one_by_one = method == 'sequential' or (method == 'parallel' and devices is None)
@@ -81,12 +89,15 @@ class Runner:
         else:
             # A mesh has the same number of chains on every device.
             used = tuple(devices or ())[: max(n for n in range(1, len(devices or ()) + 1) if num_chains % n == 0)]
-            self.description = f'on {len(used)} devices'
-            self._run = jit('spread_chains', (key, used), lambda: _spread(advance, used))
+            self.description = f'on {len(used)} device{"s" * (len(used) > 1)}'
+            self._mesh = Mesh(np.array(used), ('chains',))
+            self._run = jit('spread_chains', (key, used), lambda: _spread(advance, self._mesh))
 
     def prepare(self, states: Any, *args: Any) -> None:
         """Take the chains' states, stacked, and compile by running no steps (``args`` say so)."""
         num = jax.tree.leaves(states)[0].shape[0]
+        if self._mesh is not None:
+            states = jax.device_put(states, NamedSharding(self._mesh, PartitionSpec('chains')))
         self.states = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(num)] if self._one_by_one else states
         jax.block_until_ready(self._run(self.states[0] if self._one_by_one else states, *args))
 
@@ -145,10 +156,9 @@ def _vectorized(advance: Callable) -> Callable:
     return run
 
 
-def _spread(advance: Callable, devices: tuple) -> Callable:
+def _spread(advance: Callable, mesh: Mesh) -> Callable:
     """Each device runs its chains by itself; nothing is exchanged."""
-    mesh = Mesh(np.array(devices), ('chains',))
-    on_cpu = devices[0].platform == 'cpu'
+    on_cpu = mesh.devices.flat[0].platform == 'cpu'
 
     def run(states: Any, *args: Any) -> Any:
         def own(states: Any, *args: Any) -> Any:

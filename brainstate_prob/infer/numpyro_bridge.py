@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.blocks import Entry, HorseshoeBlock, is_horseshoe

@@ -51,8 +51,8 @@ def nuts(
     num_warmup, num_samples, num_chains
         Steps of the warm-up and after it, of each chain.
     seed
-        An int or a key. The same seed gives the same draws, with every ``chain_method`` (with ``'vectorized'`` up to
-        rounding, which grows along a chain). A chain's draws do not depend on how many others there are.
+        An int or a key. The same seed gives the same draws: bit for bit in threads or one after another, up to rounding
+        (which grows along a chain) if vectorized or over devices. They do not depend on how many chains there are.
     init
         ``'model'``: the model's present theta plus Uniform(-1, 1), redrawn nearer where the density is not finite;
         ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'prior'``: draws from the priors; a `Fit`:

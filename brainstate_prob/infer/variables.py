@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import brainunit as u
 import numpy as np
 
+from brainstate_prob.core.units import u
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Density
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import State
 from brainstate_prob.core.state import holds_tracer
+from brainstate_prob.core.units import u
 
 __all__ = ['checked_dims', 'short', 'split_unit', 'unit_name', 'with_unit']
 

@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State, StateTrace, current_trace
 from brainstate_prob.core.state import holds_tracer
+from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
 from brainstate_prob.nn.bijections import IdentityT, Transform, transform_for
 from brainstate_prob.nn.magnitudes import checked_dims, short, split_unit, unit_name, with_unit

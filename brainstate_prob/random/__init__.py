@@ -3,6 +3,7 @@
 `DEFAULT` is the stream that every function of this module draws from; it is a State, so transforms keep it
 right. A draw does ``key, sub = split(key)``, keeps the first and draws with the second.
 """
+
 from typing import TYPE_CHECKING, Any
 
 from brainstate_prob.random.laws import LAWS, make_method
@@ -31,11 +32,12 @@ class RandomState(Selection):
     >>> import brainunit as u
     >>> from brainstate_prob import random
     >>> rng = random.RandomState(0)
-    >>> rng.normal(-65. * u.mV, 5. * u.mV, size=3).unit
+    >>> rng.normal(-65.0 * u.mV, 5.0 * u.mV, size=3).unit
     Unit("mV")
     """
 
     if TYPE_CHECKING:  # the laws are methods made from a table
+
         def __getattr__(self, name: str) -> Any: ...
 
 
@@ -49,6 +51,7 @@ for _name in (*LAWS, *_SELECTION, *_STREAM):
 
 
 if TYPE_CHECKING:
+
     def __getattr__(name: str) -> Any: ...
 
 

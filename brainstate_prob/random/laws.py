@@ -2,19 +2,20 @@
 
 One more law is one more entry of `LAWS`.
 """
+
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import brainunit as u
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy.special import ndtr, ndtri
 
 from brainstate_prob import environ
+from brainstate_prob.core.units import u
 from brainstate_prob.random.params import (
     INVERSE,
     NO_DEFAULT,
@@ -47,13 +48,13 @@ class Law(NamedTuple):
 
 def _loc_scale(standard: Callable, what: str) -> Law:
     """The family ``loc + scale * standard``."""
-    pars = (Par('loc', 0., VALUE), Par('scale', 1., VALUE, 'nonnegative'))
+    pars = (Par('loc', 0.0, VALUE), Par('scale', 1.0, VALUE, 'nonnegative'))
     return Law(what, pars, lambda key, shape, dtype, loc, scale: loc + scale * standard(key, shape, dtype))
 
 
 def _scaled(standard: Callable, what: str, *pars: Par) -> Law:
     """The family ``scale * standard(*pars)``."""
-    scale = Par('scale', 1., VALUE, 'nonnegative')
+    scale = Par('scale', 1.0, VALUE, 'nonnegative')
     return Law(what, (*pars, scale), lambda key, shape, dtype, *ps: ps[-1] * standard(key, shape, dtype, *ps[:-1]))
 
 
@@ -63,8 +64,7 @@ def _standard(standard: Callable, what: str) -> Law:
 
 def _shaped(draw: Callable) -> Callable:
     """A draw of jax.random whose parameters come before the shape (not all of them broadcast by themselves)."""
-    return lambda key, shape, dtype, *ps: draw(
-        key, *(jnp.broadcast_to(p, shape) for p in ps), shape=shape, dtype=dtype)
+    return lambda key, shape, dtype, *ps: draw(key, *(jnp.broadcast_to(p, shape) for p in ps), shape=shape, dtype=dtype)
 
 
 def _truncated_normal(key, shape, dtype, lower, upper, loc, scale):
@@ -118,29 +118,42 @@ LAWS: dict[str, Law] = {
     'normal': _loc_scale(jr.normal, 'Normal draws.'),
     'standard_normal': _standard(jr.normal, 'Normal draws of mean 0 and scale 1.'),
     'uniform': Law(
-        'Uniform draws from [low, high).', (Par('low', 0., VALUE), Par('high', 1., VALUE)),
-        lambda key, shape, dtype, low, high: low + (high - low) * jr.uniform(key, shape, dtype)),
+        'Uniform draws from [low, high).',
+        (Par('low', 0.0, VALUE), Par('high', 1.0, VALUE)),
+        lambda key, shape, dtype, low, high: low + (high - low) * jr.uniform(key, shape, dtype),
+    ),
     'random': _standard(jr.uniform, 'Uniform draws from [0, 1).'),
     'random_sample': _standard(jr.uniform, 'Uniform draws from [0, 1).'),
     'truncated_normal': Law(
         'Normal draws cut to [lower, upper]; the bounds are on the scale of the draws.',
-        (Par('lower', role=VALUE), Par('upper', role=VALUE), Par('loc', 0., VALUE),
-         Par('scale', 1., VALUE, 'positive')),
-        _truncated_normal, ordered=('lower', 'upper')),
+        (
+            Par('lower', role=VALUE),
+            Par('upper', role=VALUE),
+            Par('loc', 0.0, VALUE),
+            Par('scale', 1.0, VALUE, 'positive'),
+        ),
+        _truncated_normal,
+        ordered=('lower', 'upper'),
+    ),
     'laplace': _loc_scale(jr.laplace, 'Laplace draws.'),
     'logistic': _loc_scale(jr.logistic, 'Logistic draws.'),
     'gumbel': _loc_scale(jr.gumbel, 'Gumbel draws.'),
     'cauchy': _loc_scale(jr.cauchy, 'Cauchy draws.'),
     'standard_cauchy': _standard(jr.cauchy, 'Cauchy draws of location 0 and scale 1.'),
     'lognormal': Law(
-        'Log-normal draws: exp(mean + sigma * normal).', (Par('mean', 0.), Par('sigma', 1., NONE, 'nonnegative')),
-        lambda key, shape, dtype, mean, sigma: jnp.exp(mean + sigma * jr.normal(key, shape, dtype))),
+        'Log-normal draws: exp(mean + sigma * normal).',
+        (Par('mean', 0.0), Par('sigma', 1.0, NONE, 'nonnegative')),
+        lambda key, shape, dtype, mean, sigma: jnp.exp(mean + sigma * jr.normal(key, shape, dtype)),
+    ),
     'standard_t': Law("Student's t draws with ``df`` degrees of freedom.", (_DF,), _shaped(jr.t)),
     't': Law("Student's t draws with ``df`` degrees of freedom.", (_DF,), _shaped(jr.t)),
     'exponential': _scaled(jr.exponential, 'Exponential draws of mean ``scale``.'),
     'standard_exponential': _standard(jr.exponential, 'Exponential draws of mean 1.'),
-    'gamma': _scaled(lambda key, shape, dtype, a: jr.gamma(key, a, shape, dtype),
-                     'Gamma draws of mean ``shape * scale``.', _POSITIVE_SHAPE),
+    'gamma': _scaled(
+        lambda key, shape, dtype, a: jr.gamma(key, a, shape, dtype),
+        'Gamma draws of mean ``shape * scale``.',
+        _POSITIVE_SHAPE,
+    ),
     'standard_gamma': Law('Gamma draws of scale 1.', (_POSITIVE_SHAPE,), _shaped(jr.gamma)),
     'loggamma': Law('Logarithms of gamma draws, exact where those underflow.', (_A,), _shaped(jr.loggamma)),
     'beta': Law('Beta draws.', (_A, Par('b', domain='positive')), _shaped(jr.beta)),
@@ -148,43 +161,77 @@ LAWS: dict[str, Law] = {
     'f': Law("Fisher's F draws.", (Par('dfnum', domain='positive'), Par('dfden', domain='positive')), _shaped(jr.f)),
     'weibull': Law('Weibull draws of scale 1.', (_A,), _weibull),
     'weibull_min': _scaled(_weibull, 'Weibull draws.', _A),
-    'pareto': Law('Pareto II (Lomax) draws, from 0 on; add 1 for the classical Pareto.', (_A,),
-                  lambda key, shape, dtype, a: jnp.expm1(jr.exponential(key, shape, dtype) / a)),
+    'pareto': Law(
+        'Pareto II (Lomax) draws, from 0 on; add 1 for the classical Pareto.',
+        (_A,),
+        lambda key, shape, dtype, a: jnp.expm1(jr.exponential(key, shape, dtype) / a),
+    ),
     'rayleigh': _scaled(_rayleigh, 'Rayleigh draws.'),
     'maxwell': _scaled(jr.maxwell, 'Maxwell draws.'),
     'double_sided_maxwell': _loc_scale(
-        lambda key, shape, dtype: jr.double_sided_maxwell(key, 0., 1., shape, dtype), 'Two-sided Maxwell draws.'),
+        lambda key, shape, dtype: jr.double_sided_maxwell(key, 0.0, 1.0, shape, dtype), 'Two-sided Maxwell draws.'
+    ),
     'generalized_normal': Law(
-        'Draws with density proportional to exp(-abs(x)^p).', (Par('p', domain='positive'),), _generalized_normal),
+        'Draws with density proportional to exp(-abs(x)^p).', (Par('p', domain='positive'),), _generalized_normal
+    ),
     'wald': Law(
         'Inverse Gaussian draws.',
-        (Par('mean', role=VALUE, domain='positive'), Par('scale', 1., VALUE, 'positive')),
-        lambda key, shape, dtype, mean, scale: scale * jr.wald(key, mean / scale, shape, dtype)),
+        (Par('mean', role=VALUE, domain='positive'), Par('scale', 1.0, VALUE, 'positive')),
+        lambda key, shape, dtype, mean, scale: scale * jr.wald(key, mean / scale, shape, dtype),
+    ),
     'triangular': Law(
         'Triangular draws on [left, right].',
         (Par('left', role=VALUE), Par('mode', role=VALUE), Par('right', role=VALUE)),
-        _shaped(jr.triangular), ordered=('left', 'mode', 'right')),
-    'bernoulli': Law('True with probability ``p``.', (Par('p', 0.5, NONE, 'probability'),),
-                     lambda key, shape, dtype, p: jr.bernoulli(key, p, shape).astype(dtype), 'bool'),
+        _shaped(jr.triangular),
+        ordered=('left', 'mode', 'right'),
+    ),
+    'bernoulli': Law(
+        'True with probability ``p``.',
+        (Par('p', 0.5, NONE, 'probability'),),
+        lambda key, shape, dtype, p: jr.bernoulli(key, p, shape).astype(dtype),
+        'bool',
+    ),
     'rademacher': Law('-1 or 1, each with probability one half.', (), jr.rademacher, 'int'),
-    'poisson': Law('Poisson counts of mean ``lam``.', (Par('lam', 1., NONE, 'nonnegative'),),
-                   lambda key, shape, dtype, lam: jr.poisson(key, lam, shape, dtype), 'int'),
+    'poisson': Law(
+        'Poisson counts of mean ``lam``.',
+        (Par('lam', 1.0, NONE, 'nonnegative'),),
+        lambda key, shape, dtype, lam: jr.poisson(key, lam, shape, dtype),
+        'int',
+    ),
     'binomial': Law(
-        'Successes among ``n`` trials.', (Par('n', domain='nonnegative'), Par('p', domain='probability')),
-        lambda key, shape, dtype, n, p: jr.binomial(key, n, p, shape, p.dtype).astype(dtype), 'int'),
+        'Successes among ``n`` trials.',
+        (Par('n', domain='nonnegative'), Par('p', domain='probability')),
+        lambda key, shape, dtype, n, p: jr.binomial(key, n, p, shape, p.dtype).astype(dtype),
+        'int',
+    ),
     'negative_binomial': Law(
-        'Failures before the ``n``-th success.', (Par('n', domain='positive'), Par('p', domain='success')),
-        _negative_binomial, 'int'),
-    'geometric': Law('Trials up to the first success.', (Par('p', domain='success'),),
-                     lambda key, shape, dtype, p: jr.geometric(key, p, shape, dtype), 'int'),
+        'Failures before the ``n``-th success.',
+        (Par('n', domain='positive'), Par('p', domain='success')),
+        _negative_binomial,
+        'int',
+    ),
+    'geometric': Law(
+        'Trials up to the first success.',
+        (Par('p', domain='success'),),
+        lambda key, shape, dtype, p: jr.geometric(key, p, shape, dtype),
+        'int',
+    ),
     'multinomial': Law(
         'Counts of ``n`` trials over the categories ``pvals`` (last axis).',
-        (Par('n', domain='nonnegative'), Par('pvals', domain='probability', event_rank=1)), _multinomial, 'int'),
-    'dirichlet': Law('Probability vectors (last axis).', (Par('alpha', domain='positive', event_rank=1),),
-                     lambda key, shape, dtype, alpha: jr.dirichlet(key, alpha, shape, dtype)),
+        (Par('n', domain='nonnegative'), Par('pvals', domain='probability', event_rank=1)),
+        _multinomial,
+        'int',
+    ),
+    'dirichlet': Law(
+        'Probability vectors (last axis).',
+        (Par('alpha', domain='positive', event_rank=1),),
+        lambda key, shape, dtype, alpha: jr.dirichlet(key, alpha, shape, dtype),
+    ),
     'multivariate_normal': Law(
         'Normal vectors (last axis) of covariance ``cov``.',
-        (Par('mean', role=VALUE, event_rank=1), Par('cov', role=SQUARE, event_rank=2)), _multivariate_normal),
+        (Par('mean', role=VALUE, event_rank=1), Par('cov', role=SQUARE, event_rank=2)),
+        _multivariate_normal,
+    ),
 }
 
 
@@ -221,11 +268,14 @@ def make_method(name: str, law: Law) -> Callable:
     """The method ``name(self, <parameters>, size=None, key=None, dtype=None)`` that draws from ``law``."""
     defaults = {par.name: par.default for par in law.pars if par.default is not NO_DEFAULT}
     defaults_shown = defaults | dict.fromkeys(('size', 'key', 'dtype'))
-    signature = inspect.Signature([
-        inspect.Parameter(par, inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                          default=defaults_shown.get(par, inspect.Parameter.empty))
-        for par in ('self', *(par.name for par in law.pars), 'size', 'key', 'dtype')
-    ])
+    signature = inspect.Signature(
+        [
+            inspect.Parameter(
+                par, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=defaults_shown.get(par, inspect.Parameter.empty)
+            )
+            for par in ('self', *(par.name for par in law.pars), 'size', 'key', 'dtype')
+        ]
+    )
 
     def method(*args, **kwargs):
         try:
@@ -249,15 +299,22 @@ def make_method(name: str, law: Law) -> Callable:
 
 def _doc(law: Law) -> str:
     lines = [law.summary, '', 'Parameters', '----------']
-    units = {VALUE: 'A quantity gives draws with its unit.', INVERSE: 'In the inverse unit of the draws.',
-             SQUARE: 'In the square of the unit of the draws.', NONE: ''}
+    units = {
+        VALUE: 'A quantity gives draws with its unit.',
+        INVERSE: 'In the inverse unit of the draws.',
+        SQUARE: 'In the square of the unit of the draws.',
+        NONE: '',
+    }
     for par in law.pars:
         head = par.name if par.default is NO_DEFAULT else f'{par.name}, default {par.default:g}'
         about = '' if par.domain == 'real' else f'{par.domain.capitalize()}. '
         lines += [head, f'    {about}{units[par.role]}'.rstrip() or '    A real number or array.']
     lines += [
-        'size', '    The shape of the draw: int or tuple; None means what the parameters broadcast to.',
-        'key', '    A key or an int seed to draw with; None takes a key off the stream.',
-        'dtype', f'    The type of the draws; None means the default {law.kind}.',
+        'size',
+        '    The shape of the draw: int or tuple; None means what the parameters broadcast to.',
+        'key',
+        '    A key or an int seed to draw with; None takes a key off the stream.',
+        'dtype',
+        f'    The type of the draws; None means the default {law.kind}.',
     ]
     return '\n'.join(lines)

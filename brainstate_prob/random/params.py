@@ -1,13 +1,15 @@
 """What the parameters of a random law may be: their units, their domain, their broadcasting against ``size``."""
+
 from __future__ import annotations
 
 import operator
 from typing import Any, NamedTuple
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from brainstate_prob.core.units import u
 
 __all__ = ['Par', 'check_domain', 'draw_shape', 'split_units', 'to_size']
 
@@ -15,8 +17,8 @@ NO_DEFAULT: Any = object()
 
 # The role of a parameter says how its unit follows from the unit of the draws.
 VALUE, INVERSE, SQUARE, NONE = 'value', 'inverse', 'square', 'none'
-_UNIT_OF = {VALUE: lambda unit: unit, INVERSE: lambda unit: unit.reverse(), SQUARE: lambda unit: unit ** 2}
-_UNIT_FROM = {VALUE: lambda unit: unit, INVERSE: lambda unit: unit.reverse(), SQUARE: lambda unit: unit ** 0.5}
+_UNIT_OF = {VALUE: lambda unit: unit, INVERSE: lambda unit: unit.reverse(), SQUARE: lambda unit: unit**2}
+_UNIT_FROM = {VALUE: lambda unit: unit, INVERSE: lambda unit: unit.reverse(), SQUARE: lambda unit: unit**0.5}
 
 _DOMAINS = {
     'real': (lambda x: ~np.isnan(x), 'a number'),
@@ -102,7 +104,7 @@ def draw_shape(law: str, pars: tuple[Par, ...], values: dict[str, Any], size: An
         shape = jnp.shape(values[par.name])
         if len(shape) < par.event_rank:
             raise ValueError(f'{law}: {par.name} must have at least {par.event_rank} axes; got shape {shape}.')
-        shapes[par.name] = shape[:len(shape) - par.event_rank]
+        shapes[par.name] = shape[: len(shape) - par.event_rank]
     told = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
     try:
         batch = np.broadcast_shapes(*shapes.values())

@@ -1,15 +1,16 @@
 """Draws that select: integers, choices, permutations, categories; and those that take their shape as arguments."""
+
 from __future__ import annotations
 
 from typing import Any
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.core.units import u
 from brainstate_prob.random.params import to_size
 from brainstate_prob.random.stream import KeyStream, to_key
 
@@ -51,8 +52,9 @@ class Selection(KeyStream):
             shape = np.broadcast_shapes(jnp.shape(low), jnp.shape(high))
         return jr.randint(self._take(key), shape, low, high, dtype or environ.ditype())
 
-    def choice(self, a: Any, size: Any = None, replace: bool = True, p: Any = None, key: Any = None, *,
-               axis: int = 0) -> Any:
+    def choice(
+        self, a: Any, size: Any = None, replace: bool = True, p: Any = None, key: Any = None, *, axis: int = 0
+    ) -> Any:
         """Items of ``a`` (an array, a quantity, or an int for ``range(a)``) along ``axis``.
 
         Parameters
@@ -75,8 +77,9 @@ class Selection(KeyStream):
             array = np.asarray(p, np.float64)
             if np.any(array < 0) or not abs(array.sum() - 1) < 1e-5:
                 raise ValueError(f'choice: p must be probabilities that sum to 1; got {p} with sum {array.sum():.6g}.')
-        out = jr.choice(self._take(key), plain, to_size(size) or (), replace,
-                        None if p is None else jnp.asarray(p), axis)
+        out = jr.choice(
+            self._take(key), plain, to_size(size) or (), replace, None if p is None else jnp.asarray(p), axis
+        )
         return out if unit is None else u.Quantity(out, unit=unit)
 
     def permutation(self, x: Any, axis: int = 0, independent: bool = False, key: Any = None) -> Any:

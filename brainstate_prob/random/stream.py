@@ -1,4 +1,5 @@
 """RandomState: a stream of random keys that is a State, so that jit, grad and vmap keep it right."""
+
 from __future__ import annotations
 
 import contextlib
@@ -45,7 +46,7 @@ def to_key(seed_or_key: Any = None) -> jax.Array:
         raise TypeError(_allowed(seed_or_key))
     shape, dtype = np.shape(seed_or_key), getattr(seed_or_key, 'dtype', np.dtype(int))
     if shape == () and jnp.issubdtype(dtype, jnp.integer):
-        if isinstance(seed_or_key, int) and not -2**63 <= seed_or_key < 2**64:
+        if isinstance(seed_or_key, int) and not -(2**63) <= seed_or_key < 2**64:
             raise ValueError(f'A seed must fit into 64 bits; got {seed_or_key}.')
         return jax.random.PRNGKey(seed_or_key)
     if len(shape) == 1 and dtype == jnp.uint32 and shape[0] in (2, 4):

@@ -6,7 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ['Transformed', 'check_callable', 'decorator']
+import jax
+
+__all__ = ['Transformed', 'check_callable', 'decorator', 'jit_is_disabled']
 
 
 def check_callable(fun: Any, transform: str) -> None:
@@ -20,12 +22,20 @@ def decorator(make: Callable[[Callable], Any], fun: Callable | None) -> Any:
     return make if fun is None else make(fun)
 
 
+def jit_is_disabled() -> bool:
+    """Whether ``jax.disable_jit`` asks for plain Python, with concrete values throughout."""
+    return getattr(jax.config, 'jax_disable_jit', False)
+
+
 class Transformed:
     """A transformed function. Read from an instance of a class that it is defined in, it is a bound method."""
 
     def __init__(self, fun: Callable):
         check_callable(fun, type(self).__name__)
-        functools.update_wrapper(self, fun, updated=())
+        for name in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(fun, name):
+                setattr(self, name, getattr(fun, name))
+        self.__wrapped__ = fun
         self.fun = fun
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

@@ -78,6 +78,7 @@ def strong(value: Any, shapes: Any) -> Any:
     What a body returns for a Python number has a fixed type, and JAX would trace the body again to find that out:
     at every level of nested loops, so twice as often with each level.
     """
+    tree: Any
     leaves, tree = jax.tree.flatten(value)
     if tree != jax.tree.structure(shapes):
         return value

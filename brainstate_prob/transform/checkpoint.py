@@ -46,7 +46,7 @@ class _Checkpointed(Transformed):
         super().__init__(fun)
         nums = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
         self._static = nums
-        self._options = {'prevent_cse': prevent_cse, 'policy': policy}
+        self._options: dict[str, Any] = {'prevent_cse': prevent_cse, 'policy': policy}
 
     def __call__(self, *args, **kwargs):
         pure = Pure(self.fun)

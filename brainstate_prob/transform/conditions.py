@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from brainstate_prob.core import State, TraceError, current_trace
 from brainstate_prob.core.functionalize import Discovery, Pure, discovering
-from brainstate_prob.transform.base import check_callable
+from brainstate_prob.transform.base import check_callable, jit_is_disabled
 from brainstate_prob.transform.carry import describe, stage, strong
 
 __all__ = ['cond', 'ifelse', 'switch']
@@ -93,7 +93,7 @@ def _branch(select: Callable, branches: list[Callable], operands: tuple, names: 
         check_callable(branch, name)
     if discovering():
         return _rehearse(branches, operands)
-    if jax.config.jax_disable_jit:
+    if jit_is_disabled():
         return select(branches, operands)
     found = [Discovery(branch, *operands) for branch in branches]
 
@@ -107,7 +107,7 @@ def _branch(select: Callable, branches: list[Callable], operands: tuple, names: 
             def call(values, *args):
                 out, written, created = body(values, *args)
                 if created:
-                    labels = ', '.join(body.made[n]()._label() for n in created)
+                    labels = ', '.join(state._label() for n in created if (state := body.made[n]()) is not None)
                     raise TraceError(f'A branch creates {labels}, which the others do not: create it before.')
                 new = [written.get(n, value) for n, value in enumerate(values)]
                 return out, [strong(v, shape) for v, shape in zip(new, shapes, strict=True)]

@@ -66,7 +66,7 @@ class StateFinder:
         trace = StateTrace(discover=True)
 
         def run(arrays):
-            full_args, full_kwargs = tree.unflatten([arrays.get(n, x) for n, x in enumerate(leaves)])
+            full_args, full_kwargs = jax.tree.unflatten(tree, [arrays.get(n, x) for n, x in enumerate(leaves)])
             with trace:
                 self.fn(*full_args, **full_kwargs)
 

@@ -219,12 +219,14 @@ def fwd_grad(fun: Callable | None = None, grad_states: Any = None, argnums: int 
 
 def _fwd_grad(fun, *, argnums, has_aux, holomorphic, allow_int, key, tangent_size):
     def wrapped(wrt):
+        tree: Any
         leaves, tree = jax.tree.flatten(wrt)
         keys = jax.random.split(_next_key() if key is None else key, max(len(leaves), 1))
         directions = tree.unflatten([
             jax.random.normal(k, (tangent_size, *jnp.shape(x)), jnp.result_type(x))
             for k, x in zip(keys, leaves, strict=False)
         ])
+        pushforward: Any
         out, pushforward, aux = jax.linearize(fun, wrt, has_aux=True)
         if jnp.shape(out) != ():
             raise TypeError(f'fwd_grad needs a function with a scalar value; its value has shape {jnp.shape(out)}.')

@@ -5,13 +5,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.functionalize import Pure
+from brainstate_prob.core.units import u
 from brainstate_prob.transform.base import Transformed, check_callable
 
 __all__ = ['GradientTransform', 'Wrt', 'flatten_states']
@@ -49,7 +49,7 @@ def flatten_states(
             return lambda values: cls([(k, f(values)) for k, f in inner])
         if isinstance(x, list | tuple):
             parts = [walk((*path, i), v) for i, v in enumerate(x)]
-            make: Callable = type(x)._make if hasattr(type(x), '_make') else type(x)
+            make: Callable = getattr(type(x), '_make', type(x))  # a named tuple takes its parts one by one
             return lambda values: make([f(values) for f in parts])
         if callable(getattr(x, 'states', None)):
             return walk(path, x.states(ParamState))
@@ -74,8 +74,9 @@ def _is_wrt(x: Any) -> bool:
 class _Hidden:
     """Lets anything pass through a JAX transform beside arrays: what is no array stays behind and is put back."""
 
-    def __call__(self, tree: Any) -> list:
-        leaves, self.tree = jax.tree.flatten(tree)
+    def __call__(self, value: Any) -> list:
+        self.tree: Any
+        leaves, self.tree = jax.tree.flatten(value)
         self.rest = [None if isinstance(x, jax.Array) else x for x in leaves]
         return [x if isinstance(x, jax.Array) else None for x in leaves]
 
@@ -159,11 +160,13 @@ class GradientTransform(Transformed):
         theta = Wrt([state.value for state in self._states], tuple(args[n] for n in argnums))
         labels = [*map(self._label, self._states), *(f'Argument {n}' for n in argnums)]
         self._check_types(theta, labels)
+        tree: Any
         leaves, tree = jax.tree.flatten(theta, is_leaf=_is_quantity)
         units = [leaf.unit if _is_quantity(leaf) else u.UNITLESS for leaf in leaves]
         magnitudes = tree.unflatten([leaf.mantissa if _is_quantity(leaf) else leaf for leaf in leaves])
         with_units = any(_is_quantity(leaf) for leaf in leaves)
-        pure, hidden, out_units = Pure(self.fun, self._states), _Hidden(), []
+        pure, hidden = Pure(self.fun, self._states), _Hidden()
+        out_units: list = []
 
         def fun(wrt: Wrt):
             if with_units:
@@ -244,6 +247,7 @@ class GradientTransform(Transformed):
 
     def _strip(self, value: Any) -> tuple[Any, list]:
         """The output without units, and the units of its leaves."""
+        tree: Any
         leaves, tree = jax.tree.flatten(value, is_leaf=_is_quantity)
         units = [leaf.unit if _is_quantity(leaf) else u.UNITLESS for leaf in leaves]
         if not self._unit_aware:

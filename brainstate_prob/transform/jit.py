@@ -16,7 +16,7 @@ from brainstate_prob import environ
 from brainstate_prob.core import State, TraceError, current_trace
 from brainstate_prob.core.functionalize import Discovery, Pure
 from brainstate_prob.core.state import holds_tracer
-from brainstate_prob.transform.base import check_callable, decorator
+from brainstate_prob.transform.base import check_callable, decorator, jit_is_disabled
 
 __all__ = ['JitFunction', 'jit']
 
@@ -110,6 +110,7 @@ class _Arguments:
         positions, names = self.static
         positional = tuple((p, args[p]) for p in positions if p < len(args))
         named = tuple((n, kwargs[n]) for n in names if n in kwargs)
+        where: Any
         for where, value in (*positional, *named):
             try:
                 hash(value)
@@ -130,10 +131,10 @@ class _Arguments:
         named = {where: value for where, _, value in key if isinstance(where, str)}
 
         def call(*args, **kwargs):
-            args = list(args)
+            full = list(args)
             for position, value in positional:
-                args.insert(position, value)
-            return fun(*args, **kwargs, **named)
+                full.insert(position, value)
+            return fun(*full, **kwargs, **named)
 
         return call
 
@@ -149,7 +150,7 @@ class _Arguments:
 class _Plan:
     """The compiled program for one set of static arguments and settings, and the States that it takes and gives."""
 
-    def __init__(self, key: tuple, pure: Pure, compiled: Callable, creates: bool, discovery: Discovery | None = None):
+    def __init__(self, key: tuple, pure: Pure, compiled: Any, creates: bool, discovery: Discovery | None = None):
         self.key = key
         self.pure = pure
         self.compiled = compiled
@@ -227,7 +228,7 @@ class JitFunction:
 
     def _call(self, key: tuple, args: tuple, kwargs: dict) -> Any:
         """A call that may have to trace first, or that is itself part of a trace."""
-        if jax.config.jax_disable_jit:  # plain Python, with concrete values throughout
+        if jit_is_disabled():
             return self._function(key)(*args, **kwargs)
         trace = current_trace()
         plan = self._plans.get(key)
@@ -296,7 +297,8 @@ class JitFunction:
             return pure(values, *args, **kwargs)
 
         named.__name__ = getattr(self.fun, '__name__', 'fun')  # what profiles and logs show
-        compiled = jax.jit(named, **self._jax_options, **self._arguments.donation(key[0]))
+        options: dict[str, Any] = self._jax_options | self._arguments.donation(key[0])
+        compiled = jax.jit(named, **options)
         plan = self._plans[key] = _Plan(key, pure, compiled, creates, discovery)
         return plan
 
@@ -359,7 +361,7 @@ class _BoundJit:
     def __call__(self, *args, **kwargs):
         return self._function(*args, **kwargs)
 
-    __doc__ = property(lambda self: self._function.__doc__)  # type: ignore[assignment]
+    __doc__ = property(lambda self: self._function.__doc__)
 
     @property
     def __name__(self) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from brainstate_prob.core import State
 from brainstate_prob.core.functionalize import Discovery, Pure, discovering, rehearse
-from brainstate_prob.transform.base import check_callable
+from brainstate_prob.transform.base import check_callable, jit_is_disabled
 from brainstate_prob.transform.carry import Carried, describe, stage, strong
 from brainstate_prob.transform.progress import Progress, ProgressBar
 
@@ -55,7 +55,7 @@ def scan(f: Callable, init: Any, xs: Any = None, length: int | None = None, reve
     if discovering():
         carry, y = rehearse(f, init, _first(xs))
         return carry, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (steps, *jnp.shape(leaf))), y)
-    if jax.config.jax_disable_jit:
+    if jit_is_disabled():
         return _plain_scan(f, init, xs, steps, reverse)
     found = Discovery(lambda carry, xs: f(carry, _first(xs)), init, xs)
     if isinstance(found.out, tuple) and len(found.out) == 2:
@@ -123,7 +123,7 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any) -> Any:
     if discovering():
         rehearse(cond_fun, init_val)
         return rehearse(body_fun, init_val)
-    if jax.config.jax_disable_jit:
+    if jit_is_disabled():
         while cond_fun(init_val):
             init_val = body_fun(init_val)
         return init_val

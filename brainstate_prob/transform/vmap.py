@@ -148,9 +148,10 @@ class Mapped(Transformed):
                     axis = self._written_axis(state, inputs)
                     groups[axes.index(axis)][0][number] = _same(state, value, index) if axis is None else value
             for number, pair in created.items():
-                state = pure.made[number]()
-                axis = self._created_axis(state)
-                groups[axes.index(axis)][1][number] = _same(state, pair, index) if axis is None else pair
+                new = pure.made[number]()
+                if new is not None:
+                    axis = self._created_axis(new)
+                    groups[axes.index(axis)][1][number] = _same(new, pair, index) if axis is None else pair
             return out, groups
 
         pure = Pure(self._run, tuple(inputs), lift=lift)
@@ -160,8 +161,14 @@ class Mapped(Transformed):
         for written, created in groups:
             pure.commit(written, created)
         for state in streams:
-            state.value = state.split_lanes(state.value)[0]
+            state.value = _kept_outside(state)
         return out
+
+
+def _kept_outside(stream: State) -> Any:
+    """The value that a State has after lanes have taken theirs from it."""
+    kept, _ = stream.split_lanes(stream.value) or (stream.value, None)
+    return kept
 
 
 def _axes_of_states(spec: Any, name: str) -> dict[State, int]:

@@ -179,7 +179,7 @@ class _Spread(Transformed):
 
         def spread(axis: int | None, part: Any) -> Any:
             def put(x):
-                spec = [None] * jnp.ndim(x)
+                spec: list[str | None] = [None] * jnp.ndim(x)
                 if axis is not None:
                     spec[axis] = 'lanes'
                     if jnp.shape(x)[axis] % len(devices):

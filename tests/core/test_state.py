@@ -1,4 +1,5 @@
 """State, its kinds, and what is caught of it."""
+
 import copy
 import pickle
 
@@ -73,11 +74,13 @@ def write(state):
     def f(x):
         state.value = x
         return x
+
     return f
 
 
 @pytest.mark.parametrize(
-    'transform', [jax.jit, jax.vmap, jax.grad, jax.checkpoint, lambda f: lambda x: jax.eval_shape(f, x)])
+    'transform', [jax.jit, jax.vmap, jax.grad, jax.checkpoint, lambda f: lambda x: jax.eval_shape(f, x)]
+)
 def test_a_traced_write_under_a_transform_of_jax_itself_is_refused(transform):
     state = State(1.0, name='mine')
     x = jnp.ones(3) if transform is jax.vmap else jnp.array(1.0)
@@ -141,7 +144,7 @@ class TestTrace:
             with StateTrace() as inner:
                 assert s.value == 2
                 s.value = 3
-                assert "State(3)" in repr(s)
+                assert 'State(3)' in repr(s)
             assert s.value == 2
         assert list(inner.outside) == [s]
         assert not outer.outside
@@ -180,16 +183,32 @@ class TestTrace:
         assert s.value == 2
 
 
-@pytest.mark.parametrize(('spec', 'expected'), [
-    (ParamState, {'p', 'tagged'}), (LongTermState, {'p', 'tagged'}), ('encoder', {'tagged'}),
-    (('layers', 0), {'h'}), (..., {'p', 'h', 'tagged'}),
-    (True, {'p', 'h', 'tagged'}), (False, set()), (None, set()), ([HiddenState, 'encoder'], {'h', 'tagged'}),
-    (lambda path, state: 'w' in path, {'p'}), (not_(ParamState), {'h'}), (all_of(ParamState, 'encoder'), {'tagged'}),
-    (any_of(HiddenState, 'encoder'), {'h', 'tagged'}), (all_of(), {'p', 'h', 'tagged'}), (any_of(), set()),
-])
+@pytest.mark.parametrize(
+    ('spec', 'expected'),
+    [
+        (ParamState, {'p', 'tagged'}),
+        (LongTermState, {'p', 'tagged'}),
+        ('encoder', {'tagged'}),
+        (('layers', 0), {'h'}),
+        (..., {'p', 'h', 'tagged'}),
+        (True, {'p', 'h', 'tagged'}),
+        (False, set()),
+        (None, set()),
+        ([HiddenState, 'encoder'], {'h', 'tagged'}),
+        (lambda path, state: 'w' in path, {'p'}),
+        (not_(ParamState), {'h'}),
+        (all_of(ParamState, 'encoder'), {'tagged'}),
+        (any_of(HiddenState, 'encoder'), {'h', 'tagged'}),
+        (all_of(), {'p', 'h', 'tagged'}),
+        (any_of(), set()),
+    ],
+)
 def test_filters(spec, expected):
-    items = {'p': (('w',), ParamState(1.0)), 'h': (('layers', 0, 'h'), HiddenState(1.0)),
-             'tagged': (('t',), ParamState(1.0, tag='encoder'))}
+    items = {
+        'p': (('w',), ParamState(1.0)),
+        'h': (('layers', 0, 'h'), HiddenState(1.0)),
+        'tagged': (('t',), ParamState(1.0, tag='encoder')),
+    }
     wanted = to_predicate(spec)
     assert {name for name, (path, state) in items.items() if wanted(path, state)} == expected
 

@@ -1,4 +1,5 @@
 """The stream: seeds, keys of both kinds, order of splits, isolation, threads, pickling; and what selects."""
+
 import copy
 import pickle
 import subprocess
@@ -15,8 +16,16 @@ from brainstate_prob import environ, random
 from brainstate_prob.core import State, StateTrace
 from brainstate_prob.random import DEFAULT, RandomState
 
-KEYS = [0, np.int64(3), jnp.array(2), jax.random.PRNGKey(1), np.asarray(jax.random.PRNGKey(1)), jax.random.key(1),
-        jax.random.key(1, impl='rbg'), State(jax.random.PRNGKey(4))]
+KEYS = [
+    0,
+    np.int64(3),
+    jnp.array(2),
+    jax.random.PRNGKey(1),
+    np.asarray(jax.random.PRNGKey(1)),
+    jax.random.key(1),
+    jax.random.key(1, impl='rbg'),
+    State(jax.random.PRNGKey(4)),
+]
 
 
 def same(a, b):
@@ -49,9 +58,9 @@ def test_the_page_s_losses():
 
     def loss(params):
         w, g = params
-        return jnp.mean((x @ w * jax.nn.softplus(g) - y) ** 2) + 1e-3 * jnp.sum(w ** 2)
+        return jnp.mean((x @ w * jax.nn.softplus(g) - y) ** 2) + 1e-3 * jnp.sum(w**2)
 
-    params, losses = (w, jnp.log(jnp.expm1(1.))), []
+    params, losses = (w, jnp.log(jnp.expm1(1.0))), []
     for _ in range(5):
         value, grad = jax.value_and_grad(loss)(params)
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grad)
@@ -59,8 +68,9 @@ def test_the_page_s_losses():
     assert losses == [1.2443, 1.109, 1.0126, 0.9417, 0.8884]
 
 
-@pytest.mark.parametrize('bad', ['a', 1.5, True, [0, 1], jnp.zeros(2), jnp.zeros(3, jnp.uint32), 2 ** 70,
-                                 jax.random.split(jax.random.key(0))])
+@pytest.mark.parametrize(
+    'bad', ['a', 1.5, True, [0, 1], jnp.zeros(2), jnp.zeros(3, jnp.uint32), 2**70, jax.random.split(jax.random.key(0))]
+)
 def test_what_is_no_seed(bad):
     with pytest.raises((TypeError, ValueError), match=r'seed|One random key'):
         RandomState(bad)
@@ -113,7 +123,7 @@ def test_writes_are_seen_by_a_trace_and_nothing_stays():
         assert list(trace.writes) == [DEFAULT]
         return out
 
-    np.testing.assert_allclose(jax.jit(f)(0.), RandomState(0).normal())
+    np.testing.assert_allclose(jax.jit(f)(0.0), RandomState(0).normal())
     assert same(random.get_key(), before)
 
 
@@ -125,7 +135,7 @@ def test_a_first_use_under_a_trace_leaves_no_tracer():
         with StateTrace():
             return x + rng.normal()
 
-    first = f(0.)
+    first = f(0.0)
     assert not isinstance(rng._stored(), jax.core.Tracer)
     np.testing.assert_allclose(rng.normal(), first)
 
@@ -167,14 +177,17 @@ def test_streams_copy_and_pickle(key):
 
 
 def test_import_starts_no_backend():
-    code = ('import brainstate_prob.random, jax\n'
-            'jax.config.update("jax_num_cpu_devices", 3)\n'
-            'assert jax.local_device_count() == 3')
+    code = (
+        'import brainstate_prob.random, jax\n'
+        'jax.config.update("jax_num_cpu_devices", 3)\n'
+        'assert jax.local_device_count() == 3'
+    )
     env = {**__import__('os').environ, 'XLA_FLAGS': ''}
     subprocess.run([sys.executable, '-c', code], check=True, env=env, timeout=120)
 
 
 # --- what selects ---
+
 
 def test_rand_and_randn_take_shapes_in_both_ways():
     assert random.rand().shape == random.randn().shape == ()
@@ -196,12 +209,12 @@ def test_randint():
 
 def test_choice():
     assert random.choice(5).shape == ()
-    x = random.choice(jnp.array([1., 2., 3.]) * u.mV, size=(2, 4), p=[0., 0., 1.])
+    x = random.choice(jnp.array([1.0, 2.0, 3.0]) * u.mV, size=(2, 4), p=[0.0, 0.0, 1.0])
     assert x.unit == u.mV
     np.testing.assert_array_equal(x.mantissa, 3 * np.ones((2, 4)))
     assert sorted(random.choice(5, 5, replace=False).tolist()) == [0, 1, 2, 3, 4]
     assert random.choice(jnp.zeros((3, 7)), 2, axis=1).shape == (3, 2)
-    for bad in ([.5, .6], [-1., 2.]):
+    for bad in ([0.5, 0.6], [-1.0, 2.0]):
         with pytest.raises(ValueError, match='sum to 1'):
             random.choice(2, p=bad)
     with pytest.raises(ValueError):
@@ -209,7 +222,7 @@ def test_choice():
 
 
 def test_permutation_and_shuffle():
-    x = jnp.arange(12.).reshape(4, 3) * u.ms
+    x = jnp.arange(12.0).reshape(4, 3) * u.ms
     for y in (random.permutation(x), random.shuffle(x)):
         assert y.unit == u.ms
         assert sorted(y.mantissa[:, 0].tolist()) == [0, 3, 6, 9]
@@ -218,7 +231,7 @@ def test_permutation_and_shuffle():
 
 
 def test_categorical_orthogonal_ball():
-    logits = jnp.log(jnp.array([[1e-9, 1.], [1., 1e-9]]))
+    logits = jnp.log(jnp.array([[1e-9, 1.0], [1.0, 1e-9]]))
     np.testing.assert_array_equal(random.categorical(logits), [1, 0])
     assert random.categorical(logits, size=(5, 2)).shape == (5, 2)
     q = random.orthogonal(3, size=2)
@@ -227,6 +240,7 @@ def test_categorical_orthogonal_ball():
 
 
 # --- under the transforms ---
+
 
 def test_a_jitted_function_draws_what_the_eager_one_draws_and_moves_the_stream():
     from brainstate_prob import transform

@@ -3,10 +3,11 @@
 import functools
 import warnings
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from brainstate_prob.core.units import u
 
 __all__ = [
     'as_floating',

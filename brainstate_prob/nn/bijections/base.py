@@ -1,11 +1,11 @@
 """`Transform`: a differentiable map from unconstrained numbers to the values that a parameter may take."""
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from brainstate_prob.core.units import u
 from brainstate_prob.nn.bijections.arguments import (
     as_floating,
     is_concrete,

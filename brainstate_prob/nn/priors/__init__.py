@@ -1,4 +1,5 @@
 """Regularizations: priors over distributions, penalties with the densities they stand for, and their compositions."""
+
 from brainstate_prob.nn.priors.base import DistributionReg, Regularization
 from brainstate_prob.nn.priors.compose import ChainedReg, Prior, as_regularization
 from brainstate_prob.nn.priors.distributions import (
@@ -27,9 +28,33 @@ from brainstate_prob.nn.priors.norms import (
 from brainstate_prob.nn.priors.penalties import ElasticNetReg, HuberReg, L1Reg, L2Reg, Penalty
 
 __all__ = [
-    'Regularization', 'DistributionReg', 'Penalty', 'Prior', 'as_regularization',
-    'L1Reg', 'L2Reg', 'ElasticNetReg', 'HuberReg', 'GroupLassoReg', 'TotalVariationReg', 'MaxNormReg', 'EntropyReg',
-    'OrthogonalReg', 'SpectralNormReg', 'ChainedReg',
-    'GaussianReg', 'StudentTReg', 'CauchyReg', 'UniformReg', 'BetaReg', 'LogNormalReg', 'ExponentialReg', 'GammaReg',
-    'InverseGammaReg', 'LogUniformReg', 'HorseshoeReg', 'SpikeAndSlabReg', 'DirichletReg',
+    'Regularization',
+    'DistributionReg',
+    'Penalty',
+    'Prior',
+    'as_regularization',
+    'L1Reg',
+    'L2Reg',
+    'ElasticNetReg',
+    'HuberReg',
+    'GroupLassoReg',
+    'TotalVariationReg',
+    'MaxNormReg',
+    'EntropyReg',
+    'OrthogonalReg',
+    'SpectralNormReg',
+    'ChainedReg',
+    'GaussianReg',
+    'StudentTReg',
+    'CauchyReg',
+    'UniformReg',
+    'BetaReg',
+    'LogNormalReg',
+    'ExponentialReg',
+    'GammaReg',
+    'InverseGammaReg',
+    'LogUniformReg',
+    'HorseshoeReg',
+    'SpikeAndSlabReg',
+    'DirichletReg',
 ]

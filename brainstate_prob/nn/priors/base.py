@@ -1,4 +1,5 @@
 """Regularization: a prior or penalty on a parameter's value, as a Module whose hyper-parameters may be Params."""
+
 from __future__ import annotations
 
 import math
@@ -6,7 +7,6 @@ import operator
 from collections.abc import Hashable
 from typing import Any, ClassVar
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from brainstate_prob import random
+from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
 from brainstate_prob.nn.module import Module, dotted
 from brainstate_prob.nn.priors.densities import log_density
@@ -52,14 +53,14 @@ class Regularization(Module):
     >>> class Ridge(nn.Regularization):
     ...     def loss(self, value):
     ...         return jnp.sum(jnp.square(value))
-    >>> float(nn.Param([3., 4.], reg=Ridge()).reg_loss())
+    >>> float(nn.Param([3.0, 4.0], reg=Ridge()).reg_loss())
     25.0
     """
 
     hypers: ClassVar[dict[str, Hyper]] = {}
     event_dim: int = 0
     proper: bool = True
-    weight: Any = 1.
+    weight: Any = 1.0
     unit: u.Unit | None = None
     fit_hyper: bool = False
 
@@ -67,7 +68,7 @@ class Regularization(Module):
         super().__init__()
         self.fit_hyper = bool(fit_hyper)
 
-    def _set(self, fit_hyper: bool, values: dict[str, Any], weight: Any = 1.) -> None:
+    def _set(self, fit_hyper: bool, values: dict[str, Any], weight: Any = 1.0) -> None:
         """Check and keep the hyper-parameters, and the weight where it is none of them."""
         self.fit_hyper = bool(fit_hyper)
         label = type(self).__name__
@@ -93,12 +94,13 @@ class Regularization(Module):
             raise u.UnitMismatchError(
                 f'{self._label()} is about values in {self.unit}; the value '
                 f'{"has no unit" if unit.is_unitless else f"is in {unit}"}. Give the value, or the hyper-parameters, '
-                'the unit of the other.')
+                'the unit of the other.'
+            )
         return unit
 
     def weight_value(self) -> Any:
         """What multiplies the log density, plain; 1 where the weight is a hyper-parameter of the density itself."""
-        return 1. if 'weight' in self.hypers else in_unit(_WEIGHT, self.weight, None)
+        return 1.0 if 'weight' in self.hypers else in_unit(_WEIGHT, self.weight, None)
 
     # The density
 
@@ -118,10 +120,12 @@ class Regularization(Module):
         log_prob = self.log_prob(value)
         weight = self.weight_value()
         if not broadcasts_to(jnp.shape(weight), log_prob.shape):
-            raise ValueError(f'{self._label()}: weight of shape {jnp.shape(weight)} does not broadcast against the '
-                             f'{log_prob.shape} events of the value. Give one weight, or one an event.')
+            raise ValueError(
+                f'{self._label()}: weight of shape {jnp.shape(weight)} does not broadcast against the '
+                f'{log_prob.shape} events of the value. Give one weight, or one an event.'
+            )
         weight = jnp.asarray(weight, log_prob.dtype)
-        return jnp.sum(weight * jnp.where(weight == 0, 0., -log_prob))
+        return jnp.sum(weight * jnp.where(weight == 0, 0.0, -log_prob))
 
     def _log_prob(self, x: jax.Array, params: dict[str, Any]) -> jax.Array:
         raise NotImplementedError(f'{type(self).__name__} gives no log density; it must define loss or _log_prob.')
@@ -140,15 +144,18 @@ class Regularization(Module):
                 raise TypeError(f'{self._label()} scores real numbers; got an array of dtype {x.dtype}.')
             x = x.astype(float)
         if x.ndim < self.event_dim:
-            raise ValueError(f'{self._label()} scores the last {self.event_dim} axes of a value; '
-                             f'got one of shape {x.shape}.')
+            raise ValueError(
+                f'{self._label()} scores the last {self.event_dim} axes of a value; got one of shape {x.shape}.'
+            )
         return x, unit
 
     def _check_shapes(self, shape: tuple[int, ...], params: dict[str, Any]) -> None:
         for name, value in params.items():
             if not broadcasts_to(jnp.shape(value), shape):
-                raise ValueError(f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a '
-                                 f'value of shape {shape}; a hyper-parameter never enlarges the value.')
+                raise ValueError(
+                    f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a '
+                    f'value of shape {shape}; a hyper-parameter never enlarges the value.'
+                )
 
     # Where values lie, start and come from
 
@@ -196,7 +203,7 @@ class Regularization(Module):
         raise NotImplementedError(f'{type(self).__name__} cannot draw values.')
 
     def _center(self, params: dict[str, Any]) -> Any:
-        return 0.
+        return 0.0
 
     def _check_proper(self, params: dict[str, Any]) -> None:
         """Raise where the present hyper-parameters leave no density to draw from."""
@@ -234,7 +241,7 @@ class Regularization(Module):
 
     def __repr__(self) -> str:
         shown = self._shown()
-        if not (isinstance(self.weight, float) and self.weight == 1.) and 'weight' not in shown:
+        if not (isinstance(self.weight, float) and self.weight == 1.0) and 'weight' not in shown:
             shown['weight'] = self.weight
         if self.fit_hyper:
             shown['fit_hyper'] = True
@@ -261,7 +268,7 @@ class DistributionReg(Regularization):
         return log_density(self.numpyro_class, params, x)
 
     def _sample(self, key, shape, params):
-        return self._build(params).expand(shape[:len(shape) - self.event_dim]).sample(key)
+        return self._build(params).expand(shape[: len(shape) - self.event_dim]).sample(key)
 
     def _build(self, params: dict[str, Any]) -> dist.Distribution:
         return self.numpyro_class(**params, validate_args=False)

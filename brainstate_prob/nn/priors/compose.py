@@ -1,4 +1,5 @@
 """Priors made of others: any NumPyro distribution as a prior, and chains of priors."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -32,17 +33,19 @@ class Prior(Regularization):
     --------
     >>> import numpyro.distributions as dist
     >>> from brainstate_prob import nn
-    >>> nn.Param(3., reg=dist.Normal(0., 1.)).reg
+    >>> nn.Param(3.0, reg=dist.Normal(0.0, 1.0)).reg
     Prior(Normal(loc=0, scale=1))
     """
 
-    def __init__(self, distribution: dist.Distribution, weight: Any = 1.):
+    def __init__(self, distribution: dist.Distribution, weight: Any = 1.0):
         super().__init__()
         if not isinstance(distribution, dist.Distribution):
             raise TypeError(f'Prior takes a NumPyro distribution, got {distribution!r}.')
         if distribution.support is None or distribution.is_discrete:
-            raise TypeError(f'{_described(distribution)} is discrete, but parameters are real numbers. Sum discrete '
-                            'choices out in the likelihood, or relax them (dist.RelaxedBernoulli, nn.SpikeAndSlabReg).')
+            raise TypeError(
+                f'{_described(distribution)} is discrete, but parameters are real numbers. Sum discrete '
+                'choices out in the likelihood, or relax them (dist.RelaxedBernoulli, nn.SpikeAndSlabReg).'
+            )
         self._set(False, {}, weight)
         # What two priors built alike must compare equal by: the class and its plain numbers.
         self._kind, self._params = _family(distribution)
@@ -70,21 +73,23 @@ class Prior(Regularization):
 
     def _check_batch(self, shape: tuple[int, ...]) -> None:
         d = self.distribution
-        batch = shape[:len(shape) - self.event_dim]
-        event = shape[len(shape) - self.event_dim:]
+        batch = shape[: len(shape) - self.event_dim]
+        event = shape[len(shape) - self.event_dim :]
         try:
             fits = np.broadcast_shapes(d.batch_shape, batch) == batch and event == d.event_shape
         except ValueError:
             fits = False
         if not fits:
-            raise ValueError(f'{self._label()}: {self._described} is about values of shape '
-                             f'{(*d.batch_shape, *d.event_shape)}; the value has shape {shape}.')
+            raise ValueError(
+                f'{self._label()}: {self._described} is about values of shape '
+                f'{(*d.batch_shape, *d.event_shape)}; the value has shape {shape}.'
+            )
 
     def sample_init(self, shape, key=None):
         shape = full_shape(shape)
         self._check_event(shape)
         self._check_batch(shape)
-        d = self.distribution.expand(shape[:len(shape) - self.event_dim])
+        d = self.distribution.expand(shape[: len(shape) - self.event_dim])
         return d.sample(random.split_key() if key is None else key)
 
     def reset_value(self, shape=None):
@@ -96,8 +101,9 @@ class Prior(Regularization):
             mean = jnp.broadcast_to(jnp.asarray(d.mean, float), full)
         except (NotImplementedError, AttributeError):
             return inner
-        good = jnp.isfinite(mean) & jnp.isfinite(masked_log_prob(d, mean).reshape(
-            full[:len(full) - self.event_dim] + (1,) * self.event_dim))
+        good = jnp.isfinite(mean) & jnp.isfinite(
+            masked_log_prob(d, mean).reshape(full[: len(full) - self.event_dim] + (1,) * self.event_dim)
+        )
         return jnp.where(good, mean, inner)
 
     @property
@@ -108,7 +114,7 @@ class Prior(Regularization):
         return None if self._kind is None else (self._kind,)
 
     def __repr__(self):
-        weight = '' if isinstance(self.weight, float) and self.weight == 1. else f', weight={self.weight!r}'
+        weight = '' if isinstance(self.weight, float) and self.weight == 1.0 else f', weight={self.weight!r}'
         return f'Prior({self._described}{weight})'
 
 
@@ -146,8 +152,11 @@ def _described(d: Any) -> str:
         value = vars(d).get(name)
         if value is not None and not isinstance(value, jax.core.Tracer):
             array = np.asarray(value)
-            text = f'{float(array):.6g}' if array.ndim == 0 else np.array2string(
-                array, precision=4, threshold=6, edgeitems=2, separator=', ')
+            text = (
+                f'{float(array):.6g}'
+                if array.ndim == 0
+                else np.array2string(array, precision=4, threshold=6, edgeitems=2, separator=', ')
+            )
             parts.append(f'{name}={" ".join(text.split())}')
     if isinstance(d, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
         parts = [_described(d.base_dist), *parts]
@@ -164,12 +173,12 @@ class ChainedReg(Regularization):
     Examples
     --------
     >>> from brainstate_prob import nn
-    >>> reg = nn.ChainedReg(nn.L1Reg(1.), nn.L2Reg(1.), weight=2.)
-    >>> float(reg.loss([1., -2.]))
+    >>> reg = nn.ChainedReg(nn.L1Reg(1.0), nn.L2Reg(1.0), weight=2.0)
+    >>> float(reg.loss([1.0, -2.0]))
     16.0
     """
 
-    def __init__(self, *regularizations: Any, weight: Any = 1., fit_hyper: bool = False):
+    def __init__(self, *regularizations: Any, weight: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         if any(reg is None for reg in regularizations):
             raise TypeError('ChainedReg: a member is None. Pass regularizations or NumPyro distributions.')
@@ -193,7 +202,7 @@ class ChainedReg(Regularization):
         losses = [reg.loss(value) for reg in self.regularizations]
         total = sum(losses[1:], losses[0]) if losses else jnp.zeros((), x.dtype)
         weight = jnp.asarray(self.weight_value(), total.dtype)
-        return jnp.where(weight == 0, 0., weight * total)
+        return jnp.where(weight == 0, 0.0, weight * total)
 
     def log_prob(self, value):
         """The sum of the members' weighted log densities, a scalar; the chain's own weight is left out."""
@@ -217,7 +226,7 @@ class ChainedReg(Regularization):
 
     def __repr__(self):
         parts = [repr(reg) for reg in self.regularizations]
-        if not (isinstance(self.weight, float) and self.weight == 1.):
+        if not (isinstance(self.weight, float) and self.weight == 1.0):
             parts.append(f'weight={self.weight!r}')
         return f'ChainedReg({", ".join(parts)})'
 
@@ -253,4 +262,5 @@ def as_regularization(reg: Any) -> Regularization | None:
         return Prior(reg)
     raise TypeError(
         f'{reg!r} is no prior. Allowed: a Regularization such as nn.GaussianReg(0., 1.), a NumPyro distribution such '
-        'as dist.Normal(0., 1.), None. Pass an instance, not the class.')
+        'as dist.Normal(0., 1.), None. Pass an instance, not the class.'
+    )

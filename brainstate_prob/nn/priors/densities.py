@@ -1,4 +1,5 @@
 """Log densities by NumPyro class: exact inside the support, -inf outside, and no NaN in a gradient."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -41,10 +42,10 @@ def _log_uniform(x, low, high):
 def _dirichlet(x, concentration):
     # x^0 is 1, also at x = 0
     at_zero = x == 0
-    log_x = jnp.where(at_zero, -jnp.inf, jnp.log(jnp.where(at_zero, 1., x)))
+    log_x = jnp.where(at_zero, -jnp.inf, jnp.log(jnp.where(at_zero, 1.0, x)))
     flat = concentration == 1
-    powers = jnp.where(flat, 0., (concentration - 1) * jnp.where(flat, 0., log_x))
-    return (jnp.sum(powers, -1) + gammaln(jnp.sum(concentration, -1)) - jnp.sum(gammaln(concentration), -1))
+    powers = jnp.where(flat, 0.0, (concentration - 1) * jnp.where(flat, 0.0, log_x))
+    return jnp.sum(powers, -1) + gammaln(jnp.sum(concentration, -1)) - jnp.sum(gammaln(concentration), -1)
 
 
 # Where NumPyro's expression overflows, loses digits or fails at an edge, ours is used for its class.

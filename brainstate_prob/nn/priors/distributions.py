@@ -1,23 +1,35 @@
 """The 13 priors over distributions: each names its NumPyro class, its hyper-parameters and its reset value."""
+
 from __future__ import annotations
 
 import math
 from typing import Any, ClassVar
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 from numpyro.distributions import constraints
 
+from brainstate_prob.core.units import u
 from brainstate_prob.nn.priors.base import DistributionReg, Regularization
 from brainstate_prob.nn.priors.hyper import Hyper, in_unit, is_param, trainable
 from brainstate_prob.nn.priors.special import log_scaled_exp1
 
 __all__ = [
-    'BetaReg', 'CauchyReg', 'DirichletReg', 'ExponentialReg', 'GammaReg', 'GaussianReg', 'HorseshoeReg',
-    'InverseGammaReg', 'LogNormalReg', 'LogUniformReg', 'SpikeAndSlabReg', 'StudentTReg', 'UniformReg',
+    'BetaReg',
+    'CauchyReg',
+    'DirichletReg',
+    'ExponentialReg',
+    'GammaReg',
+    'GaussianReg',
+    'HorseshoeReg',
+    'InverseGammaReg',
+    'LogNormalReg',
+    'LogUniformReg',
+    'SpikeAndSlabReg',
+    'StudentTReg',
+    'UniformReg',
 ]
 
 
@@ -28,15 +40,15 @@ class GaussianReg(DistributionReg):
     --------
     >>> import brainunit as u
     >>> from brainstate_prob import nn
-    >>> reg = nn.GaussianReg(-65. * u.mV, 5. * u.mV)
-    >>> float(reg.loss(-60. * u.mV).round(3))
+    >>> reg = nn.GaussianReg(-65.0 * u.mV, 5.0 * u.mV)
+    >>> float(reg.loss(-60.0 * u.mV).round(3))
     3.02...
     """
 
     numpyro_class = dist.Normal
     hypers: ClassVar = {'mean': Hyper('loc', 'value'), 'std': Hyper('scale', 'value', 'positive')}
 
-    def __init__(self, mean: Any = 0., std: Any = 1., weight: Any = 1., fit_hyper: bool = False):
+    def __init__(self, mean: Any = 0.0, std: Any = 1.0, weight: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'mean': mean, 'std': std}, weight)
 
@@ -48,10 +60,10 @@ class StudentTReg(DistributionReg):
     """Student's t prior with ``df`` degrees of freedom around 0. Reset: 0."""
 
     numpyro_class = dist.StudentT
-    fixed: ClassVar = {'loc': 0.}
+    fixed: ClassVar = {'loc': 0.0}
     hypers: ClassVar = {'df': Hyper('df', 'none', 'positive'), 'scale': Hyper('scale', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1., df: Any = 3., scale: Any = 1., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, df: Any = 3.0, scale: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'df': df, 'scale': scale}, weight)
 
@@ -60,10 +72,10 @@ class CauchyReg(DistributionReg):
     """Cauchy prior around 0. Reset: 0."""
 
     numpyro_class = dist.Cauchy
-    fixed: ClassVar = {'loc': 0.}
+    fixed: ClassVar = {'loc': 0.0}
     hypers: ClassVar = {'scale': Hyper('scale', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1., scale: Any = 1., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, scale: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'scale': scale}, weight)
 
@@ -77,14 +89,14 @@ class BetaReg(DistributionReg):
         'b': Hyper('concentration0', 'none', 'positive'),
     }
 
-    def __init__(self, weight: Any = 1., a: Any = 2., b: Any = 2., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, a: Any = 2.0, b: Any = 2.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'a': a, 'b': b}, weight)
 
     def _center(self, params):
         a, b = (jnp.asarray(params[name], float) for name in ('concentration1', 'concentration0'))
         inner = (a > 1) & (b > 1)
-        return jnp.where(inner, (a - 1) / jnp.where(inner, a + b - 2, 1.), a / (a + b))
+        return jnp.where(inner, (a - 1) / jnp.where(inner, a + b - 2, 1.0), a / (a + b))
 
 
 class LogNormalReg(DistributionReg):
@@ -93,7 +105,7 @@ class LogNormalReg(DistributionReg):
     numpyro_class = dist.LogNormal
     hypers: ClassVar = {'mu': Hyper('loc'), 'sigma': Hyper('scale', 'none', 'positive')}
 
-    def __init__(self, weight: Any = 1., mu: Any = 0., sigma: Any = 1., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, mu: Any = 0.0, sigma: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'mu': mu, 'sigma': sigma}, weight)
 
@@ -107,7 +119,7 @@ class ExponentialReg(DistributionReg):
     numpyro_class = dist.Exponential
     hypers: ClassVar = {'rate': Hyper('rate', 'rate', 'positive')}
 
-    def __init__(self, weight: Any = 1., rate: Any = 1., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, rate: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'rate': rate}, weight)
 
@@ -124,14 +136,14 @@ class GammaReg(DistributionReg):
     --------
     >>> import brainunit as u
     >>> from brainstate_prob import nn
-    >>> nn.GammaReg(alpha=2., beta=0.1 / u.Hz).reset_value()
+    >>> nn.GammaReg(alpha=2.0, beta=0.1 / u.Hz).reset_value()
     Quantity(10., "Hz")
     """
 
     numpyro_class = dist.Gamma
     hypers: ClassVar = {'alpha': Hyper('concentration', 'none', 'positive'), 'beta': Hyper('rate', 'rate', 'positive')}
 
-    def __init__(self, weight: Any = 1., alpha: Any = 2., beta: Any = 1., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, alpha: Any = 2.0, beta: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'alpha': alpha, 'beta': beta}, weight)
 
@@ -146,7 +158,7 @@ class InverseGammaReg(DistributionReg):
     numpyro_class = dist.InverseGamma
     hypers: ClassVar = {'alpha': Hyper('concentration', 'none', 'positive'), 'beta': Hyper('rate', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1., alpha: Any = 2., beta: Any = 1., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, alpha: Any = 2.0, beta: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'alpha': alpha, 'beta': beta}, weight)
 
@@ -167,8 +179,10 @@ class _Bounded(DistributionReg):
             raise ValueError(f'{type(self).__name__}: lower must be less than upper; got {lower} and {upper}.')
         if fit_hyper:
             if is_param(self.lower) or is_param(self.upper):
-                raise ValueError(f'{type(self).__name__}: fit_hyper=True trains the bounds itself; leave it out where '
-                                 'they are Params already.')
+                raise ValueError(
+                    f'{type(self).__name__}: fit_hyper=True trains the bounds itself; leave it out where '
+                    'they are Params already.'
+                )
             self.fit_hyper = True
             self.width = trainable(Hyper('width', 'value', 'positive'), self.upper - self.lower)
             self.lower = trainable(self.hypers['lower'], self.lower)
@@ -217,8 +231,16 @@ class UniformReg(_Bounded):
     numpyro_class = dist.Uniform
     hypers: ClassVar = {'lower': Hyper('low', 'value'), 'upper': Hyper('high', 'value')}
 
-    def __init__(self, weight: Any = 1., lower: Any = -1., upper: Any = 1., fit_hyper: bool = False, *,
-                 hard: bool = False, normalized: bool = False):
+    def __init__(
+        self,
+        weight: Any = 1.0,
+        lower: Any = -1.0,
+        upper: Any = 1.0,
+        fit_hyper: bool = False,
+        *,
+        hard: bool = False,
+        normalized: bool = False,
+    ):
         super().__init__(fit_hyper)
         self.hard = bool(hard)
         self.normalized = bool(normalized or fit_hyper or hard)
@@ -239,14 +261,14 @@ class UniformReg(_Bounded):
         return values if self.hard else values | {'strength': self._strength()}
 
     def weight_value(self):
-        return super().weight_value() if self.hard else 1.
+        return super().weight_value() if self.hard else 1.0
 
     def _log_prob(self, x, params):
         if self.hard:
             return super()._log_prob(x, params)
         low, high, strength = params['low'], params['high'], params['strength']
-        outside = jnp.maximum(low - x, 0.) + jnp.maximum(x - high, 0.)
-        constant = jnp.log(high - low + jnp.sqrt(jnp.pi / strength)) if self.normalized else 0.
+        outside = jnp.maximum(low - x, 0.0) + jnp.maximum(x - high, 0.0)
+        constant = jnp.log(high - low + jnp.sqrt(jnp.pi / strength)) if self.normalized else 0.0
         return -strength * outside**2 - constant
 
     def _sample(self, key, shape, params):
@@ -291,7 +313,7 @@ class LogUniformReg(_Bounded):
     numpyro_class = dist.LogUniform
     hypers: ClassVar = {'lower': Hyper('low', 'value', 'positive'), 'upper': Hyper('high', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1., lower: Any = 0.001, upper: Any = 1000., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, lower: Any = 0.001, upper: Any = 1000.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set_bounds(fit_hyper, weight, lower, upper)
 
@@ -309,7 +331,7 @@ class HorseshoeReg(Regularization):
 
     hypers: ClassVar = {'tau': Hyper('tau', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1., tau: Any = 1., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, tau: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'tau': tau}, weight)
 
@@ -318,7 +340,7 @@ class HorseshoeReg(Regularization):
         tiny = jnp.finfo(x.dtype).tiny
         size = jnp.abs(x)
         size = jnp.where(size < tiny, tiny, size)
-        log_xi = 2 * (jnp.log(size) - jnp.log(tau)) - math.log(2.)
+        log_xi = 2 * (jnp.log(size) - jnp.log(tau)) - math.log(2.0)
         return log_scaled_exp1(log_xi) - jnp.log(tau) - 0.5 * math.log(2 * math.pi**3)
 
     def _sample(self, key, shape, params):
@@ -346,15 +368,16 @@ class SpikeAndSlabReg(Regularization):
         'pi': Hyper('pi', 'none', 'share'),
     }
 
-    def __init__(self, weight: Any = 1., spike_scale: Any = 0.01, slab_scale: Any = 1., pi: Any = 0.5,
-                 fit_hyper: bool = False):
+    def __init__(
+        self, weight: Any = 1.0, spike_scale: Any = 0.01, slab_scale: Any = 1.0, pi: Any = 0.5, fit_hyper: bool = False
+    ):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'spike_scale': spike_scale, 'slab_scale': slab_scale, 'pi': pi}, weight)
 
     def _log_prob(self, x, params):
         pi = jnp.asarray(params['pi'], x.dtype)
-        spike = dist.Normal(0., params['spike_scale'], validate_args=False).log_prob(x)
-        slab = dist.Normal(0., params['slab_scale'], validate_args=False).log_prob(x)
+        spike = dist.Normal(0.0, params['spike_scale'], validate_args=False).log_prob(x)
+        slab = dist.Normal(0.0, params['slab_scale'], validate_args=False).log_prob(x)
         only_slab, only_spike = pi == 0, pi == 1
         safe = jnp.where(only_slab | only_spike, 0.5, pi)
         both = jnp.logaddexp(jnp.log(safe) + spike, jnp.log1p(-safe) + slab)
@@ -371,7 +394,7 @@ class SpikeAndSlabReg(Regularization):
         pi = jnp.asarray(params['pi'])
         scales = jnp.stack(jnp.broadcast_arrays(params['spike_scale'], params['slab_scale'], pi)[:2], -1)
         mixing = dist.Categorical(probs=jnp.stack([pi, 1 - pi], -1))
-        return dist.MixtureSameFamily(mixing, dist.Normal(0., scales))
+        return dist.MixtureSameFamily(mixing, dist.Normal(0.0, scales))
 
     def family_key(self):
         return (SpikeAndSlabReg,)
@@ -394,7 +417,7 @@ class DirichletReg(DistributionReg):
     event_dim = 1
     hypers: ClassVar = {'alpha': Hyper('concentration', 'none', 'positive')}
 
-    def __init__(self, weight: Any = 1., alpha: Any = 1., fit_hyper: bool = False, *, logits: bool = False):
+    def __init__(self, weight: Any = 1.0, alpha: Any = 1.0, fit_hyper: bool = False, *, logits: bool = False):
         super().__init__(fit_hyper)
         self.logits = bool(logits)
         self._set(fit_hyper, {'alpha': alpha}, weight)
@@ -431,8 +454,10 @@ class DirichletReg(DistributionReg):
             raise NotImplementedError('DirichletReg(logits=True) has no NumPyro distribution; use its log_prob.')
         alpha = jnp.asarray(self.hyper_values(None)['concentration'])
         if alpha.ndim == 0:
-            raise ValueError('DirichletReg has one alpha for any number of entries; NumPyro needs one an entry: '
-                             'give alpha as an array, e.g. alpha=jnp.ones(3).')
+            raise ValueError(
+                'DirichletReg has one alpha for any number of entries; NumPyro needs one an entry: '
+                'give alpha as an array, e.g. alpha=jnp.ones(3).'
+            )
         return dist.Dirichlet(alpha)
 
     @property

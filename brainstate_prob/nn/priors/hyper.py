@@ -1,15 +1,16 @@
 """Hyper-parameters: what they may be, how their units follow from the value's, and how they become trainable."""
+
 from __future__ import annotations
 
 import numbers
 from typing import Any, NamedTuple
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import State
+from brainstate_prob.core.units import u
 
 __all__ = ['Hyper', 'checked', 'in_unit', 'is_param', 'trainable', 'value_unit']
 
@@ -56,8 +57,10 @@ def checked(label: str, name: str, hyper: Hyper, value: Any) -> Any:
         _check_domain(label, name, hyper, value.constrained())
         return value
     if isinstance(value, State):
-        raise TypeError(f'{label}: {name} must be a number, an array, a quantity or an nn.Param; got {value!r}. '
-                        'Use nn.Param for a hyper-parameter that is trained.')
+        raise TypeError(
+            f'{label}: {name} must be a number, an array, a quantity or an nn.Param; got {value!r}. '
+            'Use nn.Param for a hyper-parameter that is trained.'
+        )
     unit = None
     if isinstance(value, u.Quantity):
         value, unit = value.mantissa, (None if value.unit.is_unitless else value.unit)
@@ -115,18 +118,20 @@ def value_unit(label: str, hypers: dict[str, Hyper], values: dict[str, Any]) -> 
         if power == 0:
             raise u.UnitMismatchError(f'{label}: {name} must be a plain number; got {_shown(values[name])}.')
         if unit is None:
-            unit, first = {1: own, -1: own.reverse(), -2: (own ** -0.5)}[power], name
-        elif not own.has_same_dim(unit ** power):
+            unit, first = {1: own, -1: own.reverse(), -2: (own**-0.5)}[power], name
+        elif not own.has_same_dim(unit**power):
             raise u.UnitMismatchError(
-                f'{label}: {name} must be in {unit ** power}, since {first} is {_shown(values[first])}; '
-                f'got {_shown(values[name])}.')
+                f'{label}: {name} must be in {unit**power}, since {first} is {_shown(values[first])}; '
+                f'got {_shown(values[name])}.'
+            )
     if unit is None:
         return None
     for name, hyper in hypers.items():
         if _POWERS[hyper.role] and _unit(values[name]) is None and not _is_unitless_point(values[name]):
             raise u.UnitMismatchError(
                 f'{label}: {name} must be in {unit ** _POWERS[hyper.role]}, since {first} is {_shown(values[first])}; '
-                f'got the plain number {_shown(values[name])}.')
+                f'got the plain number {_shown(values[name])}.'
+            )
     return unit
 
 
@@ -136,7 +141,7 @@ def _unit(value: Any) -> u.Unit | None:
 
 
 def _is_unitless_point(value: Any) -> bool:
-    return isinstance(value, float) and value in (0., float('inf'), float('-inf'))
+    return isinstance(value, float) and value in (0.0, float('inf'), float('-inf'))
 
 
 def _shown(value: Any) -> str:

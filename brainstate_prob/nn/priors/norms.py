@@ -1,4 +1,5 @@
 """Penalties on groups, differences, norms and spectra."""
+
 from __future__ import annotations
 
 import math
@@ -20,7 +21,7 @@ __all__ = ['EntropyReg', 'GroupLassoReg', 'MaxNormReg', 'OrthogonalReg', 'Spectr
 
 def _log_sphere(d: Any) -> Any:
     """Log of the surface of the unit sphere in d dimensions."""
-    return math.log(2.) + 0.5 * d * math.log(math.pi) - gammaln(0.5 * d)
+    return math.log(2.0) + 0.5 * d * math.log(math.pi) - gammaln(0.5 * d)
 
 
 def _directions(key: jax.Array, shape: tuple[int, ...], axis: Any) -> jax.Array:
@@ -53,8 +54,15 @@ class GroupLassoReg(Penalty):
 
     hypers: ClassVar = {'weight': Hyper('strength', 'rate', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1., group_size: int | None = 1, fit_hyper: bool = False, *,
-                 axis: int | None = None, normalized: bool = False):
+    def __init__(
+        self,
+        weight: Any = 1.0,
+        group_size: int | None = 1,
+        fit_hyper: bool = False,
+        *,
+        axis: int | None = None,
+        normalized: bool = False,
+    ):
         super().__init__(fit_hyper)
         if group_size is None and axis is None:
             raise ValueError('GroupLassoReg: group_size=None means all entries along an axis: say which, axis=...')
@@ -76,7 +84,7 @@ class GroupLassoReg(Penalty):
 
     def _ungrouped(self, groups, shape):
         if self.axis is None:
-            return groups.reshape(-1)[:math.prod(shape)].reshape(shape)
+            return groups.reshape(-1)[: math.prod(shape)].reshape(shape)
         length = shape[self.axis]
         return jnp.moveaxis(groups.reshape(*groups.shape[:-2], -1)[..., :length], -1, self.axis)
 
@@ -125,8 +133,15 @@ class TotalVariationReg(Penalty):
     proper = False
     hypers: ClassVar = {'weight': Hyper('strength', 'rate', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1., order: int = 1, fit_hyper: bool = False, *, axis: int | None = None,
-                 normalized: bool = False):
+    def __init__(
+        self,
+        weight: Any = 1.0,
+        order: int = 1,
+        fit_hyper: bool = False,
+        *,
+        axis: int | None = None,
+        normalized: bool = False,
+    ):
         super().__init__(fit_hyper)
         if order not in (1, 2):
             raise ValueError(f'TotalVariationReg: order must be 1 or 2; got {order!r}.')
@@ -139,8 +154,10 @@ class TotalVariationReg(Penalty):
             raise ValueError(f'{self._label()}: a value of shape {shape} has no axis {self.axis}.')
         length = math.prod(shape) if self.axis is None else shape[self.axis]
         if length <= self.order:
-            raise ValueError(f'{self._label()}: differences of order {self.order} need more than {self.order} entries '
-                             f'in a row; a value of shape {shape} has {length}.')
+            raise ValueError(
+                f'{self._label()}: differences of order {self.order} need more than {self.order} entries '
+                f'in a row; a value of shape {shape} has {length}.'
+            )
         if jnp.ndim(params['strength']):
             raise ValueError(f'{self._label()}: weight must be one number.')
 
@@ -149,7 +166,7 @@ class TotalVariationReg(Penalty):
         return params['strength'] * _abs(jnp.diff(flat, self.order, axis=-1 if self.axis is None else self.axis))
 
     def _log_constant(self, x, params):
-        return math.log(2.) - jnp.log(params['strength'])
+        return math.log(2.0) - jnp.log(params['strength'])
 
     def _sample(self, key, shape, params):
         steps = jax.random.laplace(key, shape) / params['strength']
@@ -168,7 +185,7 @@ def _first(x: jax.Array, axis: int) -> jax.Array:
     """1 at the first entry along ``axis``, 0 elsewhere."""
     shape = [1] * x.ndim
     shape[axis] = x.shape[axis]
-    return jnp.zeros(x.shape[axis]).at[0].set(1.).reshape(shape)
+    return jnp.zeros(x.shape[axis]).at[0].set(1.0).reshape(shape)
 
 
 class MaxNormReg(Penalty):
@@ -191,8 +208,15 @@ class MaxNormReg(Penalty):
         'max_value': Hyper('max_value', 'value', 'positive'),
     }
 
-    def __init__(self, weight: Any = 1., max_value: Any = 1., fit_hyper: bool = False, *,
-                 axis: int | tuple[int, ...] | None = None, normalized: bool = False):
+    def __init__(
+        self,
+        weight: Any = 1.0,
+        max_value: Any = 1.0,
+        fit_hyper: bool = False,
+        *,
+        axis: int | tuple[int, ...] | None = None,
+        normalized: bool = False,
+    ):
         super().__init__(fit_hyper)
         self.axis = axis
         self._set_penalty(fit_hyper, normalized, {'weight': weight, 'max_value': max_value})
@@ -207,20 +231,24 @@ class MaxNormReg(Penalty):
                 raise ValueError(f'{self._label()}: {name} must be one number, or one for each of the {norms} norms.')
 
     def _norm_shape(self, shape, keepdims=False):
-        return np.empty(shape, bool).sum(self.axis if self.axis is None else tuple(np.atleast_1d(self.axis).tolist()),
-                                         keepdims=keepdims).shape
+        return (
+            np.empty(shape, bool)
+            .sum(self.axis if self.axis is None else tuple(np.atleast_1d(self.axis).tolist()), keepdims=keepdims)
+            .shape
+        )
 
     def _penalty(self, x, params):
-        excess = jnp.maximum(safe_norm(x, self.axis) - params['max_value'], 0.)
+        excess = jnp.maximum(safe_norm(x, self.axis) - params['max_value'], 0.0)
         return params['strength'] * excess**2
 
     def _log_masses(self, d: int, params):
         """Logs of the integrals of r^(d-1) exp(-penalty): inside the ball, and the binomial terms of the outside."""
         m, w = jnp.asarray(params['max_value'])[..., None], jnp.asarray(params['strength'])[..., None]
         k = np.arange(d)
-        choose = gammaln(d + 0.) - gammaln(k + 1.) - gammaln(d - k + 0.)
-        outside = (choose + (d - 1 - k) * jnp.log(m) + gammaln(0.5 * (k + 1)) - math.log(2.)
-                   - 0.5 * (k + 1) * jnp.log(w))
+        choose = gammaln(d + 0.0) - gammaln(k + 1.0) - gammaln(d - k + 0.0)
+        outside = (
+            choose + (d - 1 - k) * jnp.log(m) + gammaln(0.5 * (k + 1)) - math.log(2.0) - 0.5 * (k + 1) * jnp.log(w)
+        )
         return jnp.concatenate([jnp.broadcast_to(d * jnp.log(m) - math.log(d), (*outside.shape[:-1], 1)), outside], -1)
 
     def _dimension(self, shape):
@@ -280,8 +308,9 @@ class EntropyReg(_Unnormalized):
 
     hypers: ClassVar = {'weight': Hyper('strength', 'none', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1., maximize: bool = True, fit_hyper: bool = False, *, logits: bool = False,
-                 axis: int = -1):
+    def __init__(
+        self, weight: Any = 1.0, maximize: bool = True, fit_hyper: bool = False, *, logits: bool = False, axis: int = -1
+    ):
         super().__init__(fit_hyper)
         self.maximize = bool(maximize)
         self.logits = bool(logits)
@@ -292,17 +321,19 @@ class EntropyReg(_Unnormalized):
     def _check_shapes(self, shape, params):
         super()._check_shapes(shape, params)
         if not -len(shape) <= self.axis < len(shape):
-            raise ValueError(f'{self._label()}: probabilities lie along axis {self.axis}, which a value of shape '
-                             f'{shape} does not have.')
+            raise ValueError(
+                f'{self._label()}: probabilities lie along axis {self.axis}, which a value of shape '
+                f'{shape} does not have.'
+            )
 
     def _penalty(self, x, params):
-        sign = -1. if self.maximize else 1.
+        sign = -1.0 if self.maximize else 1.0
         if self.logits:
             log_p = jax.nn.log_softmax(x, self.axis)
             return sign * params['strength'] * -jnp.sum(jnp.exp(log_p) * log_p, self.axis)
         inside = x > 0
-        safe = jnp.where(inside, x, 1.)
-        entropy = -jnp.sum(jnp.where(inside, xlogy(safe, safe), 0.), self.axis)
+        safe = jnp.where(inside, x, 1.0)
+        entropy = -jnp.sum(jnp.where(inside, xlogy(safe, safe), 0.0), self.axis)
         valid = (x >= 0).all(self.axis) & (jnp.abs(x.sum(self.axis) - 1) < jnp.sqrt(jnp.finfo(x.dtype).eps))
         return jnp.where(valid | jnp.isnan(entropy), sign * params['strength'] * entropy, jnp.inf)
 
@@ -348,7 +379,7 @@ class OrthogonalReg(_Unnormalized):
 
     hypers: ClassVar = {'weight': Hyper('strength', 'none', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1., fit_hyper: bool = False):
+    def __init__(self, weight: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, False, {'weight': weight})
 
@@ -360,7 +391,7 @@ class OrthogonalReg(_Unnormalized):
     def _sample(self, key, shape, params):
         rows, columns = _matrix_shape(shape)
         q, r = jnp.linalg.qr(jax.random.normal(key, (max(rows, columns), min(rows, columns))))
-        q = q * jnp.where(jnp.diagonal(r) < 0, -1., 1.)  # uniform over the group
+        q = q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0)  # uniform over the group
         return (q if rows >= columns else q.T).reshape(shape)
 
     def reset_value(self, shape=None):
@@ -392,15 +423,17 @@ class SpectralNormReg(_Unnormalized):
         'max_value': Hyper('max_value', 'value', 'positive'),
     }
 
-    def __init__(self, weight: Any = 1., max_value: Any = 1., n_power_iterations: int | None = None,
-                 fit_hyper: bool = False):
+    def __init__(
+        self, weight: Any = 1.0, max_value: Any = 1.0, n_power_iterations: int | None = None, fit_hyper: bool = False
+    ):
         super().__init__(fit_hyper)
         self.n_power_iterations = _positive_int(
-            'SpectralNormReg', 'n_power_iterations', n_power_iterations, ', or None for the exact norm')
+            'SpectralNormReg', 'n_power_iterations', n_power_iterations, ', or None for the exact norm'
+        )
         self._set_penalty(fit_hyper, False, {'weight': weight, 'max_value': max_value})
 
     def _penalty(self, x, params):
-        excess = jnp.maximum(self._norm(_as_matrix(x)) - params['max_value'], 0.)
+        excess = jnp.maximum(self._norm(_as_matrix(x)) - params['max_value'], 0.0)
         return params['strength'] * excess**2
 
     def _norm(self, w):
@@ -424,7 +457,7 @@ class SpectralNormReg(_Unnormalized):
 
 def _unit_vector(v: jax.Array) -> jax.Array:
     norm = safe_norm(v)
-    return v / jnp.where(norm == 0, 1., norm)
+    return v / jnp.where(norm == 0, 1.0, norm)
 
 
 @jax.custom_jvp

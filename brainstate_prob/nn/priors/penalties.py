@@ -1,4 +1,5 @@
 """Penalties that add up over entries (L1, L2, elastic net, Huber), with the densities they stand for."""
+
 from __future__ import annotations
 
 import math
@@ -39,7 +40,8 @@ class Penalty(Regularization):
             asked = 'fit_hyper=True' if fit_hyper else 'normalized=True'
             raise ValueError(
                 f'{type(self).__name__} has no normalizing constant in closed form, which {asked} needs: without it a '
-                'trained weight would go to 0. Leave it out, or choose another prior.')
+                'trained weight would go to 0. Leave it out, or choose another prior.'
+            )
         self._set(fit_hyper, values)
 
     def _log_prob(self, x, params):
@@ -72,13 +74,13 @@ class L1Reg(EntrywisePenalty):
     Examples
     --------
     >>> from brainstate_prob import nn
-    >>> float(nn.L1Reg(weight=0.5).loss([3., -4.]))
+    >>> float(nn.L1Reg(weight=0.5).loss([3.0, -4.0]))
     3.5
     """
 
     hypers: ClassVar = {'weight': Hyper('strength', 'rate', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1., fit_hyper: bool = False, *, normalized: bool = False):
+    def __init__(self, weight: Any = 1.0, fit_hyper: bool = False, *, normalized: bool = False):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, normalized, {'weight': weight})
 
@@ -86,7 +88,7 @@ class L1Reg(EntrywisePenalty):
         return params['strength'] * _abs(x)
 
     def _log_constant(self, x, params):
-        return math.log(2.) - jnp.log(params['strength'])
+        return math.log(2.0) - jnp.log(params['strength'])
 
     def _sample(self, key, shape, params):
         return jax.random.laplace(key, shape) / params['strength']
@@ -98,13 +100,13 @@ class L2Reg(EntrywisePenalty):
     Examples
     --------
     >>> from brainstate_prob import nn
-    >>> float(nn.L2Reg(weight=0.1).loss([3., -4.]))
+    >>> float(nn.L2Reg(weight=0.1).loss([3.0, -4.0]))
     2.5
     """
 
     hypers: ClassVar = {'weight': Hyper('strength', 'rate2', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1., fit_hyper: bool = False, *, normalized: bool = False):
+    def __init__(self, weight: Any = 1.0, fit_hyper: bool = False, *, normalized: bool = False):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, normalized, {'weight': weight})
 
@@ -131,8 +133,15 @@ class ElasticNetReg(EntrywisePenalty):
         'alpha': Hyper('alpha', 'none', 'share'),
     }
 
-    def __init__(self, l1_weight: Any = 1., l2_weight: Any = 1., alpha: Any = 0.5, fit_hyper: bool = False, *,
-                 normalized: bool = False):
+    def __init__(
+        self,
+        l1_weight: Any = 1.0,
+        l2_weight: Any = 1.0,
+        alpha: Any = 0.5,
+        fit_hyper: bool = False,
+        *,
+        normalized: bool = False,
+    ):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, normalized, {'l1_weight': l1_weight, 'l2_weight': l2_weight, 'alpha': alpha})
 
@@ -166,7 +175,7 @@ class ElasticNetReg(EntrywisePenalty):
             tail = log_erfcx(t + root_b * x)
             log_survival = -(a * x + b * x**2) + tail - log_erfcx(t)
             hazard = 2 * root_b / math.sqrt(math.pi) * jnp.exp(-tail)
-            x = jnp.maximum(x + (log_survival + e) / hazard, 0.)
+            x = jnp.maximum(x + (log_survival + e) / hazard, 0.0)
         return jax.random.rademacher(key_sign, shape, x.dtype) * x
 
 
@@ -187,7 +196,7 @@ class HuberReg(EntrywisePenalty):
         'delta': Hyper('delta', 'value', 'positive'),
     }
 
-    def __init__(self, weight: Any = 1., delta: Any = 1., fit_hyper: bool = False, *, normalized: bool = False):
+    def __init__(self, weight: Any = 1.0, delta: Any = 1.0, fit_hyper: bool = False, *, normalized: bool = False):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, normalized, {'weight': weight, 'delta': delta})
 
@@ -200,7 +209,7 @@ class HuberReg(EntrywisePenalty):
     def _parts(strength, delta):
         """The logarithms of the integrals over the core and over both tails."""
         log_core = 0.5 * jnp.log(2 * jnp.pi / strength) + jnp.log(erf(delta * jnp.sqrt(strength / 2)))
-        return log_core, math.log(2.) - 0.5 * strength * delta**2 - jnp.log(strength) - jnp.log(delta)
+        return log_core, math.log(2.0) - 0.5 * strength * delta**2 - jnp.log(strength) - jnp.log(delta)
 
     def _log_constant(self, x, params):
         return jnp.logaddexp(*self._parts(params['strength'], params['delta']))
@@ -218,4 +227,4 @@ class HuberReg(EntrywisePenalty):
 
 def _abs(x: jax.Array) -> jax.Array:
     """abs(x) with gradient 0 at 0, so that zeros stay zeros."""
-    return jnp.where(x == 0, 0., jnp.abs(x))
+    return jnp.where(x == 0, 0.0, jnp.abs(x))

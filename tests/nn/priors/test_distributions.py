@@ -1,4 +1,5 @@
 """Every density prior against SciPy: exact log densities, true draws, gradients, fitted hyper-parameters."""
+
 import pickle
 
 import jax
@@ -15,8 +16,20 @@ from brainstate_prob.nn import priors as P
 
 from .cases import CASES
 
-PRIORS = ['GaussianReg', 'StudentTReg', 'CauchyReg', 'UniformReg', 'BetaReg', 'LogNormalReg', 'ExponentialReg',
-          'GammaReg', 'InverseGammaReg', 'LogUniformReg', 'HorseshoeReg', 'SpikeAndSlabReg']
+PRIORS = [
+    'GaussianReg',
+    'StudentTReg',
+    'CauchyReg',
+    'UniformReg',
+    'BetaReg',
+    'LogNormalReg',
+    'ExponentialReg',
+    'GammaReg',
+    'InverseGammaReg',
+    'LogUniformReg',
+    'HorseshoeReg',
+    'SpikeAndSlabReg',
+]
 
 case = pytest.mark.parametrize('name', CASES)
 
@@ -104,15 +117,15 @@ def test_scalars_lists_and_shapes(name, value):
 @case
 def test_weights(name):
     x = np.clip(CASES[name].inside[1:3], 0.1, 0.9) + 0.05
-    x = 2. + x if name == 'LogUniformReg' else x
+    x = 2.0 + x if name == 'LogUniformReg' else x
     each = CASES[name].make().log_prob(x)
-    np.testing.assert_allclose(CASES[name].make(weight=3.).loss(x), -3 * each.sum(), rtol=1e-6)
+    np.testing.assert_allclose(CASES[name].make(weight=3.0).loss(x), -3 * each.sum(), rtol=1e-6)
     if name != 'UniformReg':
-        expected = -(each * np.array([1., 2.])).sum()
-        np.testing.assert_allclose(CASES[name].make(weight=jnp.array([1., 2.])).loss(x), expected, rtol=1e-6)
-    assert CASES[name].make(weight=0.).loss(np.array([1e3, -1e3])) == 0
+        expected = -(each * np.array([1.0, 2.0])).sum()
+        np.testing.assert_allclose(CASES[name].make(weight=jnp.array([1.0, 2.0])).loss(x), expected, rtol=1e-6)
+    assert CASES[name].make(weight=0.0).loss(np.array([1e3, -1e3])) == 0
     with pytest.raises(ValueError, match='weight must be >= 0; got -1'):
-        CASES[name].make(weight=-1.)
+        CASES[name].make(weight=-1.0)
     with pytest.raises(ValueError, match='weight'):
         CASES[name].make(weight=jnp.ones(2)).loss(0.5)
 
@@ -165,6 +178,7 @@ def test_hyper_parameters_are_recovered_from_draws(name):
             values, opt = carry
             updates, opt = optimizer.update(jax.grad(loss)(values), opt)
             return (optax.apply_updates(values, updates), opt), None
+
         return jax.lax.scan(step, (values, optimizer.init(values)), length=400)[0][0]
 
     for state, value in zip(states, fit([s.value for s in states]), strict=True):
@@ -192,45 +206,65 @@ def test_a_family_is_scored_as_one_expression(name):
     """What the grouping promises: entries of two priors stacked give the terms of each alone."""
     one = CASES[name].make()
     other = CASES[name].make()
-    for h, v in {'std': 3., 'scale': 3., 'tau': .3, 'b': 5., 'mu': -1., 'rate': 4., 'beta': 4., 'slab_scale': 9.,
-                 'upper': 20.}.items():
+    for h, v in {
+        'std': 3.0,
+        'scale': 3.0,
+        'tau': 0.3,
+        'b': 5.0,
+        'mu': -1.0,
+        'rate': 4.0,
+        'beta': 4.0,
+        'slab_scale': 9.0,
+        'upper': 20.0,
+    }.items():
         if h in other.hypers:
             setattr(other, h, v)
             break
     assert one.family_key() == other.family_key() is not None
     x = jnp.array([v for v in CASES[name].inside if 1e-6 < abs(v) < 1e5][:2] + CASES[name].outside[:1])
-    stacked = {k: jnp.repeat(jnp.array([a, b]), len(x)) for (k, a), b in
-               zip(one.hyper_values().items(), other.hyper_values().values(), strict=True)}
+    stacked = {
+        k: jnp.repeat(jnp.array([a, b]), len(x))
+        for (k, a), b in zip(one.hyper_values().items(), other.hyper_values().values(), strict=True)
+    }
     both = one.family_log_prob(stacked, jnp.tile(x, 2))
     np.testing.assert_allclose(both, jnp.concatenate([one.log_prob(x), other.log_prob(x)]), rtol=1e-5)
 
 
 def test_peer_figures(x64):
     """Single figures at which an earlier implementation was wrong."""
-    assert P.GaussianReg(0., 2.).loss(np.zeros(10)) == pytest.approx(10 * (np.log(2) + 0.5 * np.log(2 * np.pi)))
+    assert P.GaussianReg(0.0, 2.0).loss(np.zeros(10)) == pytest.approx(10 * (np.log(2) + 0.5 * np.log(2 * np.pi)))
     assert P.CauchyReg().loss(np.array([1e20])) == pytest.approx(np.log(np.pi) + 40 * np.log(10))
     assert P.InverseGammaReg().loss(1e-10) == pytest.approx(1e10, rel=1e-6)
     assert P.LogNormalReg().loss(1e-20) > P.LogNormalReg().loss(1e-12) > 300
-    assert P.SpikeAndSlabReg().loss(1000.) == pytest.approx(5e5, rel=1e-4)
-    assert P.LogUniformReg(lower=1., upper=10.).loss(50.) == np.inf
-    assert P.HorseshoeReg().loss(1.) != pytest.approx(float(P.CauchyReg().loss(1.)), abs=0.1)
+    assert P.SpikeAndSlabReg().loss(1000.0) == pytest.approx(5e5, rel=1e-4)
+    assert P.LogUniformReg(lower=1.0, upper=10.0).loss(50.0) == np.inf
+    assert P.HorseshoeReg().loss(1.0) != pytest.approx(float(P.CauchyReg().loss(1.0)), abs=0.1)
     draws = np.abs(P.StudentTReg().sample_init(20000, key=jax.random.PRNGKey(0)))
-    assert 9 < np.quantile(draws, .999) < 18  # 12.92 for t(3), 3.3 for a normal law
+    assert 9 < np.quantile(draws, 0.999) < 18  # 12.92 for t(3), 3.3 for a normal law
     huge = jax.value_and_grad(P.CauchyReg().loss)(jnp.float32(1e20))
     assert huge[0] == pytest.approx(93.25, abs=0.01)
     assert huge[1] == pytest.approx(2e-20, rel=1e-4)
 
 
-@pytest.mark.parametrize(('a', 'b', 'expected'), [(1., 1., .5), (.5, 2., .2), (2., .5, .8), (3., 2., 2 / 3)])
+@pytest.mark.parametrize(('a', 'b', 'expected'), [(1.0, 1.0, 0.5), (0.5, 2.0, 0.2), (2.0, 0.5, 0.8), (3.0, 2.0, 2 / 3)])
 def test_beta_resets_inside(a, b, expected):
     assert P.BetaReg(a=a, b=b).reset_value() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(('reg', 'value', 'loss'), [
-    (P.BetaReg(a=1., b=1.), 0., 0.), (P.BetaReg(a=1., b=1.), 1., 0.), (P.BetaReg(), 1., np.inf),
-    (P.ExponentialReg(rate=2.), 0., -np.log(2)), (P.GammaReg(), 0., np.inf), (P.InverseGammaReg(), 0., np.inf),
-    (P.LogNormalReg(), 0., np.inf), (P.UniformReg(hard=True), 1., np.log(2)), (P.UniformReg(hard=True), -1., np.log(2)),
-])
+@pytest.mark.parametrize(
+    ('reg', 'value', 'loss'),
+    [
+        (P.BetaReg(a=1.0, b=1.0), 0.0, 0.0),
+        (P.BetaReg(a=1.0, b=1.0), 1.0, 0.0),
+        (P.BetaReg(), 1.0, np.inf),
+        (P.ExponentialReg(rate=2.0), 0.0, -np.log(2)),
+        (P.GammaReg(), 0.0, np.inf),
+        (P.InverseGammaReg(), 0.0, np.inf),
+        (P.LogNormalReg(), 0.0, np.inf),
+        (P.UniformReg(hard=True), 1.0, np.log(2)),
+        (P.UniformReg(hard=True), -1.0, np.log(2)),
+    ],
+)
 def test_edges(reg, value, loss):
     got, grad = jax.value_and_grad(reg.loss)(value)
     assert got == pytest.approx(loss, abs=2e-6)
@@ -251,54 +285,59 @@ def test_horseshoe_at_its_pole():
 
 
 def test_horseshoe_mixture_has_the_same_law():
-    reg = P.HorseshoeReg(tau=2.)
+    reg = P.HorseshoeReg(tau=2.0)
     tau = reg.scale_mixture()['tau']
     key_z, key_l = jax.random.split(jax.random.PRNGKey(0))
     x = jax.random.normal(key_z, (3000,)) * tau * jnp.abs(jax.random.cauchy(key_l, (3000,)))
     assert st.kstest(np.asarray(x, float), CASES['HorseshoeReg'].law.cdf).pvalue > 1e-3  # fixed seed, false alarm 1e-3
 
 
-@pytest.mark.parametrize('pi', [0., 1.])
+@pytest.mark.parametrize('pi', [0.0, 1.0])
 def test_spike_or_slab_alone(pi):
-    reg = P.SpikeAndSlabReg(spike_scale=.1, slab_scale=2., pi=pi)
+    reg = P.SpikeAndSlabReg(spike_scale=0.1, slab_scale=2.0, pi=pi)
     value, grad = jax.value_and_grad(reg.loss)(0.3)
-    assert value == pytest.approx(-st.norm(0, .1 if pi else 2.).logpdf(.3), rel=1e-5)
+    assert value == pytest.approx(-st.norm(0, 0.1 if pi else 2.0).logpdf(0.3), rel=1e-5)
     assert np.isfinite(grad)
 
 
 class TestDirichlet:
-    p = np.array([[.2, .3, .5], [.98, .01, .01]])
+    p = np.array([[0.2, 0.3, 0.5], [0.98, 0.01, 0.01]])
 
     def test_log_prob(self, x64):
-        alpha = np.array([1.5, 2., 3.])
+        alpha = np.array([1.5, 2.0, 3.0])
         expected = [st.dirichlet(alpha).logpdf(row) for row in self.p]
         np.testing.assert_allclose(P.DirichletReg(alpha=alpha).log_prob(self.p), expected, rtol=1e-10)
-        np.testing.assert_allclose(P.DirichletReg(alpha=2.).log_prob(self.p),
-                                   [st.dirichlet([2., 2., 2.]).logpdf(row) for row in self.p], rtol=1e-10)
+        np.testing.assert_allclose(
+            P.DirichletReg(alpha=2.0).log_prob(self.p),
+            [st.dirichlet([2.0, 2.0, 2.0]).logpdf(row) for row in self.p],
+            rtol=1e-10,
+        )
 
-    @pytest.mark.parametrize('bad', [[.5, .6, .1], [-.1, .6, .5], [1., 1., 1.]])
+    @pytest.mark.parametrize('bad', [[0.5, 0.6, 0.1], [-0.1, 0.6, 0.5], [1.0, 1.0, 1.0]])
     def test_what_is_no_probability_vector(self, bad):
-        value, grad = jax.value_and_grad(P.DirichletReg(alpha=2.).loss)(jnp.array(bad))
+        value, grad = jax.value_and_grad(P.DirichletReg(alpha=2.0).loss)(jnp.array(bad))
         assert value == np.inf
         assert not np.isnan(grad).any()
 
     def test_corner(self):
-        assert P.DirichletReg(alpha=1.).loss(np.array([1., 0., 0.])) == pytest.approx(-np.log(2), rel=1e-5)
-        assert not np.isnan(jax.grad(P.DirichletReg(alpha=1.).loss)(jnp.array([1., 0., 0.]))).any()
-        assert P.DirichletReg(alpha=2.).loss(np.array([1., 0., 0.])) == np.inf
+        assert P.DirichletReg(alpha=1.0).loss(np.array([1.0, 0.0, 0.0])) == pytest.approx(-np.log(2), rel=1e-5)
+        assert not np.isnan(jax.grad(P.DirichletReg(alpha=1.0).loss)(jnp.array([1.0, 0.0, 0.0]))).any()
+        assert P.DirichletReg(alpha=2.0).loss(np.array([1.0, 0.0, 0.0])) == np.inf
 
     def test_long_vectors_in_single_precision(self):
         p = jax.nn.softmax(random.randn(1000))
-        assert np.isfinite(P.DirichletReg(alpha=2.).loss(p))
+        assert np.isfinite(P.DirichletReg(alpha=2.0).loss(p))
 
     def test_draws(self):
-        x = np.asarray(P.DirichletReg(alpha=jnp.array([1., 2., 3.])).sample_init((2000, 3), key=jax.random.PRNGKey(0)))
+        x = np.asarray(
+            P.DirichletReg(alpha=jnp.array([1.0, 2.0, 3.0])).sample_init((2000, 3), key=jax.random.PRNGKey(0))
+        )
         np.testing.assert_allclose(x.sum(-1), 1, atol=1e-5)
         assert st.kstest(x[:, 2].astype(float), st.beta(3, 3).cdf).pvalue > 1e-3  # fixed seed, false alarm 1e-3
 
     def test_reset_shape_and_errors(self):
-        np.testing.assert_allclose(P.DirichletReg().reset_value((2, 4)), np.full((2, 4), .25))
-        np.testing.assert_allclose(P.DirichletReg(alpha=np.ones(4)).reset_value(), np.full(4, .25))
+        np.testing.assert_allclose(P.DirichletReg().reset_value((2, 4)), np.full((2, 4), 0.25))
+        np.testing.assert_allclose(P.DirichletReg(alpha=np.ones(4)).reset_value(), np.full(4, 0.25))
         for call in (P.DirichletReg().reset_value, lambda: P.DirichletReg().distribution):
             with pytest.raises(ValueError, match='one alpha'):
                 call()
@@ -310,22 +349,22 @@ class TestDirichlet:
         assert P.DirichletReg().family_key() is None
 
     def test_weights_are_one_an_event(self):
-        each = P.DirichletReg(alpha=2.).log_prob(self.p)
-        weights = np.array([1., 2.])
-        np.testing.assert_allclose(P.DirichletReg(weights, alpha=2.).loss(self.p), -(each * weights).sum(), rtol=1e-6)
+        each = P.DirichletReg(alpha=2.0).log_prob(self.p)
+        weights = np.array([1.0, 2.0])
+        np.testing.assert_allclose(P.DirichletReg(weights, alpha=2.0).loss(self.p), -(each * weights).sum(), rtol=1e-6)
 
     def test_logits_are_a_density_over_logits(self, x64):
         reg = P.DirichletReg(alpha=np.array([1.5, 2.5]), logits=True)
         grid = np.linspace(-25, 25, 1001)
         x = np.stack(np.meshgrid(grid, grid), -1)
-        assert np.exp(reg.log_prob(x)).sum() * (grid[1] - grid[0])**2 == pytest.approx(1, rel=1e-6)
+        assert np.exp(reg.log_prob(x)).sum() * (grid[1] - grid[0]) ** 2 == pytest.approx(1, rel=1e-6)
         draws = jax.nn.softmax(reg.sample_init((2000, 2), key=jax.random.PRNGKey(0)))
         assert st.kstest(np.asarray(draws[:, 0]), st.beta(1.5, 2.5).cdf).pvalue > 1e-3  # fixed seed, false alarm 1e-3
-        assert np.isfinite(reg.loss(np.array([0., 1000.])))
+        assert np.isfinite(reg.loss(np.array([0.0, 1000.0])))
         np.testing.assert_array_equal(reg.reset_value((2,)), np.zeros(2))
 
     def test_alpha_is_recovered_with_an_interior_optimum(self):
-        reg = P.DirichletReg(alpha=2., fit_hyper=True)
-        p = P.DirichletReg(alpha=5.).sample_init((300, 3), key=jax.random.PRNGKey(0))
-        losses = [float(type(reg)(alpha=a).loss(p)) for a in (3., 4., 5., 6., 8.)]
+        reg = P.DirichletReg(alpha=2.0, fit_hyper=True)
+        p = P.DirichletReg(alpha=5.0).sample_init((300, 3), key=jax.random.PRNGKey(0))
+        losses = [float(type(reg)(alpha=a).loss(p)) for a in (3.0, 4.0, 5.0, 6.0, 8.0)]
         assert np.argmin(losses) in (1, 2, 3)

@@ -1,0 +1,25 @@
+"""brainunit as `u`, imported when a unit is first looked at: it loads matplotlib where that is installed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__all__ = ['u']
+
+if TYPE_CHECKING:
+    import brainunit as u
+else:
+
+    class _OnFirstUse:
+        """Stands for a module until one of its names is asked for, and then has them all."""
+
+        def __init__(self, name: str):
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            module = importlib.import_module(self._name)
+            vars(self).update(vars(module))
+            return getattr(module, attribute)
+
+    u = _OnFirstUse('brainunit')
