@@ -98,6 +98,7 @@ class StateTrace:
         self._values[state] = value
 
     def read(self, state: State) -> Any:
+        """The value of ``state`` inside the trace, recorded as a read."""
         self.uses[state] = None
         self.reads[state] = None
         if state in self._values:
@@ -112,11 +113,13 @@ class StateTrace:
         return value if self._lift is None else self._lift(state, value)
 
     def write(self, state: State, value: Any) -> None:
+        """Let ``state`` have ``value`` inside the trace, recorded as a write."""
         self.uses[state] = None
         self.writes[state] = None
         self._values[state] = value
 
     def create(self, state: State, value: Any) -> None:
+        """Take in a State that was made inside the trace."""
         self.created[state] = value
         self._values[state] = value
         if self.faked:
