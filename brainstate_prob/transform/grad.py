@@ -226,8 +226,8 @@ def _fwd_grad(fun, *, argnums, has_aux, holomorphic, allow_int, key, tangent_siz
             jax.random.normal(k, (tangent_size, *jnp.shape(x)), jnp.result_type(x))
             for k, x in zip(keys, leaves, strict=False)
         ])
-        pushforward: Any
-        out, pushforward, aux = jax.linearize(fun, wrt, has_aux=True)
+        linear: Any = jax.linearize(fun, wrt, has_aux=True)
+        out, pushforward, aux = linear
         if jnp.shape(out) != ():
             raise TypeError(f'fwd_grad needs a function with a scalar value; its value has shape {jnp.shape(out)}.')
         slopes = jax.vmap(pushforward)(directions)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from brainstate_prob import HiddenState, ParamState, State, TraceError, environ, random, transform
+from brainstate_prob import HiddenState, ParamState, State, StateTrace, TraceError, environ, random, transform
 from brainstate_prob.core import current_trace
 from brainstate_prob.core.state import holds_tracer
 
@@ -418,12 +418,17 @@ class TestSettings:
         assert s.value == 6.0
 
 
+def only_traced():
+    with StateTrace():
+        return State(1.0)
+
+
 def test_no_value_is_named_not_handed_to_jax():
     s = State(1.0, name='lost')
     f = transform.jit(lambda x: s.value * x)
     f(1.0)
-    s._value = type(s._value), 'no array'
-    with pytest.raises(TypeError):
+    s._value = only_traced()._value
+    with pytest.raises(TraceError, match="'lost' has no value"):
         f(1.0)
 
 
