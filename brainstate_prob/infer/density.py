@@ -163,20 +163,24 @@ class Density:
                 yield computed
             self.is_random = self.is_random or any(isinstance(s, RandomState) for s in trace.uses)
 
-    def terms(self, theta: jax.Array, data: Data) -> dict[str, Any]:
-        """``{'prior': {name: ...}, 'log_det': {name: ...}, 'likelihood': ...}``, whose sum is the log density."""
+    def terms(self, theta: jax.Array, data: Data, jacobian: bool = True) -> dict[str, Any]:
+        """``{'prior': {name: ...}, 'log_det': {name: ...}, 'likelihood': ...}``, whose sum is the log density.
+
+        Without ``jacobian`` the log-determinants are left out.
+        """
         prior: dict[str, jax.Array] = {}
         log_det: dict[str, jax.Array] = {}
         with self.open(theta, data) as computed:
             for block, stretch, value in computed:
                 names = [e.name for e in block.entries]
                 prior.update(zip(names, block.split_terms(block.log_prior(stretch, value)), strict=True))
-                log_det.update(zip(names, block.split_terms(block.log_det(stretch, value)), strict=True))
+                if jacobian:
+                    log_det.update(zip(names, block.split_terms(block.log_det(stretch, value)), strict=True))
             likelihood = self._log_likelihood(data)
         names = [e.name for e in self.entries]
         return {
             'prior': {n: prior[n] for n in names},
-            'log_det': {n: log_det[n] for n in names},
+            'log_det': {n: log_det[n] for n in names if jacobian},
             'likelihood': likelihood,
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import optax
 from jax import lax
 
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.minibatch import check_batch_size, first_batch, next_batch, take
 from brainstate_prob.infer.posterior import Posterior
@@ -109,12 +111,22 @@ def fit_map(
         if int(done) < length:
             break
     history = np.concatenate(losses) if losses else np.zeros(0)
+    scale = max(1.0, abs(history[-1])) if len(history) else 1.0
+    converged = tol is not None and float(gradient) <= tol * scale
+    if tol is not None and not converged:
+        warnings.warn(
+            f'MAP stopped after {len(history)} steps before it converged: the largest entry of the gradient is '
+            f'{float(gradient):.2g}, and {tol * scale:.2g} was asked for. Take more steps (num_steps), scale the '
+            'inputs, or look whether the mode lies at infinity (a scale that goes to zero, say).',
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     info = {
         'num_steps': len(history),
         'seconds': time.perf_counter() - began,
         'jacobian': jacobian,
         'gradient': float(gradient),
-        'converged': tol is not None and float(gradient) <= tol * max(1.0, abs(history[-1])),
+        'converged': bool(converged),
     }
     return Fit(posterior, density, carry[0][None, None], method='map', history={'loss': history}, info=info)
 

@@ -170,7 +170,8 @@ class Posterior:
 
     def terms(self, theta: Any = None) -> dict[str, Any]:
         """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
-        return self.density.jit('terms', None, lambda: self.density.terms)(self._theta(theta), self.data)
+        run = self.density.jit('terms', True, lambda: lambda t, data: self.density.terms(t, data))
+        return run(self._theta(theta), self.data)
 
     def log_likelihood(self, theta: Any = None) -> jax.Array:
         """The log-likelihood of each observation at ``theta``."""

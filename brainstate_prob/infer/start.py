@@ -42,7 +42,7 @@ def checked_start(
     )
     value, grad = value_and_grad(theta, posterior.data)
     if not np.isfinite(value):
-        raise ValueError(_what_is_not_finite(posterior, density, theta))
+        raise ValueError(_what_is_not_finite(posterior, density, theta, jacobian))
     if not np.isfinite(np.asarray(grad)).all():
         raise ValueError(
             f'The gradient of the log density is not finite at the start (parameters: {_not_finite(density, grad)}). '
@@ -61,8 +61,9 @@ def _not_finite(density: Density, grad: jax.Array) -> list[str]:
     return bad
 
 
-def _what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array) -> str:
-    terms = density.jit('terms', None, lambda: density.terms)(theta, posterior.data)
+def _what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array, jacobian: bool) -> str:
+    find = density.jit('terms', jacobian, lambda: lambda t, data: density.terms(t, data, jacobian))
+    terms = find(theta, posterior.data)
     values = density.jit('constrain', None, lambda: density.constrain)(theta)
     causes = [
         f'the prior of {name!r} is {float(v):g} at {np.asarray(values[name]).tolist()}'

@@ -217,3 +217,26 @@ def test_any_quantity_of_the_model_comes_with_its_uncertainty():
     twice = fit.evaluate(lambda model, x: {'rate': model.rate.value() * x}, 2.0)['rate']
     np.testing.assert_allclose(twice.reshape(2, 30), 2.0 * fit.draws['rate'], rtol=1e-6)
     assert fit.evaluate(lambda model: model.rate.value(), num_draws=7, batch_size=3).shape == (7,)
+
+
+@pytest.mark.parametrize(
+    't, best', [(nn.ClipT(0.0, 10.0), 18 / 7), (nn.ReluT(), 18 / 7), (nn.ClipT(0.0, 2.0), 2.0)], ids=repr
+)
+def test_transforms_without_a_density_are_fitted_by_map(t, best):
+    class Confined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Param(1.0, t=t, reg=nn.GammaReg(alpha=3.0, beta=2.0))
+
+        def __call__(self):
+            return dist.Poisson(self.rate.value())
+
+    fit = infer.fit_map(infer.Posterior(Confined(), targets=COUNTS), optimizer=optax.adam(3e-2), progress=False)
+    assert float(fit.estimate['rate']) == pytest.approx(best, rel=1e-2)
+
+
+def test_a_fit_that_has_not_converged_says_so():
+    x, y = line_data()
+    with pytest.warns(infer.ConvergenceWarning, match='stopped after 2 steps before it converged'):
+        fit = infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), num_steps=2, progress=False)
+    assert fit.info['converged'] is False
