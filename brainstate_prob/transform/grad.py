@@ -237,9 +237,9 @@ def _fwd_grad(fun, *, argnums, has_aux, holomorphic, allow_int, key, tangent_siz
 
 
 def _next_key() -> jax.Array:
-    from brainstate_prob import random
+    from brainstate_prob.random import DEFAULT
 
-    return random.split_key()
+    return DEFAULT.split_key()
 
 
 def _only_reverse(name: str, allow_int: bool) -> None:
