@@ -32,7 +32,10 @@ __all__ = [
 ]
 
 _CHUNK = 1024
-_NUMBERS = 2**22  # of one array that every draw of a chunk has a copy of: 16 MB in float32
+# Numbers of the largest input or target over all draws of a chunk: on a CPU they stay in its cache (1 MB in float32,
+# three times as fast as 16 MB).
+_NUMBERS = {'cpu': 2**18}
+_NUMBERS_ELSEWHERE = 2**22
 
 
 def precision_of(density: Density) -> contextlib.AbstractContextManager:
@@ -78,7 +81,8 @@ def _chunk_size(batch_size: int | None, data: Data) -> int:
             )
         return int(batch_size)
     largest = max([np.size(x) for x in jax.tree.leaves((data.args, data.kwargs, data.targets))], default=1)
-    return 1 << max(0, min(_CHUNK, _NUMBERS // max(1, largest)).bit_length() - 1)
+    numbers = _NUMBERS.get(jax.default_backend(), _NUMBERS_ELSEWHERE)
+    return 1 << max(0, min(_CHUNK, numbers // max(1, largest)).bit_length() - 1)
 
 
 def constrain(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np.ndarray]:
