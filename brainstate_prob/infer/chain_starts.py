@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax import lax
 from brainstate_prob import graph
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings, start_function
 from brainstate_prob.infer.map import fit_map
@@ -85,7 +87,9 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
     if init == 'model':
         return init, jnp.broadcast_to(posterior.start(density), (num, density.size))
     if init == 'map':
-        mode = fit_map(posterior, jacobian=True, progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
+            mode = fit_map(posterior, jacobian=True, progress=False)
         return init, _translated(
             mode.density, density, jnp.repeat(jnp.asarray(mode.thetas)[0], num, axis=0), posterior.data.states
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from numpyro.diagnostics import effective_sample_size, gelman_rubin
 from scipy import special, stats
 
 from brainstate_prob.infer.density import Density
@@ -60,16 +60,16 @@ def warn_of(problems: list[str], stacklevel: int = 3) -> None:
 
 def rank_r_hat(x: np.ndarray) -> np.ndarray:
     """Rank-normalized split R-hat of draws (chains, draws, ...): the larger one of bulk and tails (folded)."""
+    x = _halves(x)
     folded = np.abs(x - np.median(x, axis=(0, 1)))
     with np.errstate(invalid='ignore', divide='ignore'):
-        return np.maximum(split_gelman_rubin(_normal_scores(x)), split_gelman_rubin(_normal_scores(folded)))
+        return np.maximum(gelman_rubin(_normal_scores(x)), gelman_rubin(_normal_scores(folded)))
 
 
 def bulk_ess(x: np.ndarray) -> np.ndarray:
     """Bulk effective sample size of draws (chains, draws, ...): that of the split chains' normal scores."""
-    half = x.shape[1] // 2
     with np.errstate(invalid='ignore', divide='ignore'):
-        return effective_sample_size(_normal_scores(np.concatenate([x[:, :half], x[:, -half:]])))
+        return effective_sample_size(_normal_scores(_halves(x)))
 
 
 def e_bfmi(energy: np.ndarray) -> np.ndarray:
@@ -77,6 +77,11 @@ def e_bfmi(energy: np.ndarray) -> np.ndarray:
     energy = np.asarray(energy, np.float64)
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
+
+
+def _halves(x: np.ndarray) -> np.ndarray:
+    half = x.shape[1] // 2
+    return np.concatenate([x[:, :half], x[:, -half:]])
 
 
 def _normal_scores(x: np.ndarray) -> np.ndarray:

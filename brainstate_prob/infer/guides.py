@@ -117,29 +117,41 @@ def flat_model(density: Density) -> Callable:
     return model
 
 
-def make_guide(guide: Callable, model: Callable, start: jax.Array) -> Callable:
-    """The guide of ``model``; an autoguide begins at ``start``, unless it has its own ``init_loc_fn``."""
+def make_guide(guide: Callable, model: Callable, start: jax.Array, data: Data) -> Callable:
+    """The guide of ``model``; an autoguide begins at ``start``, unless it has its own ``init_loc_fn``.
+
+    Raises
+    ------
+    TypeError
+        If the function returns no guide.
+    ValueError
+        If a guide of the user's own does not sample ``'theta'``.
+    """
     made = guide(model)
-    if isinstance(made, autoguide.AutoGuide) and made.init_loc_fn in _DEFAULT_STARTS:
-        made.init_loc_fn = init_to_value(values={'theta': start.astype(jnp.result_type(float))})
+    if isinstance(made, autoguide.AutoGuide):
+        if made.init_loc_fn in _DEFAULT_STARTS:
+            made.init_loc_fn = init_to_value(values={'theta': start.astype(jnp.result_type(float))})
+        return made
     if not callable(made):
         raise TypeError(
             f'The guide function returned {type(made).__name__}; it must return a guide: a NumPyro autoguide or a '
             "function of the data that samples 'theta'."
         )
+    sites = handlers.trace(handlers.seed(made, jax.random.key(0))).get_trace(data)
+    drawn = {name: jnp.shape(site['value']) for name, site in sites.items() if site['type'] == 'sample'}
+    if drawn.get('theta') != start.shape:
+        raise ValueError(
+            f"The guide must sample one site 'theta' of shape {start.shape}, the parameters as one flat vector; "
+            f'it samples {drawn}.'
+        )
     return made
 
 
-def guide_draw(guide: Any, params: dict, key: jax.Array, data: Data, size: int) -> tuple[jax.Array, jax.Array]:
+def guide_draw(guide: Any, params: dict, key: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
     """One draw of theta and the guide's log density there (with that of auxiliary variables, where it has some)."""
     if isinstance(guide, autoguide.AutoLaplaceApproximation):
         normal = guide.get_posterior(params)
         theta = normal.sample(key)
         return theta, normal.log_prob(theta)
     log_q, sites = log_density(handlers.seed(guide, key), (data,), {}, params)
-    if 'theta' not in sites or jnp.shape(sites['theta']['value']) != (size,):
-        raise ValueError(
-            f"The guide must sample one site 'theta' of shape ({size},), theta as a flat vector; its sites are "
-            f'{ {name: jnp.shape(site["value"]) for name, site in sites.items() if site["type"] == "sample"} }.'
-        )
     return sites['theta']['value'], log_q

@@ -159,7 +159,7 @@ class _Programs:
     def _svi(self, key: jax.Array, data: Data, theta: jax.Array, total: jax.Array) -> tuple[SVI, Any, Any]:
         """The SVI object, guide and first state, made anew in each trace, as guides keep what they were set up with."""
         model = flat_model(self.density)
-        guide = make_guide(self.family, model, theta)
+        guide = make_guide(self.family, model, theta, data)
         optimizer = _falling(total) if self.optimizer is None else self.optimizer
         svi = SVI(model, guide, optimizer, Trace_ELBO(self.num_particles))
         return svi, guide, svi.init(key, data)
@@ -192,7 +192,7 @@ class _Programs:
         guide, data = self._svi(jax.random.key(0), *given)[1], given[0]
         if isinstance(guide, autoguide.AutoDelta):
             return guide.median(params)['theta'][None].astype(self.density.dtype), {}
-        draw = lambda k: guide_draw(guide, params, k, data, self.density.size)
+        draw = lambda k: guide_draw(guide, params, k, data)
         drawn, log_q = jax.vmap(draw)(jax.random.split(key, _DRAWS))
         drawn, stats = drawn.astype(self.density.dtype), {'log_q': log_q}
         if self.batch_size is None:

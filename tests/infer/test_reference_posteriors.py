@@ -1,0 +1,79 @@
+"""Real posteriors with reference answers: NUTS within their bounds, SVI as wide as its family allows."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from brainstate_prob import infer
+from tests.infer.models import POSTERIORS, compare, reference_of, reference_posterior
+
+
+@pytest.mark.parametrize('name', [name for name in POSTERIORS if not name.endswith('_centred')])
+def test_nuts_is_within_the_bounds(shared_dir, name):
+    """4 x 1000 draws: means within 0.1 sd, sds within 10 %, quantiles within 8 % of the range, quiet.
+
+    The bounds are five and more Monte Carlo standard errors wide; every seed tried passes.
+    """
+    model, _, _, dense_mass = POSTERIORS[name]
+    posterior = reference_posterior(shared_dir, name)
+    fit = infer.nuts(posterior, dense_mass=dense_mass, seed=1, progress=False)
+    derived = getattr(model, 'reference_values', dict)(fit.magnitudes)
+    assert compare(derived, reference_of(shared_dir, name)) == []
+    assert fit.info['divergences'] <= 4
+    assert fit.info['warnings'] == []
+    assert max(fit.summary()['r_hat']) < 1.02
+
+
+def test_the_centred_schools_end_with_a_warning(shared_dir):
+    posterior = reference_posterior(shared_dir, 'eight_schools_centred')
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        fit = infer.nuts(posterior, seed=1, progress=False)
+    assert fit.info['divergences'] > 20
+    assert (
+        "diverged, most at low values of 'tau'" in fit.info['warnings'][0] and 'non-centred' in fit.info['warnings'][0]
+    )
+    assert all(issubclass(w.category, infer.ConvergenceWarning) for w in caught)
+    assert {str(w.message) for w in caught} == set(fit.info['warnings'])
+    assert all(w.filename == __file__ for w in caught)
+
+
+@pytest.fixture(scope='module')
+def correlated(shared_dir):
+    return reference_posterior(shared_dir, 'linear_regression_corr'), reference_of(shared_dir, 'linear_regression_corr')
+
+
+# This posterior is a thousand times narrower than a guide starts by default.
+NARROW = {'init': 'map', 'num_steps': 20000, 'num_draws': 4000, 'progress': False}
+
+
+def test_mean_field_is_too_narrow_by_the_right_factor(correlated):
+    """The best independent normal has the precision's diagonal: 1 / sqrt of it, about half the true sd."""
+    posterior, reference = correlated
+    fit = infer.fit_svi(posterior, guide='normal', init_scale=0.001, **NARROW)
+    beta = fit.magnitudes['beta'][0]
+    x = np.asarray(posterior.data.args[0], np.float64)
+    factor = reference['sigma']['mean'] / np.sqrt((x**2).sum(axis=0)) / reference['beta']['sd']
+    ratio = beta.std(axis=0) / reference['beta']['sd']
+    np.testing.assert_allclose(ratio, factor, rtol=0.08)  # sd of 4000 draws: 1.1 %
+    assert (ratio > 0.43).all() and (ratio < 0.56).all()
+    assert compare({'beta': beta}, {'beta': reference['beta']}, sd=(0, 1), quantile=None) == []
+
+
+def test_full_rank_is_near_exact(correlated):
+    posterior, reference = correlated
+    fit = infer.fit_svi(posterior, guide='multivariate', init_scale=0.001, **NARROW)
+    assert compare(fit.magnitudes, reference) == []
+    correlation = np.corrcoef(fit.magnitudes['beta'][0].T)
+    exact = np.linalg.inv(np.asarray(posterior.data.args[0], np.float64).T @ posterior.data.args[0])
+    exact = exact / np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+    np.testing.assert_allclose(correlation, exact, atol=0.06)
+
+
+def test_laplace_guide_is_the_gaussian_at_the_mode(correlated):
+    """Narrower than the reference by 3 to 4 %, as the data's own notes say."""
+    posterior, reference = correlated
+    fit = infer.fit_svi(posterior, guide='laplace', init='map', num_steps=1000, num_draws=4000, progress=False)
+    ratio = fit.magnitudes['beta'][0].std(axis=0) / reference['beta']['sd']
+    assert ((ratio > 0.93) & (ratio < 1.0)).all()  # sd of 4000 draws: 1.1 %
