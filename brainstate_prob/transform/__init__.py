@@ -1,4 +1,5 @@
 """JAX transforms that know State: jit, gradients, mapping, loops, branches. All nest in each other."""
+
 from brainstate_prob.transform.checkpoint import checkpoint, remat
 from brainstate_prob.transform.conditions import cond, ifelse, switch
 from brainstate_prob.transform.finder import StateFinder
@@ -13,8 +14,35 @@ from brainstate_prob.transform.vmap import vmap, vmap_new_states
 from brainstate_prob.transform.vmap2 import pmap2, pmap2_new_states, vmap2, vmap2_new_states
 
 __all__ = [
-    'GradientTransform', 'JitFunction', 'ProgressBar', 'StateFinder', 'Wrt', 'checkpoint', 'cond', 'eval_shape',
-    'for_loop', 'fwd_grad', 'grad', 'hessian', 'ifelse', 'jacfwd', 'jacobian', 'jacrev', 'jit', 'jvp', 'make_jaxpr',
-    'pmap2', 'pmap2_new_states', 'remat', 'scan', 'switch', 'vector_grad', 'vjp', 'vmap', 'vmap2', 'vmap2_new_states',
-    'vmap_new_states', 'while_loop',
+    'GradientTransform',
+    'JitFunction',
+    'ProgressBar',
+    'StateFinder',
+    'Wrt',
+    'checkpoint',
+    'cond',
+    'eval_shape',
+    'for_loop',
+    'fwd_grad',
+    'grad',
+    'hessian',
+    'ifelse',
+    'jacfwd',
+    'jacobian',
+    'jacrev',
+    'jit',
+    'jvp',
+    'make_jaxpr',
+    'pmap2',
+    'pmap2_new_states',
+    'remat',
+    'scan',
+    'switch',
+    'vector_grad',
+    'vjp',
+    'vmap',
+    'vmap2',
+    'vmap2_new_states',
+    'vmap_new_states',
+    'while_loop',
 ]

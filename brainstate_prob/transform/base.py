@@ -1,4 +1,5 @@
 """What all transforms share: a transformed function that keeps its name, works on methods, and as a decorator."""
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,5 @@
 """What a staged body (of a loop or a branch) does to States: those that it writes are carried from run to run."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,5 @@
 """checkpoint (remat): compute again in the backward pass what would otherwise be kept in memory."""
+
 from __future__ import annotations
 
 import functools
@@ -13,8 +14,13 @@ from brainstate_prob.transform.base import Transformed, decorator
 __all__ = ['checkpoint', 'remat']
 
 
-def checkpoint(fun: Callable | None = None, *, prevent_cse: bool = True, policy: Callable | None = None,
-               static_argnums: int | Sequence[int] = ()) -> Any:
+def checkpoint(
+    fun: Callable | None = None,
+    *,
+    prevent_cse: bool = True,
+    policy: Callable | None = None,
+    static_argnums: int | Sequence[int] = (),
+) -> Any:
     """As ``jax.checkpoint``, for functions that use States.
 
     Parameters
@@ -28,9 +34,9 @@ def checkpoint(fun: Callable | None = None, *, prevent_cse: bool = True, policy:
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import ParamState, transform
-    >>> w = ParamState(jnp.array(2.))
+    >>> w = ParamState(jnp.array(2.0))
     >>> layer = transform.checkpoint(lambda x: jnp.sin(w.value * x))
-    >>> float(transform.grad(layer, w)(0.))
+    >>> float(transform.grad(layer, w)(0.0))
     0.0
     """
     make = functools.partial(_Checkpointed, prevent_cse=prevent_cse, policy=policy, static_argnums=static_argnums)
@@ -41,8 +47,9 @@ remat = checkpoint
 
 
 class _Checkpointed(Transformed):
-    def __init__(self, fun: Callable, *, prevent_cse: bool, policy: Callable | None,
-                 static_argnums: int | Sequence[int]):
+    def __init__(
+        self, fun: Callable, *, prevent_cse: bool, policy: Callable | None, static_argnums: int | Sequence[int]
+    ):
         super().__init__(fun)
         nums = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
         self._static = nums

@@ -1,4 +1,5 @@
 """Branches: cond, switch and ifelse; States that any branch writes are results of all."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -32,11 +33,15 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands) -> Any:
     >>> def hit(x):
     ...     hits.value = hits.value + 1
     ...     return x
-    >>> float(transform.cond(True, hit, lambda x: -x, 2.)), int(hits.value)
+    >>> float(transform.cond(True, hit, lambda x: -x, 2.0)), int(hits.value)
     (2.0, 1)
     """
-    return _branch(lambda branches, args: jax.lax.cond(pred, branches[1], branches[0], *args), [false_fun, true_fun],
-                   operands, ['false_fun', 'true_fun'])
+    return _branch(
+        lambda branches, args: jax.lax.cond(pred, branches[1], branches[0], *args),
+        [false_fun, true_fun],
+        operands,
+        ['false_fun', 'true_fun'],
+    )
 
 
 def switch(index: Any, branches: Sequence[Callable], *operands) -> Any:
@@ -45,14 +50,18 @@ def switch(index: Any, branches: Sequence[Callable], *operands) -> Any:
     Examples
     --------
     >>> from brainstate_prob import transform
-    >>> float(transform.switch(1, [lambda x: x, lambda x: x + 10.], 1.))
+    >>> float(transform.switch(1, [lambda x: x, lambda x: x + 10.0], 1.0))
     11.0
     """
     branches = list(branches)
     if not branches:
         raise ValueError('switch needs at least one branch.')
-    return _branch(lambda pure, args: jax.lax.switch(index, pure, *args), branches, operands,
-                   [f'branch {n}' for n in range(len(branches))])
+    return _branch(
+        lambda pure, args: jax.lax.switch(index, pure, *args),
+        branches,
+        operands,
+        [f'branch {n}' for n in range(len(branches))],
+    )
 
 
 def ifelse(conditions: Sequence[Any], branches: Sequence[Callable], *operands) -> Any:
@@ -70,7 +79,7 @@ def ifelse(conditions: Sequence[Any], branches: Sequence[Callable], *operands) -
     >>> from brainstate_prob import transform
     >>> def sign(x):
     ...     return transform.ifelse([x > 0, x < 0], [lambda: 1, lambda: -1, lambda: 0])
-    >>> int(sign(-3.)), int(sign(0.))
+    >>> int(sign(-3.0)), int(sign(0.0))
     (-1, 0)
     """
     conditions, branches = list(conditions), list(branches)
@@ -84,7 +93,7 @@ def ifelse(conditions: Sequence[Any], branches: Sequence[Callable], *operands) -
             raise ValueError(f'Condition {n} of ifelse must be a scalar; it has shape {jnp.shape(condition)}.')
     if len(branches) == 1:
         return branches[0](*operands)
-    flags = jnp.stack([jnp.asarray(c, bool) for c in conditions[:len(branches) - 1]] + [jnp.asarray(True)])
+    flags = jnp.stack([jnp.asarray(c, bool) for c in conditions[: len(branches) - 1]] + [jnp.asarray(True)])
     return switch(jnp.argmax(flags), branches, *operands)
 
 

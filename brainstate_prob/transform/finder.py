@@ -1,4 +1,5 @@
 """StateFinder: which States a function uses."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
@@ -36,16 +37,23 @@ class StateFinder:
     Examples
     --------
     >>> from brainstate_prob import ParamState, State, transform
-    >>> w, seen = ParamState(2., name='w'), State(0.)
+    >>> w, seen = ParamState(2.0, name='w'), State(0.0)
     >>> def f(x):
     ...     seen.value = x
     ...     return w.value * x
-    >>> transform.StateFinder(f, ParamState)(1.)
+    >>> transform.StateFinder(f, ParamState)(1.0)
     {0: ParamState(2.0, name='w')}
     """
 
-    def __init__(self, fn: Callable, filter: Any = None, *, usage: str = 'all', return_type: str = 'dict',
-                 key_fn: Callable[[int, State], Hashable] | None = None):
+    def __init__(
+        self,
+        fn: Callable,
+        filter: Any = None,
+        *,
+        usage: str = 'all',
+        return_type: str = 'dict',
+        key_fn: Callable[[int, State], Hashable] | None = None,
+    ):
         check_callable(fn, 'StateFinder')
         if usage not in _USAGES:
             raise ValueError(f'usage must be one of {", ".join(_USAGES)}; got {usage!r}.')

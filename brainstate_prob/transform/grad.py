@@ -1,4 +1,5 @@
 """The gradient transforms: one signature and one return convention for all, that of `GradientTransform`."""
+
 from __future__ import annotations
 
 import functools
@@ -15,20 +16,47 @@ from brainstate_prob.transform.gradient import GradientTransform
 __all__ = ['fwd_grad', 'grad', 'hessian', 'jacfwd', 'jacobian', 'jacrev', 'vector_grad']
 
 
-def _gradient(transform: Callable, fun: Callable | None, grad_states: Any, argnums: Any, holomorphic: bool,
-              allow_int: bool, has_aux: bool | None, return_value: bool, unit_aware: bool, check_states: bool,
-              debug_nan: bool, **params) -> Any:
+def _gradient(
+    transform: Callable,
+    fun: Callable | None,
+    grad_states: Any,
+    argnums: Any,
+    holomorphic: bool,
+    allow_int: bool,
+    has_aux: bool | None,
+    return_value: bool,
+    unit_aware: bool,
+    check_states: bool,
+    debug_nan: bool,
+    **params,
+) -> Any:
     make = functools.partial(
-        GradientTransform, transform=transform, grad_states=grad_states, argnums=argnums, return_value=return_value,
-        has_aux=has_aux, check_states=check_states, debug_nan=debug_nan, unit_aware=unit_aware,
+        GradientTransform,
+        transform=transform,
+        grad_states=grad_states,
+        argnums=argnums,
+        return_value=return_value,
+        has_aux=has_aux,
+        check_states=check_states,
+        debug_nan=debug_nan,
+        unit_aware=unit_aware,
         transform_params={'holomorphic': holomorphic, 'allow_int': allow_int, **params},
     )
     return decorator(make, fun)
 
 
-def grad(fun: Callable | None = None, grad_states: Any = None, argnums: int | Sequence[int] | None = None,
-         holomorphic: bool = False, allow_int: bool = False, has_aux: bool | None = None, return_value: bool = False,
-         unit_aware: bool = False, check_states: bool = True, debug_nan: bool = False) -> Any:
+def grad(
+    fun: Callable | None = None,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    has_aux: bool | None = None,
+    return_value: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
+    debug_nan: bool = False,
+) -> Any:
     """The gradient of a scalar function with respect to States and arguments.
 
     Parameters
@@ -57,36 +85,66 @@ def grad(fun: Callable | None = None, grad_states: Any = None, argnums: int | Se
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import ParamState, transform
-    >>> w = ParamState(jnp.array([1., 2.]))
+    >>> w = ParamState(jnp.array([1.0, 2.0]))
     >>> def loss(x):
     ...     return jnp.sum((w.value * x) ** 2)
-    >>> grads, value = transform.grad(loss, {'w': w}, return_value=True)(3.)
+    >>> grads, value = transform.grad(loss, {'w': w}, return_value=True)(3.0)
     >>> grads['w'].tolist(), float(value)
     ([18.0, 36.0], 45.0)
     """
-    return _gradient(_grad, fun, grad_states, argnums, holomorphic, allow_int, has_aux, return_value, unit_aware,
-                     check_states, debug_nan)
+    return _gradient(
+        _grad,
+        fun,
+        grad_states,
+        argnums,
+        holomorphic,
+        allow_int,
+        has_aux,
+        return_value,
+        unit_aware,
+        check_states,
+        debug_nan,
+    )
 
 
 def _grad(fun, *, argnums, has_aux, holomorphic, allow_int):
     return jax.grad(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, allow_int=allow_int)
 
 
-def vector_grad(fun: Callable | None = None, grad_states: Any = None, argnums: int | Sequence[int] | None = None,
-                holomorphic: bool = False, allow_int: bool = False, has_aux: bool | None = None,
-                return_value: bool = False, unit_aware: bool = False, check_states: bool = True,
-                debug_nan: bool = False) -> Any:
+def vector_grad(
+    fun: Callable | None = None,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    has_aux: bool | None = None,
+    return_value: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
+    debug_nan: bool = False,
+) -> Any:
     """The gradient of the sum of all outputs, which may be any pytree of arrays; otherwise as `grad`.
 
     Examples
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import transform
-    >>> transform.vector_grad(lambda x: jnp.stack([x ** 2, x ** 3]))(2.).item()
+    >>> transform.vector_grad(lambda x: jnp.stack([x**2, x**3]))(2.0).item()
     16.0
     """
-    return _gradient(_vector_grad, fun, grad_states, argnums, holomorphic, allow_int, has_aux, return_value, unit_aware,
-                     check_states, debug_nan)
+    return _gradient(
+        _vector_grad,
+        fun,
+        grad_states,
+        argnums,
+        holomorphic,
+        allow_int,
+        has_aux,
+        return_value,
+        unit_aware,
+        check_states,
+        debug_nan,
+    )
 
 
 def _vector_grad(fun, *, argnums, has_aux, holomorphic, allow_int):
@@ -102,9 +160,18 @@ def _vector_grad(fun, *, argnums, has_aux, holomorphic, allow_int):
     return wrapped
 
 
-def jacrev(fun: Callable | None = None, grad_states: Any = None, argnums: int | Sequence[int] | None = None,
-           holomorphic: bool = False, allow_int: bool = False, has_aux: bool | None = None, return_value: bool = False,
-           unit_aware: bool = False, check_states: bool = True, debug_nan: bool = False) -> Any:
+def jacrev(
+    fun: Callable | None = None,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    has_aux: bool | None = None,
+    return_value: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
+    debug_nan: bool = False,
+) -> Any:
     """The Jacobian in reverse mode: for many inputs and few outputs. Shapes are output shape + input shape.
 
     Arguments and what comes back are as in `grad`.
@@ -117,42 +184,81 @@ def jacrev(fun: Callable | None = None, grad_states: Any = None, argnums: int | 
     >>> transform.jacrev(lambda x: w.value @ x, w)(jnp.ones(3)).shape
     (2, 2, 3)
     """
-    return _gradient(_jacrev, fun, grad_states, argnums, holomorphic, allow_int, has_aux, return_value, unit_aware,
-                     check_states, debug_nan)
+    return _gradient(
+        _jacrev,
+        fun,
+        grad_states,
+        argnums,
+        holomorphic,
+        allow_int,
+        has_aux,
+        return_value,
+        unit_aware,
+        check_states,
+        debug_nan,
+    )
 
 
 def _jacrev(fun, *, argnums, has_aux, holomorphic, allow_int):
-    return _or_nothing(
-        fun, jax.jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, allow_int=allow_int))
+    return _or_nothing(fun, jax.jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, allow_int=allow_int))
 
 
 jacobian = jacrev
 
 
-def jacfwd(fun: Callable | None = None, grad_states: Any = None, argnums: int | Sequence[int] | None = None,
-           holomorphic: bool = False, allow_int: bool = False, has_aux: bool | None = None, return_value: bool = False,
-           unit_aware: bool = False, check_states: bool = True, debug_nan: bool = False) -> Any:
+def jacfwd(
+    fun: Callable | None = None,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    has_aux: bool | None = None,
+    return_value: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
+    debug_nan: bool = False,
+) -> Any:
     """The Jacobian in forward mode: for few inputs and many outputs; otherwise as `jacrev`.
 
     Examples
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import transform
-    >>> transform.jacfwd(lambda x: jnp.stack([x, x ** 2]))(3.).tolist()
+    >>> transform.jacfwd(lambda x: jnp.stack([x, x**2]))(3.0).tolist()
     [1.0, 6.0]
     """
     _only_reverse('jacfwd', allow_int)
-    return _gradient(_jacfwd, fun, grad_states, argnums, holomorphic, allow_int, has_aux, return_value, unit_aware,
-                     check_states, debug_nan)
+    return _gradient(
+        _jacfwd,
+        fun,
+        grad_states,
+        argnums,
+        holomorphic,
+        allow_int,
+        has_aux,
+        return_value,
+        unit_aware,
+        check_states,
+        debug_nan,
+    )
 
 
 def _jacfwd(fun, *, argnums, has_aux, holomorphic, allow_int):
     return _or_nothing(fun, jax.jacfwd(fun, argnums, has_aux=has_aux, holomorphic=holomorphic))
 
 
-def hessian(fun: Callable | None = None, grad_states: Any = None, argnums: int | Sequence[int] | None = None,
-            holomorphic: bool = False, allow_int: bool = False, has_aux: bool | None = None, return_value: bool = False,
-            unit_aware: bool = False, check_states: bool = True, debug_nan: bool = False) -> Any:
+def hessian(
+    fun: Callable | None = None,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    has_aux: bool | None = None,
+    return_value: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
+    debug_nan: bool = False,
+) -> Any:
     """The second derivatives; otherwise as `grad`.
 
     Each entry of the gradient's structure is a row, and again has that structure: ``H['a']['b']`` for a dict of
@@ -162,14 +268,25 @@ def hessian(fun: Callable | None = None, grad_states: Any = None, argnums: int |
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import ParamState, transform
-    >>> a, b = ParamState(jnp.array(2.)), ParamState(jnp.array(3.))
-    >>> rows = transform.hessian(lambda: a.value ** 2 * b.value, {'a': a, 'b': b})()
+    >>> a, b = ParamState(jnp.array(2.0)), ParamState(jnp.array(3.0))
+    >>> rows = transform.hessian(lambda: a.value**2 * b.value, {'a': a, 'b': b})()
     >>> {k: {j: float(h) for j, h in row.items()} for k, row in rows.items()}
     {'a': {'a': 6.0, 'b': 4.0}, 'b': {'a': 4.0, 'b': 0.0}}
     """
     _only_reverse('hessian', allow_int)
-    return _gradient(_hessian, fun, grad_states, argnums, holomorphic, allow_int, has_aux, return_value, unit_aware,
-                     check_states, debug_nan)
+    return _gradient(
+        _hessian,
+        fun,
+        grad_states,
+        argnums,
+        holomorphic,
+        allow_int,
+        has_aux,
+        return_value,
+        unit_aware,
+        check_states,
+        debug_nan,
+    )
 
 
 def _hessian(fun, *, argnums, has_aux, holomorphic, allow_int):
@@ -178,6 +295,7 @@ def _hessian(fun, *, argnums, has_aux, holomorphic, allow_int):
 
 def _or_nothing(fun, derivative):
     """``derivative``, which JAX does not define where there is nothing to differentiate."""
+
     def wrapped(wrt):
         if jax.tree.leaves(wrt):
             return derivative(wrt)
@@ -187,10 +305,21 @@ def _or_nothing(fun, derivative):
     return wrapped
 
 
-def fwd_grad(fun: Callable | None = None, grad_states: Any = None, argnums: int | Sequence[int] | None = None,
-             holomorphic: bool = False, allow_int: bool = False, has_aux: bool | None = None,
-             return_value: bool = False, unit_aware: bool = False, check_states: bool = True, debug_nan: bool = False,
-             *, key: Any = None, tangent_size: int = 1) -> Any:
+def fwd_grad(
+    fun: Callable | None = None,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    has_aux: bool | None = None,
+    return_value: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
+    debug_nan: bool = False,
+    *,
+    key: Any = None,
+    tangent_size: int = 1,
+) -> Any:
     """An unbiased estimate of the gradient of a scalar function, from forward mode alone; otherwise as `grad`.
 
     The mean over ``tangent_size`` directions v, standard normal, of (v . gradient) v.
@@ -206,15 +335,28 @@ def fwd_grad(fun: Callable | None = None, grad_states: Any = None, argnums: int 
     --------
     >>> import jax, jax.numpy as jnp
     >>> from brainstate_prob import transform
-    >>> estimate = transform.fwd_grad(lambda x: x ** 2, key=jax.random.key(0), tangent_size=4000)
-    >>> bool(abs(estimate(3.) - 6.) < 0.5)
+    >>> estimate = transform.fwd_grad(lambda x: x**2, key=jax.random.key(0), tangent_size=4000)
+    >>> bool(abs(estimate(3.0) - 6.0) < 0.5)
     True
     """
     _only_reverse('fwd_grad', allow_int)
     if isinstance(tangent_size, bool) or not isinstance(tangent_size, int) or tangent_size < 1:
         raise ValueError(f'tangent_size must be an int of at least 1; got {tangent_size!r}.')
-    return _gradient(_fwd_grad, fun, grad_states, argnums, holomorphic, allow_int, has_aux, return_value, unit_aware,
-                     check_states, debug_nan, key=key, tangent_size=tangent_size)
+    return _gradient(
+        _fwd_grad,
+        fun,
+        grad_states,
+        argnums,
+        holomorphic,
+        allow_int,
+        has_aux,
+        return_value,
+        unit_aware,
+        check_states,
+        debug_nan,
+        key=key,
+        tangent_size=tangent_size,
+    )
 
 
 def _fwd_grad(fun, *, argnums, has_aux, holomorphic, allow_int, key, tangent_size):
@@ -222,10 +364,12 @@ def _fwd_grad(fun, *, argnums, has_aux, holomorphic, allow_int, key, tangent_siz
         tree: Any
         leaves, tree = jax.tree.flatten(wrt)
         keys = jax.random.split(_next_key() if key is None else key, max(len(leaves), 1))
-        directions = tree.unflatten([
-            jax.random.normal(k, (tangent_size, *jnp.shape(x)), jnp.result_type(x))
-            for k, x in zip(keys, leaves, strict=False)
-        ])
+        directions = tree.unflatten(
+            [
+                jax.random.normal(k, (tangent_size, *jnp.shape(x)), jnp.result_type(x))
+                for k, x in zip(keys, leaves, strict=False)
+            ]
+        )
         linear: Any = jax.linearize(fun, wrt, has_aux=True)
         out, pushforward, aux = linear
         if jnp.shape(out) != ():
@@ -244,5 +388,7 @@ def _next_key() -> jax.Array:
 
 def _only_reverse(name: str, allow_int: bool) -> None:
     if allow_int:
-        raise ValueError(f'{name} uses forward mode, which has no gradients of integers; allow_int=True works in grad, '
-                         'vector_grad and jacrev.')
+        raise ValueError(
+            f'{name} uses forward mode, which has no gradients of integers; allow_int=True works in grad, '
+            'vector_grad and jacrev.'
+        )

@@ -1,4 +1,5 @@
 """GradientTransform: any JAX gradient transform, over States and arguments, with one return convention."""
+
 from __future__ import annotations
 
 import inspect
@@ -25,7 +26,8 @@ class Wrt(NamedTuple):
 
 
 def flatten_states(
-    container: Any, name: str = 'grad_states',
+    container: Any,
+    name: str = 'grad_states',
 ) -> tuple[list[tuple[tuple, State]], Callable[[list], Any]]:
     """The States of a container with their paths, and a function that puts a list back into that structure.
 
@@ -127,20 +129,31 @@ class GradientTransform(Transformed):
     >>> from brainstate_prob import ParamState, transform
     >>> def halved(fun, *, argnums, has_aux):
     ...     gradient = jax.grad(fun, argnums=argnums, has_aux=True)
+    ...
     ...     def call(x):
     ...         grads, aux = gradient(x)
     ...         return jax.tree.map(lambda g: g / 2, grads), aux
+    ...
     ...     return call
-    >>> w = ParamState(jnp.array(3.))
+    >>> w = ParamState(jnp.array(3.0))
     >>> f = transform.GradientTransform(lambda x: (x * w.value) ** 2, halved, {'w': w})
-    >>> {k: float(g) for k, g in f(2.).items()}
+    >>> {k: float(g) for k, g in f(2.0).items()}
     {'w': 12.0}
     """
 
-    def __init__(self, target: Callable, transform: Callable, grad_states: Any = None,
-                 argnums: int | Sequence[int] | None = None, return_value: bool = False, has_aux: bool | None = False,
-                 transform_params: dict | None = None, check_states: bool = True, debug_nan: bool = False,
-                 unit_aware: bool = False):
+    def __init__(
+        self,
+        target: Callable,
+        transform: Callable,
+        grad_states: Any = None,
+        argnums: int | Sequence[int] | None = None,
+        return_value: bool = False,
+        has_aux: bool | None = False,
+        transform_params: dict | None = None,
+        check_states: bool = True,
+        debug_nan: bool = False,
+        unit_aware: bool = False,
+    ):
         super().__init__(target)
         check_callable(transform, 'GradientTransform.transform')
         self._transform = transform
@@ -170,10 +183,12 @@ class GradientTransform(Transformed):
 
         def fun(wrt: Wrt):
             if with_units:
-                wrt = tree.unflatten([
-                    u.Quantity(m, unit=leaf.unit) if _is_quantity(leaf) else m
-                    for m, leaf in zip(tree.flatten_up_to(wrt), leaves, strict=True)
-                ])
+                wrt = tree.unflatten(
+                    [
+                        u.Quantity(m, unit=leaf.unit) if _is_quantity(leaf) else m
+                        for m, leaf in zip(tree.flatten_up_to(wrt), leaves, strict=True)
+                    ]
+                )
             full = list(args)
             for n, value in zip(argnums, wrt.args, strict=True):
                 full[n] = value
@@ -212,7 +227,7 @@ class GradientTransform(Transformed):
         needed = max((n if n >= 0 else -n - 1 for n in nums), default=-1)
         if needed >= len(args) and kwargs:
             try:
-                names = list(inspect.signature(self.fun).parameters)[len(args):needed + 1]
+                names = list(inspect.signature(self.fun).parameters)[len(args) : needed + 1]
             except (TypeError, ValueError):
                 names = []
             if names and all(name in kwargs for name in names):
@@ -238,7 +253,8 @@ class GradientTransform(Transformed):
                     dtype = jnp.result_type(leaf)
                 except TypeError:
                     raise TypeError(
-                        f'{label} cannot be differentiated: it is a {type(leaf).__name__}, no array.') from None
+                        f'{label} cannot be differentiated: it is a {type(leaf).__name__}, no array.'
+                    ) from None
                 if not jnp.issubdtype(dtype, jnp.inexact):
                     raise TypeError(
                         f'{label} cannot be differentiated: its type is {dtype}, a floating or complex one is needed. '
@@ -268,15 +284,18 @@ class GradientTransform(Transformed):
         def leaf(sub: Any, out_unit: Any, unit: Any) -> Any:
             if any(map(_is_wrt, jax.tree.leaves(sub, is_leaf=_is_wrt))):
                 return jax.tree.map(
-                    lambda w: finish(w, out_unit / unit) if self._unit_aware else w, sub, is_leaf=_is_wrt)
+                    lambda w: finish(w, out_unit / unit) if self._unit_aware else w, sub, is_leaf=_is_wrt
+                )
             result = u.Quantity(sub, unit=out_unit / unit if self._unit_aware else unit)
             return result.to_decimal() if result.unit.dim.is_dimensionless else result
 
         outer = out_tree.flatten_up_to(grads)
-        return out_tree.unflatten([
-            jax.tree.map(lambda w: finish(w, unit), part, is_leaf=_is_wrt)  # noqa: B023
-            for part, unit in zip(outer, out_units, strict=True)
-        ])
+        return out_tree.unflatten(
+            [
+                jax.tree.map(lambda w: finish(w, unit), part, is_leaf=_is_wrt)  # noqa: B023
+                for part, unit in zip(outer, out_units, strict=True)
+            ]
+        )
 
     def _assemble(self, grads: Any) -> Any:
         """The gradients in the structures of ``grad_states`` and ``argnums``."""
@@ -348,5 +367,3 @@ def _check_finite(grads: Any, labels: list[str], tree: Any) -> None:
         jax.debug.callback(check, *bad.values())
     else:
         check(*bad.values())
-
-

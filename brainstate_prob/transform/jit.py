@@ -1,4 +1,5 @@
 """jit: compile a function that uses States; a call costs what a call of ``jax.jit`` costs."""
+
 from __future__ import annotations
 
 import copy
@@ -65,20 +66,27 @@ def jit(
     ... def add(x):
     ...     total.value = total.value + x
     ...     return total.value.sum()
-    >>> float(add(1.)), float(add(1.)), total.value.tolist()
+    >>> float(add(1.0)), float(add(1.0)), total.value.tolist()
     (2.0, 4.0, [2.0, 2.0])
     """
     make = functools.partial(
-        JitFunction, static_argnums=static_argnums, static_argnames=static_argnames, donate_argnums=donate_argnums,
-        donate_argnames=donate_argnames, keep_unused=keep_unused, inline=inline)
+        JitFunction,
+        static_argnums=static_argnums,
+        static_argnames=static_argnames,
+        donate_argnums=donate_argnums,
+        donate_argnames=donate_argnames,
+        keep_unused=keep_unused,
+        inline=inline,
+    )
     return decorator(make, fun)
 
 
 class _Arguments:
     """Which arguments are static or donated, by position and by name alike, as in ``jax.jit``."""
 
-    def __init__(self, fun: Callable, static_argnums=None, static_argnames=None, donate_argnums=None,
-                 donate_argnames=None):
+    def __init__(
+        self, fun: Callable, static_argnums=None, static_argnames=None, donate_argnums=None, donate_argnames=None
+    ):
         try:
             parameters = list(inspect.signature(fun).parameters.values())
         except (TypeError, ValueError):  # some builtins have no signature
@@ -98,7 +106,8 @@ class _Arguments:
         for num in nums:
             if not self._open and not -count <= num < count:
                 raise ValueError(
-                    f'{what}_argnums={num} is out of range: the function takes {count} positional arguments.')
+                    f'{what}_argnums={num} is out of range: the function takes {count} positional arguments.'
+                )
             positions.add(int(num) + count if num < 0 else int(num))
         return (
             tuple(sorted(positions | {self._names.index(n) for n in names if n in self._names})),
@@ -117,7 +126,8 @@ class _Arguments:
             except TypeError as error:
                 label = f'{where} ({self._names[where]!r})' if where in range(len(self._names)) else repr(where)
                 raise TypeError(
-                    f'The static argument {label} must be hashable; got {type(value).__name__} {value!r}.') from error
+                    f'The static argument {label} must be hashable; got {type(value).__name__} {value!r}.'
+                ) from error
         taken = {p for p, _ in positional}
         key = tuple((where, type(value), value) for where, value in (*positional, *named))
         dynamic = tuple(a for p, a in enumerate(args) if p not in taken)
@@ -170,8 +180,15 @@ class _Plan:
 class JitFunction:
     """A compiled function; see `jit`."""
 
-    def __init__(self, fun: Callable, *, signature_of: Callable | None = None, keep_unused: bool = False,
-                 inline: bool = False, **arguments):
+    def __init__(
+        self,
+        fun: Callable,
+        *,
+        signature_of: Callable | None = None,
+        keep_unused: bool = False,
+        inline: bool = False,
+        **arguments,
+    ):
         check_callable(fun, 'jit')
         functools.update_wrapper(self, fun, updated=())
         self.fun = fun
@@ -289,8 +306,9 @@ class JitFunction:
             return plan
         return self._compile(key, tuple(found.pure.outside), bool(found.created), found)
 
-    def _compile(self, key: tuple, inputs: tuple[State, ...], creates: bool,
-                 discovery: Discovery | None = None) -> _Plan:
+    def _compile(
+        self, key: tuple, inputs: tuple[State, ...], creates: bool, discovery: Discovery | None = None
+    ) -> _Plan:
         pure = Pure(self._function(key), inputs, discover=False)
 
         def named(values, /, *args, **kwargs):
@@ -332,7 +350,8 @@ class JitFunction:
 
         functools.update_wrapper(call, self.fun, updated=())
         known = self._bound[key] = (
-            ref, JitFunction(call, signature_of=method.__get__(instance, owner), **self._options),
+            ref,
+            JitFunction(call, signature_of=method.__get__(instance, owner), **self._options),
         )
         return known
 

@@ -1,4 +1,5 @@
 """Loops: for_loop, scan and while_loop; the States that the body writes are carried along."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -16,8 +17,15 @@ from brainstate_prob.transform.progress import Progress, ProgressBar
 __all__ = ['for_loop', 'scan', 'while_loop']
 
 
-def scan(f: Callable, init: Any, xs: Any = None, length: int | None = None, reverse: bool = False,
-         unroll: int | bool = 1, pbar: ProgressBar | int | None = None) -> tuple[Any, Any]:
+def scan(
+    f: Callable,
+    init: Any,
+    xs: Any = None,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+    pbar: ProgressBar | int | None = None,
+) -> tuple[Any, Any]:
     """``carry, y = f(carry, x)`` over the leading axis of ``xs``, compiled as one loop.
 
     Parameters
@@ -46,7 +54,7 @@ def scan(f: Callable, init: Any, xs: Any = None, length: int | None = None, reve
     >>> def body(total, x):
     ...     count.value = count.value + 1
     ...     return total + x, total
-    >>> total, before = transform.scan(body, 0., jnp.arange(4.))
+    >>> total, before = transform.scan(body, 0.0, jnp.arange(4.0))
     >>> float(total), before.tolist(), int(count.value)
     (6.0, [0.0, 0.0, 1.0, 3.0], 4)
     """
@@ -76,23 +84,30 @@ def scan(f: Callable, init: Any, xs: Any = None, length: int | None = None, reve
             return (progress.count(n), carried, out[0]), out[1]
 
         with progress:
-            (_, carried, user), ys = jax.lax.scan(step, (progress.first(), carried, init), xs, length=steps,
-                                                  reverse=reverse, unroll=unroll)
+            (_, carried, user), ys = jax.lax.scan(
+                step, (progress.first(), carried, init), xs, length=steps, reverse=reverse, unroll=unroll
+            )
         body.commit(carried)
         return user, ys
 
     return stage(run, found)
 
 
-def for_loop(f: Callable, *xs, length: int | None = None, reverse: bool = False, unroll: int | bool = 1,
-             pbar: ProgressBar | int | None = None) -> Any:
+def for_loop(
+    f: Callable,
+    *xs,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+    pbar: ProgressBar | int | None = None,
+) -> Any:
     """``f(*x)`` for every entry along the leading axis of ``xs``; the results stacked. Otherwise as `scan`.
 
     Examples
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import State, transform
-    >>> v = State(0.)
+    >>> v = State(0.0)
     >>> def step(x):
     ...     v.value = 0.5 * v.value + x
     ...     return v.value
@@ -115,7 +130,7 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any) -> Any:
     >>> def halve(x):
     ...     n.value = n.value + 1
     ...     return x / 2
-    >>> float(transform.while_loop(lambda x: x > 1., halve, 10.)), int(n.value)
+    >>> float(transform.while_loop(lambda x: x > 1.0, halve, 10.0)), int(n.value)
     (0.625, 4)
     """
     check_callable(cond_fun, 'while_loop')
@@ -175,6 +190,7 @@ def _check_kept(body: Carried, values: list, found: Discovery) -> None:
 
 def _first(xs: Any) -> Any:
     """The first entry of every array."""
+
     def first(x):
         x = jnp.asarray(x)
         return x[0] if x.shape[0] else jnp.zeros(x.shape[1:], x.dtype)
@@ -185,12 +201,15 @@ def _first(xs: Any) -> Any:
 def _length(xs: Any, length: int | None) -> int:
     shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]
     if any(shape == () for shape in shapes):
-        raise ValueError('A loop runs over the leading axis of its arrays; one of them is a scalar. Use length= for '
-                         'a number of steps, and a closure for what all steps share.')
+        raise ValueError(
+            'A loop runs over the leading axis of its arrays; one of them is a scalar. Use length= for '
+            'a number of steps, and a closure for what all steps share.'
+        )
     sizes = {shape[0] for shape in shapes} | (set() if length is None else {int(length)})
     if len(sizes) != 1:
         raise ValueError(
-            f'The arrays of a loop (and length) must have one leading size; got {sorted(sizes)}.' if sizes else
-            'A loop needs arrays to run over, or length=.'
+            f'The arrays of a loop (and length) must have one leading size; got {sorted(sizes)}.'
+            if sizes
+            else 'A loop needs arrays to run over, or length=.'
         )
     return sizes.pop()

@@ -1,4 +1,5 @@
 """Progress bars of loops that run inside compiled code."""
+
 from __future__ import annotations
 
 import threading
@@ -85,6 +86,7 @@ class Progress:
 
     def update(self, n: jax.Array) -> None:
         """Called inside the loop, with the number of steps done."""
+
         def show():
             jax.debug.callback(self._show, n)
 

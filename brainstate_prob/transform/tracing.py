@@ -1,4 +1,5 @@
 """Look at what a function would do: eval_shape and make_jaxpr."""
+
 from __future__ import annotations
 
 import functools
@@ -35,8 +36,9 @@ def eval_shape(fun: Callable, *args, return_state_shapes: bool = False, **kwargs
     return (out, {pure.states[n]: shapes for n, shapes in written.items()}) if return_state_shapes else out
 
 
-def make_jaxpr(fun: Callable | None = None, *, static_argnums: int | Sequence[int] = (),
-               return_shape: bool = False) -> Any:
+def make_jaxpr(
+    fun: Callable | None = None, *, static_argnums: int | Sequence[int] = (), return_shape: bool = False
+) -> Any:
     """The jaxpr of a function, with the States that it reads as further inputs.
 
     Returns
@@ -48,8 +50,8 @@ def make_jaxpr(fun: Callable | None = None, *, static_argnums: int | Sequence[in
     Examples
     --------
     >>> from brainstate_prob import State, transform
-    >>> w = State(2.)
-    >>> jaxpr, states = transform.make_jaxpr(lambda x: w.value * x)(3.)
+    >>> w = State(2.0)
+    >>> jaxpr, states = transform.make_jaxpr(lambda x: w.value * x)(3.0)
     >>> len(jaxpr.jaxpr.invars), states == (w,)
     (2, True)
     """

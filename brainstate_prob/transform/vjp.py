@@ -1,4 +1,5 @@
 """vjp and jvp: the products with the Jacobian that all gradients are made of."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,9 +33,9 @@ def vjp(fun: Callable, *primals, grad_states: Any = None, has_aux: bool = False)
     Examples
     --------
     >>> from brainstate_prob import ParamState, transform
-    >>> w = ParamState(3.)
-    >>> value, pullback = transform.vjp(lambda x: w.value * x, 2., grad_states={'w': w})
-    >>> of_states, of_args = pullback(1.)
+    >>> w = ParamState(3.0)
+    >>> value, pullback = transform.vjp(lambda x: w.value * x, 2.0, grad_states={'w': w})
+    >>> of_states, of_args = pullback(1.0)
     >>> float(value), float(of_states['w']), float(of_args[0])
     (6.0, 2.0, 3.0)
     """
@@ -48,8 +49,15 @@ def vjp(fun: Callable, *primals, grad_states: Any = None, has_aux: bool = False)
     return (value, pull, *finish(rest))
 
 
-def jvp(fun: Callable, primals: Sequence, tangents: Sequence, *, grad_states: Any = None, state_tangents: Any = None,
-        has_aux: bool = False) -> tuple:
+def jvp(
+    fun: Callable,
+    primals: Sequence,
+    tangents: Sequence,
+    *,
+    grad_states: Any = None,
+    state_tangents: Any = None,
+    has_aux: bool = False,
+) -> tuple:
     """The value of ``fun(*primals)`` and its derivative along tangents of arguments and States.
 
     Parameters
@@ -68,8 +76,8 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, *, grad_states: An
     Examples
     --------
     >>> from brainstate_prob import ParamState, transform
-    >>> w = ParamState(3.)
-    >>> value, slope = transform.jvp(lambda x: w.value * x, (2.,), (1.,), grad_states=w, state_tangents=1.)
+    >>> w = ParamState(3.0)
+    >>> value, slope = transform.jvp(lambda x: w.value * x, (2.0,), (1.0,), grad_states=w, state_tangents=1.0)
     >>> float(value), float(slope)
     (6.0, 5.0)
     """

@@ -1,4 +1,5 @@
 """vmap: map a function that uses States over an axis of its arguments and of chosen States."""
+
 from __future__ import annotations
 
 import functools
@@ -17,9 +18,17 @@ __all__ = ['Mapped', 'vmap', 'vmap_new_states']
 _LANE = 'brainstate_prob.lane'
 
 
-def vmap(fn: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, axis_name: Any = None,
-         axis_size: int | None = None, spmd_axis_name: Any = None, in_states: Any = None,
-         out_states: Any = None) -> Any:
+def vmap(
+    fn: Callable | None = None,
+    *,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_name: Any = None,
+    axis_size: int | None = None,
+    spmd_axis_name: Any = None,
+    in_states: Any = None,
+    out_states: Any = None,
+) -> Any:
     """Map a function over an axis.
 
     Parameters
@@ -48,22 +57,40 @@ def vmap(fn: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, axi
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import State, transform
-    >>> w, total = State(2.), State(jnp.zeros(3))
+    >>> w, total = State(2.0), State(jnp.zeros(3))
     >>> @transform.vmap(in_states=total)
     ... def add(x):
     ...     total.value = total.value + w.value * x
-    >>> add(jnp.arange(3.))
+    >>> add(jnp.arange(3.0))
     >>> total.value.tolist()
     [0.0, 2.0, 4.0]
     """
-    make = functools.partial(Mapped, in_axes=in_axes, out_axes=out_axes, axis_name=axis_name, axis_size=axis_size,
-                             spmd_axis_name=spmd_axis_name, in_states=in_states, out_states=out_states)
+    make = functools.partial(
+        Mapped,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        axis_name=axis_name,
+        axis_size=axis_size,
+        spmd_axis_name=spmd_axis_name,
+        in_states=in_states,
+        out_states=out_states,
+    )
     return decorator(make, fn)
 
 
-def vmap_new_states(fun: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, axis_name: Any = None,
-                    axis_size: int | None = None, spmd_axis_name: Any = None, state_tag: str | None = None,
-                    state_to_exclude: Any = None, in_states: Any = None, out_states: Any = None) -> Any:
+def vmap_new_states(
+    fun: Callable | None = None,
+    *,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_name: Any = None,
+    axis_size: int | None = None,
+    spmd_axis_name: Any = None,
+    state_tag: str | None = None,
+    state_to_exclude: Any = None,
+    in_states: Any = None,
+    out_states: Any = None,
+) -> Any:
     """As `vmap`, for functions that create States: ``axis_size`` values of each, stacked along axis 0.
 
     Parameters
@@ -81,18 +108,38 @@ def vmap_new_states(fun: Callable | None = None, *, in_axes: Any = 0, out_axes: 
     >>> new[0].value.shape
     (4, 3)
     """
-    make = functools.partial(Mapped, in_axes=in_axes, out_axes=out_axes, axis_name=axis_name, axis_size=axis_size,
-                             spmd_axis_name=spmd_axis_name, in_states=in_states, out_states=out_states,
-                             state_tag=state_tag, state_to_exclude=state_to_exclude)
+    make = functools.partial(
+        Mapped,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        axis_name=axis_name,
+        axis_size=axis_size,
+        spmd_axis_name=spmd_axis_name,
+        in_states=in_states,
+        out_states=out_states,
+        state_tag=state_tag,
+        state_to_exclude=state_to_exclude,
+    )
     return decorator(make, fun)
 
 
 class Mapped(Transformed):
     """A mapped function; see `vmap`."""
 
-    def __init__(self, fun: Callable, *, in_axes: Any = 0, out_axes: Any = 0, axis_name: Any = None,
-                 axis_size: int | None = None, spmd_axis_name: Any = None, in_states: Any = None,
-                 out_states: Any = None, state_tag: str | None = None, state_to_exclude: Any = None):
+    def __init__(
+        self,
+        fun: Callable,
+        *,
+        in_axes: Any = 0,
+        out_axes: Any = 0,
+        axis_name: Any = None,
+        axis_size: int | None = None,
+        spmd_axis_name: Any = None,
+        in_states: Any = None,
+        out_states: Any = None,
+        state_tag: str | None = None,
+        state_to_exclude: Any = None,
+    ):
         super().__init__(fun)
         self._in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
         self._out_axes = out_axes
@@ -155,8 +202,9 @@ class Mapped(Transformed):
             return out, groups
 
         pure = Pure(self._run, tuple(inputs), lift=lift)
-        mapped = jax.vmap(lane, in_axes=(tuple(inputs.values()), self._in_axes, 0), out_axes=(self._out_axes, axes),
-                          **self._options)
+        mapped = jax.vmap(
+            lane, in_axes=(tuple(inputs.values()), self._in_axes, 0), out_axes=(self._out_axes, axes), **self._options
+        )
         out, groups = mapped(tuple(state.value for state in inputs), args, kwargs)
         for written, created in groups:
             pure.commit(written, created)

@@ -1,4 +1,5 @@
 """vmap2 and pmap2: mapping with States chosen by filters, on one device and over several."""
+
 from __future__ import annotations
 
 import functools
@@ -18,9 +19,17 @@ from brainstate_prob.transform.vmap import Mapped
 __all__ = ['pmap2', 'pmap2_new_states', 'vmap2', 'vmap2_new_states']
 
 
-def vmap2(fn: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, axis_name: Any = None,
-          axis_size: int | None = None, spmd_axis_name: Any = None, state_in_axes: Any = None,
-          state_out_axes: Any = None) -> Any:
+def vmap2(
+    fn: Callable | None = None,
+    *,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_name: Any = None,
+    axis_size: int | None = None,
+    spmd_axis_name: Any = None,
+    state_in_axes: Any = None,
+    state_out_axes: Any = None,
+) -> Any:
     """As `vmap`, with the States chosen by filters instead of listed.
 
     Parameters
@@ -36,16 +45,24 @@ def vmap2(fn: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, ax
     --------
     >>> import jax.numpy as jnp
     >>> from brainstate_prob import HiddenState, ParamState, transform
-    >>> h, w = HiddenState(jnp.zeros(3)), ParamState(2.)
+    >>> h, w = HiddenState(jnp.zeros(3)), ParamState(2.0)
     >>> @transform.vmap2(state_in_axes=HiddenState)
     ... def step(x):
     ...     h.value = h.value + w.value * x
-    >>> step(jnp.arange(3.))
+    >>> step(jnp.arange(3.0))
     >>> h.value.tolist()
     [0.0, 2.0, 4.0]
     """
-    make = functools.partial(_Mapped2, in_axes=in_axes, out_axes=out_axes, axis_name=axis_name, axis_size=axis_size,
-                             spmd_axis_name=spmd_axis_name, state_in_axes=state_in_axes, state_out_axes=state_out_axes)
+    make = functools.partial(
+        _Mapped2,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        axis_name=axis_name,
+        axis_size=axis_size,
+        spmd_axis_name=spmd_axis_name,
+        state_in_axes=state_in_axes,
+        state_out_axes=state_out_axes,
+    )
     return decorator(make, fn)
 
 
@@ -69,7 +86,10 @@ class _Mapped2(Mapped):
             axes = self._in_axes if isinstance(self._in_axes, tuple) else (self._in_axes,) * len(args)
             lane = jax.tree.map(
                 lambda axis, part: part if axis is None else jax.tree.map(lambda x: jnp.take(x, 0, axis), part),
-                axes, tuple(args), is_leaf=lambda axis: axis is None)
+                axes,
+                tuple(args),
+                is_leaf=lambda axis: axis is None,
+            )
             kwargs = jax.tree.map(lambda x: x[0], kwargs)
             return jax.vmap(lambda _: pure((), *lane, **kwargs), axis_name=self._name)(jnp.zeros(1))
 
@@ -102,9 +122,14 @@ class _Filters:
         return next((axis for axis, wanted in self._by_axis.items() if wanted((), state)), None)
 
 
-def vmap2_new_states(module: Any, init_kwargs: dict | None = None, state_tag: str | None = None,
-                     axis_size: int | None = None, state_out_axes: Any = None,
-                     spmd_axis_name: Any = None) -> dict[int, list[State]]:
+def vmap2_new_states(
+    module: Any,
+    init_kwargs: dict | None = None,
+    state_tag: str | None = None,
+    axis_size: int | None = None,
+    state_out_axes: Any = None,
+    spmd_axis_name: Any = None,
+) -> dict[int, list[State]]:
     """Call ``module.init_all_states(**init_kwargs)`` for ``axis_size`` lanes at once.
 
     Parameters
@@ -120,8 +145,12 @@ def vmap2_new_states(module: Any, init_kwargs: dict | None = None, state_tag: st
     """
     if axis_size is None:
         raise ValueError('axis_size is needed: how many values each new State is to have.')
-    mapped = vmap2(lambda: module.init_all_states(**(init_kwargs or {})) and None, axis_size=axis_size,
-                   spmd_axis_name=spmd_axis_name, state_out_axes=state_out_axes)
+    mapped = vmap2(
+        lambda: module.init_all_states(**(init_kwargs or {})) and None,
+        axis_size=axis_size,
+        spmd_axis_name=spmd_axis_name,
+        state_out_axes=state_out_axes,
+    )
     with catch_new_states(state_tag) as new:
         mapped()
     axis_of = _Filters(state_out_axes)
@@ -132,9 +161,17 @@ def vmap2_new_states(module: Any, init_kwargs: dict | None = None, state_tag: st
     return created
 
 
-def pmap2(fn: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, axis_name: Any = None,
-          axis_size: int | None = None, devices: Sequence[Any] | None = None, state_in_axes: Any = None,
-          state_out_axes: Any = None) -> Any:
+def pmap2(
+    fn: Callable | None = None,
+    *,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_name: Any = None,
+    axis_size: int | None = None,
+    devices: Sequence[Any] | None = None,
+    state_in_axes: Any = None,
+    state_out_axes: Any = None,
+) -> Any:
     """As a compiled `vmap2`, with the lanes spread over devices.
 
     The mapped arguments and States are laid out over the devices along their mapped axis and the compiler splits the
@@ -151,12 +188,20 @@ def pmap2(fn: Callable | None = None, *, in_axes: Any = 0, out_axes: Any = 0, ax
     --------
     >>> import jax, jax.numpy as jnp
     >>> from brainstate_prob import transform
-    >>> square = transform.pmap2(lambda x: x ** 2)
-    >>> square(jnp.arange(2. * jax.device_count())).shape[0] == 2 * jax.device_count()
+    >>> square = transform.pmap2(lambda x: x**2)
+    >>> square(jnp.arange(2.0 * jax.device_count())).shape[0] == 2 * jax.device_count()
     True
     """
-    make = functools.partial(_Spread, in_axes=in_axes, devices=devices, out_axes=out_axes, axis_name=axis_name,
-                             axis_size=axis_size, state_in_axes=state_in_axes, state_out_axes=state_out_axes)
+    make = functools.partial(
+        _Spread,
+        in_axes=in_axes,
+        devices=devices,
+        out_axes=out_axes,
+        axis_name=axis_name,
+        axis_size=axis_size,
+        state_in_axes=state_in_axes,
+        state_out_axes=state_out_axes,
+    )
     return decorator(make, fn)
 
 
@@ -196,7 +241,12 @@ class _Spread(Transformed):
         return self._compiled(*args, **{k: spread(0, v) for k, v in kwargs.items()})
 
 
-def pmap2_new_states(module: Any, init_kwargs: dict | None = None, state_tag: str | None = None,
-                     axis_size: int | None = None, state_out_axes: Any = None) -> dict[int, list[State]]:
+def pmap2_new_states(
+    module: Any,
+    init_kwargs: dict | None = None,
+    state_tag: str | None = None,
+    axis_size: int | None = None,
+    state_out_axes: Any = None,
+) -> dict[int, list[State]]:
     """As `vmap2_new_states`; the lanes go to the devices at the first call of a `pmap2` function."""
     return vmap2_new_states(module, init_kwargs, state_tag, axis_size, state_out_axes)

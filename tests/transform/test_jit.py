@@ -1,4 +1,5 @@
 """jit: States as inputs and outputs, one trace a signature, statics, methods, creation, threads."""
+
 import copy
 import gc
 import pickle
@@ -95,8 +96,9 @@ def test_a_state_that_is_only_written_need_not_be_an_input():
 
 
 class TestStatic:
-    @pytest.mark.parametrize('options', [{'static_argnums': 1}, {'static_argnums': (-1,)}, {'static_argnames': 'mode'}],
-                             ids=str)
+    @pytest.mark.parametrize(
+        'options', [{'static_argnums': 1}, {'static_argnums': (-1,)}, {'static_argnames': 'mode'}], ids=str
+    )
     @pytest.mark.parametrize('by', ['position', 'name'])
     def test_by_position_and_by_name(self, options, by):
         a, b = State(2.0), State(3.0)
@@ -121,11 +123,14 @@ class TestStatic:
         with pytest.raises(TypeError):
             f(1)  # a text is no result of a compiled function, as in JAX
 
-    @pytest.mark.parametrize(('options', 'error', 'match'), [
-        ({'static_argnums': 5}, ValueError, r'static_argnums=5 is out of range.*2 positional'),
-        ({'static_argnums': 0, 'donate_argnums': 0}, ValueError, 'static and donated'),
-        ({'nonsense': 0}, TypeError, 'nonsense'),
-    ])
+    @pytest.mark.parametrize(
+        ('options', 'error', 'match'),
+        [
+            ({'static_argnums': 5}, ValueError, r'static_argnums=5 is out of range.*2 positional'),
+            ({'static_argnums': 0, 'donate_argnums': 0}, ValueError, 'static and donated'),
+            ({'nonsense': 0}, TypeError, 'nonsense'),
+        ],
+    )
     def test_wrong_options(self, options, error, match):
         with pytest.raises(error, match=match):
             transform.jit(lambda x, y: x, **options)
@@ -279,12 +284,17 @@ class TestCreation:
             np.testing.assert_allclose(m.h.value, np.full(2, 11.0 + n))
         assert f.num_traces == 3
 
-    @pytest.mark.parametrize('wrap', [
-        lambda f: lambda x: transform.grad(lambda x: f(x).sum(), return_value=True)(x)[1] / 2,
-        lambda f: transform.jit(f), lambda f: transform.checkpoint(f),
-        lambda f: lambda x: transform.for_loop(f, x * jnp.ones(1))[0],
-        lambda f: lambda x: transform.cond(x > 0, f, lambda x: jnp.zeros(2), x),
-    ], ids=['grad', 'jit', 'checkpoint', 'for_loop', 'cond'])
+    @pytest.mark.parametrize(
+        'wrap',
+        [
+            lambda f: lambda x: transform.grad(lambda x: f(x).sum(), return_value=True)(x)[1] / 2,
+            lambda f: transform.jit(f),
+            lambda f: transform.checkpoint(f),
+            lambda f: lambda x: transform.for_loop(f, x * jnp.ones(1))[0],
+            lambda f: lambda x: transform.cond(x > 0, f, lambda x: jnp.zeros(2), x),
+        ],
+        ids=['grad', 'jit', 'checkpoint', 'for_loop', 'cond'],
+    )
     @pytest.mark.parametrize('outer', [transform.jit, lambda f: f], ids=['jit', 'eager'])
     def test_also_inside_other_transforms(self, wrap, outer):
         m = Lazy()
@@ -356,7 +366,7 @@ class TestNesting:
 
     def test_inside_grad_the_inputs_are_differentiated(self):
         w = ParamState(jnp.array(3.0))
-        f = transform.jit(lambda x: w.value ** 2 * x)
+        f = transform.jit(lambda x: w.value**2 * x)
         assert transform.grad(f, w)(2.0) == 12.0
         assert transform.grad(f)(2.0) == 9.0
         assert f(1.0) == 9.0

@@ -1,4 +1,5 @@
 """Loops and branches over States: against Python, types kept, errors that name the State."""
+
 import io
 
 import brainunit as u
@@ -16,6 +17,7 @@ def moving(state):
     def step(x):
         state.value = 0.5 * state.value + x
         return state.value * 2
+
     return step
 
 
@@ -193,12 +195,15 @@ class TestBranches:
         assert int(s.value) == want
         assert transform.vmap(f, out_states=s)(jnp.array([x, 5.0])).tolist() == [want, 1]
 
-    @pytest.mark.parametrize(('call', 'match'), [
-        (lambda: transform.switch(0, []), 'at least one branch'),
-        (lambda: transform.ifelse([], []), 'one condition a branch'),
-        (lambda: transform.ifelse([True] * 3, [lambda: 1]), 'got 3 conditions and 1 branches'),
-        (lambda: transform.ifelse([jnp.ones(2, bool)], [lambda: 1, lambda: 2]), 'Condition 0 of ifelse must be a'),
-    ])
+    @pytest.mark.parametrize(
+        ('call', 'match'),
+        [
+            (lambda: transform.switch(0, []), 'at least one branch'),
+            (lambda: transform.ifelse([], []), 'one condition a branch'),
+            (lambda: transform.ifelse([True] * 3, [lambda: 1]), 'got 3 conditions and 1 branches'),
+            (lambda: transform.ifelse([jnp.ones(2, bool)], [lambda: 1, lambda: 2]), 'Condition 0 of ifelse must be a'),
+        ],
+    )
     def test_wrong_calls(self, call, match):
         with pytest.raises(ValueError, match=match):
             call()
@@ -212,15 +217,25 @@ class TestBranches:
 
 
 class TestErrors:
-    @pytest.mark.parametrize('loop', [
-        lambda f: transform.for_loop(lambda _: f(), jnp.arange(2)),
-        lambda f: transform.scan(lambda c, _: (c, f()), 0, jnp.arange(2)),
-        lambda f: transform.while_loop(lambda x: x < 2, lambda x: f() or x + 1, 0),
-        lambda f: transform.jit(lambda: transform.for_loop(lambda _: f(), jnp.arange(2)))(),
-    ], ids=['for_loop', 'scan', 'while_loop', 'jit'])
-    @pytest.mark.parametrize(('new', 'old'), [
-        (jnp.ones(3), 'float32[2]'), (jnp.ones(2, int), 'float32[2]'), ({'a': jnp.ones(2)}, 'float32[2]'),
-    ], ids=['shape', 'type', 'structure'])
+    @pytest.mark.parametrize(
+        'loop',
+        [
+            lambda f: transform.for_loop(lambda _: f(), jnp.arange(2)),
+            lambda f: transform.scan(lambda c, _: (c, f()), 0, jnp.arange(2)),
+            lambda f: transform.while_loop(lambda x: x < 2, lambda x: f() or x + 1, 0),
+            lambda f: transform.jit(lambda: transform.for_loop(lambda _: f(), jnp.arange(2)))(),
+        ],
+        ids=['for_loop', 'scan', 'while_loop', 'jit'],
+    )
+    @pytest.mark.parametrize(
+        ('new', 'old'),
+        [
+            (jnp.ones(3), 'float32[2]'),
+            (jnp.ones(2, int), 'float32[2]'),
+            ({'a': jnp.ones(2)}, 'float32[2]'),
+        ],
+        ids=['shape', 'type', 'structure'],
+    )
     def test_a_state_that_changes_its_kind_in_a_loop_is_named(self, loop, new, old):
         s = State(jnp.ones(2), name='drifting')
         with pytest.raises(TypeError) as error:
@@ -238,16 +253,27 @@ class TestErrors:
         with pytest.raises(TypeError, match=r'branch 0: float32\[2\].*branch 1: int32\[2\]'):
             transform.switch(0, [write(jnp.ones(2)), write(jnp.ones(2, int))])
 
-    @pytest.mark.parametrize(('call', 'error', 'match'), [
-        (lambda: transform.for_loop(lambda x: x, jnp.ones(2), jnp.ones(3)), ValueError, r'leading size; got \[2, 3\]'),
-        (lambda: transform.for_loop(lambda x: x, jnp.ones(2), length=3), ValueError, r'leading size; got \[2, 3\]'),
-        (lambda: transform.for_loop(lambda x: x, 3.0), ValueError, 'one of them is a scalar'),
-        (lambda: transform.for_loop(lambda: 1), ValueError, 'needs arrays to run over, or length='),
-        (lambda: transform.scan(lambda c, x: c, jnp.zeros(3), jnp.ones(2)), TypeError, r'must return \(carry, y\)'),
-        (lambda: transform.scan(3, 0, jnp.ones(2)), TypeError, 'scan needs a function'),
-        (lambda: transform.cond(True, 1, lambda: 2), TypeError, 'true_fun needs a function'),
-        (lambda: transform.for_loop(lambda x: x, jnp.ones(2), pbar='yes'), TypeError, 'pbar takes a ProgressBar or an'),
-    ])
+    @pytest.mark.parametrize(
+        ('call', 'error', 'match'),
+        [
+            (
+                lambda: transform.for_loop(lambda x: x, jnp.ones(2), jnp.ones(3)),
+                ValueError,
+                r'leading size; got \[2, 3\]',
+            ),
+            (lambda: transform.for_loop(lambda x: x, jnp.ones(2), length=3), ValueError, r'leading size; got \[2, 3\]'),
+            (lambda: transform.for_loop(lambda x: x, 3.0), ValueError, 'one of them is a scalar'),
+            (lambda: transform.for_loop(lambda: 1), ValueError, 'needs arrays to run over, or length='),
+            (lambda: transform.scan(lambda c, x: c, jnp.zeros(3), jnp.ones(2)), TypeError, r'must return \(carry, y\)'),
+            (lambda: transform.scan(3, 0, jnp.ones(2)), TypeError, 'scan needs a function'),
+            (lambda: transform.cond(True, 1, lambda: 2), TypeError, 'true_fun needs a function'),
+            (
+                lambda: transform.for_loop(lambda x: x, jnp.ones(2), pbar='yes'),
+                TypeError,
+                'pbar takes a ProgressBar or an',
+            ),
+        ],
+    )
     def test_wrong_calls(self, call, error, match):
         with pytest.raises(error, match=match):
             call()
@@ -272,9 +298,15 @@ def test_disable_jit_runs_python():
 
 class TestProgress:
     @pytest.mark.parametrize('wrap', [lambda f: f, transform.jit], ids=['eager', 'jit'])
-    @pytest.mark.parametrize(('steps', 'options'), [
-        (100, {'freq': 7}), (100, {'count': 4}), (1, {}), (50, {'freq': 1000}),
-    ])
+    @pytest.mark.parametrize(
+        ('steps', 'options'),
+        [
+            (100, {'freq': 7}),
+            (100, {'count': 4}),
+            (1, {}),
+            (50, {'freq': 1000}),
+        ],
+    )
     def test_a_bar_runs_to_its_end_every_time(self, wrap, steps, options):
         out = io.StringIO()
         bar = transform.ProgressBar(desc='fit', file=out, mininterval=0, **options)
@@ -303,6 +335,7 @@ class TestProgress:
             def check(x):
                 if x > 3:
                     raise RuntimeError('stop here')
+
             jax.debug.callback(check, x, ordered=True)
             return x
 
@@ -315,10 +348,17 @@ class TestProgress:
         transform.scan(lambda c, x: (c + x, None), 0.0, jnp.ones(10), pbar=3)
         assert '10/10' in capsys.readouterr().err
 
-    @pytest.mark.parametrize(('options', 'error'), [
-        ({'freq': 0}, ValueError), ({'count': -1}, ValueError), ({'freq': 1, 'count': 1}, ValueError),
-        ({'freq': True}, ValueError), ({'desc': 3}, TypeError),
-    ], ids=str)
+    @pytest.mark.parametrize(
+        ('options', 'error'),
+        [
+            ({'freq': 0}, ValueError),
+            ({'count': -1}, ValueError),
+            ({'freq': 1, 'count': 1}, ValueError),
+            ({'freq': True}, ValueError),
+            ({'desc': 3}, TypeError),
+        ],
+        ids=str,
+    )
     def test_wrong_options(self, options, error):
         with pytest.raises(error):
             transform.ProgressBar(**options)

@@ -1,4 +1,5 @@
 """Random nests of all transforms equal the same computation in pure JAX that threads a dict of values."""
+
 import dataclasses
 import functools
 
@@ -72,7 +73,11 @@ def stateful(node, states):
         'remat': transform.checkpoint(f) if f else None,
         'cond': lambda x: transform.cond(x > 0.1, *below, x),
         'switch': lambda x: transform.switch(jnp.asarray(x < 0, int), below, x),
-        'scan': looped, 'for': each, 'while': while_, 'grad': gradient, 'vmap': mapped,
+        'scan': looped,
+        'for': each,
+        'while': while_,
+        'grad': gradient,
+        'vmap': mapped,
     }[node.kind]
 
 
@@ -128,10 +133,15 @@ def pure(node):
         'update': update,
         'read': lambda s, x: (s, x * s[name]),
         'seq': seq,
-        'jit': f, 'remat': f,
+        'jit': f,
+        'remat': f,
         'cond': lambda s, x: jax.lax.cond(x > 0.1, *below, s, x),
         'switch': lambda s, x: jax.lax.switch(jnp.asarray(x < 0, int), below, s, x),
-        'scan': looped, 'for': each, 'while': while_, 'grad': gradient, 'vmap': mapped,
+        'scan': looped,
+        'for': each,
+        'while': while_,
+        'grad': gradient,
+        'vmap': mapped,
     }[node.kind]
 
 
@@ -178,6 +188,7 @@ def test_random_nests(program, x):
 
 leaf = Node('update', 'b')
 
+
 def nest(*kinds):
     """The kinds from the inside out."""
     node = leaf
@@ -187,11 +198,24 @@ def nest(*kinds):
 
 
 # One row for a nest that should never be missed by the random ones.
-@pytest.mark.parametrize('kinds', [
-    ('grad', 'jit'), ('jit', 'grad', 'jit'), ('vmap', 'scan', 'grad', 'jit'), ('grad', 'grad'), ('cond', 'for', 'cond'),
-    ('scan', 'vmap', 'grad'), ('while', 'jit', 'while'), ('while', 'grad', 'jit'), ('remat', 'grad', 'scan', 'jit'),
-    ('switch', 'vmap', 'jit'), ('vmap', 'vmap'), ('for', 'remat', 'grad'),
-], ids='-'.join)
+@pytest.mark.parametrize(
+    'kinds',
+    [
+        ('grad', 'jit'),
+        ('jit', 'grad', 'jit'),
+        ('vmap', 'scan', 'grad', 'jit'),
+        ('grad', 'grad'),
+        ('cond', 'for', 'cond'),
+        ('scan', 'vmap', 'grad'),
+        ('while', 'jit', 'while'),
+        ('while', 'grad', 'jit'),
+        ('remat', 'grad', 'scan', 'jit'),
+        ('switch', 'vmap', 'jit'),
+        ('vmap', 'vmap'),
+        ('for', 'remat', 'grad'),
+    ],
+    ids='-'.join,
+)
 def test_chosen_nests(kinds, x64):
     check(nest(*kinds))
 

@@ -1,4 +1,5 @@
 """StateFinder, eval_shape, make_jaxpr, checkpoint, and the pure functions under them all."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,10 +46,13 @@ class TestStateFinder:
     def test_shapes_stand_for_arrays(self):
         assert len(StateFinder(self.fun)(jax.ShapeDtypeStruct((3,), jnp.float32))) == 3
 
-    @pytest.mark.parametrize(('options', 'match'), [
-        ({'usage': 'some'}, 'usage must be one of all, read, write, both'),
-        ({'return_type': 'set'}, 'return_type must be'),
-    ])
+    @pytest.mark.parametrize(
+        ('options', 'match'),
+        [
+            ({'usage': 'some'}, 'usage must be one of all, read, write, both'),
+            ({'return_type': 'set'}, 'return_type must be'),
+        ],
+    )
     def test_wrong_options(self, options, match):
         with pytest.raises(ValueError, match=match):
             StateFinder(self.fun, **options)

@@ -1,4 +1,5 @@
 """vmap and its kin: which States have a value for every lane, random streams, new States, devices."""
+
 import brainunit as u
 import jax
 import jax.numpy as jnp
@@ -67,10 +68,16 @@ def test_positions_and_axes_are_not_mixed_up():
         transform.vmap(lambda x: x, out_states=[1.0])
 
 
-@pytest.mark.parametrize('wrap', [
-    lambda f: f, transform.jit, lambda f: lambda x: transform.vmap(lambda y: f(x * y), axis_size=2)(jnp.ones(2)),
-    lambda f: lambda x: transform.grad(lambda y: f(y * x).sum())(2.0),
-], ids=['eager', 'jit', 'vmap', 'grad'])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda f: f,
+        transform.jit,
+        lambda f: lambda x: transform.vmap(lambda y: f(x * y), axis_size=2)(jnp.ones(2)),
+        lambda f: lambda x: transform.grad(lambda y: f(y * x).sum())(2.0),
+    ],
+    ids=['eager', 'jit', 'vmap', 'grad'],
+)
 def test_a_shared_state_that_would_differ_from_lane_to_lane_is_an_error_that_names_it(wrap):
     total, count = State(jnp.zeros(()), name='total'), State(jnp.zeros((), int))
 
@@ -101,9 +108,16 @@ def test_an_unmapped_write_is_kept():
 
 
 class TestRandomStreams:
-    @pytest.mark.parametrize('wrap', [
-        lambda f: f, transform.jit, lambda f: transform.jit(transform.jit(f)), transform.checkpoint,
-    ], ids=['plain', 'jit', 'jit-jit', 'checkpoint'])
+    @pytest.mark.parametrize(
+        'wrap',
+        [
+            lambda f: f,
+            transform.jit,
+            lambda f: transform.jit(transform.jit(f)),
+            transform.checkpoint,
+        ],
+        ids=['plain', 'jit', 'jit-jit', 'checkpoint'],
+    )
     def test_lanes_draw_with_keys_of_their_own_and_the_stream_moves_on_by_one_split(self, wrap):
         rng = random.RandomState(0)
         kept, sub = jax.random.split(jax.random.PRNGKey(0))
@@ -117,14 +131,19 @@ class TestRandomStreams:
             own = random.RandomState(jax.random.fold_in(sub, i))
             np.testing.assert_allclose([first[i], second[i]], [own.normal(), own.normal()], rtol=1e-6)
 
-    @pytest.mark.parametrize('wrap', [
-        lambda f: transform.vmap(f), lambda f: transform.jit(transform.vmap(f)),
-        lambda f: transform.vmap(transform.vmap(f), in_axes=None, axis_size=2),
-        lambda f: transform.vmap(lambda x: transform.for_loop(lambda: f(x), length=2)),
-        lambda f: transform.vmap(lambda x: transform.cond(x < 9, f, lambda x: x, x)),
-        lambda f: transform.vmap(lambda x: transform.grad(lambda y: f(y) * y)(x)),
-        lambda f: lambda xs: transform.for_loop(lambda: transform.vmap(f)(xs), length=2),
-    ], ids=['vmap', 'jit', 'vmap-vmap', 'for_loop', 'cond', 'grad', 'for-vmap'])
+    @pytest.mark.parametrize(
+        'wrap',
+        [
+            lambda f: transform.vmap(f),
+            lambda f: transform.jit(transform.vmap(f)),
+            lambda f: transform.vmap(transform.vmap(f), in_axes=None, axis_size=2),
+            lambda f: transform.vmap(lambda x: transform.for_loop(lambda: f(x), length=2)),
+            lambda f: transform.vmap(lambda x: transform.cond(x < 9, f, lambda x: x, x)),
+            lambda f: transform.vmap(lambda x: transform.grad(lambda y: f(y) * y)(x)),
+            lambda f: lambda xs: transform.for_loop(lambda: transform.vmap(f)(xs), length=2),
+        ],
+        ids=['vmap', 'jit', 'vmap-vmap', 'for_loop', 'cond', 'grad', 'for-vmap'],
+    )
     def test_all_draws_of_a_nest_differ_and_no_tracer_stays(self, wrap):
         rng = random.RandomState(1)
         draws = np.ravel(wrap(lambda x: rng.uniform() + 0 * x)(jnp.arange(3.0)))
@@ -171,6 +190,7 @@ class TestNewStates:
 
     def test_tags_and_exclusion(self):
         with catch_new_states() as new:
+
             def make():
                 State(random.randn(2))
                 ParamState(jnp.ones(2))
@@ -207,7 +227,7 @@ class TestMethodsAndArguments:
 
     def test_only_states(self):
         h = State(jnp.arange(4.0))
-        np.testing.assert_allclose(transform.vmap(lambda: h.value ** 2, in_states=h)(), [0.0, 1.0, 4.0, 9.0])
+        np.testing.assert_allclose(transform.vmap(lambda: h.value**2, in_states=h)(), [0.0, 1.0, 4.0, 9.0])
 
     def test_units(self):
         v = State(jnp.arange(2.0) * u.mV)
