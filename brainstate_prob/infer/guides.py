@@ -16,6 +16,9 @@ from numpyro.infer import autoguide, init_to_median, init_to_uniform, init_to_va
 from numpyro.infer.util import log_density
 
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.numpyro_modules import bind_submodules
+
+bind_submodules()
 
 __all__ = ['GUIDES', 'check_guide', 'flat_model', 'guide_draw', 'make_guide']
 

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -375,3 +376,26 @@ def test_agreement_with_numpyros_own_driver():
     # More than 700 effective draws each: a difference of 0.25 sd is 4.7 standard errors; 20 % of the sd, 5.
     assert (np.abs(ours.mean(0) - theirs.mean(0)) / theirs.std(0) < 0.25).all()
     np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.2)
+
+
+class Sparse(nn.Module):
+    """A horseshoe, which samplers see as a scale mixture, and a unit."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Param(jnp.array([0.1, 1.0, -0.1]), reg=nn.HorseshoeReg(tau=0.5))
+        self.noise = nn.Param(500.0 * u.ms, t=nn.ExpT(0.0 * u.ms), reg=dist.LogNormal(6.0, 1.0))
+
+    def __call__(self, x):
+        return dist.Normal(x @ self.w.value(), self.noise.value().to_decimal(u.second))
+
+
+@pytest.mark.parametrize('init', ['model', 'map', 'prior'])
+def test_scale_mixtures_and_units(init):
+    x = jax.random.normal(jax.random.key(0), (60, 3))
+    posterior = infer.Posterior(Sparse(), x, x[:, 1] + 0.5 * jax.random.normal(jax.random.key(1), (60,)))
+    fit = quick(posterior, init=init, num_samples=300)
+    assert fit.thetas.shape == (2, 300, 7)  # three z, three log lambda, log noise
+    assert fit.draws['noise'].unit == u.ms
+    assert abs(fit.estimate['noise'] - 500.0 * u.ms) < 100.0 * u.ms
+    np.testing.assert_allclose(fit.estimate['w'], [0.0, 1.0, 0.0], atol=0.25)

@@ -1,6 +1,8 @@
 """SVI: guides by name and of one's own against a known posterior; minibatches; nothing compiled twice; refusals."""
 
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ import pytest
 from numpyro.infer import autoguide
 
 from brainstate_prob import infer, nn
+from tests.conftest import REPO
 from tests.infer.test_nuts import compilations
 
 X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
@@ -192,6 +195,22 @@ def test_a_second_fit_traces_and_compiles_nothing(settings):
         run(1, num_steps=730, num_draws=1700)
     assert not traces
     assert second == []
+
+
+def test_numpyro_is_whole_after_a_lazy_import():
+    """As ArviZ 1.x imports it: lazily, before anyone else."""
+    code = """
+import importlib.util, sys
+spec = importlib.util.find_spec('numpyro')
+spec.loader = importlib.util.LazyLoader(spec.loader)
+sys.modules['numpyro'] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+import numpyro.distributions
+import brainstate_prob.infer
+import numpyro
+numpyro.factor('f', 0.0)
+"""
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=REPO)
 
 
 # Refusals
