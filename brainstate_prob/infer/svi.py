@@ -192,12 +192,15 @@ class _Programs:
         guide, data = self._svi(jax.random.key(0), *given)[1], given[0]
         if isinstance(guide, autoguide.AutoDelta):
             return guide.median(params)['theta'][None].astype(self.density.dtype), {}
-        draw = lambda k: guide_draw(guide, params, k, data)
-        drawn, log_q = jax.vmap(draw)(jax.random.split(key, _DRAWS))
-        drawn, stats = drawn.astype(self.density.dtype), {'log_q': log_q}
-        if self.batch_size is None:
-            stats['lp'] = lax.map(lambda t: self.density.log_density(t, data), drawn)
-        return drawn, stats
+
+        def draw(key: jax.Array) -> tuple[jax.Array, dict]:
+            theta, log_q = guide_draw(guide, params, key, data)
+            theta = theta.astype(self.density.dtype)
+            whole = {} if self.batch_size is not None else {'lp': self.density.log_density(theta, data)}
+            return theta, {'log_q': log_q, **whole}
+
+        # Mapped, not vectorized: random numbers for a batch of keys compile for more than a second.
+        return lax.map(draw, jax.random.split(key, _DRAWS))
 
 
 def _optimize(
