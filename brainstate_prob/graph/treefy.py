@@ -189,7 +189,7 @@ def treefy_states(node: Any, *filters: Any) -> Any:
     --------
     >>> from brainstate_prob import ParamState, graph, nn
     >>> graph.treefy_states(nn.Param(2.0), ParamState).to_flat()[('val',)].value
-    Array(2., dtype=float32, weak_type=True)
+    Array(2., dtype=float32)
     """
     groups = _split(_with_states(node), filters, strict=False)
     return groups[0] if len(groups) == 1 else groups

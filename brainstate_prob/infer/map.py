@@ -24,6 +24,7 @@ from brainstate_prob.infer.start import checked_start, to_key
 __all__ = ['fit_map']
 
 _CHUNK = 200
+_STALE = 20  # steps without a gain beyond rounding: the precision has no better point to offer
 
 
 def fit_map(
@@ -53,7 +54,8 @@ def fit_map(
         likelihood), which does not depend on the transforms. True gives the mode of theta's density, with the
         log-determinant: the point around which Laplace's approximation is made.
     tol
-        Stop when the largest entry of the gradient falls below ``tol * max(1, |loss|)``. Default: 1e-5 for full data
+        Stop when the largest entry of the gradient falls below ``tol * max(1, |loss|)``, or when the loss has not
+        fallen by more than rounding for 20 steps. Default: 1e-5 for full data
         with L-BFGS (1e-8 in float64), else never.
     seed
         An int or a key, for the order of minibatches.
@@ -112,7 +114,7 @@ def fit_map(
             break
     history = np.concatenate(losses) if losses else np.zeros(0)
     scale = max(1.0, abs(history[-1])) if len(history) else 1.0
-    converged = tol is not None and float(gradient) <= tol * scale
+    converged = tol is not None and (float(gradient) <= tol * scale or int(carry[3][1]) >= _STALE)
     if tol is not None and not converged:
         warnings.warn(
             f'MAP stopped after {len(history)} steps before it converged: the largest entry of the gradient is '
@@ -149,7 +151,7 @@ def _resolve(optimizer: Any, batch_size: int | None, tol: float | None, density:
 def _start_function(optimizer: Any, batch_size: int | None, num_observations: int) -> Callable:
     def start(theta: jax.Array, key: jax.Array) -> tuple:
         batches = None if batch_size is None else first_batch(key, num_observations)
-        return theta, optimizer.init(theta), batches
+        return theta, optimizer.init(theta), batches, (jnp.full((), jnp.inf, theta.dtype), jnp.zeros((), int))
 
     return start
 
@@ -158,7 +160,7 @@ def _advance_function(density: Density, optimizer: Any, batch_size: int | None, 
     optimizer = optax.with_extra_args_support(optimizer)
 
     def step(carry: tuple, data: Data) -> tuple[tuple, jax.Array, jax.Array]:
-        theta, opt_state, batches = carry
+        theta, opt_state, batches, (best, stale) = carry
         if batch_size is not None:
             index, batches = next_batch(batches, batch_size)
             data = take(data, index)
@@ -168,13 +170,16 @@ def _advance_function(density: Density, optimizer: Any, batch_size: int | None, 
 
         loss, grad = jax.value_and_grad(loss_of)(theta)
         updates, opt_state = optimizer.update(grad, opt_state, theta, value=loss, grad=grad, value_fn=loss_of)
-        return (optax.apply_updates(theta, updates), opt_state, batches), loss, jnp.max(jnp.abs(grad))
+        better = loss < best - 2 * jnp.finfo(loss.dtype).eps * jnp.abs(best)
+        progress = jnp.where(better, loss, best), jnp.where(better, 0, stale + 1)
+        return (optax.apply_updates(theta, updates), opt_state, batches, progress), loss, jnp.max(jnp.abs(grad))
 
     def advance(carry: tuple, data: Data, length: jax.Array, tol: jax.Array):
         def unfinished(loop: tuple) -> jax.Array:
-            i, _, losses, gradient = loop
-            last = jnp.abs(losses[i - 1])
-            return (i < length) & ((i == 0) | ~(gradient <= tol * jnp.maximum(1.0, last)))
+            i, carry, losses, gradient = loop
+            flat = gradient <= tol * jnp.maximum(1.0, jnp.abs(losses[i - 1]))
+            stuck = (tol >= 0) & (carry[3][1] >= _STALE)
+            return (i < length) & ((i == 0) | ~(flat | stuck))
 
         def body(loop: tuple) -> tuple:
             i, carry, losses, _ = loop
