@@ -15,7 +15,7 @@ LOCK := $(wildcard constraints-$(VERSION).txt)
 
 TESTS ?= tests
 ARGS ?=
-BENCHMARKS := $(filter-out %/_%,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS := $(sort $(wildcard benchmarks/[!_]*.py))
 NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(filter-out %/run.py,$(sort $(wildcard notebooks/*.py))))
 
 .DELETE_ON_ERROR:

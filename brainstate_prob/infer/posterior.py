@@ -101,7 +101,10 @@ class Posterior:
             _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
         magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
-        self.data = Data(args, kwargs, None if targets is None else _targets(magnitude), others_of(model))
+        checked = None if targets is None else _targets(magnitude)
+        # An array: a Python number would be moved to the device at every call.
+        one = jnp.ones((), self.density.dtype)
+        self.data = Data(args, kwargs, checked, others_of(model), one)
         self._inspect()
 
     # What is fitted
