@@ -1,0 +1,1 @@
+"""Layers, one family a file; `brainstate_prob.nn` exports their names."""
