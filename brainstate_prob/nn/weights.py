@@ -1,0 +1,148 @@
+"""How a layer holds its trainable arrays: one State, or Params where transforms, priors or dims are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from brainstate_prob.core import ParamState, State
+from brainstate_prob.nn import init
+from brainstate_prob.nn.bijections import IdentityT, Transform
+from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.param import Param
+from brainstate_prob.nn.priors import as_regularization
+
+__all__ = ['ParamSpec', 'Weights', 'weights']
+
+
+class ParamSpec:
+    """How to make a `Param` of a layer's array: given in place of an initializer, the layer adds the shape.
+
+    Parameters
+    ----------
+    initializer
+        Gives the first value, in constrained space: an initializer of ``nn.init``, a number, an array or a Quantity.
+        Default: a draw from the prior.
+    t, reg, precompute, fit, dims, prior_on
+        As of `Param`.
+
+    Raises
+    ------
+    ValueError
+        Without an initializer and without a prior.
+
+    Examples
+    --------
+    >>> import numpyro.distributions as dist
+    >>> from brainstate_prob import nn
+    >>> layer = nn.Linear(3, 2, w_init=nn.ParamSpec(reg=dist.Normal(0.0, 0.5), dims=('feature', 'unit')))
+    >>> list(layer.states())
+    [('weight', 'bias', 'val'), ('weight', 'weight', 'val')]
+    """
+
+    def __init__(
+        self,
+        initializer: Any = None,
+        *,
+        t: Transform | None = IdentityT(),  # noqa: B008  (a value object without state)
+        reg: Any = None,
+        precompute: Callable | None = None,
+        fit: bool = True,
+        dims: Sequence[str] | str | None = None,
+        prior_on: Literal['value', 'unconstrained'] = 'value',
+    ):
+        self.initializer = initializer
+        self.reg = as_regularization(reg)
+        self.t = t
+        self.options = {'precompute': precompute, 'fit': fit, 'dims': dims, 'prior_on': prior_on}
+
+    def make(self, shape: tuple[int, ...]) -> Param:
+        """The Param, of this shape."""
+        if self.initializer is not None:
+            return self.of(init.param(self.initializer, shape))
+        if self.reg is None:
+            raise ValueError(f'A ParamSpec for an array of shape {shape} needs an initializer or a prior (reg=).')
+        return self.of(self.reg.sample_init(shape))
+
+    def of(self, value: Any) -> Param:
+        """A Param of this value."""
+        return Param(value, t=self.t, reg=self.reg, **self.options)
+
+    def __repr__(self) -> str:
+        given = {'initializer': self.initializer, 't': self.t, 'reg': self.reg, **self.options}
+        defaults = {'fit': True, 'prior_on': 'value', 't': IdentityT()}
+        said = (f'{k}={v!r}' for k, v in given.items() if v is not None and v != defaults.get(k))
+        return f'ParamSpec({", ".join(said)})'
+
+
+class Weights(Module):
+    """Params that stand for a layer's State: ``.value`` gives their values in the State's structure.
+
+    Parameters
+    ----------
+    params
+        A dict of Params by entry, or one Param for a State that holds one array.
+    """
+
+    def __init__(self, params: dict[str, Param] | Param):
+        super().__init__()
+        if isinstance(params, Param):
+            self.param = params
+        for name, param in params.items() if isinstance(params, dict) else ():
+            setattr(self, name, param)
+
+    def _params(self) -> dict[str, Param]:
+        return {name: x for name, x in vars(self).items() if isinstance(x, Param)}
+
+    @property
+    def value(self) -> Any:
+        """The constrained values."""
+        params = self._params()
+        return params['param'].value() if list(params) == ['param'] else {k: p.value() for k, p in params.items()}
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        params = self._params()
+        for name, x in ({'param': value} if list(params) == ['param'] else value).items():
+            params[name].set_value(x)
+
+
+def weights(layer: Module, param_type: type[State] = ParamState, **entries: tuple[Any, tuple[int, ...]]) -> Any:
+    """The holder of a layer's trainable arrays; ``.value`` is a dict of them.
+
+    Parameters
+    ----------
+    layer
+        Named in errors.
+    param_type
+        The State that holds the dict where no entry asks for a Param.
+    **entries
+        ``name=(specification, shape)``. The specification is None (the entry is left out), an initializer, a number,
+        an array, a Quantity, a `ParamSpec`, or a `Param`, which may be shared with other layers.
+
+    Raises
+    ------
+    ValueError
+        For a Param of another shape.
+    """
+    made = {name: _entry(layer, name, *entry) for name, entry in entries.items() if entry[0] is not None}
+    if not any(isinstance(x, Param) for x in made.values()):
+        return param_type(made)
+    trained = issubclass(param_type, ParamState)
+    return Weights({k: x if isinstance(x, Param) else Param(x, fit=trained) for k, x in made.items()})
+
+
+def _entry(layer: Module, name: str, spec: Any, shape: tuple[int, ...]) -> Any:
+    if isinstance(spec, ParamSpec):
+        return spec.make(shape)
+    if not isinstance(spec, Param):
+        return jax.tree.map(jnp.asarray, init.param(spec, shape, allow_none=False))
+    if spec.shape != tuple(shape):
+        raise ValueError(
+            f'{layer.name or type(layer).__name__}: the Param given for {name!r} has shape {spec.shape}, the layer '
+            f'needs {tuple(shape)}.'
+        )
+    return spec

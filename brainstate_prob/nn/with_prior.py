@@ -1,0 +1,211 @@
+"""with_prior: priors and transforms for the parameters of a whole model, chosen by filter."""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from brainstate_prob import graph
+from brainstate_prob.core import ParamState, State, to_predicate
+from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import children
+from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.param import Const, Param
+from brainstate_prob.nn.priors import Regularization
+from brainstate_prob.nn.weights import ParamSpec, Weights
+
+__all__ = ['PriorReport', 'with_prior']
+
+
+class PriorReport(NamedTuple):
+    """What `with_prior` did: parameters by dotted path with what they got, those left alone, filters without match."""
+
+    attached: dict[str, ParamSpec]
+    kept: list[str]
+    unmatched: list[Any]
+
+    def __repr__(self) -> str:
+        rows = [(path, repr(spec)) for path, spec in self.attached.items()]
+        rows += [(path, 'as it was') for path in self.kept]
+        width = max((len(path) for path, _ in rows), default=0)
+        lines = [f'{path:<{width}}  {what}' for path, what in rows]
+        lines += [f'no parameter matches {what!r}' for what in self.unmatched]
+        return '\n'.join(lines)
+
+
+def with_prior(model: Module, priors: Mapping[Any, Any], *, replace: bool = False, return_report: bool = False) -> Any:
+    """A copy of a model whose parameters have priors and transforms: a Bayesian network is a network plus this line.
+
+    Parameters
+    ----------
+    model
+        Any Module; it stays as it is. Shared parameters stay shared in the copy.
+    priors
+        Filters and what the parameters that match get; the first filter that matches counts. A filter is a layer class
+        (``nn.Linear``: all its arrays), a pattern of dotted paths (``'*.bias'``), a path prefix (``('layers', 0)``), a
+        State type, a predicate of ``(path, state)``, or ``...`` for all. A prior is a NumPyro distribution, a
+        regularization, a `ParamSpec` (with a transform, dims, ...), a function of ``(path, value)`` that gives one of
+        these (a scale by fan-in, say), or None for none.
+    replace
+        Whether a `Param` that has a prior already gets the new one; by default it keeps its own.
+    return_report
+        Also return which parameters got what, and which filters matched nothing.
+
+    Returns
+    -------
+    Module or (Module, PriorReport)
+        In the copy a State with a dict of arrays has become a `Weights` node: ``('weight',)`` is found at
+        ``('weight', 'bias', 'val')`` and ``('weight', 'weight', 'val')``. Values are the same.
+
+    Warns
+    -----
+    UserWarning
+        For a filter that matches nothing.
+
+    Examples
+    --------
+    >>> import jax, numpyro.distributions as dist
+    >>> from brainstate_prob import nn
+    >>> network = nn.Sequential(nn.Linear(3, 50), nn.ReLU(), nn.Linear(50, 1))
+    >>> bayesian, report = nn.with_prior(
+    ...     network,
+    ...     {'*.bias': dist.Normal(0.0, 1.0), ...: lambda path, value: dist.Normal(0.0, value.shape[0] ** -0.5)},
+    ...     return_report=True,
+    ... )
+    >>> sorted(report.attached)
+    ['layers.0.weight.bias', 'layers.0.weight.weight', 'layers.2.weight.bias', 'layers.2.weight.weight']
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f'with_prior takes a Module, got {type(model).__name__}.')
+    rules = [_Rule(key, prior) for key, prior in priors.items()]
+    copy = graph.clone(model)
+    attacher = _Attacher(rules, replace)
+    if isinstance(copy, Param):
+        copy = attacher.rebuild(copy, (), ())
+    else:
+        attacher.visit(copy, (), ())
+    unmatched = [rule.key for rule in rules if not rule.used]
+    report = PriorReport(attacher.attached, attacher.kept, unmatched)
+    if unmatched and not return_report:
+        known = ', '.join([*report.attached, *report.kept]) or 'none'
+        warnings.warn(
+            f'with_prior: no parameter matches {", ".join(map(repr, unmatched))}. The parameters are: {known}.',
+            UserWarning,
+            stacklevel=2,
+        )
+    return (copy, report) if return_report else copy
+
+
+class _Rule:
+    """One filter and its prior."""
+
+    def __init__(self, key: Any, prior: Any):
+        self.key = key
+        self.prior = prior
+        self.used = False
+        if isinstance(key, type) and issubclass(key, Module):
+            self.matches: Callable = lambda path, state, owners: any(isinstance(o, key) for o in owners)
+        elif isinstance(key, str):
+            self.matches = lambda path, state, owners: fnmatch.fnmatchcase(dotted(path), key) or state.tag == key
+        else:
+            predicate = to_predicate(key)
+            self.matches = lambda path, state, owners: predicate(path, state)
+
+    def spec(self, path: tuple, value: Any) -> ParamSpec | None:
+        prior = self.prior
+        if callable(prior) and not isinstance(prior, ParamSpec | Regularization | type) and not _is_distribution(prior):
+            prior = prior(path, value)
+        if prior is None or isinstance(prior, ParamSpec):
+            return prior
+        return ParamSpec(reg=prior)
+
+
+def _is_distribution(x: Any) -> bool:
+    import numpyro.distributions as dist
+
+    return isinstance(x, dist.Distribution)
+
+
+class _Attacher:
+    """Walks the copy and puts Params where a rule asks for them."""
+
+    def __init__(self, rules: list[_Rule], replace: bool):
+        self.rules = rules
+        self.replace = replace
+        self.attached: dict[str, ParamSpec] = {}
+        self.kept: list[str] = []
+        self.done: dict[int, Any] = {}
+        self.alive: list[Any] = []  # what `done` knows by id
+
+    def visit(self, node: Module, path: tuple, owners: tuple) -> None:
+        """Rebuild the attributes of a module in place."""
+        if id(node) in self.done:
+            return
+        self.remember(node, node)
+        for name, value in list(children(node)):
+            new = self.rebuild(value, (*path, name), (*owners, node))
+            if new is not value:
+                setattr(node, name, new)
+
+    def rebuild(self, value: Any, path: tuple, owners: tuple) -> Any:
+        """``value`` with Params in place of what the rules match."""
+        if isinstance(value, dict):
+            new: Any = {k: self.rebuild(x, (*path, k), owners) for k, x in value.items()}
+            return new if any(new[k] is not value[k] for k in new) else value
+        if isinstance(value, list | tuple):
+            items = [self.rebuild(x, (*path, i), owners) for i, x in enumerate(value)]
+            same = all(a is b for a, b in zip(items, value, strict=True))
+            return value if same else type(value)(items)
+        if isinstance(value, Param):
+            return self.done.get(id(value)) or self.remember(value, self.param(value, path, owners))
+        if isinstance(value, ParamState):
+            return self.done.get(id(value)) or self.remember(value, self.state(value, path, owners))
+        if isinstance(value, Module) and not isinstance(value, Regularization):
+            self.visit(value, path, owners)
+        return value
+
+    def remember(self, old: Any, new: Any) -> Any:
+        self.done[id(old)] = new
+        self.alive.append(old)
+        return new
+
+    def param(self, param: Param, path: tuple, owners: tuple) -> Param:
+        if isinstance(param, Const) or not param.fit:
+            return param
+        spec = self.match(path, param.val, param.constrained(), owners)
+        if spec is None or (param.reg is not None and not self.replace):
+            self.kept.append(dotted(path))
+            return param
+        self.attached[dotted(path)] = spec
+        return spec.of(param.constrained())
+
+    def state(self, state: ParamState, path: tuple, owners: tuple) -> ParamState | Weights:
+        value = state.value
+        if not isinstance(value, dict):
+            if isinstance(value, jax.Array | u.Quantity):
+                spec = self.match(path, state, value, owners)
+                if spec is not None:
+                    self.attached[dotted(path)] = spec
+                    return Weights(spec.of(value))
+            self.kept.append(dotted(path))
+            return state
+        specs = {k: self.match((*path, k), state, x, owners) for k, x in value.items()}
+        for k, spec in specs.items():
+            if spec is None:
+                self.kept.append(dotted((*path, k)))
+            else:
+                self.attached[dotted((*path, k))] = spec
+        if not any(specs.values()):
+            return state
+        return Weights({k: Param(x) if specs[k] is None else specs[k].of(x) for k, x in value.items()})
+
+    def match(self, path: tuple, state: State, value: Any, owners: tuple) -> ParamSpec | None:
+        for rule in self.rules:
+            if rule.matches(path, state, owners):
+                rule.used = True
+                return rule.spec(path, value)
+        return None
