@@ -15,13 +15,15 @@ LOCK := $(wildcard constraints-$(VERSION).txt)
 
 TESTS ?= tests
 ARGS ?=
+# The CPU build where the index offers one; it is an oracle of the tests, not a dependency.
+TORCH ?= torch==2.13.0
 BENCHMARKS := $(sort $(wildcard benchmarks/[!_]*.py))
 NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(filter-out %/run.py,$(sort $(wildcard notebooks/*.py))))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: help demo test test-all lint format bench notebooks docs lock clean
+.PHONY: help demo test test-torch test-all lint format bench notebooks docs lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -31,6 +33,9 @@ demo: $(VENV)/.has-plot  ## fit the place cell of examples/ in three ways; resul
 
 test: $(VENV)/.has-dev  ## the tests, in parallel (TESTS=tests/nn, ARGS='-x -k name')
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -q $(TESTS) $(ARGS)
+
+test-torch: $(VENV)/.has-torch  ## the layers against PyTorch, which it installs (the CPU build)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -q tests/nn $(ARGS)
 
 test-all:  ## the tests on every supported interpreter found here
 	@for version in 3.11 3.12 3.13; do \
@@ -70,6 +75,10 @@ clean:  ## remove everything that the commands made, environments included
 	rm -rf .venv .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache .jax_cache build dist
 	rm -rf demo_output benchmarks/results docs/_build docs/notebooks docs/api
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.has-torch: | $(VENV)/.has-dev
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH)
+	@touch $@
 
 # One stamp for each set of extras; done again when the dependencies or the recorded versions change.
 $(VENV)/.has-%: pyproject.toml $(LOCK) | $(BIN)/python
