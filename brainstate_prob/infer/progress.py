@@ -22,23 +22,42 @@ class Chunks:
         What the bar says.
     progress
         False for no bar.
+    done
+        How many of the steps were done before.
+    every
+        End a chunk at each multiple of this, for a checkpoint there.
 
     Examples
     --------
     >>> list(Chunks(7, 3, 'counting', progress=False))
     [3, 3, 1]
+    >>> list(Chunks(9, 3, 'counting', progress=False, done=1, every=4))
+    [3, 3, 1, 1]
     """
 
-    def __init__(self, total: int, size: int, description: str, progress: bool = True):
+    def __init__(
+        self,
+        total: int,
+        size: int,
+        description: str,
+        progress: bool = True,
+        *,
+        done: int = 0,
+        every: int | None = None,
+    ):
         self._total = total
+        self._done = done
+        self._every = every
         self.size = max(1, size)
-        self._bar = tqdm(total=total, desc=description, disable=not progress, leave=True)
+        self._bar = tqdm(total=total, initial=done, desc=description, disable=not progress, leave=True)
 
     def __iter__(self) -> Iterator[int]:
-        done = 0
+        done = self._done
         try:
             while done < self._total:
                 length = min(self.size, self._total - done)
+                if self._every is not None:
+                    length = min(length, self._every - done % self._every)
                 yield length
                 done += length
                 self._bar.update(length)
