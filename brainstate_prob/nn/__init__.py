@@ -1,5 +1,6 @@
 """Modules, parameters with transforms and priors, and layers."""
 
+from brainstate_prob.nn import init
 from brainstate_prob.nn.bijections import (
     AffineT,
     ChainT,
@@ -23,6 +24,8 @@ from brainstate_prob.nn.bijections import (
     Transform,
     UnitVectorT,
 )
+from brainstate_prob.nn.collective import *  # noqa: F403
+from brainstate_prob.nn.collective import __all__ as _collective
 from brainstate_prob.nn.module import ElementWiseBlock, Module, Sequential
 from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import *  # noqa: F403
@@ -55,5 +58,7 @@ __all__ = [
     'TanhT',
     'Transform',
     'UnitVectorT',
+    'init',
     *_priors,
+    *_collective,
 ]

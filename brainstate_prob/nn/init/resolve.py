@@ -1,0 +1,121 @@
+"""`param`: what a layer is given for a parameter, resolved to an array."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob import environ
+from brainstate_prob.core import State
+from brainstate_prob.core.units import u
+
+__all__ = ['param', 'to_shape']
+
+
+def to_shape(sizes: Any) -> tuple[int, ...]:
+    """An int or a sequence of ints as a shape."""
+    try:
+        shape = (operator.index(sizes),) if np.ndim(sizes) == 0 else tuple(operator.index(n) for n in sizes)
+    except TypeError:
+        raise TypeError(f'A shape must be an int or a sequence of ints, got {sizes!r}.') from None
+    if any(n < 0 for n in shape):
+        raise ValueError(f'A shape has no negative sizes, got {shape}.')
+    return shape
+
+
+def param(
+    parameter: Any,
+    sizes: int | Sequence[int],
+    batch_size: int | None = None,
+    allow_none: bool = True,
+    allow_scalar: bool = True,
+) -> Any:
+    """Resolve the specification of a parameter to an array.
+
+    Parameters
+    ----------
+    parameter
+        None (stays None), a number or array or Quantity that broadcasts to ``sizes`` (stays as small as it is), a
+        callable of the shape such as an initializer, or a State or `Param`, whose value is taken.
+    sizes
+        The shape without the batch axis.
+    batch_size
+        Puts a batch axis in front: a callable is called with ``(batch_size, *sizes)``; an array that has no such
+        axis yet is repeated along it. A scalar stays a scalar.
+    allow_none, allow_scalar
+        Whether None and scalars are taken.
+
+    Raises
+    ------
+    ValueError
+        For a shape that does not broadcast to the one wanted, and for None or a scalar where these are not allowed.
+    TypeError
+        For what is none of the above.
+
+    Examples
+    --------
+    >>> from brainstate_prob.nn import init
+    >>> init.param(init.ZeroInit(), (2, 3), batch_size=4).shape
+    (4, 2, 3)
+    >>> init.param([1.0, 2.0, 3.0], (2, 3)).shape
+    (3,)
+    """
+    shape = to_shape(sizes)
+    full = shape if batch_size is None else (operator.index(batch_size), *shape)
+    if parameter is None:
+        if allow_none:
+            return None
+        raise ValueError(f'A parameter of shape {full} is needed, got None. Pass an initializer or a value.')
+    if isinstance(parameter, State):
+        parameter = parameter.value
+    elif callable(getattr(parameter, 'value', None)):  # a Param; its module stands above this one
+        parameter = parameter.value()
+    elif callable(parameter):
+        value = parameter(full)
+        if np.shape(u.get_mantissa(value)) != full:
+            raise ValueError(
+                f'The initializer {parameter!r} gave shape {np.shape(u.get_mantissa(value))}, asked for {full}.'
+            )
+        return value
+    value = _as_array(parameter)
+    own = jnp.shape(u.get_mantissa(value))
+    if own == ():
+        if allow_scalar:
+            return value
+        raise ValueError(f'A parameter of shape {full} is needed, got the scalar {parameter!r}.')
+    batched = batch_size is not None and len(own) == len(full)
+    wanted = full if batched else shape
+    try:
+        fits = np.broadcast_shapes(own, wanted) == wanted
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f'A parameter of shape {own} does not broadcast to {wanted}, the shape that is needed.')
+    return value if batch_size is None else u.math.broadcast_to(value, full)
+
+
+def _as_array(value: Any) -> Any:
+    """``value`` as an array of its own floating dtype; integers and plain numbers in the default one."""
+    if isinstance(value, u.Quantity):
+        return u.Quantity(_as_array(value.mantissa), unit=value.unit)
+    if isinstance(value, list | tuple | numbers.Number):
+        value = np.asarray(value)
+        if value.dtype.kind == 'f':
+            value = value.astype(environ.dftype())
+    elif not isinstance(value, jax.Array | np.ndarray | np.generic):
+        raise TypeError(
+            'A parameter is given as None, a number, an array, a Quantity, a State, a Param or an initializer; got '
+            f'{type(value).__name__} {value!r}.'
+        )
+    array = jnp.asarray(value)
+    if array.dtype.kind in 'iu':
+        array = array.astype(environ.dftype())
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        raise TypeError(f'A parameter holds floating numbers; got dtype {array.dtype}. Convert it to float.')
+    return array
