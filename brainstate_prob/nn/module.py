@@ -101,6 +101,18 @@ class Module(graph.Node):
     def reset_state(self, *args, **kwargs) -> None:
         """Reset the module's own short-term States; nothing by default."""
 
+    def init_all_states(self, *args, **kwargs) -> Module:
+        """``init_state`` of this and every module below: see `brainstate_prob.nn.init_all_states`."""
+        from brainstate_prob.nn.collective import init_all_states
+
+        return init_all_states(self, *args, **kwargs)
+
+    def reset_all_states(self, *args, **kwargs) -> Module:
+        """``reset_state`` of this and every module below: see `brainstate_prob.nn.reset_all_states`."""
+        from brainstate_prob.nn.collective import reset_all_states
+
+        return reset_all_states(self, *args, **kwargs)
+
     # Walking the tree
 
     def states(self, *filters, allowed_hierarchy=_ALL):
