@@ -47,7 +47,9 @@ def _density_for(fit: Fit, model: Module) -> Density:
         return fit.density
     plain = density_of(model, None, None, expand=False)
     same = all(len(c) == len(fit.columns[name]) for name, c in columns_of(plain).items())
-    return plain if same else density_of(model, None, None, expand=True)
+    if same and not fit.noncentered:
+        return plain
+    return density_of(model, None, None, expand=not same, noncentered=fit.noncentered)
 
 
 def _draw(fit: Fit, model: Module, density: Density, which: Any) -> dict[str, Any]:

@@ -20,11 +20,13 @@ from jax import lax
 from brainstate_prob.core import State
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer.noncentered import depth_of, standard_form
 from brainstate_prob.nn.bijections import IdentityT, Transform, from_family
 from brainstate_prob.nn.magnitudes import with_unit
 from brainstate_prob.nn.module import dotted
 from brainstate_prob.nn.param import Param
 from brainstate_prob.nn.priors import HorseshoeReg, Regularization
+from brainstate_prob.nn.priors.densities import log_density
 
 __all__ = ['Block', 'Entry', 'make_blocks']
 
@@ -110,6 +112,11 @@ class Block:
         if entry.on_theta:
             return -entry.reg.loss(theta.reshape(entry.shape))
         return -entry.reg.loss(with_unit(value, entry.unit))
+
+    def log_joint(self, theta: jax.Array, value: jax.Array) -> jax.Array:
+        """The log density of the block's stretch: prior and log-determinant together."""
+        prior, log_det = self.log_prior(theta, value), jnp.sum(self.log_det(theta, value))
+        return log_det if prior is None else jnp.sum(prior) + log_det
 
     def split_terms(self, term: jax.Array | None) -> list[jax.Array]:
         """The sum over each entry of what `log_det` or `log_prior` gave."""
@@ -203,26 +210,82 @@ class HorseshoeBlock(Block):
         return jnp.sum(dist.Normal().log_prob(z) + dist.HalfCauchy().log_prob(jnp.exp(log_lambda)))
 
 
-def make_blocks(entries: Sequence[Entry], expand: bool) -> list[Block]:
+class NoncenteredBlock(ElementwiseBlock):
+    """Hierarchical entries of one family, standardized: own theta = location + scale * z, and the stretch is z.
+
+    The terms are those of the value, so that they agree with the centred ones: the prior's density at it, and as the
+    log-determinant that of the whole map. In `log_joint` the scale, which cancels, is left out.
+    """
+
+    def __init__(self, entries: Sequence[Entry]):
+        super().__init__(entries)
+        form = standard_form(self._regs[0])
+        assert form is not None
+        self._form = form
+
+    def _location_scale(self) -> tuple[Any, Any, dict[str, Any]]:
+        hypers = _stack_traced([self._hypers(e) for e in self.entries], self.entries)
+        hypers.pop('weight')
+        dtype = self.entries[0].dtype
+        return self._form.split({name: jnp.asarray(value, dtype) for name, value in hypers.items()})
+
+    def _own(self, z: jax.Array) -> jax.Array:
+        loc, scale, _ = self._location_scale()
+        return loc + scale * z
+
+    def _standard(self, z: jax.Array, rest: dict[str, Any]) -> jax.Array:
+        return log_density(self._form.kind, {'loc': 0.0, 'scale': 1.0, **rest}, z)
+
+    def start(self, thetas):
+        loc, scale, _ = self._location_scale()
+        return [(jnp.concatenate(super().start(thetas)).astype(self.entries[0].dtype) - loc) / scale]
+
+    def pieces(self, theta, value):
+        return super().pieces(self._own(theta), value)
+
+    def forward(self, theta):
+        return self.t.forward(self._own(theta))
+
+    def log_det(self, theta, value):
+        return super().log_det(self._own(theta), value) + jnp.log(self._location_scale()[1])
+
+    def log_prior(self, theta, value):
+        _, scale, rest = self._location_scale()
+        density = self._standard(theta, rest) - jnp.log(scale)
+        return density - self._own(theta) if self._form.of_log else density
+
+    def log_joint(self, theta, value):
+        return jnp.sum(self._standard(theta, self._location_scale()[2]))
+
+
+def make_blocks(entries: Sequence[Entry], expand: bool, noncentered: Sequence[str] = ()) -> list[Block]:
     """Group the entries.
 
     Parameters
     ----------
     expand
         Write horseshoe priors as scale mixtures, as samplers and guides need.
+    noncentered
+        The names of hierarchical entries that are standardized.
     """
     groups: dict[Hashable, list[Entry]] = {}
     blocks: list[Block] = []
-    mixtures: list[Block] = []  # last: they read hyper-parameters of the others
+    mixed: dict[Hashable, list[Entry]] = {}  # last, in the order of their depth: they read hyper-parameters of others
     for entry in entries:
         if expand and is_horseshoe(entry):
-            mixtures.append(HorseshoeBlock([entry]))
+            mixed[depth_of(entry, list(entries)), entry.name] = [entry]
             continue
         key = _group_key(entry)
         if key is None:
             blocks.append(Block([entry]))
+        elif entry.name in noncentered:
+            mixed.setdefault((depth_of(entry, list(entries)), key), []).append(entry)
         else:
             groups.setdefault(key, []).append(entry)
+    mixtures: list[Block] = [
+        NoncenteredBlock(group) if group[0].name in noncentered else HorseshoeBlock(group)
+        for _, group in sorted(mixed.items(), key=lambda item: item[0][0])  # type: ignore[index]
+    ]
     return [ElementwiseBlock(group) for group in groups.values()] + blocks + mixtures
 
 

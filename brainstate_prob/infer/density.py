@@ -85,14 +85,24 @@ class Density:
         any, gives the log density of each observation, or their sum.
     expand
         Whether horseshoe priors are written as scale mixtures, as samplers and guides need.
+    noncentered
+        The names of hierarchical parameters that are moved in standardized form.
     """
 
-    def __init__(self, model: Module, likelihood: Callable | None, log_likelihood: Callable | None, expand: bool):
+    def __init__(
+        self,
+        model: Module,
+        likelihood: Callable | None,
+        log_likelihood: Callable | None,
+        expand: bool,
+        noncentered: tuple[str, ...] = (),
+    ):
         self.model = graph.clone(model)
         self.likelihood = likelihood
         self.own_log_likelihood = log_likelihood
         self.entries = find_entries(self.model)
-        self.blocks: list[Block] = make_blocks(self.entries, expand)
+        self.blocks: list[Block] = make_blocks(self.entries, expand, noncentered)
+        self.noncentered = noncentered
         self.size = sum(block.size for block in self.blocks)
         self.dtype = jnp.result_type(*(e.dtype for e in self.entries)) if self.entries else jnp.result_type(float)
         fitted = {e.state for e in self.entries}
@@ -189,9 +199,10 @@ class Density:
         with self.open(theta, data) as computed:
             total = self._log_likelihood(data).astype(self.dtype)
             for block, stretch, value in computed:
-                prior = block.log_prior(stretch, value)
-                total = total if prior is None else total + jnp.sum(prior)
-                total = total + jnp.sum(block.log_det(stretch, value)) if jacobian else total
+                if jacobian:
+                    total = total + block.log_joint(stretch, value)
+                elif (prior := block.log_prior(stretch, value)) is not None:
+                    total = total + jnp.sum(prior)
             return total
 
     def _log_likelihood(self, data: Data) -> jax.Array:
@@ -327,7 +338,14 @@ def checked_batch_shape(distribution: dist.Distribution, targets: Any) -> tuple[
 _densities = Cache(size=64)
 
 
-def density_of(model: Module, likelihood: Callable | None, log_likelihood: Callable | None, *, expand: bool) -> Density:
+def density_of(
+    model: Module,
+    likelihood: Callable | None,
+    log_likelihood: Callable | None,
+    *,
+    expand: bool,
+    noncentered: tuple[str, ...] = (),
+) -> Density:
     """The `Density` for the structure of ``model``; the same object for every model built alike."""
     definition, values = graph.flatten(model)
     shapes = tuple(
@@ -344,9 +362,10 @@ def density_of(model: Module, likelihood: Callable | None, log_likelihood: Calla
         structural_key(shapes),
         structural_key((likelihood, log_likelihood)),
         expand,
+        noncentered,
         environ.static_key(),
     )
-    return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand))
+    return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand, noncentered))
 
 
 def others_of(model: Module) -> tuple:

@@ -98,6 +98,7 @@ class Fit:
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
     >>> fit = infer.Fit(posterior, posterior.density, jnp.array([[[1.0], [2.0]]]), method='by hand')
     >>> fit
+        self.noncentered: tuple[str, ...] = () if density is None else density.noncentered
     Fit(method='by hand', 1 chain of 2 draws, 1 parameter)
     >>> fit.draws['mu']
     array([[1., 2.]], dtype=float32)

@@ -263,7 +263,7 @@ def from_numpyro(posterior: Posterior, mcmc: Any) -> Fit:
     """
     samples = mcmc if isinstance(mcmc, Mapping) else mcmc.get_samples(group_by_chain=True)
     fields = {} if isinstance(mcmc, Mapping) else mcmc.get_extra_fields(group_by_chain=True)
-    density = posterior.sampling_density
+    density = posterior.sampling_density_for(noncentered=False)
     columns = columns_of(density)
     first = np.asarray(next(iter(samples.values())))
     thetas = np.empty((*first.shape[:2], density.size), density.dtype)

@@ -12,6 +12,7 @@ import numpy as np
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
+from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -158,9 +159,11 @@ class Posterior:
                 'Samplers and '
                 'guides need a fixed one: call it under environ.context(fit=False), or make the noise a parameter.'
             )
-        if not scores_horseshoe(self.entries):
+        names = chosen(self.entries, noncentered)
+        expand = scores_horseshoe(self.entries)
+        if not names and not expand:
             return self.density
-        return density_of(self.model, self.likelihood, self.log_likelihood_function, expand=True)
+        return density_of(self.model, self.likelihood, self.log_likelihood_function, expand=expand, noncentered=names)
 
     # Evaluation
 
@@ -173,8 +176,20 @@ class Posterior:
 
     def terms(self, theta: Any = None) -> dict[str, Any]:
         """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
+        """The density in the coordinates that samplers and guides move: `sampling_density_for` with its defaults."""
+        return self.sampling_density_for()
+
+    def sampling_density_for(self, noncentered: Any = True) -> Density:
         run = self.density.jit('terms', True, lambda: lambda t, data: self.density.terms(t, data))
         return run(self._theta(theta), self.data)
+        Parameters
+        ----------
+        noncentered
+            Which hierarchical parameters are moved in standardized form, (theta - location) / scale, where location or
+            scale of their prior are fitted Params: True (all), False (none), a dotted path, a list of these, or a
+            filter of (path, Param). Values and results are the same; samplers avoid the funnel that scale and
+            parameter make. With many observations of each parameter the centred form samples better.
+
 
     def log_likelihood(self, theta: Any = None) -> jax.Array:
         """The log-likelihood of each observation at ``theta``."""

@@ -48,6 +48,7 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
         'info': _as_plain(fit.info),
         'dtype': fit.thetas.dtype.name,
         'variables': [dataclasses.asdict(v) for v in fit.variables],
+        'noncentered': list(fit.noncentered),
         'coords': {dim: labels.tolist() for dim, labels in fit.coords.items()},
     }
     path = os.fspath(path)
@@ -104,7 +105,8 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     groups, record = _read(os.fspath(path))
     variables = tuple(Variable.from_dict(d) for d in record['variables'])
     stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
-    density = None if posterior is None else _density_of(posterior, variables, stored, path)
+    noncentered = tuple(record.get('noncentered', ()))
+    density = None if posterior is None else _density_of(posterior, variables, stored, noncentered, path)
     columns = _consecutive(stored) if density is None else columns_of(density)
     shape = next(iter(stored.values())).shape[:2]
     thetas = np.empty((*shape, sum(map(len, columns.values()))), jnp.dtype(record['dtype']))
@@ -124,7 +126,7 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
         weights=weights,
     )
     if posterior is None:
-        fit.variables, fit.columns = variables, columns
+        fit.variables, fit.columns, fit.noncentered = variables, columns, noncentered
         fit.coords = {dim: np.asarray(labels) for dim, labels in record['coords'].items()}
         fit._groups = {
             name: group for name, group in groups.items() if name not in ('posterior', 'sample_stats', *_OWN)
@@ -159,7 +161,13 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return groups, record
 
 
-def _density_of(posterior: Posterior, variables: tuple[Variable, ...], stored: dict[str, np.ndarray], path: Any) -> Any:
+def _density_of(
+    posterior: Posterior,
+    variables: tuple[Variable, ...],
+    stored: dict[str, np.ndarray],
+    noncentered: tuple[str, ...],
+    path: Any,
+) -> Any:
     """That one of the posterior's densities whose coordinates the file has."""
     found = differences(variables_of(posterior.entries), variables)
     if found:
@@ -167,15 +175,23 @@ def _density_of(posterior: Posterior, variables: tuple[Variable, ...], stored: d
         raise ValueError(
             f"{os.fspath(path)!r} holds the fit of another model than the posterior's: {'; '.join(found)}.{hint}"
         )
-    for density in (posterior.density, posterior.sampling_density):
-        if all(len(where) == stored[name].shape[-1] for name, where in columns_of(density).items()):
+    if not noncentered and _has_columns(posterior.density, stored):
+        return posterior.density
+    if set(noncentered) <= set(posterior.sampling_density.noncentered):
+        density = posterior.sampling_density_for(list(noncentered) or False)
+        if _has_columns(density, stored):
             return density
     raise ValueError(
-        f'{os.fspath(path)!r} has other coordinates than the posterior: a prior is expanded in one of them only.'
+        f'{os.fspath(path)!r} has other coordinates than the posterior: a prior is expanded or non-centred '
+        'in one of them only.'
     )
 
 
 def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _has_columns(density: Any, stored: dict[str, np.ndarray]) -> bool:
+    return all(len(where) == stored[name].shape[-1] for name, where in columns_of(density).items())
+
+
     columns, offset = {}, 0
     for name, array in stored.items():
         columns[name] = np.arange(offset, offset + array.shape[-1])

@@ -40,7 +40,9 @@ def test_draws_are_the_constrained_values_with_units_under_both_kinds_of_path(fi
         np.testing.assert_allclose(magnitude(value)[1, 7], one[name], rtol=1e-6)
     columns = fit.columns
     np.testing.assert_allclose(magnitude(fit.draws['rate']), np.exp(fit.thetas[..., columns['rate'][0]]), rtol=1e-6)
-    np.testing.assert_array_equal(fit.draws['w'], fit.thetas[..., columns['w']])
+    # Its prior's scale is a Param: sampled non-centred.
+    scaled = fit.draws['scale'][..., None] * fit.thetas[..., columns['w']]
+    np.testing.assert_allclose(fit.draws['w'], scaled, rtol=1e-5)
     z, log_local = np.split(fit.thetas[..., columns['sparse']], 2, axis=-1)
     np.testing.assert_allclose(fit.draws['sparse'], 0.5 * z * np.exp(log_local), rtol=1e-5)
 
