@@ -30,6 +30,8 @@ from brainstate_prob.nn.module import ElementWiseBlock, Module, Sequential
 from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import *  # noqa: F403
 from brainstate_prob.nn.priors import __all__ as _priors
+from brainstate_prob.nn.weights import ParamSpec, Weights
+from brainstate_prob.nn.with_prior import PriorReport, with_prior
 
 __all__ = [
     'AffineT',
@@ -46,8 +48,10 @@ __all__ = [
     'NegativeT',
     'OrderedT',
     'Param',
+    'ParamSpec',
     'PositiveT',
     'PowerT',
+    'PriorReport',
     'ReluT',
     'ScaledSigmoidT',
     'Sequential',
@@ -58,6 +62,8 @@ __all__ = [
     'TanhT',
     'Transform',
     'UnitVectorT',
+    'Weights',
+    'with_prior',
     'init',
     *_priors,
     *_collective,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 
 from brainstate_prob.core import ParamState, State
 from brainstate_prob.nn import init
 from brainstate_prob.nn.bijections import IdentityT, Transform
+from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param
 from brainstate_prob.nn.priors import as_regularization
@@ -62,7 +62,7 @@ class ParamSpec:
     def make(self, shape: tuple[int, ...]) -> Param:
         """The Param, of this shape."""
         if self.initializer is not None:
-            return self.of(init.param(self.initializer, shape))
+            return self.of(_full(self.initializer, shape))
         if self.reg is None:
             raise ValueError(f'A ParamSpec for an array of shape {shape} needs an initializer or a prior (reg=).')
         return self.of(self.reg.sample_init(shape))
@@ -110,7 +110,13 @@ class Weights(Module):
             params[name].set_value(x)
 
 
-def weights(layer: Module, param_type: type[State] = ParamState, **entries: tuple[Any, tuple[int, ...]]) -> Any:
+def weights(
+    layer: Module,
+    param_type: type[State] = ParamState,
+    *,
+    keep_scalars: bool = False,
+    **entries: tuple[Any, tuple[int, ...]],
+) -> Any:
     """The holder of a layer's trainable arrays; ``.value`` is a dict of them.
 
     Parameters
@@ -119,6 +125,8 @@ def weights(layer: Module, param_type: type[State] = ParamState, **entries: tupl
         Named in errors.
     param_type
         The State that holds the dict where no entry asks for a Param.
+    keep_scalars
+        Whether a number stays one weight for all; otherwise numbers and arrays are repeated to the shape.
     **entries
         ``name=(specification, shape)``. The specification is None (the entry is left out), an initializer, a number,
         an array, a Quantity, a `ParamSpec`, or a `Param`, which may be shared with other layers.
@@ -128,21 +136,31 @@ def weights(layer: Module, param_type: type[State] = ParamState, **entries: tupl
     ValueError
         For a Param of another shape.
     """
-    made = {name: _entry(layer, name, *entry) for name, entry in entries.items() if entry[0] is not None}
+    made = {name: _entry(layer, name, *entry, keep_scalars) for name, entry in entries.items() if entry[0] is not None}
     if not any(isinstance(x, Param) for x in made.values()):
         return param_type(made)
     trained = issubclass(param_type, ParamState)
     return Weights({k: x if isinstance(x, Param) else Param(x, fit=trained) for k, x in made.items()})
 
 
-def _entry(layer: Module, name: str, spec: Any, shape: tuple[int, ...]) -> Any:
+def _entry(layer: Module, name: str, spec: Any, shape: tuple[int, ...], keep_scalars: bool) -> Any:
+    shape = tuple(shape)
     if isinstance(spec, ParamSpec):
-        return spec.make(shape)
+        initializer = spec.initializer
+        scalar = keep_scalars and initializer is not None and not callable(initializer) and jnp.ndim(initializer) == 0
+        return spec.make(() if scalar else shape)
     if not isinstance(spec, Param):
-        return jax.tree.map(jnp.asarray, init.param(spec, shape, allow_none=False))
-    if spec.shape != tuple(shape):
+        return _full(spec, shape, keep_scalars)
+    if spec.shape != shape and not (keep_scalars and spec.shape == ()):
         raise ValueError(
             f'{layer.name or type(layer).__name__}: the Param given for {name!r} has shape {spec.shape}, the layer '
-            f'needs {tuple(shape)}.'
+            f'needs {shape}.'
         )
     return spec
+
+
+def _full(spec: Any, shape: tuple[int, ...], keep_scalars: bool = False) -> Any:
+    """What an initializer, number or array gives, repeated to the shape."""
+    value = init.param(spec, shape, allow_none=False)
+    magnitude, unit = split_unit(value, 'a weight')
+    return with_unit(magnitude if keep_scalars and not magnitude.shape else jnp.broadcast_to(magnitude, shape), unit)
