@@ -26,6 +26,18 @@ from brainstate_prob.nn.bijections import (
 )
 from brainstate_prob.nn.collective import *  # noqa: F403
 from brainstate_prob.nn.collective import __all__ as _collective
+from brainstate_prob.nn.layers.adaptive_pool import *  # noqa: F403
+from brainstate_prob.nn.layers.adaptive_pool import __all__ as _adaptive_pool
+from brainstate_prob.nn.layers.dropout import *  # noqa: F403
+from brainstate_prob.nn.layers.dropout import __all__ as _dropout
+from brainstate_prob.nn.layers.pad import *  # noqa: F403
+from brainstate_prob.nn.layers.pad import __all__ as _pad
+from brainstate_prob.nn.layers.pool import *  # noqa: F403
+from brainstate_prob.nn.layers.pool import __all__ as _pool
+from brainstate_prob.nn.layers.reshape import *  # noqa: F403
+from brainstate_prob.nn.layers.reshape import __all__ as _reshape
+from brainstate_prob.nn.layers.unpool import *  # noqa: F403
+from brainstate_prob.nn.layers.unpool import __all__ as _unpool
 from brainstate_prob.nn.module import ElementWiseBlock, Module, Sequential
 from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import *  # noqa: F403
@@ -67,4 +79,10 @@ __all__ = [
     'init',
     *_priors,
     *_collective,
+    *_adaptive_pool,
+    *_dropout,
+    *_pad,
+    *_pool,
+    *_reshape,
+    *_unpool,
 ]

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import path_of
 from brainstate_prob.nn.module import Module, dotted
 
-__all__ = ['check_input', 'label', 'ntuple', 'shape_of']
+__all__ = [
+    'SpatialModule',
+    'as_array',
+    'check_input',
+    'label',
+    'ntuple',
+    'paddings',
+    'shape_of',
+    'split_unit',
+    'with_unit',
+]
 
 Axis = int | str | None
+
+
+def as_array(x: Any) -> Any:
+    """A jax array, or the Quantity as it is."""
+    return x if isinstance(x, u.Quantity) else jnp.asarray(x)
+
+
+def split_unit(x: Any) -> tuple[Any, Any]:
+    """The array and its unit, None for a plain one: what is linear, or homogeneous of degree one, keeps the unit."""
+    return (x.mantissa, x.unit) if isinstance(x, u.Quantity) else (jnp.asarray(x), None)
+
+
+def with_unit(x: Any, unit: Any) -> Any:
+    """The reverse of `split_unit`."""
+    return x if unit is None else u.Quantity(x, unit=unit)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
@@ -115,3 +144,71 @@ def ntuple(value: Any, n: int, what: str, minimum: int = 1) -> tuple[int, ...]:
     if len(items) != n or any(v < minimum for v in items):
         raise ValueError(f'{what} must be an int or {n} ints, each at least {minimum}, got {value!r}.')
     return items
+
+
+def paddings(padding: Any, n: int, flat: bool = False) -> str | tuple[tuple[int, int], ...]:
+    """What is added (low, high) to each of ``n`` axes, or ``'SAME'`` or ``'VALID'``.
+
+    Parameters
+    ----------
+    padding
+        A mode, an int for all sides, an int an axis (for both its sides), a pair an axis, or one pair in a
+        sequence for all axes. For a single axis also a plain pair.
+    flat
+        Whether 2 n plain ints (low, high, low, high, ...) are allowed and modes are not.
+
+    Examples
+    --------
+    >>> paddings(1, 2), paddings((1, 2), 2), paddings([(0, 1)], 2), paddings('same', 2)
+    (((1, 1), (1, 1)), ((1, 1), (2, 2)), ((0, 1), (0, 1)), 'SAME')
+    """
+    if isinstance(padding, str):
+        if not flat and padding.upper() in ('SAME', 'VALID'):
+            return padding.upper()
+    elif not np.ndim(padding):
+        return ((ntuple(padding, 1, 'padding', 0) * 2),) * n
+    else:
+        items = [tuple(item) if np.ndim(item) else item for item in padding]
+        pairs = [isinstance(item, tuple) for item in items]
+        if not any(pairs) and len(items) == 2 * n and (flat or n == 1):
+            items = list(zip(items[::2], items[1::2], strict=True))
+        elif len(items) == 1 and all(pairs):
+            items = items * n
+        if len(items) == n:
+            return tuple(ntuple(item, 2, 'padding', 0) for item in items)
+    modes = '' if flat else "'SAME', 'VALID', "
+    sides = f', {2 * n} ints (low, high, ...)' if flat or n == 1 else ''
+    raise ValueError(f'padding must be {modes}an int, {n} ints{sides} or {n} pairs (low, high); got {padding!r}.')
+
+
+class SpatialModule(Module):
+    """Base of the layers over one, two or three spatial axes: a general class a family, a name a number of axes.
+
+    What the general class documents under ``Parameters`` and below is added to the documentation of the names.
+    """
+
+    spatial: ClassVar[int]
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        own = inspect.cleandoc(vars(cls).get('__doc__') or '')
+        if 'Parameters\n---' in own or 'spatial' not in vars(cls):
+            return
+        for base in cls.__mro__[1:]:
+            _, found, below = inspect.cleandoc(vars(base).get('__doc__') or '').partition('\n\nParameters\n---')
+            if found:
+                summary, heading, examples = own.partition('\n\nExamples\n---')
+                cls.__doc__ = f'{summary}{found}{below}{heading}{examples}'
+                return
+
+    def _names(self, channel: bool = True) -> tuple[str, ...]:
+        """What the axes of one sample are called in messages, channels last."""
+        return (*('depth', 'height', 'width')[3 - self.spatial :], *(('channels',) if channel else ()))
+
+    def _take_in_size(self, in_size: Any) -> None:
+        """Set ``in_size``, and ``out_size`` as the call itself gives it."""
+        if in_size is None:
+            return
+        sample = jax.ShapeDtypeStruct(tuple(np.atleast_1d(in_size).tolist()), jnp.float32)
+        self.out_size = jax.tree.leaves(jax.eval_shape(self.update, sample))[0].shape
+        self.in_size = sample.shape
