@@ -1,7 +1,8 @@
 """Fits: one Posterior, every way to fit it, one kind of result."""
 
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
-from brainstate_prob.infer.fit import Draws, Fit
+from brainstate_prob.infer.draws import Draws
+from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
 from brainstate_prob.infer.nuts import nuts

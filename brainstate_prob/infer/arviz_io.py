@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from brainstate_prob.core.units import u
@@ -76,29 +75,42 @@ def datasets_of(fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, s
     if posterior is None:
         wanted = {'log_likelihood': log_likelihood, 'posterior_predictive': posterior_predictive}
         return groups | {name: group for name, group in (fit._groups or {}).items() if wanted.get(name, True)}
+    data = _DataArrays(fit)
     if posterior.data.targets is not None:
         unit = posterior.targets_unit
         if log_likelihood:
-            groups['log_likelihood'] = xr.Dataset(_array('targets', fit.log_likelihood(), sampled=True), sampled)
+            of = {'units_of_targets': str(unit)} if not unit.is_unitless else {}
+            groups['log_likelihood'] = data.group('targets', fit.log_likelihood(), of, sampled)
         if posterior_predictive and posterior.log_likelihood_function is None:
             drawn = u.get_magnitude(fit.predict(seed=seed))
             drawn = drawn.reshape(fit.num_chains, fit.num_draws, *drawn.shape[1:])
-            groups['posterior_predictive'] = xr.Dataset(_array('targets', drawn, unit, sampled=True), sampled)
-        groups['observed_data'] = xr.Dataset(_array('targets', np.asarray(posterior.data.targets), unit))
-    inputs = _inputs(posterior)
-    if inputs:
-        groups['constant_data'] = xr.Dataset(
-            {
-                k: v
-                for name, x in inputs.items()
-                for k, v in _array(name, np.asarray(u.get_magnitude(x)), u.get_unit(x)).items()
-            }
-        )
-    for name, group in groups.items():
-        group.attrs.update(
-            {'inference_library': 'brainstate_prob', 'inference_method': fit.method} if name == 'posterior' else {}
-        )
+            groups['posterior_predictive'] = data.group('targets', drawn, _attrs(unit), sampled)
+    for name, x in posterior.arrays.items():
+        found = data.group(name, np.asarray(u.get_magnitude(x)), _attrs(u.get_unit(x)))
+        group = 'observed_data' if name == 'targets' else 'constant_data'
+        groups[group] = groups[group].merge(found) if group in groups else found
+    groups['posterior'].attrs.update({'inference_library': 'brainstate_prob', 'inference_method': fit.method})
     return groups
+
+
+class _DataArrays:
+    """The data's arrays as Datasets, their axes named and labelled as the posterior says."""
+
+    def __init__(self, fit: Fit):
+        self._dims, self._labels = fit.posterior.dims, fit.coords
+
+    def group(self, name: str, array: np.ndarray, attrs: dict, sampled: dict[str, np.ndarray] | None = None) -> Any:
+        import xarray as xr
+
+        lead = tuple(sampled or ())
+        rank = array.ndim - len(lead)
+        dims = self._dims.get(name, ())
+        if len(dims) != rank:  # of a log-likelihood vectors are one observation
+            dims = dims[:rank] if dims else tuple(f'{name}_dim_{i}' for i in range(rank))
+        coords = {
+            dim: self._labels.get(dim, np.arange(n)) for dim, n in zip(dims, array.shape[len(lead) :], strict=True)
+        }
+        return xr.Dataset({name: ((*lead, *dims), plain(array), attrs)}, {**(sampled or {}), **coords})
 
 
 def _posterior(fit: Fit, sampled: dict[str, np.ndarray]) -> Any:
@@ -121,21 +133,3 @@ def _attrs(unit: u.Unit) -> dict[str, str]:
 def plain(array: np.ndarray) -> np.ndarray:
     """``array`` in a dtype that files know: bfloat16 as float32, which holds all its values."""
     return array.astype(np.float32) if array.dtype.kind == 'V' else array
-
-
-def _array(name: str, array: np.ndarray, unit: u.Unit = u.UNITLESS, sampled: bool = False) -> dict[str, tuple]:
-    lead = ('chain', 'draw') if sampled else ()
-    return {name: ((*lead, *(f'{name}_dim_{i}' for i in range(array.ndim - len(lead)))), plain(array), _attrs(unit))}
-
-
-def _inputs(posterior: Any) -> dict[str, Any]:
-    """The numeric inputs by name: keyword arguments by theirs, positional ones as ``input_0``, ..."""
-    found = {}
-    leaves = jax.tree_util.tree_flatten_with_path(
-        (posterior.data.args, posterior.data.kwargs), is_leaf=lambda x: isinstance(x, u.Quantity)
-    )
-    for (side, *where), leaf in leaves[0]:
-        parts = [str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in where]
-        if not jax.dtypes.issubdtype(u.get_magnitude(leaf).dtype, jax.dtypes.extended):
-            found[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -10,10 +10,11 @@ import numpy as np
 
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.variables import Variable, check_coords, columns_of, variables_of
+from brainstate_prob.infer.variables import Variable, columns_of, variables_of
 from brainstate_prob.nn.magnitudes import with_unit
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:
     import os
@@ -23,38 +24,6 @@ if TYPE_CHECKING:
 __all__ = ['Draws', 'Fit']
 
 _SAMPLER = {'acceptance_rate', 'diverging', 'energy', 'n_steps', 'step_size', 'tree_depth'}
-
-
-class Draws(Mapping):
-    """Constrained values by path, each of shape (chains, draws, ...), with units; paths are dotted or tuples.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> draws = Draws({'layer.w': np.zeros((4, 100, 2))})
-    >>> draws['layer.w'].shape, draws['layer', 'w'].shape
-    ((4, 100, 2), (4, 100, 2))
-    """
-
-    def __init__(self, values: Mapping[str, Any]):
-        self._values = dict(values)
-
-    def __getitem__(self, path: str | tuple) -> Any:
-        name = dotted(path) if isinstance(path, tuple) else path
-        try:
-            return self._values[name]
-        except (KeyError, TypeError):
-            raise KeyError(f'There is no parameter {path!r}; the paths are {list(self._values)}.') from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        inner = ', '.join(f'{name!r}: {np.shape(getattr(v, "mantissa", v))}' for name, v in self._values.items())
-        return f'Draws({{{inner}}})'
 
 
 class Fit:
@@ -98,7 +67,6 @@ class Fit:
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
     >>> fit = infer.Fit(posterior, posterior.density, jnp.array([[[1.0], [2.0]]]), method='by hand')
     >>> fit
-        self.noncentered: tuple[str, ...] = () if density is None else density.noncentered
     Fit(method='by hand', 1 chain of 2 draws, 1 parameter)
     >>> fit.draws['mu']
     array([[1., 2.]], dtype=float32)
@@ -130,8 +98,9 @@ class Fit:
         self.weights = None if weights is None else np.asarray(jax.device_get(weights))
         self._check_shapes(None if density is None else density.size)
         self.variables: tuple[Variable, ...] = () if density is None else variables_of(density.entries)
+        self.noncentered: tuple[str, ...] = () if density is None else density.noncentered
         self.columns: dict[str, np.ndarray] = {} if density is None else columns_of(density)
-        self.coords: dict[str, np.ndarray] = {} if posterior is None else check_coords(self.variables, posterior.coords)
+        self.coords: dict[str, np.ndarray] = {} if posterior is None else posterior.labels
         self._draws: Draws | None = None
         self._groups: dict[str, Any] | None = None  # what a file had, where the posterior is not there to compute it
 
@@ -219,40 +188,60 @@ class Fit:
     def predict(
         self,
         inputs: Any = None,
+        targets: Any = None,
+        *,
+        kind: Literal['draws', 'mean', 'interval', 'log_density', 'probabilities'] = 'draws',
+        prob: float = 0.9,
         num_draws: int | None = None,
         batch_size: int | None = None,
+        draws_at_once: int | None = None,
         seed: Any = 0,
-        kind: Literal['draws', 'mean'] = 'draws',
     ) -> Any:
-        """Draws of the targets from the posterior predictive distribution.
+        """The posterior predictive distribution of the targets.
 
         Parameters
         ----------
         inputs
             As for `Posterior`; default: those that were fitted.
+        targets
+            What ``kind='log_density'`` scores; default: those that were fitted.
+        kind
+            ``'draws'`` of the targets; ``'mean'``: the mean of the predicted distribution at each posterior draw, no
+            noise; ``'interval'``: mean and central interval of the draws; ``'log_density'``: log of the mean over
+            posterior draws of each target's density; ``'probabilities'`` of each class, for Bernoulli and categorical
+            targets.
+        prob
+            The probability of the interval, which leaves as much below as above.
         num_draws
-            How many; default: one a posterior draw, chain after chain. Others are spread evenly over these.
+            How many draws are used; default: one a posterior draw, chain after chain. Others are spread evenly over
+            these.
         batch_size
-            How many draws are computed at a time; bounds the memory. The results do not depend on it beyond rounding.
+            How many rows of the inputs are computed at a time; default: all. It bounds the memory of ``'interval'``,
+            ``'log_density'`` and ``'probabilities'`` whatever the number of rows. Every input must then be a scalar or
+            have the rows as its first axis, and each row a prediction of its own. The noise of draws depends on it.
+        draws_at_once
+            How many draws are computed at a time; default: what fits the processor's cache. The results do not depend
+            on it beyond rounding.
         seed
             An int or a key.
-        kind
-            ``'draws'``, or ``'mean'`` for the mean of the predicted distribution at each posterior draw: no noise.
 
         Returns
         -------
-        numpy.ndarray or Quantity
-            Of shape (num_draws, ...), in the unit of the targets.
+        numpy.ndarray, Quantity or Interval
+            Draws and means of shape (num_draws, ...) in the unit of the targets; an ``Interval(mean, lower, upper)``
+            of shape (...); log densities, of the magnitudes in the targets' unit, one an observation; probabilities
+            with the classes as last axis.
 
         Raises
         ------
         ValueError
-            For a posterior with ``log_likelihood=``, which has no predictions, or a distribution without mean.
+            For a posterior with ``log_likelihood=``, which has no predictions (but log densities), or a distribution
+            without mean or classes.
         """
-        return predictions.predict(self, inputs, num_draws, batch_size, seed, kind)
+        return predictions.predict(self, inputs, targets, num_draws, batch_size, draws_at_once, seed, kind, prob)
 
     def evaluate(
-        self, function: Callable, *args: Any, num_draws: int | None = None, batch_size: int | None = None
+        self, function: Callable, *args: Any, num_draws: int | None = None, draws_at_once: int | None = None
     ) -> Any:
         """What ``function(model, *args)`` is at the draws: any quantity of the model, with its uncertainty.
 
@@ -262,7 +251,7 @@ class Fit:
             Gets the model with one draw's values in its Params; returns arrays or quantities (any pytree).
         *args
             Arrays that it needs; a second call with others of the same shapes compiles nothing.
-        num_draws, batch_size
+        num_draws, draws_at_once
             As for `predict`.
 
         Returns
@@ -275,12 +264,12 @@ class Fit:
         With ``rate = fit.evaluate(lambda model, x: model.rate(x), grid)`` a credible band is
         ``numpy.quantile(rate, [0.05, 0.95], axis=0)``.
         """
-        return predictions.evaluate(self, function, args, num_draws, batch_size)
+        return predictions.evaluate(self, function, args, num_draws, draws_at_once)
 
-    def log_likelihood(self, batch_size: int | None = None) -> np.ndarray:
-        """The log-likelihood of each observation at each draw, of shape (chains, draws, ...)."""
+    def log_likelihood(self, batch_size: int | None = None, draws_at_once: int | None = None) -> np.ndarray:
+        """The log-likelihood of each observation at each draw, of shape (chains, draws, ...); sizes as in `predict`."""
         posterior = self.posterior_for('log_likelihood')
-        out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size)
+        out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size, draws_at_once)
         return out.reshape(*self.thetas.shape[:2], *out.shape[1:])
 
     def to_arviz(self, *, log_likelihood: bool = True, posterior_predictive: bool = True, seed: Any = 0) -> Any:

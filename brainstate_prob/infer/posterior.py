@@ -40,7 +40,10 @@ class Posterior:
         In place of it, ``log_likelihood(model, *inputs, targets)`` (without targets if there are none) gives the log
         density of each observation, or their sum.
     coords
-        Labels of named dims (``Param(dims=...)``) for results: ``{'group': ['a', 'b']}``.
+        Labels of named dims for results: ``{'group': ['a', 'b']}``. Params name theirs by ``Param(dims=...)``.
+    dims
+        Names of the data's axes for results: ``{'targets': ('time',), 'input_0': ('time', 'feature')}``. Inputs are
+        ``input_0``, ``input_1``, ... by position, or have their keywords' names.
 
     Raises
     ------
@@ -48,7 +51,7 @@ class Posterior:
         If the model is no Module or what it returns no NumPyro distribution.
     ValueError
         For no parameters, no observations, NaN in data, predictions that do not have the targets' shape, targets
-        outside the likelihood's support, priors narrower than their transform, labels that do not fit their dim.
+        outside the likelihood's support, priors narrower than their transform, dims or labels that do not fit.
 
     Examples
     --------
@@ -75,6 +78,7 @@ class Posterior:
         likelihood: Callable | None = None,
         log_likelihood: Callable | None = None,
         coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Any] | None = None,
     ):
         if not isinstance(model, Module):
             raise TypeError(
@@ -96,17 +100,69 @@ class Posterior:
                 'fit=False are not trained).'
             )
         _refuse_narrow_priors(self.entries)
-        check_coords(variables_of(self.entries), self.coords)
-        args, kwargs = _call_arguments(inputs)
-        for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-            _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
+        args, kwargs = self.inputs_of(inputs)
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
         magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
         checked = None if targets is None else _targets(magnitude)
         # An array: a Python number would be moved to the device at every call.
         one = jnp.ones((), self.density.dtype)
         self.data = Data(args, kwargs, checked, others_of(model), one)
+        self.dims = _checked_dims(dims or {}, self.arrays)
+        self.labels  # noqa: B018 checked now
         self._inspect()
+
+    # Data
+
+    @staticmethod
+    def inputs_of(inputs: Any) -> tuple[tuple, dict]:
+        """The positional and keyword arguments that ``inputs`` stand for, as arrays.
+
+        Raises
+        ------
+        ValueError
+            For NaN.
+        """
+        args, kwargs = _call_arguments(inputs)
+        for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
+            _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
+        return args, kwargs
+
+    def targets_of(self, targets: Any) -> jax.Array:
+        """The magnitude of other targets, in the unit of those that were given.
+
+        Raises
+        ------
+        brainunit.UnitMismatchError
+            For targets of another dimension.
+        ValueError
+            For NaN.
+        """
+        unit = self.targets_unit
+        if isinstance(targets, u.Quantity) or not unit.is_unitless:
+            targets, _ = split_unit(targets, 'targets', unit)
+        return _targets(targets)
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The data by name: numeric inputs (keyword arguments by theirs, ``input_0``, ...) and ``targets``."""
+        found = {}
+        leaves = jax.tree_util.tree_flatten_with_path(
+            (self.data.args, self.data.kwargs), is_leaf=lambda x: isinstance(x, u.Quantity)
+        )
+        for (side, *where), leaf in leaves[0]:
+            parts = [str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in where]
+            if not jax.dtypes.issubdtype(u.get_magnitude(leaf).dtype, jax.dtypes.extended):
+                found[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
+        if self.data.targets is not None:
+            found['targets'] = with_unit(self.data.targets, self.targets_unit)
+        return found
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The labels of every named dim that has some."""
+        shapes = {name: np.shape(u.get_magnitude(x)) for name, x in self.arrays.items()}
+        axes = {name: (dims, shapes[name]) for name, dims in self.dims.items()}
+        return check_coords(variables_of(self.entries), self.coords, axes)
 
     # What is fitted
 
@@ -145,7 +201,19 @@ class Posterior:
 
     @property
     def sampling_density(self) -> Density:
+        """The density in the coordinates that samplers and guides move: `sampling_density_for` with its defaults."""
+        return self.sampling_density_for()
+
+    def sampling_density_for(self, noncentered: Any = True) -> Density:
         """The density in the coordinates that samplers and guides move: horseshoe priors as scale mixtures.
+
+        Parameters
+        ----------
+        noncentered
+            Which hierarchical parameters are moved in standardized form, (theta - location) / scale, where location or
+            scale of their prior are fitted Params: True (all), False (none), a dotted path, a list of these, or a
+            filter of (path, Param). Values and results are the same; samplers avoid the funnel that scale and
+            parameter make. With many observations of each parameter the centred form samples better.
 
         Raises
         ------
@@ -176,20 +244,8 @@ class Posterior:
 
     def terms(self, theta: Any = None) -> dict[str, Any]:
         """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
-        """The density in the coordinates that samplers and guides move: `sampling_density_for` with its defaults."""
-        return self.sampling_density_for()
-
-    def sampling_density_for(self, noncentered: Any = True) -> Density:
         run = self.density.jit('terms', True, lambda: lambda t, data: self.density.terms(t, data))
         return run(self._theta(theta), self.data)
-        Parameters
-        ----------
-        noncentered
-            Which hierarchical parameters are moved in standardized form, (theta - location) / scale, where location or
-            scale of their prior are fitted Params: True (all), False (none), a dotted path, a list of these, or a
-            filter of (path, Param). Values and results are the same; samplers avoid the funnel that scale and
-            parameter make. With many observations of each parameter the centred form samples better.
-
 
     def log_likelihood(self, theta: Any = None) -> jax.Array:
         """The log-likelihood of each observation at ``theta``."""
@@ -240,6 +296,20 @@ class Posterior:
             f'Posterior({type(self.model).__name__}, {len(self.entries)} parameters of {self.density.size} numbers, '
             f'{self.num_observations} observations)'
         )
+
+
+def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    checked = {}
+    for name, axes in dims.items():
+        if name not in arrays:
+            raise ValueError(f'dims names the axes of {name!r}, but the data are {list(arrays)}.')
+        checked[name] = (axes,) if isinstance(axes, str) else tuple(axes)
+        shape = np.shape(u.get_magnitude(arrays[name]))
+        if len(checked[name]) != len(shape) or not all(isinstance(axis, str) for axis in checked[name]):
+            raise ValueError(f'dims[{name!r}] must be one name an axis of shape {shape}, got {axes!r}.')
+        if len(set(checked[name])) != len(shape):
+            raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
+    return checked
 
 
 def _call_arguments(inputs: Any) -> tuple[tuple, dict]:

@@ -1,10 +1,11 @@
-"""Functions of many draws in bounded memory: a compiled program a chunk of draws, results kept on the host."""
+"""Functions of many draws in bounded memory: chunks of draws and of inputs, results kept on the host."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import operator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ import numpy as np
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import StateTrace
+from brainstate_prob.infer.classes import class_log_probs
 from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.posterior import _call_arguments, _refuse_nan
+from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.nn.magnitudes import with_unit
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
 
 __all__ = [
+    'Interval',
     'choose',
     'constrain',
     'evaluate',
@@ -31,6 +34,8 @@ __all__ = [
     'predict',
 ]
 
+KINDS = ('draws', 'mean', 'interval', 'log_density', 'probabilities')
+
 _CHUNK = 1024
 # Numbers of the largest input or target over all draws of a chunk: on a CPU they stay in its cache (1 MB in float32,
 # three times as fast as 16 MB).
@@ -38,29 +43,48 @@ _NUMBERS = {'cpu': 2**18}
 _NUMBERS_ELSEWHERE = 2**22
 
 
+class Interval(NamedTuple):
+    """Predictions in short: the mean of the draws and the bounds of their central (equal-tailed) interval."""
+
+    mean: Any
+    lower: Any
+    upper: Any
+
+
 def precision_of(density: Density) -> contextlib.AbstractContextManager:
     """Double precision for what was fitted in it: outside, JAX would silently halve its digits."""
     return jax.enable_x64(True) if density.dtype == jnp.float64 else contextlib.nullcontext()
 
 
-def over_draws(run: Callable, arrays: tuple[np.ndarray, ...], batch_size: int) -> Any:
-    """``run`` over the rows of ``arrays``, at most ``batch_size`` at a time; NumPy arrays with one row a row.
+# Chunks of draws
+
+
+def _chunks(run: Callable, arrays: tuple[np.ndarray, ...], size: int) -> Iterator[tuple[slice, Any]]:
+    """``run`` over the rows of ``arrays``, at most ``size`` at a time: (which rows, NumPy arrays with one row a row).
 
     The last chunk is filled up, and few rows are filled up to a power of two, so that few shapes are ever compiled.
     """
     num = len(arrays[0])
-    size = min(batch_size, 1 << (num - 1).bit_length())
-    out = None
+    size = min(size, 1 << (num - 1).bit_length())
     for start in range(0, num, size):
         rows = [a[start : start + size] for a in arrays]
         have = len(rows[0])
-        filled = [np.concatenate([r, np.repeat(r[-1:], size - have, axis=0)]) for r in rows] if have < size else rows
-        part = jax.device_get(run(*filled))
+        part = jax.device_get(run(*(_filled(r, size) for r in rows)))
+        yield slice(start, start + have), jax.tree.map(lambda x, n=have: x[:n], part)
+
+
+def _filled(rows: Any, size: int) -> Any:
+    """``rows`` and as many copies of the last one as make ``size``."""
+    return rows if len(rows) == size else rows[np.minimum(np.arange(size), len(rows) - 1)]
+
+
+def over_draws(run: Callable, arrays: tuple[np.ndarray, ...], size: int) -> Any:
+    """``run`` over the rows of ``arrays``, at most ``size`` at a time; NumPy arrays with one row a row."""
+    out = None
+    for where, part in _chunks(run, arrays, size):
         if out is None:
-            out = jax.tree.map(lambda x: np.empty((num, *x.shape[1:]), x.dtype), part)
-        jax.tree.map(
-            lambda all_rows, x, at=slice(start, start + have), n=have: all_rows.__setitem__(at, x[:n]), out, part
-        )
+            out = jax.tree.map(lambda x: np.empty((len(arrays[0]), *x.shape[1:]), x.dtype), part)
+        jax.tree.map(lambda whole, x, at=where: whole.__setitem__(at, x), out, part)
     return out
 
 
@@ -73,16 +97,79 @@ def choose(num_draws: int, total: int, weights: np.ndarray | None) -> np.ndarray
     return np.searchsorted(cumulative / cumulative[-1], position).clip(max=total - 1)
 
 
-def _chunk_size(batch_size: int | None, data: Data) -> int:
-    if batch_size is not None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise ValueError(
-                f'batch_size is how many draws are computed at a time, an int of at least 1; got {batch_size!r}.'
-            )
-        return int(batch_size)
+def positive(name: str, value: Any, meaning: str) -> int:
+    """``value``, if it is an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f'{name} is {meaning}, an int of at least 1; got {value!r}.')
+    return int(value)
+
+
+def _draws_at_once(asked: int | None, data: Data) -> int:
+    if asked is not None:
+        return positive('draws_at_once', asked, 'how many draws are computed at a time')
     largest = max([np.size(x) for x in jax.tree.leaves((data.args, data.kwargs, data.targets))], default=1)
     numbers = _NUMBERS.get(jax.default_backend(), _NUMBERS_ELSEWHERE)
     return 1 << max(0, min(_CHUNK, numbers // max(1, largest)).bit_length() - 1)
+
+
+# Chunks of inputs
+
+
+def _batches(data: Data, batch_size: int | None) -> Iterator[tuple[slice | None, Data]]:
+    """The data, ``batch_size`` rows of inputs and targets at a time, the last filled up; (None, data) for all at once.
+
+    Raises
+    ------
+    ValueError
+        For inputs that have no common first axis.
+    """
+    if batch_size is None:
+        yield None, data
+        return
+    size = positive('batch_size', batch_size, 'how many rows of the inputs are computed at a time')
+    rows = None
+    leaves = jax.tree_util.tree_flatten_with_path({'inputs': (data.args, data.kwargs), 'targets': data.targets})[0]
+    for where, leaf in leaves:
+        if np.ndim(leaf):
+            rows = np.shape(leaf)[0] if rows is None else rows
+            if np.shape(leaf)[0] != rows:
+                name = 'targets' if where[0].key == 'targets' else f'inputs{jax.tree_util.keystr(where[2:])}'
+                raise ValueError(
+                    f'With batch_size every input must be a scalar or have the {rows} rows as its first axis, but '
+                    f'{name} has shape {np.shape(leaf)}. Leave batch_size out, or keep what is shared by all rows in '
+                    'the model (nn.Const).'
+                )
+    if rows is None:
+        raise ValueError('batch_size takes the rows of the inputs a few at a time, but there are no rows.')
+    size = min(size, rows)
+    for start in range(0, rows, size):
+        index = np.minimum(np.arange(start, start + size), rows - 1)
+        args, kwargs, targets = jax.tree.map(
+            lambda x, i=index: x[i] if np.ndim(x) else x, (data.args, data.kwargs, data.targets)
+        )
+        yield slice(start, min(start + size, rows)), data._replace(args=args, kwargs=kwargs, targets=targets)
+
+
+def _over_batches(data: Data, batch_size: int | None, compute: Callable[[Data], Any], axis: int) -> Any:
+    """``compute(part of the data)``, whose rows are along ``axis``, put together for all rows."""
+    pieces = []
+    for where, part in _batches(data, batch_size):
+        found = compute(part)
+        if where is None:
+            return found
+        rows = next(np.shape(x)[0] for x in jax.tree.leaves((part.args, part.kwargs, part.targets)) if np.ndim(x))
+        for x in jax.tree.leaves(found):
+            if x.shape[axis : axis + 1] != (rows,):
+                raise ValueError(
+                    f'With batch_size each row must have a prediction of its own; {rows} rows gave one of shape '
+                    f'{x.shape[axis:]}. Leave batch_size out.'
+                )
+        kept = (slice(None),) * axis + (slice(0, where.stop - where.start),)
+        pieces.append(jax.tree.map(operator.itemgetter(kept), found))
+    return jax.tree.map(lambda *x: np.concatenate(x, axis), *pieces)
+
+
+# What is computed
 
 
 def constrain(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np.ndarray]:
@@ -98,31 +185,56 @@ def log_densities(density: Density, rows: np.ndarray, data: Data) -> np.ndarray:
         run = density.jit(
             'log_density_rows', environ.static_key(), lambda: jax.vmap(density.log_density, in_axes=(0, None))
         )
-        return over_draws(lambda t: run(t, data), (rows,), _chunk_size(None, data))
+        return over_draws(lambda t: run(t, data), (rows,), _draws_at_once(None, data))
 
 
-def log_likelihood(density: Density, rows: np.ndarray, data: Data, batch_size: int | None) -> np.ndarray:
+def _pointwise(density: Density) -> Callable:
+    return density.jit('pointwise_rows', environ.static_key(), lambda: jax.vmap(density.pointwise, in_axes=(0, None)))
+
+
+def _class_rows(density: Density) -> Callable:
+    def one(theta: jax.Array, data: Data) -> jax.Array:
+        with density.open(theta, data):
+            return class_log_probs(density.distribution(data))
+
+    return density.jit('class_rows', environ.static_key(), lambda: jax.vmap(one, in_axes=(0, None)))
+
+
+def log_likelihood(
+    density: Density, rows: np.ndarray, data: Data, batch_size: int | None = None, draws_at_once: int | None = None
+) -> np.ndarray:
     """The log-likelihood of each observation at each row of flat vectors."""
     with precision_of(density):
-        run = density.jit(
-            'pointwise_rows', environ.static_key(), lambda: jax.vmap(density.pointwise, in_axes=(0, None))
-        )
-        return over_draws(lambda t: run(t, data), (rows,), _chunk_size(batch_size, data))
+        run = _pointwise(density)
+
+        def compute(part: Data) -> np.ndarray:
+            return over_draws(lambda t: run(t, part), (rows,), _draws_at_once(draws_at_once, part))
+
+        return _over_batches(data, batch_size, compute, axis=1)
 
 
-def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, batch_size: int | None) -> Any:
+def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, draws_at_once: int | None) -> Any:
     """See `Fit.evaluate`."""
     posterior, density = fit.posterior_for('evaluate'), fit.density
-    total = fit.num_chains * fit.num_draws
     with precision_of(density):
-        rows = fit.rows if num_draws is None else fit.rows[choose(num_draws, total, fit.weights)]
+        rows = _rows(fit, num_draws)
         run = density.jit(
             'evaluate_rows',
             (function, environ.static_key()),
             lambda: jax.vmap(lambda t, data, a: density.evaluate(function, t, data, a), in_axes=(0, None, None)),
         )
         args = jax.tree.map(jnp.asarray, args)
-        return over_draws(lambda t: run(t, posterior.data, args), (rows,), _chunk_size(batch_size, posterior.data))
+        return over_draws(
+            lambda t: run(t, posterior.data, args), (rows,), _draws_at_once(draws_at_once, posterior.data)
+        )
+
+
+def _rows(fit: Fit, num_draws: int | None) -> np.ndarray:
+    if num_draws is None and fit.weights is None:
+        return fit.rows
+    total = fit.num_chains * fit.num_draws
+    number = total if num_draws is None else positive('num_draws', num_draws, 'how many draws are used')
+    return fit.rows[choose(number, total, fit.weights)]
 
 
 def _drawing(density: Density, kind: str) -> Callable:
@@ -135,37 +247,85 @@ def _drawing(density: Density, kind: str) -> Callable:
     return jax.vmap(one, in_axes=(0, 0, None, None))
 
 
-def predict(fit: Fit, inputs: Any, num_draws: int | None, batch_size: int | None, seed: Any, kind: str) -> Any:
+def predict(
+    fit: Fit,
+    inputs: Any,
+    targets: Any,
+    num_draws: int | None,
+    batch_size: int | None,
+    draws_at_once: int | None,
+    seed: Any,
+    kind: str,
+    prob: float,
+) -> Any:
     """See `Fit.predict`."""
     posterior, density = fit.posterior_for('predict'), fit.density
-    if kind not in ('draws', 'mean'):
-        raise ValueError(f"kind must be 'draws' or 'mean', got {kind!r}.")
-    if posterior.log_likelihood_function is not None:
+    if kind not in KINDS:
+        raise ValueError(f'kind must be one of {list(KINDS)}, got {kind!r}.')
+    if not 0 < prob < 1:
+        raise ValueError(f'prob is the probability of the interval, between 0 and 1; got {prob!r}.')
+    if posterior.log_likelihood_function is not None and kind != 'log_density':
         raise ValueError(
             'This posterior scores data by log_likelihood=f, which says nothing about how targets are drawn. '
             'Give the Posterior likelihood=f with f(model, *inputs) -> distribution.'
         )
-    total = fit.num_chains * fit.num_draws
-    if num_draws is not None and (
-        isinstance(num_draws, bool) or not isinstance(num_draws, int | np.integer) or num_draws < 1
-    ):
-        raise ValueError(
-            f'num_draws must be an int of at least 1, or None for one a posterior draw; got {num_draws!r}.'
-        )
+    if targets is not None and kind != 'log_density':
+        raise ValueError(f"targets are scored by kind='log_density'; kind={kind!r} predicts them. Drop targets=.")
     with precision_of(density):
-        data = posterior.data
-        if inputs is not None:
-            args, kwargs = _call_arguments(inputs)
-            for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-                _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
-            data = data._replace(args=args, kwargs=kwargs, targets=None)
-        number = total if num_draws is None else int(num_draws)
-        rows = fit.rows[choose(number, total, fit.weights)]
-        run = density.jit('predict_rows', (kind, environ.static_key()), lambda: _drawing(density, kind))
-        key = to_key(seed)
-        out = over_draws(
-            lambda t, i: run(t, i, key, data), (rows, np.arange(number, dtype=np.int32)), _chunk_size(batch_size, data)
+        data = _data(posterior, inputs, targets, kind)
+        rows = _rows(fit, num_draws)
+        if kind in ('log_density', 'probabilities'):
+            run = _pointwise(density) if kind == 'log_density' else _class_rows(density)
+            out = _over_batches(data, batch_size, lambda part: _log_mixture(run, rows, part, draws_at_once), axis=0)
+            return out if kind == 'log_density' else np.exp(out)
+        run = density.jit(
+            'predict_rows',
+            (kind == 'mean', environ.static_key()),
+            lambda: _drawing(density, 'mean' if kind == 'mean' else 'draws'),
         )
+        keys = iter(range(1 << 31))
+
+        def draw(part: Data) -> np.ndarray:
+            batch = next(keys)  # other noise for each batch of rows; the first one has that of all rows at once
+            key = to_key(seed) if batch == 0 else jax.random.fold_in(to_key(seed), batch)
+            index = np.arange(len(rows), dtype=np.int32)
+            return over_draws(lambda t, i: run(t, i, key, part), (rows, index), _draws_at_once(draws_at_once, part))
+
+        if kind == 'interval':
+            found = _over_batches(data, batch_size, lambda part: _interval(draw(part), prob), axis=0)
+            return Interval(*(with_unit(x, posterior.targets_unit) for x in found))
+        out = _over_batches(data, batch_size, draw, axis=1)
     if kind == 'mean' and np.isnan(out).all():
         raise ValueError("The predicted distribution has no mean (a categorical or Cauchy one, say). Use kind='draws'.")
     return with_unit(out, posterior.targets_unit)
+
+
+def _data(posterior: Posterior, inputs: Any, targets: Any, kind: str) -> Data:
+    """The posterior's data with new inputs or targets."""
+    data = posterior.data
+    if targets is not None:
+        data = data._replace(targets=posterior.targets_of(targets))
+    if inputs is not None:
+        args, kwargs = posterior.inputs_of(inputs)
+        if targets is None and kind == 'log_density':
+            raise ValueError("kind='log_density' scores targets: give those of the new inputs with targets=.")
+        data = data._replace(args=args, kwargs=kwargs, targets=None if targets is None else data.targets)
+    if kind == 'log_density' and data.targets is None:
+        raise ValueError("kind='log_density' scores targets, and this posterior has none. Give some with targets=.")
+    return data
+
+
+def _interval(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    exact = draws.astype(np.float32) if draws.dtype.kind in 'biu' or draws.dtype.itemsize < 4 else draws
+    lower, upper = np.quantile(exact, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
+    return exact.mean(0, dtype=np.float64).astype(exact.dtype), lower.astype(exact.dtype), upper.astype(exact.dtype)
+
+
+def _log_mixture(run: Callable, rows: np.ndarray, data: Data, draws_at_once: int | None) -> np.ndarray:
+    """The log of the mean over draws of exp(``run``), added up chunk by chunk: that of a mixture's density."""
+    total: Any = -np.inf
+    dtype: Any = None
+    for _, part in _chunks(lambda t: run(t, data), (rows,), _draws_at_once(draws_at_once, data)):
+        dtype = part.dtype
+        total = np.logaddexp(total, np.logaddexp.reduce(part.astype(np.float64), axis=0))
+    return (total - np.log(len(rows))).astype(dtype)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.arviz_io import datasets_of, plain
-from brainstate_prob.infer.fit import Draws, Fit
+from brainstate_prob.infer.draws import Draws
+from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.variables import Variable, columns_of, differences, variables_of
 from brainstate_prob.nn.magnitudes import with_unit
 
@@ -47,8 +48,8 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
         'method': fit.method,
         'info': _as_plain(fit.info),
         'dtype': fit.thetas.dtype.name,
-        'variables': [dataclasses.asdict(v) for v in fit.variables],
         'noncentered': list(fit.noncentered),
+        'variables': [dataclasses.asdict(v) for v in fit.variables],
         'coords': {dim: labels.tolist() for dim, labels in fit.coords.items()},
     }
     path = os.fspath(path)
@@ -104,8 +105,8 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     """
     groups, record = _read(os.fspath(path))
     variables = tuple(Variable.from_dict(d) for d in record['variables'])
-    stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
     noncentered = tuple(record.get('noncentered', ()))
+    stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
     density = None if posterior is None else _density_of(posterior, variables, stored, noncentered, path)
     columns = _consecutive(stored) if density is None else columns_of(density)
     shape = next(iter(stored.values())).shape[:2]
@@ -187,11 +188,11 @@ def _density_of(
     )
 
 
-def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _has_columns(density: Any, stored: dict[str, np.ndarray]) -> bool:
     return all(len(where) == stored[name].shape[-1] for name, where in columns_of(density).items())
 
 
+def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     columns, offset = {}, 0
     for name, array in stored.items():
         columns[name] = np.arange(offset, offset + array.shape[-1])

@@ -85,26 +85,35 @@ def differences(theirs: Sequence[Variable], ours: Sequence[Variable]) -> list[st
     return found
 
 
-def check_coords(variables: Sequence[Variable], coords: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def check_coords(
+    variables: Sequence[Variable], coords: Mapping[str, Any], data_axes: Mapping[str, tuple] | None = None
+) -> dict[str, np.ndarray]:
     """Labels of every named dim that has some, as arrays.
+
+    Parameters
+    ----------
+    data_axes
+        By name of an array of the data, its dims and its shape.
 
     Raises
     ------
     ValueError
         Where a dim has several lengths, labels of another length, or the name of a parameter; for labels of a dim that
-        no parameter has.
+        nothing has.
     """
     lengths: dict[str, tuple[int, str]] = {}
-    for v in variables:
-        for dim, size in zip(v.dims or (), v.shape, strict=v.dims is not None):
+    axes = [(f'Param {v.name!r}', v.dims or (), v.shape if v.dims else ()) for v in variables]
+    axes += [(repr(name), dims, shape) for name, (dims, shape) in (data_axes or {}).items()]
+    for label, dims, shape in axes:
+        for dim, size in zip(dims, shape, strict=True):
             if dim in {'chain', 'draw'} or any(dim == w.name for w in variables):
                 raise ValueError(
-                    f'Param {v.name!r}: the dim {dim!r} has the name of a parameter or of a sampling axis. Rename it.'
+                    f'{label}: the dim {dim!r} has the name of a parameter or of a sampling axis. Rename it.'
                 )
-            first, where = lengths.setdefault(dim, (size, v.name))
+            first, where = lengths.setdefault(dim, (size, label))
             if first != size:
                 raise ValueError(
-                    f'The dim {dim!r} has length {first} in Param {where!r} and {size} in Param {v.name!r}. '
+                    f'The dim {dim!r} has length {first} in {where} and {size} in {label}. '
                     'Give them different names, or make the shapes agree.'
                 )
     labels = {}
@@ -112,12 +121,12 @@ def check_coords(variables: Sequence[Variable], coords: Mapping[str, Any]) -> di
         labels[dim] = np.asarray(values)
         if dim not in lengths:
             raise ValueError(
-                f'coords has labels for {dim!r}, which is no dim of a parameter; there are {sorted(lengths)}. '
-                'Name the axes with Param(..., dims=...).'
+                f'coords has labels for {dim!r}, which is no dim of a parameter or of the data; there are '
+                f'{sorted(lengths)}. Name the axes with Param(..., dims=...), or Posterior(..., dims=...) for data.'
             )
         if labels[dim].shape != (lengths[dim][0],):
             raise ValueError(
-                f'coords[{dim!r}] must have one label an entry: {lengths[dim][0]} of them (Param {lengths[dim][1]!r}), '
+                f'coords[{dim!r}] must have one label an entry: {lengths[dim][0]} of them ({lengths[dim][1]}), '
                 f'got shape {labels[dim].shape}.'
             )
     return labels

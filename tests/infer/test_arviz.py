@@ -70,6 +70,45 @@ def test_inputs_by_keyword_have_their_names_and_units():
     assert data['constant_data']['x'].attrs['units'] == 'cm'
 
 
+def test_the_data_have_the_dims_and_labels_that_the_posterior_gives_them():
+    base = kitchen_posterior()
+    times = np.arange(20) * 0.5
+    posterior = infer.Posterior(
+        base.model, base.data.args, base.data.targets * u.mV, coords=COORDS | {'time': times},
+        dims={'targets': 'time', 'input_0': ('time', 'feature')},
+    )  # fmt: skip
+    data = scattered(posterior, draws=5).to_arviz()
+    for group in ('log_likelihood', 'posterior_predictive'):
+        assert data[group]['targets'].dims == ('chain', 'draw', 'time')
+    assert data['observed_data']['targets'].dims == ('time',)
+    assert data['constant_data']['input_0'].dims == ('time', 'feature')
+    for group in ('log_likelihood', 'posterior_predictive', 'observed_data', 'constant_data'):
+        np.testing.assert_array_equal(data[group]['time'].values, times)
+    assert list(data['constant_data']['feature'].values) == COORDS['feature']
+    assert data['log_likelihood']['targets'].attrs == {'units_of_targets': 'mV'}
+
+
+@pytest.mark.parametrize(
+    ('dims', 'coords', 'match'),
+    [
+        ({'target': ('time',)}, {}, r"axes of 'target', but the data are \['input_0', 'targets'\]"),
+        ({'targets': ('a', 'b')}, {}, r"dims\['targets'\] must be one name an axis of shape \(20,\), got \('a', 'b'\)"),
+        ({'input_0': ('a', 'a')}, {}, r"dims\['input_0'\] has a name twice"),
+        ({'targets': ('rate',)}, {}, "the dim 'rate' has the name of a parameter"),
+        ({'input_0': ('a', 'b'), 'targets': 'b'}, {}, "'b' has length 3 in 'input_0' and 20 in 'targets'"),
+        (
+            {'targets': 'time'},
+            {'time': [1, 2]},
+            "'time'.* must have one label an entry: 20 of them .'targets'.",
+        ),
+    ],
+)
+def test_dims_of_the_data_that_do_not_fit_are_refused(dims, coords, match):
+    base = kitchen_posterior()
+    with pytest.raises(ValueError, match=match):
+        infer.Posterior(base.model, base.data.args, base.data.targets, coords=coords, dims=dims)
+
+
 def test_arviz_works_on_it(data, fit):
     az = import_arviz()
     table = az.summary(data, var_names=['w', 'rate'])

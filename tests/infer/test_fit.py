@@ -198,7 +198,10 @@ def test_bad_input_says_what_is_wrong(fit, posterior, call, kind, match):
             {'feature': ['a', 'b']},
             r"coords\['feature'\] must have one label an entry: 3 of them .Param 'w'., got shape \(2,\)",
         ),
-        ({'group': ['a', 'b']}, r"labels for 'group', which is no dim of a parameter; there are \['feature'\]"),
+        (
+            {'group': ['a', 'b']},
+            r"labels for 'group', which is no dim .*there are \['feature'\]",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_by_the_posterior(coords, match):

@@ -1,5 +1,7 @@
 """Predictions: right moments, in chunks, reproducible, compiled once."""
 
+import tracemalloc
+
 import brainunit as u
 import hypothesis
 import hypothesis.strategies as st
@@ -8,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import scipy.special
+import scipy.stats
 
 from brainstate_prob import infer, nn, random
 from brainstate_prob.infer.predict import choose, over_draws
@@ -57,11 +61,11 @@ def test_by_default_one_prediction_a_draw_at_the_fitted_inputs(fit):
     np.testing.assert_allclose(u.get_magnitude(fit.predict(kind='mean')), mean, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('batch_size', [1, 7, 64, 1000])
-def test_the_chunks_do_not_change_the_result(fit, batch_size):
-    whole, parts = fit.predict(seed=3), fit.predict(seed=3, batch_size=batch_size)
+@pytest.mark.parametrize('size', [1, 7, 64, 1000])
+def test_the_chunks_do_not_change_the_result(fit, size):
+    whole, parts = fit.predict(seed=3), fit.predict(seed=3, draws_at_once=size)
     np.testing.assert_allclose(u.get_magnitude(parts), u.get_magnitude(whole), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(fit.log_likelihood(batch_size), fit.log_likelihood(), rtol=1e-5)
+    np.testing.assert_allclose(fit.log_likelihood(draws_at_once=size), fit.log_likelihood(), rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_and_another_another(fit):
@@ -110,7 +114,8 @@ def test_vector_targets():
 def test_a_second_fit_of_the_structure_traces_nothing():
     def use(fit, seed):
         fit.draws, fit.predict(kind='mean', seed=seed), fit.predict(seed=seed), fit.log_likelihood()
-        fit.predict(np.full((3, 2), seed, 'f4'))
+        fit.predict(np.full((3, 2), seed, 'f4'), kind='interval')
+        fit.predict(np.full((5, 2), seed, 'f4'), np.zeros(5, 'f4'), kind='log_density', batch_size=2)
 
     first, second = scattered(line_posterior(seed=1), draws=50), scattered(line_posterior(seed=2), draws=50, seed=5)
     with compilations() as events:
@@ -193,13 +198,129 @@ def test_draws_serve_in_proportion_to_their_weights(weights, num):
     assert not counts[np.asarray(weights) == 0].any()
 
 
+# Intervals, densities of new targets, classes
+
+
+def new_data(num=7):
+    x = np.random.default_rng(3).normal(size=(num, 2)).astype('f4')
+    return x, (x.sum(1) + 0.1).astype('f4')
+
+
+def test_the_interval_is_that_of_the_draws_in_the_targets_unit(fit):
+    x, _ = new_data()
+    drawn = u.get_magnitude(fit.predict(x, seed=4))
+    found = fit.predict(x, seed=4, kind='interval', prob=0.8)
+    assert found._fields == ('mean', 'lower', 'upper') and all(u.get_unit(part) == u.mV for part in found)
+    np.testing.assert_allclose(u.get_magnitude(found.mean), drawn.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(u.get_magnitude(found.lower), np.quantile(drawn, 0.1, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(u.get_magnitude(found.upper), np.quantile(drawn, 0.9, axis=0), rtol=1e-5)
+
+
+def test_log_density_is_that_of_the_mixture_over_draws(fit):
+    x, y = new_data()
+    found = fit.predict(x, y * u.mV, kind='log_density')
+    slope, noise = fit.draws['slope'].reshape(-1, 2), fit.draws['noise'].reshape(-1, 1)
+    each = scipy.stats.norm(slope @ x.T, noise).logpdf(y)
+    np.testing.assert_allclose(found, scipy.special.logsumexp(each, axis=0) - np.log(80), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found, fit.predict(x, y / 1000 * u.volt, kind='log_density'))
+    fitted = scipy.special.logsumexp(fit.log_likelihood().reshape(80, -1), axis=0) - np.log(80)
+    np.testing.assert_allclose(fit.predict(kind='log_density'), fitted, rtol=1e-5)
+    with pytest.raises(u.UnitMismatchError, match='plain numbers. Multiply them by the unit'):
+        fit.predict(x, y, kind='log_density')
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 7, 100])
+def test_batches_of_rows_do_not_change_what_has_no_noise(fit, batch_size):
+    x, y = new_data()
+    for kind, targets in (('mean', None), ('log_density', y * u.mV)):
+        whole = u.get_magnitude(fit.predict(x, targets, kind=kind))
+        parts = u.get_magnitude(fit.predict(x, targets, kind=kind, batch_size=batch_size))
+        np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
+    drawn = u.get_magnitude(fit.predict(x, batch_size=batch_size))
+    assert drawn.shape == (80, 7) and len(np.unique(drawn)) == 560  # no noise twice
+    np.testing.assert_array_equal(drawn[:, :batch_size], u.get_magnitude(fit.predict(x[:batch_size])))
+    np.testing.assert_allclose(fit.log_likelihood(batch_size), fit.log_likelihood(), rtol=1e-4, atol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_rows(fit):
+    """What is held at once is a batch: NumPy's peak, and the largest shape that the model saw."""
+    seen = []
+
+    class Seeing(Line):
+        def __call__(self, x):
+            seen.append(x.shape)
+            return super().__call__(x)
+
+    line = scattered(infer.Posterior(Seeing(), *new_data()), chains=4, draws=250)
+    seen.clear()
+    rows, batch = 20_000, 250
+    x = np.ones((rows, 2), np.float32)
+    peaks = {}
+    for kind, targets in (('interval', None), ('log_density', np.ones(rows, np.float32))):
+        line.predict(x[:batch], None if targets is None else targets[:batch], kind=kind)  # compiled
+        tracemalloc.start()
+        out = line.predict(x, targets, kind=kind, batch_size=batch)
+        peaks[kind] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.shape(out)[-1] == rows
+    assert set(seen) == {(batch, 2)}
+    everything = 1000 * rows * 4  # 80 MB of draws
+    assert max(peaks.values()) < everything / 8, peaks
+
+
+@pytest.mark.parametrize(
+    'out, classes',
+    [
+        (lambda x: dist.Bernoulli(logits=x), 2),
+        (lambda x: dist.Bernoulli(probs=jax.nn.sigmoid(x)), 2),
+        (lambda x: dist.Categorical(logits=jnp.stack([x, 0 * x, -x], -1)), 3),
+        (lambda x: dist.Categorical(jax.nn.softmax(jnp.stack([x, 0 * x, -x], -1))), 3),
+        (lambda x: dist.Independent(dist.Bernoulli(logits=x), 1), 2),
+    ],
+)
+def test_probabilities_of_classes_are_the_mean_over_draws(out, classes):
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Param(jnp.ones(2))
+
+        def __call__(self, x):
+            return out(x @ self.w.value())
+
+    x, _ = new_data()
+    fit = scattered(infer.Posterior(Classifier(), x, jnp.zeros(7, int)), spread=1.0)
+    found = fit.predict(x, kind='probabilities', batch_size=3)
+    logit = fit.draws['w'].reshape(-1, 2) @ x.T
+    if classes == 2:
+        want = np.stack([scipy.special.expit(-logit), scipy.special.expit(logit)], -1)
+    else:
+        want = scipy.special.softmax(np.stack([logit, 0 * logit, -logit], -1), axis=-1)
+    assert found.shape == (7, classes)
+    np.testing.assert_allclose(found, want.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_batches_need_rows():
+    fit = scattered(kitchen_posterior())
+    shared = infer.Posterior(
+        fit.posterior.model, (fit.posterior.data.args[0], jnp.ones(3)), fit.posterior.data.targets,
+        likelihood=lambda model, x, y: model(x),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r'inputs\[1\] has shape \(3,\). Leave batch_size out'):
+        scattered(shared).predict(batch_size=4, kind='interval')
+
+
 @pytest.mark.parametrize(
     ('kwargs', 'match'),
     [
-        ({'kind': 'median'}, "'draws' or 'mean', got 'median'"),
+        ({'kind': 'median'}, "one of .*'interval'.*, got 'median'"),
         ({'num_draws': 0}, 'at least 1.*got 0'),
         ({'num_draws': True}, 'at least 1.*got True'),
-        ({'batch_size': 0}, 'at least 1; got 0'),
+        ({'draws_at_once': 0}, 'draws_at_once .*at least 1; got 0'),
+        ({'batch_size': 0}, 'batch_size .*at least 1; got 0'),
+        ({'prob': 90, 'kind': 'interval'}, 'between 0 and 1; got 90'),
+        ({'targets': np.zeros(6)}, "targets are scored by kind='log_density'"),
+        ({'inputs': np.zeros((3, 2)), 'kind': 'log_density'}, 'give those of the new inputs with targets='),
+        ({'kind': 'probabilities'}, 'need a Bernoulli or categorical.*predicts Normal'),
         ({'inputs': np.array([[1.0, np.nan]])}, 'inputs.* has 1 NaN entries'),
     ],
 )

@@ -1,0 +1,50 @@
+"""Distributions over classes: their number, and the log probability of each."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+__all__ = ['class_log_probs', 'num_classes']
+
+_BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
+_CATEGORICAL = (dist.CategoricalLogits, dist.CategoricalProbs)
+
+
+def _base(distribution: dist.Distribution) -> dist.Distribution:
+    """Without the wrappers that only arrange batches."""
+    while isinstance(distribution, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def num_classes(distribution: dist.Distribution) -> int | None:
+    """How many classes a Bernoulli or categorical distribution is over; None for any other."""
+    base = _base(distribution)
+    if isinstance(base, _BERNOULLI):
+        return 2
+    if isinstance(base, _CATEGORICAL):
+        parameter = base.logits if isinstance(base, dist.CategoricalLogits) else base.probs
+        return int(jnp.shape(parameter)[-1])
+    return None
+
+
+def class_log_probs(distribution: dist.Distribution) -> jax.Array:
+    """The log probability of each class, along a new last axis.
+
+    Raises
+    ------
+    ValueError
+        For a distribution that is not over classes.
+    """
+    number = num_classes(distribution)
+    if number is None:
+        raise ValueError(
+            f'Probabilities of classes need a Bernoulli or categorical distribution of the targets, but the model '
+            f"predicts {type(_base(distribution)).__name__}. Use kind='interval' or 'draws'."
+        )
+    shape = distribution.batch_shape + distribution.event_shape
+    base = _base(distribution)
+    log_probs = [jnp.broadcast_to(base.log_prob(jnp.asarray(k)), shape) for k in range(number)]
+    return jnp.stack(log_probs, axis=-1)
