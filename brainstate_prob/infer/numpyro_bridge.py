@@ -26,7 +26,7 @@ from brainstate_prob.nn.memo import serve_values
 from brainstate_prob.nn.module import Module
 from brainstate_prob.random import RandomState
 
-__all__ = ['ParamSite', 'from_numpyro', 'to_numpyro']
+__all__ = ['ParamSite', 'from_numpyro', 'sites_model', 'to_numpyro']
 
 # What NumPyro's extra fields are called in ArviZ's sample_stats.
 _STATS = {
@@ -164,6 +164,26 @@ def to_numpyro(
             f'to_numpyro takes a Module, got {type(model).__name__}. Write the model as a subclass of nn.Module.'
         )
     density = density_of(model, likelihood, log_likelihood, expand=True)
+    run = sites_model(density)
+
+    def numpyro_model(*args: Any, targets: Any = None, **kwargs: Any) -> Any:
+        data = Data(args, kwargs, None if targets is None else jnp.asarray(u.get_magnitude(targets)), others_of(model))
+        scale = 1.0
+        if num_observations is not None and targets is not None:
+            scale = num_observations / (jnp.shape(targets) or (1,))[0]
+        return run(data._replace(scale=scale))
+
+    return numpyro_model
+
+
+def sites_model(density: Density) -> Callable:
+    """The model of `to_numpyro` as a function of a `Data`, whose scale its log-likelihood counts.
+
+    Raises
+    ------
+    ValueError
+        As `to_numpyro`.
+    """
     _refuse_for_sampling(density.entries)
     _refuse_narrow_priors(density.entries)
     for entry in density.entries:
@@ -176,8 +196,7 @@ def to_numpyro(
     if any(entry.name == 'targets' for entry in density.entries):
         raise ValueError("A parameter is named 'targets', which is the site of the data. Rename the attribute.")
 
-    def numpyro_model(*args: Any, targets: Any = None, **kwargs: Any) -> Any:
-        data = Data(args, kwargs, None if targets is None else jnp.asarray(u.get_magnitude(targets)), others_of(model))
+    def model(data: Data) -> Any:
         with StateTrace() as trace:
             for state, value in zip(density._others, data.states, strict=True):
                 trace.bind(state, value)
@@ -190,15 +209,16 @@ def to_numpyro(
             for state, value in plain_values(density.entries, thetas).items():
                 trace.bind(state, value)
             with serve_values({entry.param: pieces[entry.name] for entry, _ in order if entry.param is not None}):
-                scored = density._pointwise(data) if log_likelihood is not None else density.distribution(data)
+                own = density.own_log_likelihood is not None
+                scored = density._pointwise(data) if own else density.distribution(data)
             if any(isinstance(state, RandomState) for state in trace.uses):
                 raise ValueError(
                     'The model draws random numbers when it is called (dropout, noise), which NumPyro cannot see. Call '
                     'it under environ.context(fit=False), or make the noise a parameter.'
                 )
-        return _observe(scored, data.targets, num_observations)
+        return _observe(scored, data.targets, data.scale)
 
-    return numpyro_model
+    return model
 
 
 def _sample(entry: Entry, hypers: tuple[Entry, ...], pieces: Mapping[str, tuple]) -> tuple[jax.Array, jax.Array]:
@@ -215,11 +235,8 @@ def _sample(entry: Entry, hypers: tuple[Entry, ...], pieces: Mapping[str, tuple]
     return entry.t._inv(value), value
 
 
-def _observe(scored: Any, targets: jax.Array | None, num_observations: int | None) -> Any:
+def _observe(scored: Any, targets: jax.Array | None, scale: Any) -> Any:
     """The site of the data: a distribution of them, or their log-likelihood as a factor."""
-    scale = 1.0
-    if num_observations is not None and targets is not None:
-        scale = num_observations / (jnp.shape(targets) or (1,))[0]
     with numpyro.handlers.scale(scale=scale):
         if not isinstance(scored, dist.Distribution):
             return numpyro.factor('targets', jnp.sum(scored))
