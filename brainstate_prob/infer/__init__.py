@@ -1,7 +1,9 @@
 """Fits: one Posterior, every way to fit it, one kind of result."""
 
+from brainstate_prob.infer.descent import FitProgress
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.draws import Draws
+from brainstate_prob.infer.early_stopping import EarlyStopping
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
@@ -13,7 +15,9 @@ from brainstate_prob.infer.svi import fit_svi
 __all__ = [
     'ConvergenceWarning',
     'Draws',
+    'EarlyStopping',
     'Fit',
+    'FitProgress',
     'Posterior',
     'fit_map',
     'fit_svi',

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
-from brainstate_prob.infer.density import Data, Density
+from brainstate_prob import environ
+from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.descent import Descent, Descents, Settings
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
+from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of
+from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.minibatch import check_batch_size, first_batch, next_batch, take
+from brainstate_prob.infer.member_starts import member_starts
+from brainstate_prob.infer.minibatch import Stream, stream_of
+from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import checked_start, to_key
 
-__all__ = ['fit_map']
-
-_CHUNK = 200
-_STALE = 20  # steps without a gain beyond rounding: the precision has no better point to offer
+__all__ = ['check_first_batch', 'checked_callbacks', 'fit_map', 'resolved_optimizer']
 
 
 def fit_map(
@@ -33,22 +35,33 @@ def fit_map(
     optimizer: optax.GradientTransformation | str = 'lbfgs',
     num_steps: int = 2000,
     batch_size: int | None = None,
+    batches: Iterable | None = None,
+    num_observations: int | None = None,
     jacobian: bool = False,
     tol: float | None = None,
+    num_starts: int = 1,
+    init: Any = None,
+    early_stopping: Any = None,
+    callbacks: Callable | Sequence[Callable] = (),
+    checkpoint: Any = None,
+    every: int | None = None,
     seed: Any = 0,
     progress: bool = True,
 ) -> Fit:
-    """Find the mode of the posterior by gradient descent from the model's present parameters.
+    """Find the mode of the posterior by gradient descent from the model's present parameters, or from several points.
 
     Parameters
     ----------
     optimizer
-        An optax optimizer; ``'lbfgs'`` (default; for full data) is ``optax.lbfgs()``, ``'adam'`` is
-        ``optax.adam(1e-2)``.
+        An optax optimizer, with its learning rate or schedule; ``'lbfgs'`` (default; for full data) is
+        ``optax.lbfgs()``, ``'adam'`` is ``optax.adam(1e-2)``.
     num_steps
         The most steps. They run fused, many to a compiled call.
     batch_size
         See this many observations a step, in a new random order each pass; their log-likelihood counts N/B times.
+    batches, num_observations
+        In place of it: an iterable of pairs ``(inputs, targets)``, one a step, and the number N of all observations.
+        A list or data loader begins anew when it ends, a generator ends the fit. ``fit.info`` has the scale N/B.
     jacobian
         False gives the mode of the constrained values' density, the classical MAP estimate (of flat priors: maximum
         likelihood), which does not depend on the transforms. True gives the mode of theta's density, with the
@@ -57,20 +70,36 @@ def fit_map(
         Stop when the largest entry of the gradient falls below ``tol * max(1, |loss|)``, or when the loss has not
         fallen by more than rounding for 20 steps. Default: 1e-5 for full data
         with L-BFGS (1e-8 in float64), else never.
+    num_starts
+        Go down from so many points at once, and keep the best; ``fit.info['losses']`` has where each ended.
+    init
+        Where to start: ``'model'`` (default for one start), ``'prior'`` (default for several: draws from the priors;
+        parameters without one start from the model's own entries in a random order), a function that builds the model
+        anew, a `Fit`, or an array of theta.
+    early_stopping
+        `infer.EarlyStopping`, or its patience as an int.
+    callbacks
+        Functions of a `FitProgress` (``step``, ``loss``, ``losses``, ``fit()``), called after each stretch of at most
+        200 steps; one that returns True ends the fit.
+    checkpoint, every
+        Save to this file every so many steps, and go on from it if it exists: the numbers are those of an
+        uninterrupted run. ``batches`` must then give the same again.
     seed
-        An int or a key, for the order of minibatches.
+        An int or a key, for the order of minibatches, the starts and the model's own random numbers.
     progress
         Show a progress bar.
 
     Returns
     -------
     Fit
-        With one draw, the mode; ``fit.history['loss']`` is minus the log density at each step.
+        With one draw, the mode; ``fit.history['loss']`` is minus the log density at each step, ``fit.info['stopped']``
+        says why it stopped.
 
     Raises
     ------
     ValueError
-        For a start that is not finite, a loss that becomes so, or minibatches under L-BFGS.
+        For a start that is not finite, a loss that becomes so, L-BFGS with minibatches or a model that draws random
+        numbers, ``batches`` without ``num_observations``.
 
     Examples
     --------
@@ -87,57 +116,130 @@ def fit_map(
     >>> round(float(fit.estimate['mu']), 4)
     1.3333
     """
-    density = posterior.density
-    optimizer, tol = _resolve(optimizer, batch_size, tol, density)
-    check_batch_size(posterior.data, batch_size, posterior.num_observations)
-    theta = checked_start(posterior, density, jacobian=jacobian)
-    start = density.jit(
-        'map_start', (optimizer, batch_size), lambda: _start_function(optimizer, batch_size, posterior.num_observations)
-    )
-    advance = density.jit(
-        'map', (optimizer, batch_size, jacobian), lambda: _advance_function(density, optimizer, batch_size, jacobian)
-    )
     began = time.perf_counter()
-    carry, losses, gradient = start(theta, to_key(seed)), [], np.inf
-    chunks = Chunks(num_steps, _CHUNK, 'MAP', progress)
-    for length in chunks:
-        carry, chunk_losses, done, gradient = advance(carry, posterior.data, length, -1.0 if tol is None else tol)
-        losses.append(np.asarray(chunk_losses)[: int(done)])
-        chunks.note(loss=f'{losses[-1][-1]:.6g}')
-        if not np.isfinite(losses[-1]).all():
-            history = np.concatenate(losses)
-            step = int(np.argmin(np.isfinite(history)))
-            raise ValueError(
-                f'The loss became {history[step]} at step {step}. Use a smaller learning rate, or scale the inputs.'
-            )
-        if int(done) < length:
-            break
-    history = np.concatenate(losses) if losses else np.zeros(0)
-    scale = max(1.0, abs(history[-1])) if len(history) else 1.0
-    converged = tol is not None and (float(gradient) <= tol * scale or int(carry[3][1]) >= _STALE)
-    if tol is not None and not converged:
+    check_positive(num_starts=num_starts)
+    density, key = posterior.density, to_key(seed)
+    stream = stream_of(posterior, batch_size, batches, num_observations)
+    optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
+    settings = Settings(optimizer, batch_size, jacobian)
+    rule = early_stopping_of(early_stopping)
+    callbacks = checked_callbacks(callbacks)
+    init = ('model' if num_starts == 1 else 'prior') if init is None else init
+    if num_starts == 1 and isinstance(init, str) and init == 'model':
+        keys, thetas = key[None], checked_start(posterior, density, jacobian=jacobian)[None]
+    else:
+        keys = jax.random.split(key, num_starts) if num_starts > 1 else key[None]
+        thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
+    check_first_batch(density, thetas[0], stream)
+    monitor = None if rule is None else Monitor(posterior, density, rule, num_starts)
+
+    def as_fit(found: Descent) -> Fit:
+        final = _final_losses(posterior, density, found, settings, stream)
+        best = int(np.argmin(final))
+        losses = found.losses[best]
+        info = {
+            'num_steps': int(np.isfinite(losses).sum()),
+            'seconds': time.perf_counter() - began,
+            'jacobian': jacobian,
+            'gradient': float(found.gradients[best]),
+            'converged': bool(found.converged[best]),
+            'stopped': found.stopped,
+            **batch_info(posterior, batch_size, stream),
+        }
+        if num_starts > 1:
+            info |= {'losses': [float(x) for x in final], 'best_start': best}
+        history = {'loss': losses[: info['num_steps']]}
+        if found.watched is not None and rule is not None:
+            history['held_out_loss' if rule.held_out is not None else 'mean_loss'] = found.watched[best]
+        return Fit(posterior, density, found.thetas[best][None, None], method='map', history=history, info=info)
+
+    descents = Descents(
+        posterior,
+        density,
+        settings,
+        thetas,
+        keys,
+        num_steps=num_steps,
+        as_fit=as_fit,
+        tol=tol,
+        stream=stream,
+        monitor=monitor,
+        callbacks=callbacks,
+        strict=num_starts == 1,
+        progress=progress,
+    )
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            'map',
+            settings=settings,
+            tol=tol,
+            starts=thetas,
+            seed=key,
+            early_stopping=rule,
+            num_observations=num_observations,
+        ),
+    )
+    fit = as_fit(descents.run(saving))
+    if tol is not None and not fit.info['converged'] and fit.info['stopped'] == 'num_steps':
         warnings.warn(
-            f'MAP stopped after {len(history)} steps before it converged: the largest entry of the gradient is '
-            f'{float(gradient):.2g}, and {tol * scale:.2g} was asked for. Take more steps (num_steps), scale the '
-            'inputs, or look whether the mode lies at infinity (a scale that goes to zero, say).',
+            f'MAP stopped after {fit.info["num_steps"]} steps before it converged: the largest entry of the gradient '
+            f'is {fit.info["gradient"]:.2g}, and {tol * max(1.0, abs(_last(fit))):.2g} was asked for. Take more steps '
+            '(num_steps), scale the inputs, or look whether the mode lies at infinity (a scale that goes to zero, '
+            'say).',
             ConvergenceWarning,
             stacklevel=2,
         )
-    info = {
-        'num_steps': len(history),
-        'seconds': time.perf_counter() - began,
-        'jacobian': jacobian,
-        'gradient': float(gradient),
-        'converged': bool(converged),
-    }
-    return Fit(posterior, density, carry[0][None, None], method='map', history={'loss': history}, info=info)
+    return fit
 
 
-def _resolve(optimizer: Any, batch_size: int | None, tol: float | None, density: Density) -> tuple[Any, float | None]:
+def _last(fit: Fit) -> float:
+    return float(fit.history['loss'][-1]) if len(fit.history['loss']) else 1.0
+
+
+def _final_losses(
+    posterior: Posterior, density: Density, found: Descent, settings: Settings, stream: Stream | None
+) -> np.ndarray:
+    """By which the starts are compared: the loss over all data at the end, or the mean of the last batches'."""
+    if len(found.thetas) == 1:
+        return np.zeros(1)
+    if stream is not None:
+        final = np.nanmean(found.losses[:, -50:], axis=1)
+    else:
+        run = density.jit(
+            'final_losses',
+            (settings.jacobian, environ.static_key()),
+            lambda: jax.vmap(lambda t, data: -density.log_density(t, data, settings.jacobian), in_axes=(0, None)),
+        )
+        final = np.asarray(run(found.thetas, posterior.data))
+    return np.where(found.lost | ~np.isfinite(final), np.inf, final)
+
+
+def resolved_optimizer(
+    posterior: Posterior, optimizer: Any, in_batches: bool, tol: float | None = None
+) -> tuple[Any, float | None]:
+    """The optax optimizer, and the tolerance.
+
+    Raises
+    ------
+    TypeError
+        For what is no optimizer.
+    ValueError
+        For L-BFGS where the loss changes from step to step.
+    """
     if optimizer == 'lbfgs':
-        if batch_size is not None:
+        density = posterior.density
+        if in_batches:
             raise ValueError(
-                "L-BFGS needs the full data; with batch_size use optimizer='adam' or another optax optimizer."
+                "L-BFGS needs the full data; with minibatches use optimizer='adam' or another optax optimizer."
+            )
+        if draws_noise(density, posterior.theta, posterior.data):
+            raise ValueError(
+                'The model draws random numbers when it is called (dropout, noise), so its loss changes from step to '
+                "step, which L-BFGS cannot follow. Use optimizer='adam', or fit it under environ.context(fit=False)."
             )
         default = 1e-8 if density.dtype == jnp.float64 else 1e-5
         return optax.lbfgs(), default if tol is None else tol
@@ -148,46 +250,45 @@ def _resolve(optimizer: Any, batch_size: int | None, tol: float | None, density:
     return optimizer, tol
 
 
-def _start_function(optimizer: Any, batch_size: int | None, num_observations: int) -> Callable:
-    def start(theta: jax.Array, key: jax.Array) -> tuple:
-        batches = None if batch_size is None else first_batch(key, num_observations)
-        return theta, optimizer.init(theta), batches, (jnp.full((), jnp.inf, theta.dtype), jnp.zeros((), int))
+def checked_callbacks(callbacks: Any) -> tuple[Callable, ...]:
+    """The functions, as a tuple."""
+    callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f'callbacks are functions of a FitProgress, got {callback!r}.')
+    return callbacks
 
-    return start
+
+def check_positive(**numbers: Any) -> None:
+    """Refuse what is no int of at least 1, by name."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f'{name} must be an int of at least 1, got {value!r}.')
 
 
-def _advance_function(density: Density, optimizer: Any, batch_size: int | None, jacobian: bool) -> Callable:
-    optimizer = optax.with_extra_args_support(optimizer)
+def batch_info(posterior: Posterior, batch_size: int | None, stream: Stream | None) -> dict[str, Any]:
+    """What a result says about its minibatches."""
+    if stream is not None:
+        return stream.describe()
+    if batch_size is None:
+        return {}
+    num = posterior.num_observations
+    return {'num_observations': num, 'batch_size': batch_size, 'scale': num / batch_size}
 
-    def step(carry: tuple, data: Data) -> tuple[tuple, jax.Array, jax.Array]:
-        theta, opt_state, batches, (best, stale) = carry
-        if batch_size is not None:
-            index, batches = next_batch(batches, batch_size)
-            data = take(data, index)
 
-        def loss_of(t: jax.Array) -> jax.Array:
-            return -density.log_density(t, data, jacobian)
+def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None) -> None:
+    """Evaluate the first batch: shapes, types and supports are right before anything long starts.
 
-        loss, grad = jax.value_and_grad(loss_of)(theta)
-        updates, opt_state = optimizer.update(grad, opt_state, theta, value=loss, grad=grad, value_fn=loss_of)
-        better = loss < best - 2 * jnp.finfo(loss.dtype).eps * jnp.abs(best)
-        progress = jnp.where(better, loss, best), jnp.where(better, 0, stale + 1)
-        return (optax.apply_updates(theta, updates), opt_state, batches, progress), loss, jnp.max(jnp.abs(grad))
-
-    def advance(carry: tuple, data: Data, length: jax.Array, tol: jax.Array):
-        def unfinished(loop: tuple) -> jax.Array:
-            i, carry, losses, gradient = loop
-            flat = gradient <= tol * jnp.maximum(1.0, jnp.abs(losses[i - 1]))
-            stuck = (tol >= 0) & (carry[3][1] >= _STALE)
-            return (i < length) & ((i == 0) | ~(flat | stuck))
-
-        def body(loop: tuple) -> tuple:
-            i, carry, losses, _ = loop
-            carry, loss, gradient = step(carry, data)
-            return i + 1, carry, losses.at[i].set(loss), gradient
-
-        init = (0, carry, jnp.full(_CHUNK, jnp.nan, density.dtype), jnp.full((), jnp.inf, density.dtype))
-        done, carry, losses, gradient = lax.while_loop(unfinished, body, init)
-        return carry, losses, done, gradient
-
-    return advance
+    Raises
+    ------
+    ValueError
+        For targets outside the likelihood's support, and whatever the model says about shapes.
+    """
+    if stream is None:
+        return
+    outside = int(density.jit('num_outside', None, lambda: density.num_outside)(theta, stream.peek()))
+    if outside:
+        raise ValueError(
+            f'{outside} targets of the first batch have probability zero under the likelihood, whatever the '
+            'parameters (negative counts, say). Check the targets or choose another distribution.'
+        )

@@ -216,7 +216,7 @@ def test_any_quantity_of_the_model_comes_with_its_uncertainty():
     )
     twice = fit.evaluate(lambda model, x: {'rate': model.rate.value() * x}, 2.0)['rate']
     np.testing.assert_allclose(twice.reshape(2, 30), 2.0 * fit.draws['rate'], rtol=1e-6)
-    assert fit.evaluate(lambda model: model.rate.value(), num_draws=7, batch_size=3).shape == (7,)
+    assert fit.evaluate(lambda model: model.rate.value(), num_draws=7).shape == (7,)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,424 @@
+"""Gradient descent on the log density: the compiled steps and the host's loop that MAP, ensembles and SWAG share.
+
+All that a descent needs stands in one `State`; steps run fused, many to a compiled call of any length, so that the
+numbers do not depend on where the calls end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from brainstate_prob import environ
+from brainstate_prob.infer.chains import Runner
+from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.early_stopping import Monitor
+from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, next_batch, take
+from brainstate_prob.infer.noise import noise
+from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.progress import Chunks
+
+__all__ = [
+    'Descent',
+    'Descents',
+    'FitProgress',
+    'Members',
+    'Settings',
+    'State',
+    'plain_types',
+    'start_function',
+    'step_function',
+]
+
+CHUNK = 200  # steps of one compiled call, at most
+STALE = 20  # steps without a gain beyond rounding: the precision has no better point to offer
+
+
+class Settings(NamedTuple):
+    """What the compiled steps depend on beside the model's structure."""
+
+    optimizer: Any
+    batch_size: int | None
+    jacobian: bool
+    bootstrap: bool = False
+
+
+class State(NamedTuple):
+    """Where one descent stands; a pytree."""
+
+    theta: jax.Array
+    opt_state: Any
+    batches: Batches | None
+    rows: jax.Array | None  # which observations it sees, where that is a bootstrap sample
+    key: jax.Array  # of the model's own random numbers
+    step: jax.Array
+    best: jax.Array
+    stale: jax.Array
+    gradient: jax.Array  # the largest entry of the last one
+    finished: jax.Array
+
+
+def plain_types(tree: Any) -> Any:
+    """Without weak types: else the state that comes back would be a new signature, compiled once more."""
+
+    def plain(x: Any) -> Any:
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return x if is_key else lax.convert_element_type(x, x.dtype)
+
+    return jax.tree.map(plain, tree)
+
+
+def start_function(settings: Settings, num_observations: int) -> Callable:
+    """``start(theta, key) -> State``."""
+
+    def start(theta: jax.Array, key: jax.Array) -> State:
+        rows = None
+        if settings.bootstrap:
+            rows = jax.random.randint(jax.random.fold_in(key, 1), (num_observations,), 0, num_observations)
+        return plain_types(
+            State(
+                theta,
+                settings.optimizer.init(theta),
+                None if settings.batch_size is None else first_batch(key, num_observations),
+                rows,
+                jax.random.fold_in(key, 2),
+                jnp.zeros((), jnp.int32),
+                jnp.full((), jnp.inf, theta.dtype),
+                jnp.zeros((), jnp.int32),
+                jnp.full((), jnp.inf, theta.dtype),
+                jnp.zeros((), bool),
+            )
+        )
+
+    return start
+
+
+def step_function(density: Density, settings: Settings) -> Callable:
+    """``step(state, data) -> (state, loss)``: one step of the optimizer down minus the log density."""
+    optimizer = optax.with_extra_args_support(settings.optimizer)
+
+    def step(state: State, data: Data) -> tuple[State, jax.Array]:
+        batches = state.batches
+        if batches is not None:
+            index, batches = next_batch(batches, settings.batch_size)  # type: ignore[arg-type]
+            data = take(data, index if state.rows is None else state.rows[index])
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss_of(theta: jax.Array) -> jax.Array:
+            with noise(density, key, data) as noisy:
+                return -density.log_density(theta, noisy, settings.jacobian)
+
+        loss, grad = jax.value_and_grad(loss_of)(state.theta)
+        updates, opt_state = optimizer.update(
+            grad, state.opt_state, state.theta, value=loss, grad=grad, value_fn=loss_of
+        )
+        better = loss < state.best - 2 * jnp.finfo(loss.dtype).eps * jnp.abs(state.best)
+        return state._replace(
+            theta=optax.apply_updates(state.theta, updates),
+            opt_state=opt_state,
+            batches=batches,
+            step=state.step + 1,
+            best=jnp.where(better, loss, state.best),
+            stale=jnp.where(better, 0, state.stale + 1),
+            gradient=jnp.max(jnp.abs(grad)),
+        ), loss
+
+    return step
+
+
+def advance_function(density: Density, settings: Settings) -> Callable:
+    """``advance(state, data, length, tol) -> (state, losses, done)``; a finished descent stands still."""
+    step = step_function(density, settings)
+
+    def advance(state: State, data: Data, length: jax.Array, tol: jax.Array) -> tuple:
+        if settings.bootstrap and settings.batch_size is None:
+            data = take(data, state.rows)  # type: ignore[arg-type]
+
+        def body(loop: tuple) -> tuple:
+            i, state, losses = loop
+            state, loss = step(state, data)
+            flat = state.gradient <= tol * jnp.maximum(1.0, jnp.abs(loss))
+            stuck = (tol >= 0) & (state.stale >= STALE)
+            return i + 1, state._replace(finished=flat | stuck | ~jnp.isfinite(loss)), losses.at[i].set(loss)
+
+        init = (jnp.zeros((), jnp.int32), state, jnp.full(CHUNK, jnp.nan, density.dtype))
+        done, state, losses = lax.while_loop(lambda loop: (loop[0] < length) & ~loop[1].finished, body, init)
+        return state, losses, done
+
+    return advance
+
+
+class Members:
+    """Several states that are advanced alike: one by itself, others by a `Runner`.
+
+    Parameters
+    ----------
+    args
+        Arguments of ``advance`` after the state, by which it does nothing: to compile.
+    """
+
+    def __init__(
+        self,
+        density: Density,
+        key: Any,
+        advance: Callable,
+        states: Any,
+        num: int,
+        *args: Any,
+        method: str = 'vectorized',
+        devices: Sequence[Any] | None = None,
+    ):
+        self.single = num == 1 and devices is None
+        self.description = 'alone'
+        if self.single:
+            self._run = density.jit('chain', key, lambda: advance)
+            self._state = jax.tree.map(lambda x: x[0], states)
+        else:
+            self._runner = Runner(density.jit, key, advance, method, devices, num)
+            self._runner.prepare(states, *args)
+            self.description = self._runner.description
+
+    def step(self, *args: Any) -> tuple:
+        """Advance; the outputs as NumPy arrays with the members as first axis."""
+        if not self.single:
+            return self._runner.step(*args)
+        self._state, *out = self._run(self._state, *args)
+        return tuple(jax.tree.map(lambda x: np.asarray(x)[None], out))
+
+    def state(self) -> Any:
+        """The states, stacked."""
+        return jax.tree.map(lambda x: x[None], self._state) if self.single else self._runner.state()
+
+
+class FitProgress:
+    """Where a fit stands; what callbacks get.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were done.
+    loss : float
+        The last loss (the lowest, where there are several starts).
+    losses : numpy.ndarray
+        All losses, of shape (starts, steps).
+    """
+
+    def __init__(self, step: int, losses: np.ndarray, fit: Callable[[], Fit]):
+        self.step, self.losses, self._fit = step, losses, fit
+        last = losses[:, -1:]
+        self.loss = float(np.nanmin(last)) if np.isfinite(last).any() else float('nan')
+
+    def fit(self) -> Fit:
+        """The result as it would be if the fit ended here."""
+        return self._fit()
+
+    def __repr__(self) -> str:
+        return f'FitProgress(step={self.step}, loss={self.loss:.6g})'
+
+
+class Descent(NamedTuple):
+    """How descents ended: a point, the losses and the last gradient's largest entry of each, and why they stopped."""
+
+    thetas: np.ndarray
+    losses: np.ndarray  # (num, steps); NaN after the end of one
+    gradients: np.ndarray
+    converged: np.ndarray
+    lost: np.ndarray  # whose loss did not stay finite
+    stopped: str
+    watched: np.ndarray | None
+    description: str
+
+
+class Descents:
+    """Descents from several points, and the host's loop over them.
+
+    Parameters
+    ----------
+    thetas, keys
+        Where each starts, (num, size), and its random key.
+    tol
+        Stop one when the largest entry of its gradient falls below ``tol * max(1, |loss|)``; None: never.
+    as_fit
+        Makes the result of how they ended; for callbacks.
+    strict
+        Whether all must stay finite; else one that does is enough.
+    label
+        What the progress bar says.
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        density: Density,
+        settings: Settings,
+        thetas: jax.Array,
+        keys: jax.Array,
+        *,
+        num_steps: int,
+        as_fit: Callable[[Descent], Fit],
+        tol: float | None = None,
+        stream: Stream | None = None,
+        monitor: Monitor | None = None,
+        callbacks: Sequence[Callable] = (),
+        method: str = 'vectorized',
+        devices: Sequence[Any] | None = None,
+        strict: bool = True,
+        label: str = 'MAP',
+        progress: bool = True,
+    ):
+        self._posterior, self._density, self._settings = posterior, density, settings
+        self._num_steps, self._tol, self._as_fit, self._strict = num_steps, tol, as_fit, strict
+        self._stream, self._monitor, self._callbacks = stream, monitor, tuple(callbacks)
+        self._method, self._devices, self._label, self._progress = method, devices, label, progress
+        num = posterior.num_observations
+        starts = density.jit('descent_starts', (settings, num), lambda: jax.vmap(start_function(settings, num)))
+        self._states = starts(thetas, keys)
+        self._losses = np.zeros((len(thetas), 0), density.dtype)
+        self._lost = np.zeros(len(thetas), bool)
+        self._stopped = ''
+
+    def run(self, checkpoint: Checkpoint) -> Descent:
+        """Go down.
+
+        Raises
+        ------
+        ValueError
+            For a loss that is not finite.
+        """
+        with checkpoint:
+            self._resume(checkpoint)
+            self._members = self._prepared()
+            chunks = Chunks(
+                checkpoint.step if self._stopped else self._num_steps,
+                CHUNK,
+                self._label,
+                self._progress,
+                done=checkpoint.step,
+                every=None if self._monitor is None else self._monitor.rule.every,
+            )
+            chunks.size = _until(checkpoint)
+            for length in chunks:
+                done = self._advance(length)
+                chunks.note(loss=f'{np.nanmin(self._losses[:, -1:], initial=np.inf):.6g}')
+                if checkpoint.due(checkpoint.step + done) and not self._stopped:
+                    checkpoint.save(self._members.state(), *self._held())
+                chunks.size = _until(checkpoint)
+                if self._stopped:
+                    break
+            checkpoint.finish(self._members.state(), *self._held())
+        return self._descent()
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoint.load(self._states, total=self._num_steps)
+        if saved is None:
+            return
+        self._states, self._losses, self._lost = saved.state, saved.arrays['losses'], saved.arrays['lost']
+        self._stopped = saved.extra['stopped']
+        if self._monitor is not None:
+            self._monitor.restore(saved.arrays)
+        if self._stream is not None:
+            self._stream.skip(saved.step)
+
+    def _prepared(self) -> Members:
+        example = self._posterior.data if self._stream is None else self._stream.peek()
+        return Members(
+            self._density,
+            ('descent', self._settings, environ.static_key()),
+            advance_function(self._density, self._settings),
+            self._states,
+            len(self._losses),
+            *(example, 0, -1.0),
+            method=self._method,
+            devices=self._devices,
+        )
+
+    def _held(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What a checkpoint has beside the states."""
+        watched = {} if self._monitor is None else self._monitor.arrays()
+        return {'losses': self._losses, 'lost': self._lost, **watched}, {'stopped': self._stopped}
+
+    def _advance(self, length: int) -> int:
+        """Take at most ``length`` steps, and see whether to stop; how many were done."""
+        tol = -1.0 if self._tol is None else float(self._tol)
+        if self._stream is None:
+            losses, dones = self._members.step(self._posterior.data, length, tol)
+        else:
+            losses, dones = self._advance_by_batches(length, tol)
+        done = int(dones.max())
+        self._losses = np.concatenate([self._losses, losses[:, :done]], axis=1)
+        self._check_finite(done, dones)
+        if done < length and not self._stopped:
+            self._stopped = 'converged'
+        if done and self._stalled():
+            self._stopped = 'early stopping'
+        if done and self._called():
+            self._stopped = 'a callback'
+        return done
+
+    def _advance_by_batches(self, length: int, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        losses = np.full((len(self._losses), length), np.nan, self._losses.dtype)
+        dones = np.zeros(len(losses), int)
+        for i in range(length):
+            try:
+                data = next(self._stream)  # type: ignore[arg-type]
+            except StopIteration:
+                self._stopped = 'the batches ended'
+                break
+            found, done = self._members.step(data, 1, tol)
+            if not done.any():
+                break
+            losses[:, i] = found[:, 0]
+            dones = dones + done
+        return losses, dones
+
+    def _check_finite(self, done: int, dones: np.ndarray) -> None:
+        recent = self._losses[:, self._losses.shape[1] - done :]
+        bad = ~np.isfinite(recent) & (np.arange(done) < dones[:, None])
+        self._lost |= bad.any(axis=1)
+        if bad.any() and (self._strict or self._lost.all()):
+            member, step = (int(i) for i in np.argwhere(bad)[0])
+            which = f' of member {member}' if len(bad) > 1 else ''
+            raise ValueError(
+                f'The loss{which} became {recent[member, step]} at step {self._losses.shape[1] - done + step}. Use a '
+                'smaller learning rate, or scale the inputs.'
+            )
+
+    def _stalled(self) -> bool:
+        monitor = self._monitor
+        if monitor is None or not monitor.due(self._losses.shape[1]):
+            return False
+        return monitor.look(np.asarray(self._members.state().theta), self._losses)
+
+    def _called(self) -> bool:
+        if not self._callbacks:
+            return False
+        progress = FitProgress(self._losses.shape[1], self._losses, lambda: self._as_fit(self._descent()))
+        answers = [callback(progress) for callback in self._callbacks]
+        return any(answer is True for answer in answers)
+
+    def _descent(self) -> Descent:
+        state = self._members.state()
+        thetas = np.asarray(state.theta)
+        return Descent(
+            thetas if self._monitor is None else self._monitor.result(thetas),
+            self._losses,
+            np.asarray(state.gradient),
+            np.asarray(state.finished) & ~self._lost,
+            self._lost,
+            self._stopped or 'num_steps',
+            None if self._monitor is None else self._monitor.values,
+            self._members.description,
+        )
+
+
+def _until(checkpoint: Checkpoint) -> int:
+    every = checkpoint.every
+    return CHUNK if every is None else min(CHUNK, every - checkpoint.step % every)

@@ -1,0 +1,151 @@
+"""Early stopping: when a descent has nothing more to gain, by its loss or by data that it does not see."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob import environ
+from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.posterior import Posterior
+
+__all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of']
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when there was no gain for so many evaluations in a row.
+
+    Parameters
+    ----------
+    patience
+        How many evaluations without gain are waited for.
+    held_out
+        Data that the fit does not see, a pair ``(inputs, targets)`` as `Posterior` takes them. What is watched is then
+        their mean negative log-likelihood (under ``environ.context(fit=False)``: without dropout), and the result is
+        the point where it was lowest. None: the mean loss since the last evaluation is watched, and the result is the
+        last point.
+    every
+        Steps between two evaluations.
+    min_gain
+        What counts as a gain: a value lower than the lowest one by more than this.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+
+    Examples
+    --------
+    >>> EarlyStopping(patience=5, every=20).patience
+    5
+    """
+
+    patience: int = 10
+    held_out: Any = None
+    every: int = 50
+    min_gain: float = 0.0
+
+    def __post_init__(self):
+        for name in ('patience', 'every'):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f'EarlyStopping: {name} must be an int of at least 1, got {value!r}.')
+        if not self.min_gain >= 0:
+            raise ValueError(f'EarlyStopping: min_gain must not be negative, got {self.min_gain!r}.')
+        if self.held_out is not None and not (isinstance(self.held_out, tuple | list) and len(self.held_out) == 2):
+            raise ValueError('EarlyStopping: held_out must be a pair (inputs, targets).')
+
+
+def early_stopping_of(option: Any) -> EarlyStopping | None:
+    """What ``early_stopping=`` stands for: an int is a patience.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if option is None or isinstance(option, EarlyStopping):
+        return option
+    if isinstance(option, int | np.integer) and not isinstance(option, bool):
+        return EarlyStopping(int(option))
+    raise TypeError(f'early_stopping must be an int (the patience), infer.EarlyStopping(...) or None, got {option!r}.')
+
+
+class Monitor:
+    """Watches several descents at once; all have to stall before they stop."""
+
+    def __init__(self, posterior: Posterior, density: Density, rule: EarlyStopping, num: int):
+        self.rule = rule
+        self.values = np.zeros((num, 0))
+        self.best = np.full(num, np.inf)
+        self.best_theta = np.zeros((num, density.size), density.dtype)
+        self._waited = np.zeros(num, int)
+        self._evaluate: Callable | None = None
+        if rule.held_out is not None:
+            self._evaluate = _held_out_loss(posterior, density, rule.held_out)
+
+    def due(self, step: int) -> bool:
+        """Whether to look after ``step`` steps."""
+        return step % self.rule.every == 0
+
+    def look(self, thetas: np.ndarray, losses: np.ndarray) -> bool:
+        """Whether to stop: ``losses`` (num, steps) are those so far."""
+        if self._evaluate is None:
+            recent = losses[:, -self.rule.every :]
+            counts = np.maximum(1, np.isfinite(recent).sum(1))
+            value = np.where(np.isfinite(recent), recent, 0.0).sum(1) / counts
+        else:
+            value = np.asarray(self._evaluate(thetas), float)
+        gained = value < self.best - self.rule.min_gain
+        self.values = np.concatenate([self.values, value[:, None]], axis=1)
+        self.best = np.where(gained, value, self.best)
+        self.best_theta = np.where(gained[:, None], thetas, self.best_theta)
+        self._waited = np.where(gained, 0, self._waited + 1)
+        return bool((self._waited >= self.rule.patience).all())
+
+    def result(self, thetas: np.ndarray) -> np.ndarray:
+        """The points to keep."""
+        seen = np.isfinite(self.best)[:, None] & (self._evaluate is not None)
+        return np.where(seen, self.best_theta, thetas)
+
+    # For checkpoints
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a resumed run needs."""
+        return {
+            'watched': self.values,
+            'best': self.best,
+            'best_theta': self.best_theta,
+            'waited': self._waited,
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take what `arrays` gave."""
+        self.values, self.best = arrays['watched'], arrays['best']
+        self.best_theta, self._waited = arrays['best_theta'], arrays['waited']
+
+
+def _held_out_loss(posterior: Posterior, density: Density, held_out: Any) -> Callable:
+    if posterior.log_likelihood_function is None and held_out[1] is None:
+        raise ValueError('EarlyStopping: held_out must be a pair (inputs, targets), but the targets are None.')
+    args, kwargs = posterior.inputs_of(held_out[0])
+    targets = None if held_out[1] is None else posterior.targets_of(held_out[1])
+    data = posterior.data._replace(args=args, kwargs=kwargs, targets=targets)
+    count = 1 if targets is None else max(1, int(np.shape(targets)[0]) if np.ndim(targets) else 1)
+
+    def loss(theta: jax.Array, data: Data) -> jax.Array:
+        return -jnp.sum(density.pointwise(theta, data))
+
+    run = density.jit('held_out_loss', environ.static_key(), lambda: jax.vmap(loss, in_axes=(0, None)))
+
+    def evaluate(thetas: Any) -> np.ndarray:
+        with environ.context(fit=False):
+            return np.asarray(run(thetas, data)) / count
+
+    return evaluate
