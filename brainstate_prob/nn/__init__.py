@@ -26,6 +26,8 @@ from brainstate_prob.nn.bijections import (
 )
 from brainstate_prob.nn.collective import *  # noqa: F403
 from brainstate_prob.nn.collective import __all__ as _collective
+from brainstate_prob.nn.functional import *  # noqa: F403
+from brainstate_prob.nn.functional import __all__ as _functional
 from brainstate_prob.nn.layers.adaptive_pool import *  # noqa: F403
 from brainstate_prob.nn.layers.adaptive_pool import __all__ as _adaptive_pool
 from brainstate_prob.nn.layers.dropout import *  # noqa: F403
@@ -78,6 +80,7 @@ __all__ = [
     'with_prior',
     'init',
     *_priors,
+    *_functional,
     *_collective,
     *_adaptive_pool,
     *_dropout,

@@ -82,7 +82,7 @@ class Identity(InUnits):
         return super().__call__(shape, dtype, key)
 
     def _fill(self, shape, dtype, key):
-        eye = jnp.asarray(self._magnitudes()[0][0], dtype) * jnp.eye(*shape[-2:], dtype=dtype)
+        eye = jnp.asarray(self._magnitudes()[0][0], dtype) * jnp.eye(shape[-2], shape[-1], dtype=dtype)
         return jnp.broadcast_to(eye, shape)
 
 

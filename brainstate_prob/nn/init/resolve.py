@@ -97,7 +97,7 @@ def param(
         fits = False
     if not fits:
         raise ValueError(f'A parameter of shape {own} does not broadcast to {wanted}, the shape that is needed.')
-    return value if batch_size is None else u.math.broadcast_to(value, full)
+    return value if batch_size is None else jax.tree.map(lambda x: jnp.broadcast_to(x, full), value)
 
 
 def _as_array(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jax.nn import initializers
@@ -23,6 +23,9 @@ __all__ = [
     'XavierUniform',
     'calculate_init_gain',
 ]
+
+Mode = Literal['fan_in', 'fan_out', 'fan_avg', 'fan_geo_avg']
+Law = Literal['truncated_normal', 'normal', 'uniform']
 
 _LINEAR = {'linear', 'sigmoid', 'identity', *(f'conv{t}{n}d' for t in ('', '_transpose') for n in (1, 2, 3))}
 
@@ -96,8 +99,8 @@ class VarianceScaling(Initializer):
     """
 
     scale: float
-    mode: str
-    distribution: str
+    mode: Mode
+    distribution: Law
     in_axis: Any = -2
     out_axis: Any = -1
     seed: Any = None
@@ -105,8 +108,8 @@ class VarianceScaling(Initializer):
 
     def __post_init__(self):
         for name, allowed in (
-            ('mode', ('fan_in', 'fan_out', 'fan_avg', 'fan_geo_avg')),
-            ('distribution', ('truncated_normal', 'normal', 'uniform')),
+            ('mode', get_args(Mode)),
+            ('distribution', get_args(Law)),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f'{self!r}: {name} must be one of {", ".join(allowed)}.')
