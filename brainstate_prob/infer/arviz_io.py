@@ -13,7 +13,7 @@ from brainstate_prob.infer.variables import Variable
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
 
-__all__ = ['datasets_of', 'effective_sizes', 'import_arviz', 'wrap']
+__all__ = ['datasets_of', 'import_arviz', 'is_old', 'wrap']
 
 
 def import_arviz() -> Any:
@@ -38,28 +38,6 @@ def wrap(datasets: dict[str, Any]) -> Any:
     import xarray as xr
 
     return xr.DataTree.from_dict({f'/{group}': dataset for group, dataset in datasets.items()})
-
-
-def effective_sizes(numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """``ess_bulk``, ``ess_tail`` (of the 5 and 95 % quantiles) and ``r_hat`` of numbers (chains, draws, n), by ArviZ.
-
-    NaN where there are fewer than four draws a chain, or nothing varies.
-    """
-    count = numbers.shape[2]
-    if numbers.shape[1] < 4:
-        return {name: np.full(count, np.nan) for name in ('ess_bulk', 'ess_tail', 'r_hat')}
-    import xarray as xr
-
-    arviz = import_arviz()
-    data = xr.Dataset({'x': (('chain', 'draw', 'i'), numbers)})
-    with np.errstate(invalid='ignore', divide='ignore'):
-        found = {
-            'ess_bulk': arviz.ess(data, method='bulk'),
-            'ess_tail': arviz.ess(data, method='tail', prob=(0.05, 0.95)),
-            'r_hat': arviz.rhat(data, method='rank'),
-        }
-    constant = np.ptp(numbers, axis=(0, 1)) == 0  # ArviZ reports all draws of a constant as effective
-    return {name: np.where(constant, np.nan, out['x'].values) for name, out in found.items()}
 
 
 def datasets_of(fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, seed: Any) -> dict[str, Any]:

@@ -1,20 +1,15 @@
-"""What can be wrong with MCMC draws, said in words: which parameter is worst, and what to do.
-
-Rank-normalized split R-hat and bulk ESS (Vehtari et al. 2021) are put together from NumPyro's estimators, which work
-on all parameters at once: ArviZ's go one by one, which takes longer than sampling when there are thousands.
-"""
+"""What can be wrong with MCMC draws, said in words: which parameter is worst, and what to do."""
 
 from __future__ import annotations
 
 import warnings
 
 import numpy as np
-from numpyro.diagnostics import effective_sample_size, gelman_rubin
-from scipy import special, stats
 
 from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.ess import e_bfmi, effective_sizes
 
-__all__ = ['ConvergenceWarning', 'bulk_ess', 'e_bfmi', 'mcmc_problems', 'rank_r_hat', 'warn_of']
+__all__ = ['ConvergenceWarning', 'mcmc_problems', 'warn_of']
 
 _MANY_DIVERGENCES = 1e-3  # share of the draws: one or two among thousands happen in good runs
 _MANY_DEEP_TREES = 0.01
@@ -58,37 +53,6 @@ def warn_of(problems: list[str], stacklevel: int = 3) -> None:
         warnings.warn(text, ConvergenceWarning, stacklevel=stacklevel)
 
 
-def rank_r_hat(x: np.ndarray) -> np.ndarray:
-    """Rank-normalized split R-hat of draws (chains, draws, ...): the larger one of bulk and tails (folded)."""
-    x = _halves(x)
-    folded = np.abs(x - np.median(x, axis=(0, 1)))
-    with np.errstate(invalid='ignore', divide='ignore'):
-        return np.maximum(gelman_rubin(_normal_scores(x)), gelman_rubin(_normal_scores(folded)))
-
-
-def bulk_ess(x: np.ndarray) -> np.ndarray:
-    """Bulk effective sample size of draws (chains, draws, ...): that of the split chains' normal scores."""
-    with np.errstate(invalid='ignore', divide='ignore'):
-        return effective_sample_size(_normal_scores(_halves(x)))
-
-
-def e_bfmi(energy: np.ndarray) -> np.ndarray:
-    """The energy's Bayesian fraction of missing information, by chain."""
-    energy = np.asarray(energy, np.float64)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        return np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
-
-
-def _halves(x: np.ndarray) -> np.ndarray:
-    half = x.shape[1] // 2
-    return np.concatenate([x[:, :half], x[:, -half:]])
-
-
-def _normal_scores(x: np.ndarray) -> np.ndarray:
-    flat = x.reshape(x.shape[0] * x.shape[1], -1)
-    return special.ndtri((stats.rankdata(flat, axis=0) - 0.375) / (flat.shape[0] + 0.25)).reshape(x.shape)
-
-
 def _name(density: Density, index: int) -> str:
     """The path of one number of theta, with its index in the parameter."""
     for block in density.blocks:
@@ -124,8 +88,9 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
     if draws < _FEWEST_DRAWS:
         return []
     total, texts = chains * draws, []
+    found = effective_sizes(thetas)
     if chains > 1:
-        r_hat = np.nan_to_num(rank_r_hat(thetas), nan=np.inf)
+        r_hat = np.nan_to_num(found['r_hat'], nan=np.inf)
         worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # fewer draws: more noise in R-hat itself
         if r_hat[worst] > limit:
             texts.append(
@@ -134,13 +99,20 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
                 'and num_samples; if that does not help, the posterior has several modes or parameters that the data '
                 'cannot tell apart.'
             )
-    ess = np.nan_to_num(bulk_ess(thetas), nan=0.0)
-    worst, limit = int(np.argmin(ess)), min(100 * chains, total / 10)
-    if ess[worst] < limit:
-        texts.append(
-            f'The bulk effective sample size of {_name(density, worst)!r} is {ess[worst]:.0f} of {total} draws: its '
-            'mean and quantiles are uncertain. Raise num_samples, or try dense_mass=True if parameters are correlated.'
-        )
+    limit = min(100 * chains, total / 10)
+    for kind, meaning in (
+        ('bulk', 'its mean and quantiles are uncertain'),
+        ('tail', 'the bounds of its intervals are uncertain'),
+    ):
+        ess = np.nan_to_num(found[f'ess_{kind}'], nan=0.0)
+        worst = int(np.argmin(ess))
+        if ess[worst] < limit:
+            texts.append(
+                f'The {kind} effective sample size of {_name(density, worst)!r} is {ess[worst]:.0f} of {total} draws '
+                f'(below {limit:.0f} for {int((ess < limit).sum())} of {ess.size} numbers): {meaning}. Raise '
+                'num_samples, or try dense_mass=True if parameters are correlated.'
+            )
+            break  # where the bulk is uncertain, so is the tail
     return texts
 
 

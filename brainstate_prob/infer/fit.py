@@ -301,10 +301,10 @@ class Fit:
         posterior_predictive: bool = False,
         seed: Any = 0,
     ) -> None:
-        """Write a netCDF file that `infer.load` and ArviZ read.
+        """Write a netCDF file, or a zarr folder (``path`` ends in ``.zarr``), that `infer.load` and ArviZ read.
 
         It has the groups of `to_arviz`, the unconstrained draws and the history. It appears whole or not at all.
-        Entries of ``info`` that are no plain data are kept as text.
+        Entries of ``info`` that are no plain data are kept as text. Zarr needs ``pip install 'brainstate-prob[zarr]'``.
 
         Parameters
         ----------

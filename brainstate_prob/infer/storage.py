@@ -1,10 +1,11 @@
-"""Fits in netCDF files: ArviZ's groups, and beside them what it takes to go on working with a fit."""
+"""Fits in netCDF files and zarr folders: ArviZ's groups, and beside them what it takes to go on working with a fit."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -52,20 +53,58 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
         'variables': [dataclasses.asdict(v) for v in fit.variables],
         'coords': {dim: labels.tolist() for dim, labels in fit.coords.items()},
     }
+    tree = xr.DataTree.from_dict(
+        {'/': xr.Dataset(attrs={_ATTRIBUTE: json.dumps(record)})}
+        | {f'/{name}': dataset for name, dataset in datasets.items()}
+    )
     path = os.fspath(path)
     temporary = os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.{os.getpid()}.tmp')
     try:
-        tree = xr.DataTree.from_dict(
-            {'/': xr.Dataset(attrs={_ATTRIBUTE: json.dumps(record)})}
-            | {f'/{name}': dataset for name, dataset in datasets.items()}
-        )
-        tree.to_netcdf(temporary, engine='h5netcdf')
-        with open(temporary, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if _is_zarr(path):
+            _import_zarr()
+            tree.to_zarr(temporary, zarr_format=2)  # format 3 has no specification of strings yet
+            _replace_folder(temporary, path)
+        else:
+            tree.to_netcdf(temporary, engine='h5netcdf')
+            with open(temporary, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+        _remove(temporary)
+
+
+def _is_zarr(path: str) -> bool:
+    return os.path.isdir(path) or path.endswith('.zarr')
+
+
+def _import_zarr() -> None:
+    try:
+        import zarr  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "Files in the zarr format need zarr: pip install 'brainstate-prob[zarr]'. Or save as netCDF (fit.nc)."
+        ) from error
+
+
+def _replace_folder(new: str, path: str) -> None:
+    """A folder cannot be replaced in one step: the old one is moved away first, and back if that fails."""
+    old = f'{new}.old'
+    if os.path.exists(path):
+        os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        if os.path.exists(old):
+            os.replace(old, path)
+        raise
+    _remove(old)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        os.remove(path)
 
 
 def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
@@ -146,10 +185,14 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     if not os.path.exists(path):
         raise FileNotFoundError(f'There is no file {path!r}.')
+    zarr = _is_zarr(path)
+    if zarr:
+        _import_zarr()
     try:
-        tree = xr.open_datatree(path, engine='h5netcdf')
-    except OSError as error:
-        raise ValueError(f'{path!r} cannot be read as netCDF: {error}. Was it written by Fit.save?') from None
+        tree = xr.open_datatree(path, engine='zarr' if zarr else 'h5netcdf')
+    except (OSError, ValueError) as error:
+        kind = 'zarr' if zarr else 'netCDF'
+        raise ValueError(f'{path!r} cannot be read as {kind}: {error}. Was it written by Fit.save?') from None
     with tree:
         if _ATTRIBUTE not in tree.attrs:
             raise ValueError(f'{path!r} was not written by Fit.save; ArviZ reads such files (arviz.from_netcdf).')

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstate_prob.infer.arviz_io import effective_sizes
+from brainstate_prob.infer.ess import effective_sizes
 from brainstate_prob.infer.variables import Variable
 
 if TYPE_CHECKING:

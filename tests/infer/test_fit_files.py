@@ -1,5 +1,6 @@
 """Fits in files: bit-equal after a round trip, with and without the model; refused for another one."""
 
+import importlib.util
 import json
 import os
 
@@ -9,11 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 from brainstate_prob import infer, nn
 from brainstate_prob.infer import storage
 from brainstate_prob.infer.arviz_io import import_arviz
 from tests.infer.kitchen import Kitchen, kitchen_posterior, scattered
+
+
+def contents(path):
+    files = [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.is_file())
+    return {str(p): p.read_bytes() for p in files}
 
 
 def same(a, b):
@@ -27,10 +34,14 @@ def fit():
     return scattered(kitchen_posterior(), info=info)
 
 
-@pytest.fixture(scope='module')
-def path(fit, tmp_path_factory):
-    path = tmp_path_factory.mktemp('fits') / 'fit.nc'
+@pytest.fixture(scope='module', params=['fit.nc', 'fit.zarr'])
+def path(fit, tmp_path_factory, request):
+    if request.param.endswith('zarr'):
+        pytest.importorskip('zarr')
+    path = tmp_path_factory.mktemp('fits') / request.param
     fit.save(path)
+    fit.save(path)  # over the one before
+    assert os.listdir(path.parent) == [request.param]
     return path
 
 
@@ -87,7 +98,11 @@ def test_without_it_the_saved_groups_go_to_arviz(fit, path, tmp_path):
 
 
 def test_arviz_reads_the_file(fit, path):
-    data = import_arviz().from_netcdf(path)
+    if path.suffix == '.zarr':  # as ArviZ 0.23 says to read those of zarr 3
+        data = xr.open_datatree(path, engine='zarr')
+        assert {'posterior', 'sample_stats', 'observed_data'} <= set(data.children)
+    else:
+        data = import_arviz().from_netcdf(path)
     np.testing.assert_array_equal(data['posterior']['rate'].values, u.get_magnitude(fit.draws['rate']))
     assert data['posterior']['rate'].attrs['units'] == 'Hz' and list(data['posterior']['feature'].values)[0] == 'left'
 
@@ -157,6 +172,10 @@ def test_files_of_another_kind_are_refused(tmp_path, fit):
     (tmp_path / 'text.nc').write_text('not netCDF')
     with pytest.raises(ValueError, match='cannot be read as netCDF'):
         storage.load(tmp_path / 'text.nc')
+    if importlib.util.find_spec('zarr'):
+        (tmp_path / 'folder.zarr').mkdir()
+        with pytest.raises(ValueError, match='cannot be read as zarr'):
+            storage.load(tmp_path / 'folder.zarr')
     fit.to_arviz(log_likelihood=False).to_netcdf(tmp_path / 'foreign.nc', engine='h5netcdf')
     with pytest.raises(ValueError, match=r'not written by Fit.save.*arviz\.from_netcdf'):
         storage.load(tmp_path / 'foreign.nc')
@@ -168,15 +187,21 @@ def test_files_of_another_kind_are_refused(tmp_path, fit):
         storage.load(tmp_path / 'future.nc')
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(fit, tmp_path, monkeypatch):
-    path = tmp_path / 'fit.nc'
+@pytest.mark.parametrize('name', ['fit.nc', 'fit.zarr'])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(fit, tmp_path, monkeypatch, name):
+    if name.endswith('zarr'):
+        pytest.importorskip('zarr')
+    path = tmp_path / name
     fit.save(path)
-    before = path.read_bytes()
+    before = contents(path)
+    replace = os.replace
 
-    def fail(*args):
-        raise OSError('the disk is full')
+    def fail(source, target):
+        if target == str(path) and not source.endswith('.old'):
+            raise OSError('the disk is full')
+        replace(source, target)
 
     monkeypatch.setattr(os, 'replace', fail)
     with pytest.raises(OSError, match='disk is full'):
         fit.save(path)
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ['fit.nc']
+    assert contents(path) == before and os.listdir(tmp_path) == [name]
