@@ -16,7 +16,7 @@ import numpyro
 import brainstate_prob
 from brainstate_prob import environ
 from brainstate_prob.graph.walk import find_states
-from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.density import Density, find_entries
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.variables import Variable
@@ -55,7 +55,7 @@ def fingerprint_of(posterior: Posterior, density: Density, method: str, **option
     for where, leaf in jax.tree_util.tree_flatten_with_path(data.kwargs)[0]:
         found[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
     found['targets'] = describe(data.targets)
-    fitted = {e.state for e in posterior.entries}
+    fitted = {e.state for e in find_entries(model)}
     paths = [path for path, state in find_states(model).items() if state not in fitted]
     for path, value in zip(paths, data.states, strict=True):
         found[f'State {dotted(path)!r}'] = describe(value)
