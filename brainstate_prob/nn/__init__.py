@@ -30,8 +30,19 @@ from brainstate_prob.nn.functional import *  # noqa: F403
 from brainstate_prob.nn.functional import __all__ as _functional
 from brainstate_prob.nn.layers.adaptive_pool import *  # noqa: F403
 from brainstate_prob.nn.layers.adaptive_pool import __all__ as _adaptive_pool
+from brainstate_prob.nn.layers.batch_norm import *  # noqa: F403
+from brainstate_prob.nn.layers.batch_norm import __all__ as _batch_norm
+from brainstate_prob.nn.layers.conv import *  # noqa: F403
+from brainstate_prob.nn.layers.conv import __all__ as _conv
 from brainstate_prob.nn.layers.dropout import *  # noqa: F403
 from brainstate_prob.nn.layers.dropout import __all__ as _dropout
+from brainstate_prob.nn.layers.elementwise import *  # noqa: F403
+from brainstate_prob.nn.layers.elementwise import __all__ as _elementwise
+from brainstate_prob.nn.layers.embedding import Embedding
+from brainstate_prob.nn.layers.linear import *  # noqa: F403
+from brainstate_prob.nn.layers.linear import __all__ as _linear
+from brainstate_prob.nn.layers.norm import *  # noqa: F403
+from brainstate_prob.nn.layers.norm import __all__ as _norm
 from brainstate_prob.nn.layers.pad import *  # noqa: F403
 from brainstate_prob.nn.layers.pad import __all__ as _pad
 from brainstate_prob.nn.layers.pool import *  # noqa: F403
@@ -53,6 +64,7 @@ __all__ = [
     'ClipT',
     'Const',
     'ElementWiseBlock',
+    'Embedding',
     'ExpT',
     'IdentityT',
     'LogT',
@@ -81,6 +93,7 @@ __all__ = [
     'init',
     *_priors,
     *_functional,
+    *_elementwise,
     *_collective,
     *_adaptive_pool,
     *_dropout,
@@ -88,4 +101,8 @@ __all__ = [
     *_pool,
     *_reshape,
     *_unpool,
+    *_linear,
+    *_norm,
+    *_batch_norm,
+    *_conv,
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from brainstate_prob import random
 from brainstate_prob.nn.functional.units import carries_unit, takes_numbers
@@ -42,6 +43,12 @@ __all__ = [
     'tanh',
     'tanh_shrink',
 ]
+
+
+def _check_order(who: str, low: str, low_value: Any, high: str, high_value: Any) -> None:
+    traced = any(isinstance(x, jax.core.Tracer) for x in (low_value, high_value))
+    if not traced and np.any(np.asarray(low_value) > np.asarray(high_value)):
+        raise ValueError(f'{who}: {low} must not be greater than {high}, got {low_value} and {high_value}.')
 
 
 # Piecewise linear: the unit of the input is that of the output
@@ -110,8 +117,7 @@ def rrelu(x: Any, lower: float = 0.125, upper: float = 1 / 3, *, key: Any = None
     True
     """
     x = jnp.asarray(x)
-    if not isinstance(lower, jax.core.Tracer) and not isinstance(upper, jax.core.Tracer) and lower > upper:
-        raise ValueError(f'rrelu: lower must not be greater than upper, got {lower} and {upper}.')
+    _check_order('rrelu', 'lower', lower, 'upper', upper)
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else None
     return jax.nn.leaky_relu(x, random.uniform(lower, upper, size=x.shape, key=key, dtype=dtype))
 
@@ -120,12 +126,18 @@ def rrelu(x: Any, lower: float = 0.125, upper: float = 1 / 3, *, key: Any = None
 def hard_tanh(x: Any, min_val: Any = -1.0, max_val: Any = 1.0) -> jax.Array:
     """Hard tanh: x clipped to [min_val, max_val]; the gradient is 1 inside, 0 outside and on the bounds.
 
+    Raises
+    ------
+    ValueError
+        Where min_val > max_val.
+
     Examples
     --------
     >>> from brainstate_prob import nn
     >>> float(nn.hard_tanh(3.0))
     1.0
     """
+    _check_order('hard_tanh', 'min_val', min_val, 'max_val', max_val)
     x = jnp.asarray(x)
     low, high = (jnp.asarray(bound, x.dtype) for bound in (min_val, max_val))
     return jnp.where(x >= high, high, jnp.where(x <= low, low, x))

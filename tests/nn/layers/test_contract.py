@@ -16,17 +16,22 @@ HERE = pathlib.Path(__file__).parent
 BATCH = 3
 
 
+def name_of(case):
+    """The name of the case, else of the class that it makes."""
+    if case.name or isinstance(case.make, type):
+        return case.name or case.make.__name__
+    return next(name for name in case.make.__code__.co_names if name[0].isupper())
+
+
 def collect():
     """Every case of every family, as pytest wants them."""
     for path in sorted(HERE.glob('cases_*.py')):
-        module = importlib.import_module(f'{__package__}.{path.stem}')
-        for case in module.CASES:
-            with jax.ensure_compile_time_eval():
-                name = case.name or type(case.make()).__name__
-            yield pytest.param(case, id=f'{path.stem.removeprefix("cases_")}-{name}')
+        family = importlib.import_module(f'{__package__}.{path.stem}')
+        for case in family.CASES:
+            yield pytest.param(case, id=f'{path.stem.removeprefix("cases_")}-{name_of(case)}')
 
 
-every_layer = pytest.mark.parametrize('case', collect())
+every_layer = pytest.mark.parametrize('case', list(collect()))
 
 
 def leaves(out):
