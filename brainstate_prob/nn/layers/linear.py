@@ -1,0 +1,460 @@
+"""Linear layers: dense, standardised, signed, sparse, low-rank, all-to-all and one-to-one connections."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.core import ParamState, State
+from brainstate_prob.core.units import u
+from brainstate_prob.nn import init
+from brainstate_prob.nn.functional import weight_standardization
+from brainstate_prob.nn.layers.shapes import as_array, check_input, label, split_unit, with_unit
+from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.weights import ParamSpec, weights
+
+__all__ = ['AllToAll', 'LoRA', 'Linear', 'OneToOne', 'ScaledWSLinear', 'SignedWLinear', 'SparseLinear']
+
+
+class _Dense(Module):
+    """A matrix over the last axis; the axes before it are the same in ``in_size`` and ``out_size``."""
+
+    def __init__(self, in_size: Any, out_size: Any, name: str | None):
+        super().__init__(name)
+        self.in_size, self.out_size = in_size, out_size
+        if self.in_size[:-1] != self.out_size[:-1] or not self.in_size:
+            raise ValueError(
+                f'{label(self)}: only the last axis is mixed, the axes before it must agree: got '
+                f'in_size={self.in_size}, out_size={self.out_size}; needed is '
+                f'out_size={(*self.in_size[:-1], *self.out_size[-1:])}.'
+            )
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.in_size[-1], self.out_size[-1]
+
+    def _affine(self, x: Any, weight: Any) -> Any:
+        check_input(self, x)
+        y = as_array(x) @ weight
+        bias = self.weight.value.get('bias')
+        return y if bias is None else y + bias
+
+
+def fixed(layer: Module, values: Any, shape: tuple[int, ...], what: str) -> np.ndarray | None:
+    """A mask or signs: None, an array that broadcasts to ``shape``, or a callable of it."""
+    if values is None:
+        return None
+    values = np.asarray(values(shape) if callable(values) else values)
+    try:
+        fits = np.broadcast_shapes(values.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f'{label(layer)}: {what} must broadcast to {shape}, got shape {values.shape}.')
+    return values
+
+
+def masked(weight: Any, values: np.ndarray | None) -> Any:
+    """The weight times a mask or signs, in the weight's dtype."""
+    return weight if values is None else weight * jnp.asarray(values, weight.dtype)
+
+
+class Linear(_Dense):
+    """A dense layer: y = x (W * mask) + b over the last axis.
+
+    Parameters
+    ----------
+    in_size, out_size
+        Sizes without batch axes, an int or a tuple; the axes before the last must agree.
+    w_init, b_init
+        The weight (in, out) and the bias (out,): an initializer, a number, an array, a Quantity, a `Param` or a
+        `ParamSpec`. ``b_init=None``: no bias.
+    w_mask
+        An array that broadcasts to the weight, or a callable of its shape; multiplies the weight at every call.
+    param_type
+        The State that holds the dict of both, at path ``('weight',)``.
+
+    Raises
+    ------
+    ValueError
+        For sizes that do not agree, or an input that does not end in ``in_size``.
+
+    Notes
+    -----
+    Weight, bias and input may have units: that of y is the product of the first and the last.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import nn
+    >>> layer = nn.Linear(3, 4)
+    >>> layer(jnp.ones((10, 3))).shape, layer.out_size
+    ((10, 4), (4,))
+    """
+
+    def __init__(
+        self,
+        in_size: Any,
+        out_size: Any,
+        w_init: Any = init.KaimingNormal(),  # noqa: B008  (an initializer is a value without state)
+        b_init: Any = init.ZeroInit(),  # noqa: B008
+        w_mask: Any = None,
+        name: str | None = None,
+        param_type: type[State] = ParamState,
+    ):
+        super().__init__(in_size, out_size, name)
+        self.w_mask = fixed(self, w_mask, self._shape, 'w_mask')
+        self.weight = weights(self, param_type, weight=(w_init, self._shape), bias=(b_init, self.out_size[-1:]))
+
+    def update(self, x):
+        return self._affine(x, masked(self.weight.value['weight'], self.w_mask))
+
+
+class ScaledWSLinear(_Dense):
+    """A dense layer whose weight is standardised: each column has mean 0 and norm 1, times a gain.
+
+    See `weight_standardization`; the mask multiplies the standardised weight.
+
+    Parameters
+    ----------
+    in_size, out_size, w_init, b_init, w_mask, param_type
+        As of `Linear`.
+    ws_gain
+        Whether each output has a trainable gain, 1 at first, shape (1, out).
+    eps
+        The floor of a column's squared norm.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import nn
+    >>> layer = nn.ScaledWSLinear(3, 4)
+    >>> sorted(layer.weight.value), layer(jnp.ones((10, 3))).shape
+    (['bias', 'gain', 'weight'], (10, 4))
+    """
+
+    def __init__(
+        self,
+        in_size: Any,
+        out_size: Any,
+        w_init: Any = init.KaimingNormal(),  # noqa: B008
+        b_init: Any = init.ZeroInit(),  # noqa: B008
+        w_mask: Any = None,
+        ws_gain: bool = True,
+        eps: float = 1e-4,
+        name: str | None = None,
+        param_type: type[State] = ParamState,
+    ):
+        super().__init__(in_size, out_size, name)
+        self.w_mask = fixed(self, w_mask, self._shape, 'w_mask')
+        self.eps = eps
+        self.weight = weights(
+            self,
+            param_type,
+            weight=(w_init, self._shape),
+            bias=(b_init, self.out_size[-1:]),
+            gain=(1.0 if ws_gain else None, (1, self.out_size[-1])),
+        )
+
+    def update(self, x):
+        made = self.weight.value
+        return self._affine(x, masked(weight_standardization(made['weight'], self.eps, made.get('gain')), self.w_mask))
+
+
+class SignedWLinear(Module):
+    """A dense layer with fixed signs: y = x (abs(W) * sign), without bias (Dale's law: a row has one sign).
+
+    Parameters
+    ----------
+    in_size, out_size
+        Sizes without batch axes; all axes of the input are mixed.
+    w_init
+        The weight, shape in_size + out_size; see `Linear`.
+    w_sign
+        An array that broadcasts to the weight, or a callable of its shape; None: all positive.
+    param_type
+        The State at path ``('weight',)``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import nn
+    >>> layer = nn.SignedWLinear(2, 3, w_sign=jnp.array([[1.0], [-1.0]]))  # one excitatory, one inhibitory unit
+    >>> bool((layer(jnp.array([0.0, 1.0])) <= 0).all())
+    True
+    """
+
+    def __init__(
+        self,
+        in_size: Any,
+        out_size: Any,
+        w_init: Any = init.KaimingNormal(),  # noqa: B008
+        w_sign: Any = None,
+        name: str | None = None,
+        param_type: type[State] = ParamState,
+    ):
+        super().__init__(name)
+        self.in_size, self.out_size = in_size, out_size
+        shape = (*self.in_size, *self.out_size)
+        self.w_sign = fixed(self, w_sign, shape, 'w_sign')
+        self.weight = weights(self, param_type, weight=(w_init, shape))
+
+    def update(self, x):
+        batch = check_input(self, x)
+        x = as_array(x)
+        weight = masked(abs(self.weight.value['weight']), self.w_sign)
+        y = x.reshape((*x.shape[:batch], -1)) @ weight.reshape((math.prod(self.in_size), -1))
+        return y.reshape((*x.shape[:batch], *self.out_size))
+
+
+class SparseLinear(Module):
+    """A linear layer with a sparse weight: y = x S + b, of which only the stored entries are trained.
+
+    Parameters
+    ----------
+    spar_mat
+        S, shape (in, out): a matrix of `brainunit.sparse`, of ``jax.experimental.sparse`` (BCOO, BCSR) or of
+        ``scipy.sparse``. Entries stored twice add up.
+    b_init
+        The bias (out,), see `Linear`; None: no bias.
+    in_size
+        The size of one sample, ending in the number of rows, which is also its default.
+    param_type
+        The State at path ``('weight',)``: the stored entries, in their order, under ``'weight'``.
+
+    Raises
+    ------
+    TypeError
+        For what is no sparse matrix.
+    ValueError
+        For an ``in_size`` or input that does not end in the number of rows.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax.experimental import sparse
+    >>> from brainstate_prob import nn
+    >>> layer = nn.SparseLinear(sparse.BCOO.fromdense(jnp.array([[0.0, 1.0, 0.0], [2.0, 0.0, 3.0]])))
+    >>> layer(jnp.ones((5, 2)))[0], layer.weight.value['weight'].shape
+    (Array([2., 1., 3.], dtype=float32), (3,))
+    """
+
+    def __init__(
+        self,
+        spar_mat: Any,
+        b_init: Any = None,
+        in_size: Any = None,
+        name: str | None = None,
+        param_type: type[State] = ParamState,
+    ):
+        super().__init__(name)
+        data, self.rows, self.cols = _entries(spar_mat)
+        n_in, n_out = spar_mat.shape
+        self.in_size = n_in if in_size is None else in_size
+        self.out_size = (*self.in_size[:-1], n_out)
+        if self.in_size[-1] != n_in:
+            raise ValueError(f'{label(self)}: in_size must end in {n_in}, the rows of the matrix; got {self.in_size}.')
+        self.weight = weights(self, param_type, weight=(data, self.rows.shape), bias=(b_init, (n_out,)))
+
+    def update(self, x):
+        check_input(self, x)
+        made = self.weight.value
+        products = as_array(x)[..., self.rows] * made['weight']
+        values, unit = split_unit(products)
+        total = jnp.zeros((*values.shape[:-1], self.out_size[-1]), values.dtype).at[..., self.cols].add(values)
+        y = with_unit(total, unit)
+        return y + made['bias'] if 'bias' in made else y
+
+
+def _entries(matrix: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The stored entries of a sparse matrix, their rows and their columns; padding is left out."""
+    if len(getattr(matrix, 'shape', ())) != 2 or isinstance(matrix, jax.Array | np.ndarray | u.Quantity):
+        raise TypeError(
+            f'SparseLinear needs a sparse matrix of brainunit.sparse, jax.experimental.sparse (BCOO, BCSR) or '
+            f'scipy.sparse, got {type(matrix).__name__}; a dense one becomes sparse by '
+            'jax.experimental.sparse.BCOO.fromdense.'
+        )
+    kind = type(matrix).__name__
+    if hasattr(matrix, 'row') and hasattr(matrix, 'col'):
+        rows, cols = matrix.row, matrix.col
+    elif hasattr(matrix, 'indptr'):
+        index = np.asarray(matrix.indices)
+        outer = np.repeat(np.arange(len(matrix.indptr) - 1), np.diff(np.asarray(matrix.indptr)))
+        rows, cols = (index[: outer.size], outer) if kind.lower().startswith('csc') else (outer, index[: outer.size])
+    elif hasattr(matrix, 'indices'):
+        rows, cols = np.asarray(matrix.indices).T
+    elif hasattr(matrix, 'tocoo'):
+        return _entries(matrix.tocoo())
+    else:
+        raise TypeError(f'SparseLinear does not know the sparse format {kind}; convert it to BCOO, CSR or COO.')
+    rows, cols = np.asarray(rows, np.int32), np.asarray(cols, np.int32)
+    stored = np.flatnonzero((rows < matrix.shape[0]) & (cols < matrix.shape[1]))
+    data = matrix.data if isinstance(matrix.data, u.Quantity) else jnp.asarray(matrix.data)
+    return data[stored], rows[stored], cols[stored]
+
+
+class LoRA(Module):
+    """Low-rank adaptation: y = x A B, added to ``base_module(x)`` where there is one.
+
+    Parameters
+    ----------
+    in_features, lora_rank, out_features
+        A has shape (in_features, lora_rank), B (lora_rank, out_features).
+    base_module
+        What is adapted. Its own parameters stay trainable; leave them out of the optimizer, or make them no
+        `ParamState`, to train A and B alone.
+    kernel_init
+        A, see `Linear`. B as well without a base module or where a prior is given; otherwise B is zero, so that
+        training starts at the base module.
+    param_type
+        The State at path ``('weight',)``, with the entries ``lora_a`` and ``lora_b``.
+    in_size
+        The size of one sample, ending in ``in_features``, which is also its default.
+
+    References
+    ----------
+    Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, arXiv:2106.09685.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import nn
+    >>> base = nn.Linear(10, 5)
+    >>> layer = nn.LoRA(10, 2, 5, base_module=base)
+    >>> x = jnp.ones((3, 10))
+    >>> bool((layer(x) == base(x)).all())
+    True
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        lora_rank: int,
+        out_features: int,
+        *,
+        base_module: Any = None,
+        kernel_init: Any = init.LecunNormal(),  # noqa: B008
+        param_type: type[State] = ParamState,
+        in_size: Any = None,
+    ):
+        super().__init__()
+        if base_module is not None and not callable(base_module):
+            raise TypeError(f'LoRA: base_module must be callable, got {type(base_module).__name__}.')
+        self.in_features, self.lora_rank, self.out_features = in_features, lora_rank, out_features
+        self.in_size = in_features if in_size is None else in_size
+        self.out_size = (*self.in_size[:-1], out_features)
+        if self.in_size[-1] != in_features:
+            raise ValueError(f'{label(self)}: in_size must end in in_features={in_features}, got {self.in_size}.')
+        self.base_module = base_module
+        start = kernel_init if base_module is None or isinstance(kernel_init, ParamSpec) else init.ZeroInit()
+        self.weight = weights(
+            self,
+            param_type,
+            lora_a=(kernel_init, (in_features, lora_rank)),
+            lora_b=(start, (lora_rank, out_features)),
+        )
+
+    def update(self, x):
+        check_input(self, x)
+        x, made = as_array(x), self.weight.value
+        y = x @ made['lora_a'] @ made['lora_b']
+        return y if self.base_module is None else y + self.base_module(x)
+
+
+class AllToAll(_Dense):
+    """Every unit to every unit: y = x W + b, or one weight for all pairs.
+
+    Parameters
+    ----------
+    in_size, out_size, b_init, param_type
+        As of `Linear`; no bias by default.
+    w_init
+        The weight (in, out), see `Linear`; a number or a Quantity without axes is one weight w for all pairs,
+        y = w sum(x), which needs no matrix.
+    include_self
+        Whether unit i feeds unit i.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import nn
+    >>> nn.AllToAll(3, 3, 2.0, include_self=False)(jnp.array([1.0, 10.0, 100.0]))
+    Array([220., 202.,  22.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        in_size: Any,
+        out_size: Any,
+        w_init: Any = init.KaimingNormal(),  # noqa: B008
+        b_init: Any = None,
+        include_self: bool = True,
+        name: str | None = None,
+        param_type: type[State] = ParamState,
+    ):
+        super().__init__(in_size, out_size, name)
+        self.include_self = bool(include_self)
+        made = weights(
+            self, param_type, keep_scalars=True, weight=(w_init, self._shape), bias=(b_init, (self._shape[1],))
+        )
+        self.weight = made
+
+    def update(self, x):
+        weight = self.weight.value['weight']
+        if weight.ndim:
+            return self._affine(
+                x, weight if self.include_self else weight * (1 - jnp.eye(*self._shape, dtype=weight.dtype))
+            )
+        check_input(self, x)
+        values, unit = split_unit(x)
+        n_in, n_out = self._shape
+        total = jnp.broadcast_to(values.sum(-1, keepdims=True), (*values.shape[:-1], n_out))
+        if not self.include_self:
+            shared = min(n_in, n_out)
+            total = total.at[..., :shared].add(-values[..., :shared])
+        y = with_unit(total, unit) * weight
+        bias = self.weight.value.get('bias')
+        return y if bias is None else y + bias
+
+
+class OneToOne(Module):
+    """Every unit to its own: y = w * x + b, element by element.
+
+    Parameters
+    ----------
+    in_size
+        The size without batch axes; also that of the output.
+    w_init, b_init
+        Weight and bias of shape ``in_size``, see `Linear`; no bias by default.
+    param_type
+        The State at path ``('weight',)``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import nn
+    >>> nn.OneToOne(3, w_init=2.0)(jnp.arange(3.0))
+    Array([0., 2., 4.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        in_size: Any,
+        w_init: Any = init.Normal(),  # noqa: B008
+        b_init: Any = None,
+        name: str | None = None,
+        param_type: type[State] = ParamState,
+    ):
+        super().__init__(name)
+        self.in_size = self.out_size = in_size
+        self.weight = weights(self, param_type, weight=(w_init, self.in_size), bias=(b_init, self.in_size))
+
+    def update(self, x):
+        check_input(self, x)
+        made = self.weight.value
+        y = as_array(x) * made['weight']
+        return y + made['bias'] if 'bias' in made else y
