@@ -1,5 +1,7 @@
 """MAP: the right mode under both definitions, the published place cell, minibatches, fused steps, no recompilation."""
 
+import warnings
+
 import brainunit as u
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,8 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
-from brainstate_prob import infer, nn
-from brainstate_prob.infer.minibatch import check_batch_size, first_batch, next_batch, take
+from brainstate_prob import environ, infer, nn, random
+from tests.infer.kitchen import compilations
 
 
 class Rate(nn.Module):
@@ -68,28 +70,6 @@ def test_minibatches_have_the_mode_of_the_whole():
     schedule = optax.exponential_decay(3e-2, 500, 0.1)
     fit = infer.fit_map(posterior, optimizer=optax.adam(schedule), batch_size=32, num_steps=2000, progress=False)
     np.testing.assert_allclose(fit.estimate['w'], want, atol=0.01)  # the noise of the last steps, at rate 3e-6
-
-
-def test_each_pass_sees_every_observation_once_with_its_weight():
-    x, y = line_data(12)
-    data = infer.Posterior(Line(), (x, 0.3), y).data
-    batches, seen = first_batch(jax.random.key(0), 12), []
-    for _ in range(6):
-        index, batches = next_batch(batches, 4)
-        seen.append(np.asarray(index))
-        batch = take(data, index)
-        assert float(batch.scale) == 3.0 and batch.args[0].shape == (4, 3) and batch.args[1].shape == ()
-    for one_pass in (seen[:3], seen[3:]):
-        assert sorted(np.concatenate(one_pass)) == list(range(12))
-    assert not np.array_equal(np.concatenate(seen[:3]), np.concatenate(seen[3:]))
-
-
-def test_the_mean_minibatch_density_is_the_full_one():
-    x, y = line_data(12)
-    posterior = infer.Posterior(Line(), (x, 0.3), y)
-    theta = jnp.array([0.3, 0.1, -0.2])
-    parts = [posterior.density.log_density(theta, take(posterior.data, jnp.arange(i, i + 4))) for i in (0, 4, 8)]
-    assert float(np.mean(parts)) == pytest.approx(float(posterior.log_density(theta)), rel=1e-5)
 
 
 @pytest.mark.parametrize('kwargs', [{}, {'optimizer': 'adam', 'batch_size': 50}])
@@ -189,13 +169,6 @@ def test_what_is_refused(kwargs, error, message):
         infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), progress=False, **kwargs)
 
 
-def test_minibatches_need_the_observations_as_first_axis():
-    x, y = line_data()
-    data = infer.Posterior(Line(), (x, jnp.full(200, 0.3)), y).data._replace(args=(x, jnp.ones(3)))
-    with pytest.raises(ValueError, match=r'inputs\[1\] has shape \(3,\); with batch_size every input must be a scalar'):
-        check_batch_size(data, 10, 200)
-
-
 def test_every_way_to_fit_has_the_same_log_density_of_the_same_theta():
     posterior = infer.Posterior(Rate(), targets=COUNTS)
     fits = [
@@ -240,3 +213,292 @@ def test_a_fit_that_has_not_converged_says_so():
     with pytest.warns(infer.ConvergenceWarning, match='stopped after 2 steps before it converged'):
         fit = infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), num_steps=2, progress=False)
     assert fit.info['converged'] is False
+
+
+# Several starts
+
+
+class TwoModes(nn.Module):
+    """Modes at -2 and 2; the one at 2 is the higher one."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Param(-2.5, reg=dist.Normal(1.0, 3.0))
+
+    def __call__(self):
+        return dist.Normal(self.a.value() ** 2, 0.5)
+
+
+def test_the_best_of_several_starts_is_kept():
+    posterior = infer.Posterior(TwoModes(), targets=jnp.full(5, 4.0))
+    one = infer.fit_map(posterior, optimizer='adam', num_steps=500, progress=False)
+    assert one.estimate['a'] == pytest.approx(-2.0, abs=0.02)  # the lower mode, next to the start
+    many = infer.fit_map(posterior, optimizer='adam', num_steps=500, num_starts=8, progress=False)
+    assert many.estimate['a'] == pytest.approx(2.0, abs=0.02)
+    losses = np.array(many.info['losses'])
+    assert losses.shape == (8,) and losses.min() < losses.max() - 0.01  # both modes were found
+    assert losses[many.info['best_start']] == losses.min()
+    assert many.history['loss'].shape == (500,)
+    assert float(-posterior.log_density(many.thetas[0, 0], jacobian=False)) == pytest.approx(losses.min(), rel=1e-5)
+
+
+def test_lbfgs_from_several_starts_lets_each_converge():
+    x, y = line_data()
+    posterior = infer.Posterior(Line(), (x, 0.3), y)
+    one = infer.fit_map(posterior, progress=False)
+    many = infer.fit_map(posterior, num_starts=3, progress=False)
+    np.testing.assert_allclose(many.estimate['w'], one.estimate['w'], rtol=1e-4)
+    np.testing.assert_allclose(many.info['losses'], one.history['loss'][-1], rtol=1e-5)
+    assert many.info['converged'] and len(many.history['loss']) == many.info['num_steps'] < 50
+
+
+def test_a_start_that_is_lost_does_not_lose_the_others():
+    class Edge(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Param(0.5)
+
+        def __call__(self):
+            return dist.Normal(jnp.sqrt(self.a.value()), 1.0)
+
+    posterior = infer.Posterior(Edge(), targets=jnp.full(4, 3.0))
+    starts = jnp.array([[0.5], [1e-7], [2.0]])  # the second one's gradient throws it far below zero
+    kwargs = {'optimizer': optax.sgd(-1e-2), 'num_steps': 200, 'progress': False}
+    with pytest.raises(ValueError, match='The loss became nan at step'):
+        infer.fit_map(posterior, init=starts[1], **kwargs)
+    kwargs['optimizer'] = optax.chain(optax.sgd(1e-2), optax.clip(0.1))
+    fit = infer.fit_map(posterior, init=starts, num_starts=3, **kwargs)
+    assert np.isfinite(fit.history['loss']).all() and np.isfinite(fit.estimate['a'])
+
+
+# Stopping
+
+
+def held_out_case():
+    """Twelve coefficients from fifteen noisy observations: held-out data get worse long before the loss is low."""
+    x = jax.random.normal(jax.random.key(3), (45, 12))
+    y = x[:, 0] + jax.random.normal(jax.random.key(4), (45,))
+    return x, y
+
+
+class Flat(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Param(jnp.zeros(12))
+
+    def __call__(self, x):
+        return dist.Normal(x @ self.w.value(), 1.0)
+
+
+def test_early_stopping_keeps_the_point_that_is_best_for_held_out_data():
+    x, y = held_out_case()
+    posterior = infer.Posterior(Flat(), x[:15], y[:15])
+    rule = infer.EarlyStopping(patience=3, held_out=(x[15:], y[15:]), every=20)
+    kwargs = {'optimizer': optax.sgd(2e-3), 'num_steps': 2000, 'progress': False}
+    fit = infer.fit_map(posterior, early_stopping=rule, **kwargs)
+    watched = fit.history['held_out_loss']
+    assert fit.info['stopped'] == 'early stopping' and fit.info['num_steps'] == 20 * len(watched) < 2000
+    assert watched.argmin() == len(watched) - 4  # three evaluations without a gain
+    w = np.asarray(fit.estimate['w'])
+    loss = np.mean(0.5 * (y[15:] - x[15:] @ w) ** 2 + 0.5 * np.log(2 * np.pi))
+    assert loss == pytest.approx(watched.min(), rel=1e-5)
+    # The same steps as without a rule, and the point is that of the best evaluation.
+    plain = infer.fit_map(posterior, **kwargs | {'num_steps': 20 * (int(watched.argmin()) + 1)})
+    np.testing.assert_array_equal(plain.estimate['w'], fit.estimate['w'])
+    np.testing.assert_array_equal(plain.history['loss'], fit.history['loss'][: plain.info['num_steps']])
+
+
+def test_early_stopping_by_the_loss():
+    x, y = line_data()
+    posterior = infer.Posterior(Line(), (x, 0.3), y)
+    rule = infer.EarlyStopping(patience=2, every=30, min_gain=0.01)
+    fit = infer.fit_map(posterior, optimizer='adam', num_steps=3000, early_stopping=rule, progress=False)
+    means = fit.history['loss'].reshape(-1, 30).mean(1)
+    np.testing.assert_allclose(fit.history['mean_loss'], means, rtol=1e-5)
+    assert fit.info['stopped'] == 'early stopping' and (np.diff(means)[-2:] > -0.01).all()
+    shorter = infer.fit_map(posterior, optimizer='adam', num_steps=3000, early_stopping=1, progress=False)
+    assert shorter.info['num_steps'] <= 3000
+
+
+def test_callbacks_see_the_fit_and_may_end_it():
+    x, y = line_data()
+    posterior = infer.Posterior(Line(), (x, 0.3), y)
+    seen = []
+
+    def stop_at_400(progress):
+        seen.append((progress.step, progress.loss, progress.fit().estimate['w']))
+        return progress.step >= 400
+
+    others = []
+    fit = infer.fit_map(
+        posterior, optimizer='adam', num_steps=1000, callbacks=[stop_at_400, others.append], progress=False
+    )
+    assert [step for step, _, _ in seen] == [200, 400] and fit.info['stopped'] == 'a callback'
+    assert seen[-1][1] == fit.history['loss'][399] and len(others) == 2 and 'step=400' in repr(others[-1])
+    np.testing.assert_array_equal(seen[-1][2], fit.estimate['w'])
+    assert not np.array_equal(seen[0][2], seen[1][2])
+
+
+def test_a_schedule_is_that_of_optax():
+    x, y = line_data()
+    posterior = infer.Posterior(Line(), (x, 0.3), y)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 100, 300)
+    fit = infer.fit_map(posterior, optimizer=optax.adam(schedule), num_steps=300, progress=False)
+    optimizer = optax.adam(schedule)
+
+    @jax.jit
+    def run(theta):
+        def step(carry, _):
+            theta, state = carry
+            loss, grad = jax.value_and_grad(lambda t: -posterior.density.log_density(t, posterior.data))(theta)
+            updates, state = optimizer.update(grad, state, theta)
+            return (optax.apply_updates(theta, updates), state), loss
+
+        return jax.lax.scan(step, (theta, optimizer.init(theta)), length=300)
+
+    (theta, _), losses = run(jnp.zeros(3))
+    np.testing.assert_allclose(fit.history['loss'], losses, rtol=1e-4)
+    np.testing.assert_allclose(fit.thetas[0, 0], theta, rtol=1e-4)
+
+
+# Resuming
+
+
+@pytest.mark.parametrize('case', ['batch_size', 'batches', 'starts', 'lbfgs', 'early stopping'])
+def test_a_fit_that_was_interrupted_goes_on_to_the_same_numbers(case, tmp_path):
+    x, y = line_data()
+    posterior = infer.Posterior(Line(), (x, 0.3), y)
+    kwargs = {
+        'batch_size': {'optimizer': 'adam', 'batch_size': 32},
+        'batches': {
+            'optimizer': 'adam',
+            'batches': [((x[i : i + 50], 0.3), y[i : i + 50]) for i in (0, 50, 100, 150)],
+            'num_observations': 200,
+        },
+        'starts': {'optimizer': 'adam', 'num_starts': 3},
+        'lbfgs': {'tol': 0.0},
+        'early stopping': {
+            'optimizer': 'adam',
+            'early_stopping': infer.EarlyStopping(patience=3, held_out=((x[:20], 0.3), y[:20] + 1.0), every=15),
+        },
+    }[case] | {'progress': False, 'seed': 3}
+    steps = 14 if case == 'lbfgs' else 90
+
+    def fit(**options):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', infer.ConvergenceWarning)
+            return infer.fit_map(posterior, num_steps=steps, **kwargs, **options)
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress):
+        if progress.step >= steps // 2:
+            raise Killed
+
+    whole = fit()
+    path = tmp_path / 'run.ckpt'
+    with pytest.raises(Killed):
+        fit(checkpoint=path, every=steps // 5, callbacks=kill)
+    assert path.exists()
+    resumed = fit(checkpoint=path, every=steps // 5)
+    np.testing.assert_array_equal(resumed.thetas, whole.thetas)
+    assert whole.history.keys() == resumed.history.keys()
+    for name, values in whole.history.items():
+        np.testing.assert_array_equal(resumed.history[name], values)
+    again = fit(checkpoint=path)  # it was finished: it loads
+    np.testing.assert_array_equal(again.thetas, whole.thetas)
+
+
+def test_the_checkpoint_of_another_fit_is_refused(tmp_path):
+    x, y = line_data()
+    kwargs = {'optimizer': 'adam', 'num_steps': 5, 'progress': False, 'checkpoint': tmp_path / 'run.ckpt'}
+    infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), **kwargs)
+    for changed, difference in [
+        ({'seed': 1}, 'seed is'),
+        ({'optimizer': optax.adam(2e-2)}, 'settings is'),
+        ({'early_stopping': 5}, 'early_stopping is'),
+    ]:
+        with pytest.raises(ValueError, match=f'the checkpoint of another run: .*{difference}'):
+            infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), **kwargs | changed)
+    with pytest.raises(ValueError, match='targets is'):
+        infer.fit_map(infer.Posterior(Line(), (x, 0.3), y + 1.0), **kwargs)
+
+
+# Models that draw random numbers
+
+
+class Noisy(nn.Module):
+    """Half of the inputs are dropped, at random."""
+
+    def __init__(self, own=False):
+        super().__init__()
+        self.w = nn.Param(jnp.zeros(3), reg=dist.Normal(0.0, 1.0))
+        self.rng = random.RandomState(0) if own else None
+
+    def __call__(self, x):
+        if environ.get('fit', default=True):
+            x = 2.0 * x * (self.rng or random).bernoulli(0.5, size=x.shape)
+        return dist.Normal(x @ self.w.value(), 0.3)
+
+
+@pytest.mark.parametrize('own', [False, True])
+def test_a_model_that_draws_random_numbers_sees_others_at_each_step(own):
+    x, y = line_data()
+    posterior = infer.Posterior(Noisy(own), x, y)
+    still = {'optimizer': optax.sgd(0.0), 'num_steps': 50, 'progress': False}
+    losses = infer.fit_map(posterior, init=jnp.ones(3), seed=1, **still).history['loss']
+    assert len(np.unique(losses)) == 50
+    np.testing.assert_array_equal(losses, infer.fit_map(posterior, init=jnp.ones(3), seed=1, **still).history['loss'])
+    assert not np.array_equal(losses, infer.fit_map(posterior, init=jnp.ones(3), seed=2, **still).history['loss'])
+    with environ.context(fit=False):  # the same program under other settings is another one
+        losses = infer.fit_map(posterior, init=jnp.ones(3), **still).history['loss']
+        assert len(np.unique(losses)) == 1
+        assert infer.fit_map(posterior, progress=False).info['converged']
+    with pytest.raises(ValueError, match='draws random numbers .* which L-BFGS cannot follow'):
+        infer.fit_map(posterior, progress=False)
+
+
+def test_a_model_without_noise_compiles_nothing_a_second_time_with_all_options():
+    x, y = line_data()
+
+    def fit(x, y, seed, steps):
+        return infer.fit_map(
+            infer.Posterior(Line(), (x, 0.3), y),
+            optimizer=optax.adam(optax.cosine_decay_schedule(1e-2, 100)),
+            batch_size=20,
+            num_starts=4,
+            num_steps=steps,
+            early_stopping=infer.EarlyStopping(50, held_out=((x[:20], 0.3), y[:20])),
+            seed=seed,
+            progress=False,
+        )
+
+    x, y = np.asarray(x), np.asarray(y)
+    fit(x, y, 0, 50)
+    with compilations() as events:
+        fit(x + 1.0, y - 1.0, 1, 130)
+    assert not events
+
+
+MORE_REFUSED = [
+    ({'num_starts': 0}, ValueError, 'num_starts must be an int of at least 1, got 0'),
+    ({'early_stopping': 'yes'}, TypeError, 'early_stopping must be an int'),
+    ({'callbacks': [3]}, TypeError, 'functions of a FitProgress'),
+    ({'init': 'nowhere'}, ValueError, "init must be one of .*, got 'nowhere'"),
+    ({'num_starts': 3, 'init': jnp.ones((2, 3))}, ValueError, 'init must have shape'),
+    ({'every': 10}, ValueError, 'needs checkpoint=path'),
+]
+
+
+@pytest.mark.parametrize('kwargs, error, message', MORE_REFUSED)
+def test_what_else_is_refused(kwargs, error, message):
+    x, y = line_data()
+    with pytest.raises(error, match=message):
+        infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), progress=False, **kwargs)
+
+
+@pytest.mark.parametrize('kwargs', [{'patience': 0}, {'every': 1.5}, {'min_gain': -1.0}, {'held_out': jnp.ones(3)}])
+def test_early_stopping_refuses(kwargs):
+    with pytest.raises(ValueError, match=f'EarlyStopping: {next(iter(kwargs))}'):
+        infer.EarlyStopping(**kwargs)
