@@ -26,6 +26,8 @@ from brainstate_prob.nn.bijections import (
 )
 from brainstate_prob.nn.collective import *  # noqa: F403
 from brainstate_prob.nn.collective import __all__ as _collective
+from brainstate_prob.nn.dynamics import *  # noqa: F403
+from brainstate_prob.nn.dynamics import __all__ as _dynamics
 from brainstate_prob.nn.functional import *  # noqa: F403
 from brainstate_prob.nn.functional import __all__ as _functional
 from brainstate_prob.nn.layers.adaptive_pool import *  # noqa: F403
@@ -49,8 +51,12 @@ from brainstate_prob.nn.layers.pool import *  # noqa: F403
 from brainstate_prob.nn.layers.pool import __all__ as _pool
 from brainstate_prob.nn.layers.reshape import *  # noqa: F403
 from brainstate_prob.nn.layers.reshape import __all__ as _reshape
+from brainstate_prob.nn.layers.rnn import *  # noqa: F403
+from brainstate_prob.nn.layers.rnn import __all__ as _rnn
 from brainstate_prob.nn.layers.unpool import *  # noqa: F403
 from brainstate_prob.nn.layers.unpool import __all__ as _unpool
+from brainstate_prob.nn.layers.wrappers import *  # noqa: F403
+from brainstate_prob.nn.layers.wrappers import __all__ as _wrappers
 from brainstate_prob.nn.module import ElementWiseBlock, Module, Sequential
 from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import *  # noqa: F403
@@ -105,4 +111,7 @@ __all__ = [
     *_norm,
     *_batch_norm,
     *_conv,
+    *_dynamics,
+    *_rnn,
+    *_wrappers,
 ]

@@ -103,6 +103,7 @@ def call_all_fns(
     >>> from brainstate_prob import nn
     >>> class Counter(nn.Module):
     ...     n = 0
+    ...
     ...     def add(self, by):
     ...         self.n += by
     >>> model = nn.Sequential(Counter(), Counter())
@@ -230,8 +231,12 @@ def vmap_init_all_states(
     >>> list(rnn.states('lanes')), rnn.h.value.shape
     ([('h',)], (5, 4))
     """
+
+    def run() -> None:
+        init_all_states(target, *init_args, node_to_exclude=node_to_exclude, **init_kwargs)
+
     mapped = vmap_new_states(
-        lambda: init_all_states(target, *init_args, node_to_exclude=node_to_exclude, **init_kwargs) and None,
+        run,
         axis_size=_lanes(axis_size),
         state_tag=state_tag,
         state_to_exclude=state_to_exclude,

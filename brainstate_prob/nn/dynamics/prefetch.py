@@ -1,0 +1,260 @@
+"""Late references: a handle on a State that is not made yet, now or a time ago, and on the output a time ago."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from brainstate_prob import environ
+from brainstate_prob.core import State
+from brainstate_prob.graph import Node
+from brainstate_prob.nn.dynamics.base import Dynamics
+from brainstate_prob.nn.dynamics.delay import Delay, refer
+from brainstate_prob.nn.dynamics.state_delay import StateWithDelay
+from brainstate_prob.nn.layers.shapes import label
+from brainstate_prob.nn.param import Param
+
+__all__ = ['OutputDelayAt', 'Prefetch', 'PrefetchDelay', 'PrefetchDelayAt']
+
+
+class Prefetch(Node):
+    """A handle on ``module.item``, which may come into being later: calling it gives the present value.
+
+    Parameters
+    ----------
+    module
+        The module.
+    item
+        The name of the attribute: a State or `Param`, whose value is given, or anything else.
+
+    Examples
+    --------
+    >>> from brainstate_prob import nn
+    >>> cell = nn.GRUCell(2, 3)
+    >>> h = nn.Prefetch(cell, 'h')
+    >>> cell.init_state()
+    >>> h().shape
+    (3,)
+    """
+
+    def __init__(self, module: Node, item: str):
+        refer(self, 'module', module)
+        self.item = item
+
+    @property
+    def delay(self) -> PrefetchDelay:
+        """Leads to past values: ``.delay.at(5.0 * u.ms)``."""
+        return PrefetchDelay(_dynamics(self, self.module), self.item)
+
+    def get_item(self) -> Any:
+        """The attribute itself.
+
+        Raises
+        ------
+        AttributeError
+            Where it is not there yet.
+        """
+        found = getattr(self.module, self.item, None)
+        if found is None:
+            raise AttributeError(
+                f'{_label(self.module)} has no attribute {self.item!r} yet. If it is made by init_state, call '
+                'nn.init_all_states(model) first.'
+            )
+        return found
+
+    def get_item_value(self) -> Any:
+        """The present value."""
+        found = self.get_item()
+        return found.value if isinstance(found, State) else found.value() if isinstance(found, Param) else found
+
+    def __call__(self, *args, **kwargs):
+        return self.get_item_value()
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.item!r} of {_label(self.module)})'
+
+
+class PrefetchDelay(Node):
+    """The past of ``module.item``; `at` says how long ago.
+
+    Examples
+    --------
+    >>> from brainstate_prob import nn
+    >>> nn.PrefetchDelay(nn.Dynamics(3), 'V').at(5.0)
+    PrefetchDelayAt('V' of Dynamics(3 -> 3), 5.0 ago)
+    """
+
+    def __init__(self, module: Dynamics, item: str):
+        refer(self, 'module', _dynamics(self, module))
+        self.item = item
+
+    def at(self, *delay_time) -> PrefetchDelayAt:
+        """A handle on the value a time ago; indices may follow the time, as in `Delay.register_delay`."""
+        return PrefetchDelayAt(self.module, self.item, *delay_time)
+
+
+class PrefetchDelayAt(Node):
+    """A handle on the value of the State ``module.item`` a time ago.
+
+    The history is a `StateWithDelay` among the module's after-hooks, one for all handles on the State; it is made by
+    ``nn.init_all_states``. It holds the values after each step: read before the module's own step, a delay of 0 is
+    the value of the step before.
+
+    Parameters
+    ----------
+    module, item
+        The module and the name of its State.
+    *time_and_index
+        How long ago, and indices: see `Delay.register_delay`. Nothing, or None: now.
+    delay_init
+        The history before the start: ``init`` of `Delay`.
+    interpolation
+        As of `Delay`; default: the nearest step.
+    update_every, **kwargs
+        As of `Delay`.
+
+    Examples
+    --------
+    >>> import brainunit as u, jax.numpy as jnp
+    >>> from brainstate_prob import HiddenState, environ, nn, transform
+    >>> class Ramp(nn.Dynamics):
+    ...     def init_state(self):
+    ...         self.v = HiddenState(jnp.zeros(self.varshape))
+    ...
+    ...     def update(self):
+    ...         self.v.value = self.v.value + 1.0
+    >>> ramp = Ramp(1)
+    >>> past = ramp.prefetch_delay('v', 0.2 * u.ms)
+    >>> with environ.context(dt=0.1 * u.ms):
+    ...     _ = nn.init_all_states(ramp)
+    ...     print(transform.for_loop(lambda _: ramp() or past()[0], jnp.arange(4)))
+    [0. 0. 1. 2.]
+    """
+
+    def __init__(
+        self,
+        module: Dynamics,
+        item: str,
+        *time_and_index,
+        delay_init: Any = None,
+        interpolation: str | Callable | None = None,
+        update_every: Any = None,
+        **kwargs,
+    ):
+        refer(self, 'module', _dynamics(self, module))
+        self.item = item
+        self.delay_time = _unpacked(time_and_index)
+        self.interpolation = interpolation
+        if self.delay_time:
+            delay = _shared(
+                module,
+                f'{item}-prefetch-delay-{update_every}',
+                lambda: StateWithDelay(module, item, init=delay_init, update_every=update_every, **kwargs),
+                delay_init,
+            )
+            refer(self, 'state_delay', delay)
+            self.delay_info = delay.register_delay(*self.delay_time)
+
+    def __call__(self, *args, **kwargs):
+        if not self.delay_time:
+            return Prefetch(self.module, self.item)()
+        return self.state_delay.retrieve(self.delay_info, self.interpolation)
+
+    def __repr__(self) -> str:
+        ago = f'{self.delay_time[0]} ago' if self.delay_time else 'now'
+        return f'{type(self).__name__}({self.item!r} of {_label(self.module)}, {ago})'
+
+
+class OutputDelayAt(Node):
+    """A handle on what ``module`` returned a time ago.
+
+    The history is a `Delay` among the module's after-hooks, one for all handles. Its values have the shape
+    ``module.out_size`` (and the batch axis of ``init_state``), the default floating dtype, and the unit of
+    ``delay_init``, else that of the first output.
+
+    Parameters
+    ----------
+    module
+        The dynamics.
+    *delay_time
+        How long ago, and indices: see `Delay.register_delay`.
+    delay_init, interpolation, update_every, **kwargs
+        As of `Delay`. Where the output has a unit and is read before the first step, ``delay_init`` gives the unit.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainstate_prob import environ, nn
+    >>> class Double(nn.Dynamics):
+    ...     def update(self, x):
+    ...         return 2.0 * x
+    >>> double = Double(1)
+    >>> before = double.output_delay(0.1)
+    >>> with environ.context(dt=0.1):
+    ...     _ = nn.init_all_states(double)
+    ...     for n in range(3):
+    ...         _ = double(jnp.full(1, float(n)))
+    ...     print(before())
+    [2.]
+    """
+
+    def __init__(
+        self,
+        module: Dynamics,
+        *delay_time,
+        delay_init: Any = None,
+        interpolation: str | Callable | None = None,
+        update_every: Any = None,
+        **kwargs,
+    ):
+        refer(self, 'module', _dynamics(self, module))
+        self.delay_time = _unpacked(delay_time)
+        self.interpolation = interpolation
+
+        def make() -> Delay:
+            target = jax.ShapeDtypeStruct(module.out_size or (), environ.dftype())
+            return Delay(target, init=delay_init, take_aware_unit=True, update_every=update_every, **kwargs)
+
+        delay = _shared(module, f'output-delay-{update_every}', make, delay_init)
+        refer(self, 'out_delay', delay)
+        self.delay_info = delay.register_delay(*(self.delay_time or (None,)))
+
+    def __call__(self, *args, **kwargs):
+        return self.out_delay.retrieve(self.delay_info, self.interpolation)
+
+    def __repr__(self) -> str:
+        ago = f'{self.delay_time[0]} ago' if self.delay_time else 'last'
+        return f'{type(self).__name__}(output of {_label(self.module)}, {ago})'
+
+
+def _unpacked(time_and_index: tuple) -> tuple:
+    """``at((5 ms, 0))`` is ``at(5 ms, 0)``."""
+    if len(time_and_index) == 1 and isinstance(time_and_index[0], list | tuple):
+        return tuple(time_and_index[0])
+    return time_and_index
+
+
+def _shared(module: Dynamics, key: str, make: Callable[[], Delay], init: Any) -> Delay:
+    """The delay among the module's after-hooks, made at the first use."""
+    if not module.has_after_update(key):
+        module.add_after_update(key, make())
+    delay = module.get_after_update(key)
+    if not isinstance(delay, Delay):
+        raise TypeError(f'{label(module)}: the hook {key!r} is a {type(delay).__name__}, no Delay.')
+    if init is not None and delay.init is not init:
+        if delay.init is not None:
+            raise ValueError(f'{label(module)}: the delay {key!r} is shared, and has another init already.')
+        delay.init = init
+    return delay
+
+
+def _dynamics(handle: Node, module: Any) -> Dynamics:
+    if not isinstance(module, Dynamics):
+        raise TypeError(f'A {type(handle).__name__} with a delay needs a Dynamics, got {type(module).__name__}.')
+    return module
+
+
+def _label(module: Any) -> str:
+    return label(module) if hasattr(module, 'in_size') else type(module).__name__
