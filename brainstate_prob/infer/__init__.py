@@ -5,10 +5,13 @@ from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.early_stopping import EarlyStopping
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.laplace import laplace
+from brainstate_prob.infer.laplace_fit import LaplaceFit
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
 from brainstate_prob.infer.nuts import nuts
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.sgmcmc import sgmcmc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
 
@@ -18,11 +21,14 @@ __all__ = [
     'EarlyStopping',
     'Fit',
     'FitProgress',
+    'LaplaceFit',
     'Posterior',
     'fit_map',
     'fit_svi',
     'from_numpyro',
+    'laplace',
     'load',
     'nuts',
+    'sgmcmc',
     'to_numpyro',
 ]

@@ -1,0 +1,195 @@
+"""Gaussians given by their precision: what is needed of one, for each structure of the precision matrix.
+
+Plain NumPy in double precision, on the host: the factorizations are small beside the model's derivatives, and single
+precision has too few digits for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import linalg
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+__all__ = ['Blocks', 'Diagonal', 'Full', 'Kronecker', 'LowRank', 'NotPositiveDefinite']
+
+
+class NotPositiveDefinite(ValueError):
+    """A precision matrix that is none.
+
+    Attributes
+    ----------
+    direction
+        The worst direction, in coordinates in which the matrix has diagonal entries of size one.
+    curvature
+        The matrix along it.
+    """
+
+    def __init__(self, direction: np.ndarray, curvature: float):
+        super().__init__(f'The curvature along a direction is {curvature:.3g}, which must be positive.')
+        self.direction, self.curvature = direction, float(curvature)
+
+
+class Full:
+    """Any positive definite precision.
+
+    Parameters
+    ----------
+    precision
+        The matrix.
+    tolerance
+        The smallest eigenvalue that counts as positive, once the diagonal is scaled to one: its rounding error.
+    """
+
+    def __init__(self, precision: np.ndarray, tolerance: float = 0.0):
+        precision = (precision + precision.T) / 2
+        self.scale = np.sqrt(np.abs(np.diag(precision)))  # of unequal units: a hundredfold is usual
+        self.scale[self.scale == 0] = 1.0
+        scaled = precision / np.outer(self.scale, self.scale)
+        try:
+            self.factor = linalg.cholesky(scaled, lower=True)
+            # LAPACK has no cheap bound that is sharp: the smallest pivot is one from above.
+            trouble = np.diag(self.factor).min() ** 2 <= tolerance
+        except linalg.LinAlgError:
+            trouble = True
+        if trouble:
+            values, vectors = linalg.eigh(scaled, subset_by_index=[0, 0])
+            raise NotPositiveDefinite(vectors[:, 0], values[0])
+        self.size = len(precision)
+        self.log_det = 2 * float(np.sum(np.log(np.diag(self.factor))) + np.sum(np.log(self.scale)))
+
+    def spread(self, rows: np.ndarray) -> np.ndarray:
+        """Root(covariance) times each row: standard normal ones become draws."""
+        return linalg.solve_triangular(self.factor, rows.T, lower=True, trans=1).T / self.scale
+
+    def solve(self, gradient: np.ndarray) -> np.ndarray:
+        """The covariance times a vector."""
+        return linalg.cho_solve((self.factor, True), gradient / self.scale) / self.scale
+
+
+class Diagonal:
+    """Independent coordinates, of the given precisions."""
+
+    def __init__(self, precision: np.ndarray, tolerance: float = 0.0):
+        if not (precision > 0).all():
+            worst = int(np.argmin(precision))
+            raise NotPositiveDefinite(np.eye(1, len(precision), worst)[0], precision[worst])
+        self.size = len(precision)
+        self.deviation = 1 / np.sqrt(precision)
+        self.log_det = float(np.sum(np.log(precision)))
+
+    def spread(self, rows: np.ndarray) -> np.ndarray:
+        """As for `Full`."""
+        return rows * self.deviation
+
+    def solve(self, gradient: np.ndarray) -> np.ndarray:
+        """As for `Full`."""
+        return gradient * self.deviation**2
+
+
+class LowRank:
+    """Precision D^(1/2) (1 + V L V') D^(1/2): a diagonal, and how far it is off along a few directions.
+
+    Parameters
+    ----------
+    times
+        The precision times a vector.
+    diagonal
+        D, positive.
+    rank
+        How many directions: those where the precision differs most from D, relative to D.
+    """
+
+    def __init__(self, times: Callable[[np.ndarray], np.ndarray], diagonal: np.ndarray, rank: int):
+        self.size = len(diagonal)
+        self.deviation = 1 / np.sqrt(diagonal)
+
+        def relative(vector: np.ndarray) -> np.ndarray:
+            vector = np.ravel(vector)
+            return self.deviation * times(self.deviation * vector) - vector
+
+        if rank >= self.size - 1:
+            matrix = np.stack([relative(axis) for axis in np.eye(self.size)])
+            values, self.vectors = linalg.eigh((matrix + matrix.T) / 2)
+        else:
+            operator = LinearOperator((self.size, self.size), matvec=relative, dtype=np.float64)
+            start = np.random.default_rng(0).normal(size=self.size)  # always the same: the fit has no luck in it
+            values, self.vectors = eigsh(operator, k=rank, which='LM', v0=start)
+        self.values = 1 + values
+        if self.values.min() <= 0:
+            raise NotPositiveDefinite(self.vectors[:, np.argmin(self.values)], self.values.min())
+        self.log_det = float(np.sum(np.log(self.values)) - 2 * np.sum(np.log(self.deviation)))
+
+    def _power(self, rows: np.ndarray, power: float) -> np.ndarray:
+        return rows + ((rows @ self.vectors) * (self.values**power - 1)) @ self.vectors.T
+
+    def spread(self, rows: np.ndarray) -> np.ndarray:
+        """As for `Full`."""
+        return self._power(rows, -0.5) * self.deviation
+
+    def solve(self, gradient: np.ndarray) -> np.ndarray:
+        """As for `Full`."""
+        return self._power((gradient * self.deviation)[None], -1.0)[0] * self.deviation
+
+
+class Kronecker:
+    """Precision S (A x B + t) S of a matrix of shape (len(A), len(B)), row after row; S is diagonal, t a number."""
+
+    def __init__(self, a: np.ndarray, b: np.ndarray, scale: np.ndarray, extra: float):
+        (a_values, self.a), (b_values, self.b) = linalg.eigh((a + a.T) / 2), linalg.eigh((b + b.T) / 2)
+        # Both are sums of squares, so that a negative eigenvalue is rounding.
+        self.values = np.outer(a_values.clip(0), b_values.clip(0)) + extra
+        self.shape, self.scale, self.size = self.values.shape, scale, self.values.size
+        largest = self.values.max()
+        if not self.values.min() > 1e-12 * largest:
+            i, j = np.unravel_index(np.argmin(self.values), self.shape)
+            raise NotPositiveDefinite(np.outer(self.a[:, i], self.b[:, j]).ravel(), self.values.min())
+        self.log_det = float(np.sum(np.log(self.values)) + 2 * np.sum(np.log(scale)))
+
+    def spread(self, rows: np.ndarray) -> np.ndarray:
+        """As for `Full`."""
+        scaled = rows.reshape(-1, *self.shape) / np.sqrt(self.values)
+        return (self.a @ scaled @ self.b.T).reshape(len(rows), -1) / self.scale
+
+    def solve(self, gradient: np.ndarray) -> np.ndarray:
+        """As for `Full`."""
+        turned = self.a.T @ (gradient / self.scale).reshape(self.shape) @ self.b
+        return (self.a @ (turned / self.values) @ self.b.T).ravel() / self.scale
+
+
+@dataclasses.dataclass(eq=False)
+class Blocks:
+    """Independent stretches of coordinates, one after the other.
+
+    Parameters
+    ----------
+    parts
+        The Gaussians of the stretches.
+    """
+
+    parts: Sequence[Any]
+
+    @property
+    def size(self) -> int:
+        """The number of coordinates."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def log_det(self) -> float:
+        """Of the precision."""
+        return float(sum(part.log_det for part in self.parts))
+
+    def spread(self, rows: np.ndarray) -> np.ndarray:
+        """As for `Full`."""
+        cuts = np.cumsum([part.size for part in self.parts])[:-1]
+        pieces = np.split(rows, cuts, axis=1)
+        return np.concatenate([part.spread(x) for part, x in zip(self.parts, pieces, strict=True)], axis=1)
+
+    def solve(self, gradient: np.ndarray) -> np.ndarray:
+        """As for `Full`."""
+        cuts = np.cumsum([part.size for part in self.parts])[:-1]
+        pieces = np.split(gradient, cuts)
+        return np.concatenate([part.solve(x) for part, x in zip(self.parts, pieces, strict=True)])

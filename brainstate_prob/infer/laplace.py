@@ -1,0 +1,239 @@
+"""Laplace's approximation: the Gaussian of theta around the mode, as wide as the curvature there says."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.curvature import Curvature, curvature_of
+from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.diagnostics import ConvergenceWarning, warn_of
+from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.gaussians import NotPositiveDefinite
+from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit, refuse_own_density
+from brainstate_prob.infer.map import fit_map
+from brainstate_prob.infer.newton import newton, value_and_grad
+from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.selection import columns_matching
+from brainstate_prob.infer.start import checked_start
+from brainstate_prob.infer.structures import STRUCTURES, describe, full_from, refuse_large, tolerance_of
+from brainstate_prob.infer.variables import columns_of, differences, variables_of
+
+__all__ = ['checked_options', 'laplace']
+
+_NEWTON_STEPS = 30
+_FAR = 0.1  # standard deviations: farther from the mode the Gaussian is visibly misplaced
+
+
+def laplace(
+    posterior: Posterior,
+    *,
+    structure: Literal['full', 'diagonal', 'low_rank', 'kfac'] = 'full',
+    curvature: Literal['hessian', 'ggn'] | None = None,
+    params: Any = None,
+    rank: int | None = None,
+    num_draws: int = 1000,
+    mode: Any = None,
+    seed: Any = 0,
+    progress: bool = True,
+) -> LaplaceFit:
+    """Approximate the posterior by a Gaussian of theta around its mode.
+
+    The precision is the curvature of minus the whole log density of theta: likelihood, priors and log-determinants.
+
+    Parameters
+    ----------
+    structure
+        Of the precision. ``'full'``; ``'diagonal'``; ``'low_rank'``, the prior's diagonal corrected along the ``rank``
+        directions in which the data say most; ``'kfac'``, a block a Param, that of a matrix (or convolution) being the
+        nearest Kronecker product of two small matrices, with ``curvature='ggn'``.
+    curvature
+        ``'hessian'`` (default, but for ``'kfac'``) is exact. ``'ggn'``, the generalized Gauss-Newton matrix, takes
+        the expected curvature of the likelihood in what the model predicts (its Fisher information where it is
+        known, else the observed one) and the model as linear: positive also where the Hessian of a network is not.
+    params
+        Approximate only these, hold the others at the mode: a path (``'readout'``, ``('readout', 'w')``), a Param or
+        Module of the model, a type, a predicate of (path, Param), or a list of these.
+    rank
+        Of ``'low_rank'``; default 20.
+    num_draws
+        How many draws the fit gets.
+    mode
+        Where: a `Fit` such as that of ``fit_map(jacobian=True)``; ``'model'`` for the model's present parameters;
+        None (default) finds it by `fit_map` and, for ``'full'``, Newton's method.
+    seed
+        An int or a key, for the draws.
+    progress
+        Show a progress bar while the mode is sought.
+
+    Returns
+    -------
+    LaplaceFit
+        One chain of independent draws, with ``mode``, ``covariance``, ``log_marginal_likelihood``, ``predictive`` and
+        ``predict(linearized=True)``.
+
+    Raises
+    ------
+    ValueError
+        Where the curvature is not positive definite, naming the Params; for transforms that are no bijections, models
+        that draw random numbers, dense matrices of more than 5000 numbers, filters that match nothing.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Line(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.w = nn.Param(jnp.zeros(2), reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self, x):
+    ...         return dist.Normal(x @ self.w.value(), 0.5)
+    >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+    >>> fit = infer.laplace(infer.Posterior(Line(), x, jnp.array([0.1, 1.1, 1.9])), progress=False)
+    >>> fit.mode['w'].round(2), fit.predict(x, linearized=True).shape
+    (array([0.15, 0.87], dtype=float32), (1000, 3))
+    """
+    curvature = checked_options(posterior, structure, curvature, rank, num_draws)
+    density = posterior.sampling_density
+    moved = columns_matching(posterior, density, params)
+    if structure == 'full':
+        refuse_large(len(moved))
+    began = time.perf_counter()
+    programs = curvature_of(density, moved, curvature)
+    theta = _start(posterior, density, mode, progress, quiet=structure == 'full')
+    matrices = None
+    if structure == 'full':
+        point = newton(
+            programs, theta, posterior.data, num_steps=_NEWTON_STEPS if mode is None else 0, tol=mode_tolerance(density)
+        )
+        theta, matrices = point.theta, point.matrices
+    try:
+        if matrices is None:
+            gaussian, notes = STRUCTURES[structure](programs, theta, posterior.data, rank)
+        else:
+            gaussian, notes = full_from(matrices, programs)
+    except NotPositiveDefinite as error:
+        raise not_positive(error, programs) from None
+    value, grad = value_and_grad(density, theta, posterior.data)
+    distance = float(np.sqrt(max(0.0, grad[moved] @ gaussian.solve(grad[moved]))))
+    if distance > _FAR:
+        notes.append(
+            f'The point is {distance:.2g} standard deviations from the mode of theta by its gradient and curvature. '
+            + (
+                'Take more steps (fit_map with jacobian=True), or leave mode=None.'
+                if mode is not None
+                else 'Scale the inputs, or look whether the mode lies at infinity (a scale that goes to zero, say).'
+            )
+        )
+    info = {
+        'structure': structure,
+        'curvature': curvature,
+        'information': information_of(programs),
+        'distance': distance,
+        'params': None if params is None else [n for n, c in columns_of(density).items() if np.isin(c, moved).any()],
+        'warnings': notes,
+        'seconds': time.perf_counter() - began,
+    }
+    warn_of(notes, stacklevel=3)
+    return make_fit(posterior, programs, theta, value, gaussian, num_draws, seed, info)
+
+
+def information_of(programs: Curvature) -> str | None:
+    """Which information Gauss-Newton has used: the expected one, or the observed one of an unknown family."""
+    if programs.kind == 'hessian':
+        return None
+    return 'expected' if programs.is_expected else 'observed'
+
+
+def mode_tolerance(density: Density) -> float:
+    """How near Newton's method must come to the mode, in standard deviations."""
+    return 1e-6 if density.dtype == jnp.float64 else 1e-3
+
+
+def checked_options(
+    posterior: Posterior, structure: Any, curvature: Any, rank: Any = None, num_draws: Any = 1
+) -> Literal['hessian', 'ggn']:
+    """The kind of curvature, if the options agree."""
+    if structure not in STRUCTURES:
+        raise ValueError(f'structure must be one of {list(STRUCTURES)}, got {structure!r}.')
+    if curvature not in (None, 'hessian', 'ggn'):
+        raise ValueError(f"curvature must be 'hessian' or 'ggn', got {curvature!r}.")
+    if structure == 'kfac' and curvature == 'hessian':
+        raise ValueError(
+            "structure='kfac' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. Leave "
+            "curvature out, or use structure='full', 'low_rank' or 'diagonal'."
+        )
+    for name, value in (('rank', rank), ('num_draws', num_draws)):
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+        if not (whole or (name == 'rank' and value is None)):
+            raise ValueError(f'{name} must be an int from 1 on, got {value!r}.')
+    if rank is not None and structure != 'low_rank':
+        raise ValueError(f"rank belongs to structure='low_rank', not to {structure!r}.")
+    kind = curvature or ('ggn' if structure == 'kfac' else 'hessian')
+    if kind == 'ggn':
+        refuse_own_density(posterior, "curvature='ggn'")
+    return kind
+
+
+def in_coordinates_of(density: Density, posterior: Posterior) -> Posterior:
+    """The posterior with ``density`` as its only one."""
+    view = copy.copy(posterior)
+    view.density = density
+    return view
+
+
+def _start(posterior: Posterior, density: Density, mode: Any, progress: bool, quiet: bool) -> np.ndarray:
+    """Theta of the point that ``mode`` means."""
+    if mode is None:
+        checked_start(posterior, density)
+        with warnings.catch_warnings():
+            if quiet:  # Newton's method goes on from there, and says what is wrong
+                warnings.simplefilter('ignore', ConvergenceWarning)
+            fit = fit_map(in_coordinates_of(density, posterior), jacobian=True, progress=progress)
+        return fit.thetas[0, 0]
+    if isinstance(mode, str) and mode == 'model':
+        return np.asarray(checked_start(posterior, density))
+    if not isinstance(mode, Fit) or mode.thetas.shape[:2] != (1, 1):
+        raise TypeError(
+            "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model' or None, got "
+            f'{mode!r}.'
+        )
+    found = differences(mode.variables, variables_of(density.entries))
+    if found:
+        raise ValueError(f'mode is the fit of another model than the posterior: {"; ".join(found)}.')
+    theta = np.empty(density.size, mode.thetas.dtype)
+    for name, columns in columns_of(density).items():
+        if len(mode.columns[name]) != len(columns):
+            raise ValueError(
+                f'Param {name!r} has other coordinates here than in mode: its prior is expanded for samplers and '
+                'Gaussians. Leave mode=None.'
+            )
+        theta[columns] = mode.thetas[0, 0, mode.columns[name]]
+    return np.asarray(checked_start(posterior, density, jnp.asarray(theta)))
+
+
+def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
+    """What to say of a curvature that is not positive definite."""
+    where = describe(error.direction, programs)
+    flat = abs(error.curvature) <= tolerance_of(programs)
+    found = (
+        f'The posterior is flat, to rounding in {programs.density.dtype}, along {where}'
+        if flat
+        else f'The log density has no maximum here: it curves upwards along {where}'
+    )
+    fixes = ['give these Params a prior' if flat else 'start nearer to the mode (fit_map with jacobian=True)']
+    if programs.kind == 'hessian':
+        fixes.append("use curvature='ggn'")
+    if programs.density.dtype != jnp.float64 and flat:
+        fixes.append('scale the inputs or work under jax.enable_x64(True)')
+    fixes.append('hold some Params by params=')
+    return ValueError(
+        f'{found} (curvature {error.curvature:.2g}, where each number alone has one of size 1). There is no Gaussian '
+        f'around such a point: {", or ".join(fixes)}.'
+    )
