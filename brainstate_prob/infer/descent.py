@@ -16,11 +16,11 @@ import optax
 from jax import lax
 
 from brainstate_prob import environ
-from brainstate_prob.infer.chains import Runner
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.early_stopping import Monitor
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.members import Members, plain_types, until_save
 from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, next_batch, take
 from brainstate_prob.infer.noise import noise
 from brainstate_prob.infer.posterior import Posterior
@@ -30,10 +30,8 @@ __all__ = [
     'Descent',
     'Descents',
     'FitProgress',
-    'Members',
     'Settings',
     'State',
-    'plain_types',
     'start_function',
     'step_function',
 ]
@@ -64,16 +62,6 @@ class State(NamedTuple):
     stale: jax.Array
     gradient: jax.Array  # the largest entry of the last one
     finished: jax.Array
-
-
-def plain_types(tree: Any) -> Any:
-    """Without weak types: else the state that comes back would be a new signature, compiled once more."""
-
-    def plain(x: Any) -> Any:
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return x if is_key else lax.convert_element_type(x, x.dtype)
-
-    return jax.tree.map(plain, tree)
 
 
 def start_function(settings: Settings, num_observations: int) -> Callable:
@@ -154,48 +142,6 @@ def advance_function(density: Density, settings: Settings) -> Callable:
         return state, losses, done
 
     return advance
-
-
-class Members:
-    """Several states that are advanced alike: one by itself, others by a `Runner`.
-
-    Parameters
-    ----------
-    args
-        Arguments of ``advance`` after the state, by which it does nothing: to compile.
-    """
-
-    def __init__(
-        self,
-        density: Density,
-        key: Any,
-        advance: Callable,
-        states: Any,
-        num: int,
-        *args: Any,
-        method: str = 'vectorized',
-        devices: Sequence[Any] | None = None,
-    ):
-        self.single = num == 1 and devices is None
-        self.description = 'alone'
-        if self.single:
-            self._run = density.jit('chain', key, lambda: advance)
-            self._state = jax.tree.map(lambda x: x[0], states)
-        else:
-            self._runner = Runner(density.jit, key, advance, method, devices, num)
-            self._runner.prepare(states, *args)
-            self.description = self._runner.description
-
-    def step(self, *args: Any) -> tuple:
-        """Advance; the outputs as NumPy arrays with the members as first axis."""
-        if not self.single:
-            return self._runner.step(*args)
-        self._state, *out = self._run(self._state, *args)
-        return tuple(jax.tree.map(lambda x: np.asarray(x)[None], out))
-
-    def state(self) -> Any:
-        """The states, stacked."""
-        return jax.tree.map(lambda x: x[None], self._state) if self.single else self._runner.state()
 
 
 class FitProgress:
@@ -304,13 +250,13 @@ class Descents:
                 done=checkpoint.step,
                 every=None if self._monitor is None else self._monitor.rule.every,
             )
-            chunks.size = _until(checkpoint)
+            chunks.size = until_save(checkpoint, CHUNK)
             for length in chunks:
                 done = self._advance(length)
                 chunks.note(loss=f'{np.nanmin(self._losses[:, -1:], initial=np.inf):.6g}')
                 if checkpoint.due(checkpoint.step + done) and not self._stopped:
                     checkpoint.save(self._members.state(), *self._held())
-                chunks.size = _until(checkpoint)
+                chunks.size = until_save(checkpoint, CHUNK)
                 if self._stopped:
                     break
             checkpoint.finish(self._members.state(), *self._held())
@@ -417,8 +363,3 @@ class Descents:
             None if self._monitor is None else self._monitor.values,
             self._members.description,
         )
-
-
-def _until(checkpoint: Checkpoint) -> int:
-    every = checkpoint.every
-    return CHUNK if every is None else min(CHUNK, every - checkpoint.step % every)

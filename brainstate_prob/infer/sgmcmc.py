@@ -1,0 +1,405 @@
+"""Stochastic-gradient MCMC: draws from the posterior by noisy gradient steps over minibatches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from brainstate_prob import environ
+from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.fingerprint import fingerprint_of
+from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.map import batch_info, check_first_batch, check_positive
+from brainstate_prob.infer.member_starts import member_starts
+from brainstate_prob.infer.members import Members, checked_devices, plain_types, until_save
+from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, next_batch, stream_of, take
+from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.start import to_key
+
+__all__ = ['sgmcmc']
+
+METHODS = ('sgld', 'sghmc', 'cyclical_sgld', 'cyclical_sghmc')
+_DECAY, _FLOOR = 0.99, 1e-5  # of the preconditioner's mean square, as Li et al. (2016)
+
+
+class _Settings(NamedTuple):
+    """What the compiled steps depend on beside the model's structure."""
+
+    momentum: bool
+    step_size: Callable | None  # a schedule; else the number is an argument
+    batch_size: int | None
+    precondition: bool
+
+
+class _State(NamedTuple):
+    """Where one chain stands; a pytree."""
+
+    theta: jax.Array
+    velocity: jax.Array
+    square: jax.Array  # running mean of the squared gradient of one observation's share
+    batches: Batches | None
+    key: jax.Array
+    step: jax.Array
+
+
+class _Plan(NamedTuple):
+    """The numbers that a run is steered by: arguments of the compiled steps."""
+
+    step_size: Any
+    friction: Any
+    cycle: Any  # steps of a cycle
+    exploring: Any  # of these, how many go down without noise
+    cyclical: Any
+    adapting: Any  # steps in which the preconditioner learns; later it stands still
+    num_observations: Any
+
+
+def sgmcmc(
+    posterior: Posterior,
+    *,
+    method: str = 'sghmc',
+    step_size: float | Callable = 1e-4,
+    batch_size: int | None = None,
+    batches: Iterable | None = None,
+    num_observations: int | None = None,
+    num_warmup: int = 1000,
+    num_samples: int = 1000,
+    num_chains: int = 4,
+    thinning: int = 1,
+    num_cycles: int = 4,
+    friction: float = 0.1,
+    precondition: bool = False,
+    init: Any = 'model',
+    chain_method: str | None = 'vectorized',
+    devices: Any = None,
+    checkpoint: Any = None,
+    every: int | None = None,
+    seed: Any = 0,
+    progress: bool = True,
+) -> Fit:
+    """Sample the posterior with stochastic-gradient Langevin dynamics or Hamiltonian Monte Carlo.
+
+    With g the gradient of the log density, in which a batch's log-likelihood counts N/B times, and xi standard normal:
+
+    * ``'sgld'`` (Welling and Teh 2011): theta += eps * g + sqrt(2 * eps) * xi
+    * ``'sghmc'`` (Chen et al. 2014): v += -friction * v + eps * g + sqrt(2 * friction * eps) * xi; theta += v
+    * ``'cyclical_sgld'``, ``'cyclical_sghmc'`` or ``'cyclical'`` (Zhang et al. 2020): eps falls along a half cosine in
+      each of ``num_cycles`` cycles; in the first part of a cycle the steps have no noise and look for a mode, in the
+      rest draws are kept.
+
+    There is no Metropolis correction: the draws are off by a bias that goes to zero with the step size (and, for
+    minibatches, with the noise of the gradient beside the noise that is added). Of two step sizes that agree, the
+    larger one mixes faster.
+
+    Parameters
+    ----------
+    step_size
+        eps, or a function of the number of steps done (an optax schedule). Steps are stable for ``'sgld'`` below about
+        2 / the largest curvature of the log density.
+    batch_size
+        See this many observations a step, in a new random order each pass; default: all.
+    batches, num_observations
+        In place of it, an iterable of pairs ``(inputs, targets)`` and the number of all observations; see `fit_map`.
+    num_warmup
+        Steps that are not kept; with cycles, the steps without noise of all cycles together.
+    num_samples, num_chains, thinning
+        Draws that are kept of each chain, one after every ``thinning`` steps.
+    friction
+        Of ``'sghmc'``, between 0 and 1: one minus the momentum.
+    precondition
+        Scale steps and noise by 1 / (1e-5 + sqrt(mean square gradient of one observation's share)) (Li et al. 2016),
+        learned in the warm-up and then held, so that no correction for its change is needed.
+    init
+        ``'model'``, ``'map'``, ``'prior'``, a function that builds the model anew, a `Fit`, or an array of theta,
+        (size,) or (num_chains, size).
+    chain_method, devices
+        ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
+        devices to spread the chains over, or their number.
+    checkpoint, every
+        Save to this file every so many steps, and go on from it if it exists.
+    seed
+        An int or a key.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Fit
+        With ``stats['step_size']`` of each draw; ``fit.info`` has the scale N/B.
+
+    Raises
+    ------
+    ValueError
+        For parameters that cannot be sampled, a model that draws random numbers, numbers out of range, a start or a
+        chain that is not finite.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
+    >>> fit = infer.sgmcmc(posterior, step_size=0.01, num_samples=2000, progress=False)
+    >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
+    ((4, 2000), True)
+    """
+    began = time.perf_counter()
+    method = 'cyclical_sghmc' if method == 'cyclical' else method
+    _check(method, step_size, friction, precondition)
+    check_positive(num_samples=num_samples, num_chains=num_chains, thinning=thinning, num_cycles=num_cycles)
+    if isinstance(num_warmup, bool) or not isinstance(num_warmup, int | np.integer) or num_warmup < 0:
+        raise ValueError(f'num_warmup must be an int of at least 0, got {num_warmup!r}.')
+    if precondition and num_warmup == 0:
+        raise ValueError('precondition=True is learned in the warm-up; give num_warmup of at least 1.')
+    cyclical = method.startswith('cyclical')
+    if not cyclical:
+        num_cycles = 1
+    elif num_samples % num_cycles or num_warmup % num_cycles:
+        raise ValueError(
+            f'num_samples={num_samples} and num_warmup={num_warmup} must be multiples of num_cycles={num_cycles}, '
+            'since each cycle has its share of them.'
+        )
+    chain_method, devices = checked_devices(devices, chain_method, num_chains)
+    density, key = posterior.sampling_density, to_key(seed)
+    stream = stream_of(posterior, batch_size, batches, num_observations)
+    keys = jax.random.split(key, num_chains)
+    thetas = member_starts(posterior, density, init, keys)
+    check_first_batch(density, thetas[0], stream)
+    settings = _Settings(method.endswith('hmc'), step_size if callable(step_size) else None, batch_size, precondition)
+    num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
+    exploring, sampling = num_warmup // num_cycles, num_samples // num_cycles * thinning
+    plan = _Plan(
+        0.0 if callable(step_size) else float(step_size),
+        float(friction),
+        exploring + sampling,
+        exploring if cyclical else 0,
+        cyclical,
+        exploring,
+        float(num),
+    )
+    run = _Run(posterior, density, settings, plan, stream, thinning, progress)
+    run.start(thetas, keys, chain_method, devices)
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            method,
+            settings=settings,
+            plan=tuple(plan),
+            thinning=thinning,
+            num_cycles=num_cycles,
+            starts=thetas,
+            seed=key,
+            chain_method=run.members.description,
+        ),
+    )
+    draws, step_sizes = run.go(saving, num_cycles, exploring, num_samples // num_cycles)
+    info = {
+        'num_warmup': num_warmup,
+        'num_samples': num_samples,
+        'thinning': thinning,
+        'step_size': getattr(step_size, '__name__', 'schedule') if callable(step_size) else step_size,
+        'precondition': precondition,
+        'chains_ran': run.members.description,
+        **({'friction': friction} if settings.momentum else {}),
+        **({'num_cycles': num_cycles} if cyclical else {}),
+        **batch_info(posterior, batch_size, stream),
+        'seconds': time.perf_counter() - began,
+    }
+    return Fit(posterior, density, draws, method=method, stats={'step_size': step_sizes}, info=info)
+
+
+def _check(method: str, step_size: Any, friction: Any, precondition: Any) -> None:
+    if method not in METHODS:
+        raise ValueError(f'method must be one of {[*METHODS, "cyclical"]}, got {method!r}.')
+    if not callable(step_size) and not (isinstance(step_size, int | float | np.number) and 0 < step_size < np.inf):
+        raise ValueError(f'step_size must be a positive number or a function of the step, got {step_size!r}.')
+    if not 0 < friction < 1:
+        raise ValueError(f'friction must lie between 0 and 1, got {friction!r}.')
+    if not isinstance(precondition, bool):
+        raise TypeError(f'precondition must be True or False, got {precondition!r}.')
+
+
+def _buffer(density: Density) -> int:
+    """The most draws of one compiled call; fewer for large models, whose draws fill memory."""
+    return int(np.clip(2_000_000 // density.size, 1, 500))
+
+
+def _start_function(settings: _Settings, num_observations: int) -> Callable:
+    def start(theta: jax.Array, key: jax.Array) -> _State:
+        order, noise = jax.random.split(key)
+        zeros = jnp.zeros_like(theta)
+        batches = None if settings.batch_size is None else first_batch(order, num_observations)
+        return plain_types(_State(theta, zeros, zeros, batches, noise, jnp.zeros((), jnp.int32)))
+
+    return start
+
+
+def _advance_function(density: Density, settings: _Settings) -> Callable:
+    """``advance(state, data, plan, length, thinning) -> (state, draws, step sizes)``: ``length`` draws."""
+    size = _buffer(density)
+
+    def size_of_step(step: jax.Array, plan: _Plan) -> jax.Array:
+        eps = plan.step_size if settings.step_size is None else settings.step_size(step)
+        cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * (step % plan.cycle) / plan.cycle))
+        return jnp.asarray(eps * jnp.where(plan.cyclical, cosine, 1.0), density.dtype)
+
+    def step(state: _State, data: Data, plan: _Plan) -> _State:
+        batches = state.batches
+        if batches is not None:
+            index, batches = next_batch(batches, settings.batch_size)  # type: ignore[arg-type]
+            data = take(data, index)
+        g = jax.grad(density.log_density)(state.theta, data)
+        eps, square = size_of_step(state.step, plan), state.square
+        scale: Any = 1.0
+        if settings.precondition:
+            share = jnp.square(g / plan.num_observations)
+            mean = jnp.where(state.step == 0, share, _DECAY * square + (1 - _DECAY) * share)
+            square = jnp.where(state.step < plan.adapting, mean, square)
+            scale = 1.0 / (_FLOOR + jnp.sqrt(jnp.where(plan.adapting > 0, square, 1.0)))
+        xi = jax.random.normal(jax.random.fold_in(state.key, state.step), g.shape, g.dtype)
+        xi = jnp.where(state.step % plan.cycle < plan.exploring, 0.0, xi)
+        if settings.momentum:
+            noise = jnp.sqrt(2 * plan.friction * eps * scale) * xi
+            velocity = (1 - plan.friction) * state.velocity + eps * scale * g + noise
+        else:
+            velocity = eps * scale * g + jnp.sqrt(2 * eps * scale) * xi
+        velocity = velocity.astype(density.dtype)
+        theta = state.theta + velocity
+        return _State(theta, velocity, square, batches, state.key, state.step + 1)
+
+    def advance(state: _State, data: Data, plan: _Plan, length: jax.Array, thinning: jax.Array) -> tuple:
+        def kept(i: jax.Array, loop: tuple) -> tuple:
+            state, draws, sizes = loop
+            state = lax.fori_loop(0, thinning, lambda _, s: step(s, data, plan), state)
+            return state, draws.at[i].set(state.theta), sizes.at[i].set(size_of_step(state.step - 1, plan))
+
+        draws = jnp.zeros((size, density.size), density.dtype)
+        return lax.fori_loop(0, length, kept, (state, draws, jnp.zeros(size, density.dtype)))
+
+    return advance
+
+
+class _Run:
+    """The host's loop over warm-up and draws, cycle after cycle."""
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        density: Density,
+        settings: _Settings,
+        plan: _Plan,
+        stream: Stream | None,
+        thinning: int,
+        progress: bool,
+    ):
+        self._posterior, self._density, self._settings, self._plan = posterior, density, settings, plan
+        self._stream, self._thinning, self._progress = stream, thinning, progress
+
+    def start(self, thetas: jax.Array, keys: jax.Array, method: str, devices: Sequence[Any] | None) -> None:
+        """Compile, with all chains at their starts."""
+        density, num = self._density, self._posterior.num_observations
+        starts = density.jit(
+            'sgmcmc_starts',
+            (self._settings.batch_size, num),
+            lambda: jax.vmap(_start_function(self._settings, num)),
+        )
+        self._keys, self._method, self._devices = keys, method, devices
+        self._prepare(starts(thetas, keys))
+
+    def _prepare(self, states: _State) -> None:
+        example = self._posterior.data if self._stream is None else self._stream.peek()
+        self.members = Members(
+            self._density,
+            ('sgmcmc', self._settings, environ.static_key()),
+            _advance_function(self._density, self._settings),
+            states,
+            len(self._keys),
+            *(example, self._plan, 0, 1),
+            method=self._method,
+            devices=self._devices,
+        )
+
+    def go(
+        self, checkpoint: Checkpoint, num_cycles: int, num_warmup: int, num_samples: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The draws (chains, draws, size) and their step sizes; numbers of warm-up steps and draws are a cycle's."""
+        chains, thinning = len(self._keys), self._thinning
+        draws = np.empty((chains, num_cycles * num_samples, self._density.size), self._density.dtype)
+        sizes = np.empty(draws.shape[:2], self._density.dtype)
+        cycle, kept = num_warmup + num_samples * thinning, 0
+        with checkpoint:
+            saved = checkpoint.load(self.members.state(), total=num_cycles * cycle)
+            if saved is not None:
+                kept = saved.arrays['draws'].shape[1]
+                draws[:, :kept], sizes[:, :kept] = saved.arrays['draws'], saved.arrays['step_size']
+                self._prepare(saved.state)
+                if self._stream is not None:
+                    self._stream.skip(saved.step)
+
+            def held() -> dict[str, np.ndarray]:
+                return {'draws': draws[:, :kept], 'step_size': sizes[:, :kept]}
+
+            total = num_cycles * cycle
+            chunks = Chunks(total, _buffer(self._density), 'SG-MCMC', self._progress, done=checkpoint.step)
+            chunks.size = self._length(checkpoint, cycle, num_warmup)
+            for length in chunks:
+                warming = checkpoint.step % cycle < num_warmup
+                number = length if warming else length // thinning
+                found, found_sizes = self._advance(number, 1 if warming else thinning)
+                if not np.isfinite(found[:, number - 1]).all():
+                    raise ValueError(
+                        f'Chain {int(np.argmin(np.isfinite(found[:, number - 1]).all(1)))} left the finite numbers '
+                        f'within step {checkpoint.step + length}. Use a smaller step_size, or precondition=True.'
+                    )
+                if not warming:
+                    draws[:, kept : kept + number] = found[:, :number]
+                    sizes[:, kept : kept + number] = found_sizes[:, :number]
+                    kept += number
+                if checkpoint.due(checkpoint.step + length):
+                    checkpoint.save(self.members.state(), held())
+                chunks.size = self._length(checkpoint, cycle, num_warmup)
+            checkpoint.finish(self.members.state(), held())
+        return draws, sizes
+
+    def _length(self, checkpoint: Checkpoint, cycle: int, num_warmup: int) -> int:
+        """Steps up to the end of this phase or the next save, in whole draws, that fit the buffer."""
+        within, most = checkpoint.step % cycle, _buffer(self._density)
+        if within < num_warmup:
+            return min(most, num_warmup - within, until_save(checkpoint, most))
+        thinning = self._thinning
+        save = -(-until_save(checkpoint, most * thinning) // thinning) * thinning
+        return min(most * thinning, cycle - within, save)
+
+    def _advance(self, number: int, thinning: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._stream is None:
+            return self.members.step(self._posterior.data, self._plan, number, thinning)
+        pieces = []
+        for _ in range(number):
+            for _ in range(thinning):
+                try:
+                    batch = next(self._stream)
+                except StopIteration:
+                    raise ValueError(
+                        'batches ended before the last step. Give an iterable that can be begun anew (a list, a data '
+                        'loader), or a generator without end.'
+                    ) from None
+                found = self.members.step(batch, self._plan, 1, 1)
+            pieces.append([x[:, :1] for x in found])
+        return tuple(np.concatenate(x, axis=1) for x in zip(*pieces, strict=True))  # type: ignore[return-value]
