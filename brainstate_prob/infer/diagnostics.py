@@ -110,7 +110,7 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
             texts.append(
                 f'The {kind} effective sample size of {_name(density, worst)!r} is {ess[worst]:.0f} of {total} draws '
                 f'(below {limit:.0f} for {int((ess < limit).sum())} of {ess.size} numbers): {meaning}. Raise '
-                'num_samples, or try dense_mass=True if parameters are correlated.'
+                "num_samples, or try mass_matrix='dense' if parameters are correlated."
             )
             break  # where the bulk is uncertain, so is the tail
     return texts
@@ -132,7 +132,7 @@ def _deep_trees(density: Density, thetas: np.ndarray, tree_depth: np.ndarray, ma
     )
     return (
         f'{100 * share:.2g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}: sampling is '
-        'slow, not wrong. Use dense_mass=True for correlated parameters, put inputs on one scale, or raise '
+        "slow, not wrong. Use mass_matrix='dense' for correlated parameters, put inputs on one scale, or raise "
         'max_tree_depth.'
     )
 

@@ -80,13 +80,13 @@ def _kid_features(d):
     )
 
 
-# name: model, inputs and targets from the data, dense mass matrix
+# name: model, inputs and targets from the data, mass matrix
 POSTERIORS = {
-    'eight_schools': (EightSchools, lambda d: d['sigma'], 'y', False),
-    'eight_schools_centred': (CentredEightSchools, lambda d: d['sigma'], 'y', False),
-    'kidscore_interaction': (KidScore, _kid_features, 'kid_score', True),
-    'linear_regression_corr': (Regression, lambda d: d['X'], 'y', False),
-    'gauss_mix': (Mixture, lambda d: None, 'y', False),
+    'eight_schools': (EightSchools, lambda d: d['sigma'], 'y', 'diagonal'),
+    'eight_schools_centred': (CentredEightSchools, lambda d: d['sigma'], 'y', 'diagonal'),
+    'kidscore_interaction': (KidScore, _kid_features, 'kid_score', 'dense'),
+    'linear_regression_corr': (Regression, lambda d: d['X'], 'y', 'diagonal'),
+    'gauss_mix': (Mixture, lambda d: None, 'y', 'diagonal'),
 }
 
 

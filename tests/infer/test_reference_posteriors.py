@@ -15,9 +15,9 @@ def test_nuts_is_within_the_bounds(shared_dir, name):
 
     The bounds are five and more Monte Carlo standard errors wide; every seed tried passes.
     """
-    model, _, _, dense_mass = POSTERIORS[name]
+    model, _, _, mass_matrix = POSTERIORS[name]
     posterior = reference_posterior(shared_dir, name)
-    fit = infer.nuts(posterior, dense_mass=dense_mass, seed=1, progress=False)
+    fit = infer.nuts(posterior, mass_matrix=mass_matrix, seed=1, progress=False)
     derived = getattr(model, 'reference_values', dict)(fit.magnitudes)
     assert compare(derived, reference_of(shared_dir, name)) == []
     assert fit.info['divergences'] <= 4
@@ -29,7 +29,7 @@ def test_the_centred_schools_end_with_a_warning(shared_dir):
     posterior = reference_posterior(shared_dir, 'eight_schools_centred')
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        fit = infer.nuts(posterior, seed=1, progress=False)
+        fit = infer.nuts(posterior, noncentered=False, seed=1, progress=False)
     assert fit.info['divergences'] > 20
     assert (
         "diverged, most at low values of 'tau'" in fit.info['warnings'][0] and 'non-centred' in fit.info['warnings'][0]
