@@ -4,20 +4,20 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from brainstate_prob import nn
 
 
 def normal(shape, dtype):
-    """One input: normal draws."""
-    return (jax.random.normal(jax.random.key(1), shape).astype(dtype),)
+    """One input: normal draws. NumPy's, since eager JAX compiles a program for every shape and dtype."""
+    return (np.random.default_rng(1).normal(size=shape).astype(dtype),)
 
 
 def indices(high):
     """Makes one input of integers below ``high``."""
-    return lambda shape, dtype: (jax.random.randint(jax.random.key(1), shape, 0, high),)
+    return lambda shape, dtype: (np.random.default_rng(1).integers(0, high, shape, np.int32),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Case:
     paths
         The paths of all its States, after ``init_state``.
     inputs
-        ``(shape, dtype) -> tuple`` of the arguments of a call; one array of normal draws by default.
+        ``(shape, dtype) -> tuple`` of the arguments of a call, best NumPy's; one array of normal draws by default.
     in_size, out_size
         What the layer says of itself without a call; ``'shape'`` for in_shape and out_shape.
     bad
@@ -76,7 +76,8 @@ class Case:
 
     def args(self, batch: int | None = None, dtype: Any = None) -> tuple:
         """The arguments of one call."""
-        return self.inputs(self.in_shape if batch is None else (batch, *self.in_shape), dtype or jnp.zeros(()).dtype)
+        shape = self.in_shape if batch is None else (batch, *self.in_shape)
+        return tuple(jnp.asarray(x) for x in self.inputs(shape, jnp.result_type(float) if dtype is None else dtype))
 
     def build(self, batch: int | None = None) -> nn.Module:
         """The layer, ready for a call."""
