@@ -1,5 +1,9 @@
 """Fits: one Posterior, every way to fit it, one kind of result."""
 
+from brainstate_prob.infer import calibration, scoring
+from brainstate_prob.infer.calibration import temperature_scaling
+from brainstate_prob.infer.compare import compare
+from brainstate_prob.infer.conformal import conformal
 from brainstate_prob.infer.descent import FitProgress
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.draws import Draws
@@ -23,12 +27,17 @@ __all__ = [
     'FitProgress',
     'LaplaceFit',
     'Posterior',
+    'calibration',
+    'compare',
+    'conformal',
     'fit_map',
     'fit_svi',
     'from_numpyro',
     'laplace',
     'load',
     'nuts',
+    'scoring',
     'sgmcmc',
+    'temperature_scaling',
     'to_numpyro',
 ]

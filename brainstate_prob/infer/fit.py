@@ -272,6 +272,53 @@ class Fit:
         out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size, draws_at_once)
         return out.reshape(*self.thetas.shape[:2], *out.shape[1:])
 
+    def score(
+        self,
+        inputs: Any = None,
+        targets: Any = None,
+        *,
+        prob: float = 0.9,
+        num_draws: int | None = None,
+        batch_size: int | None = None,
+        draws_at_once: int | None = None,
+        seed: Any = 0,
+    ) -> FitSummary:
+        """How good the predictions of data are: a table with a row a score.
+
+        Parameters
+        ----------
+        inputs, targets
+            Data that were not fitted, as for `Posterior`; default: those that were, which flatters the model.
+        prob
+            The probability of the interval whose coverage is counted.
+        num_draws, batch_size, draws_at_once, seed
+            As for `predict`.
+
+        Returns
+        -------
+        FitSummary
+            Columns ``value``, ``error`` (standard error over the observations) and ``unit``. Rows ``nll`` (minus the
+            mean log density), ``rmse``, ``crps`` (where scoringrules is installed), coverage and mean width of the
+            interval, ``pit distance`` (of the ranks of the targets among the draws from uniform, Kolmogorov and
+            Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See `infer.scoring`.
+        """
+        from brainstate_prob.infer.scores import score
+
+        sizes = {'num_draws': num_draws, 'batch_size': batch_size, 'draws_at_once': draws_at_once, 'seed': seed}
+        return score(self, inputs, targets, prob, **sizes)
+
+    def loo(self, **kwargs: Any) -> Any:
+        """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo``, which takes ``kwargs``."""
+        from brainstate_prob.infer.compare import loo
+
+        return loo(self, **kwargs)
+
+    def waic(self, **kwargs: Any) -> Any:
+        """The widely applicable information criterion, by ``arviz.waic``; ArviZ 1.x has none, and `loo` is better."""
+        from brainstate_prob.infer.compare import waic
+
+        return waic(self, **kwargs)
+
     def to_arviz(self, *, log_likelihood: bool = True, posterior_predictive: bool = True, seed: Any = 0) -> Any:
         """The results for ArviZ: an ``InferenceData`` (ArviZ 0.x) or ``DataTree`` (1.x).
 

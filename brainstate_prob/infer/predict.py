@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import operator
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +27,10 @@ __all__ = [
     'Interval',
     'choose',
     'constrain',
+    'data_for',
+    'drawn',
     'evaluate',
+    'interval_of',
     'log_densities',
     'log_likelihood',
     'over_draws',
@@ -272,50 +276,75 @@ def predict(
     if targets is not None and kind != 'log_density':
         raise ValueError(f"targets are scored by kind='log_density'; kind={kind!r} predicts them. Drop targets=.")
     with precision_of(density):
-        data = _data(posterior, inputs, targets, kind)
-        rows = _rows(fit, num_draws)
+        data = data_for(posterior, inputs, targets, scored=kind == 'log_density')
         if kind in ('log_density', 'probabilities'):
+            rows = _rows(fit, num_draws)
             run = _pointwise(density) if kind == 'log_density' else _class_rows(density)
             out = _over_batches(data, batch_size, lambda part: _log_mixture(run, rows, part, draws_at_once), axis=0)
             return out if kind == 'log_density' else np.exp(out)
-        run = density.jit(
-            'predict_rows',
-            (kind == 'mean', environ.static_key()),
-            lambda: _drawing(density, 'mean' if kind == 'mean' else 'draws'),
-        )
-        keys = iter(range(1 << 31))
-
-        def draw(part: Data) -> np.ndarray:
-            batch = next(keys)  # other noise for each batch of rows; the first one has that of all rows at once
-            key = to_key(seed) if batch == 0 else jax.random.fold_in(to_key(seed), batch)
-            index = np.arange(len(rows), dtype=np.int32)
-            return over_draws(lambda t, i: run(t, i, key, part), (rows, index), _draws_at_once(draws_at_once, part))
-
+        sizes = {'num_draws': num_draws, 'batch_size': batch_size, 'draws_at_once': draws_at_once, 'seed': seed}
         if kind == 'interval':
-            found = _over_batches(data, batch_size, lambda part: _interval(draw(part), prob), axis=0)
+            found = drawn(fit, data, lambda draws, _: interval_of(draws, prob), **sizes)
             return Interval(*(with_unit(x, posterior.targets_unit) for x in found))
-        out = _over_batches(data, batch_size, draw, axis=1)
+        out = drawn(fit, data, None, mean=kind == 'mean', **sizes)
     if kind == 'mean' and np.isnan(out).all():
         raise ValueError("The predicted distribution has no mean (a categorical or Cauchy one, say). Use kind='draws'.")
     return with_unit(out, posterior.targets_unit)
 
 
-def _data(posterior: Posterior, inputs: Any, targets: Any, kind: str) -> Data:
-    """The posterior's data with new inputs or targets."""
+def data_for(posterior: Posterior, inputs: Any, targets: Any, *, scored: bool) -> Data:
+    """The posterior's data with new inputs or targets.
+
+    Raises
+    ------
+    ValueError
+        Where targets are to be scored and there are none.
+    """
     data = posterior.data
     if targets is not None:
         data = data._replace(targets=posterior.targets_of(targets))
     if inputs is not None:
         args, kwargs = posterior.inputs_of(inputs)
-        if targets is None and kind == 'log_density':
-            raise ValueError("kind='log_density' scores targets: give those of the new inputs with targets=.")
+        if targets is None and scored:
+            raise ValueError('What scores targets (log_density, score) needs those of the new inputs: give targets=.')
         data = data._replace(args=args, kwargs=kwargs, targets=None if targets is None else data.targets)
-    if kind == 'log_density' and data.targets is None:
-        raise ValueError("kind='log_density' scores targets, and this posterior has none. Give some with targets=.")
+    if scored and data.targets is None:
+        raise ValueError('What scores targets (log_density, score) needs some, and this posterior has none: targets=.')
     return data
 
 
-def _interval(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def drawn(
+    fit: Fit,
+    data: Data,
+    reduce: Callable[[np.ndarray, Data], Any] | None,
+    *,
+    num_draws: int | None,
+    batch_size: int | None,
+    draws_at_once: int | None,
+    seed: Any,
+    mean: bool = False,
+) -> Any:
+    """Draws of the targets (or their means), or what ``reduce(draws, data)`` makes of them, batch by batch of rows."""
+    density = fit.density
+    with precision_of(density):
+        rows, root = _rows(fit, num_draws), to_key(seed)
+        index = np.arange(len(rows), dtype=np.int32)
+        run = density.jit(
+            'predict_rows', (mean, environ.static_key()), lambda: _drawing(density, 'mean' if mean else 'draws')
+        )
+        batches = itertools.count()
+
+        def draw(part: Data) -> Any:
+            batch = next(batches)  # other noise for each batch of rows; the first one has that of all rows at once
+            key = root if batch == 0 else jax.random.fold_in(root, batch)
+            draws = over_draws(lambda t, i: run(t, i, key, part), (rows, index), _draws_at_once(draws_at_once, part))
+            return draws if reduce is None else reduce(draws, part)
+
+        return _over_batches(data, batch_size, draw, axis=1 if reduce is None else 0)
+
+
+def interval_of(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, lower and upper bound of the central interval of draws along the first axis."""
     exact = draws.astype(np.float32) if draws.dtype.kind in 'biu' or draws.dtype.itemsize < 4 else draws
     lower, upper = np.quantile(exact, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
     return exact.mean(0, dtype=np.float64).astype(exact.dtype), lower.astype(exact.dtype), upper.astype(exact.dtype)

@@ -319,7 +319,7 @@ def test_batches_need_rows():
         ({'batch_size': 0}, 'batch_size .*at least 1; got 0'),
         ({'prob': 90, 'kind': 'interval'}, 'between 0 and 1; got 90'),
         ({'targets': np.zeros(6)}, "targets are scored by kind='log_density'"),
-        ({'inputs': np.zeros((3, 2)), 'kind': 'log_density'}, 'give those of the new inputs with targets='),
+        ({'inputs': np.zeros((3, 2)), 'kind': 'log_density'}, 'those of the new inputs: give targets='),
         ({'kind': 'probabilities'}, 'need a Bernoulli or categorical.*predicts Normal'),
         ({'inputs': np.array([[1.0, np.nan]])}, 'inputs.* has 1 NaN entries'),
     ],

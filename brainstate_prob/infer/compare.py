@@ -1,0 +1,65 @@
+"""Models compared by how well they predict, through ArviZ: leave-one-out, WAIC, and their table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from brainstate_prob.infer.arviz_io import import_arviz
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.fit import Fit
+
+__all__ = ['compare', 'loo', 'waic']
+
+
+def _data(fit: Fit, what: str) -> Any:
+    if fit.num_chains * fit.num_draws < 2:
+        raise ValueError(f'{what} needs draws of the posterior; {fit.method!r} gives one point. Use nuts, say.')
+    data = fit.to_arviz(posterior_predictive=False)
+    if not hasattr(data, 'log_likelihood') and 'log_likelihood' not in getattr(data, 'children', ()):
+        raise ValueError(f'{what} needs the log-likelihood of each observation, but this posterior has no targets.')
+    return data
+
+
+def loo(fit: Fit, **kwargs: Any) -> Any:
+    """See `Fit.loo`."""
+    return import_arviz().loo(_data(fit, 'loo'), **kwargs)
+
+
+def waic(fit: Fit, **kwargs: Any) -> Any:
+    """See `Fit.waic`."""
+    arviz = import_arviz()
+    if not hasattr(arviz, 'waic'):
+        raise NotImplementedError(
+            f'ArviZ {arviz.__version__} has no WAIC any more, since leave-one-out is more reliable: use fit.loo().'
+        )
+    return arviz.waic(_data(fit, 'waic'), **kwargs)
+
+
+def compare(fits: Mapping[str, Fit], **kwargs: Any) -> Any:
+    """A table of several models of the same targets, the best in prediction first (leave-one-out).
+
+    Parameters
+    ----------
+    fits
+        By name.
+    **kwargs
+        For ``arviz.compare``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As ArviZ gives it: ``elpd_loo`` (``elpd`` in ArviZ 1.x), its difference to the best, standard errors, weights.
+
+    Raises
+    ------
+    ValueError
+        For fits of other numbers of observations.
+    """
+    if len(fits) < 2:
+        raise ValueError(f'compare takes at least two fits by name, got {list(fits)}.')
+    sizes = {name: fit.posterior_for('compare').num_observations for name, fit in fits.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f'Only fits of the same targets can be compared; the numbers of observations are {sizes}.')
+    return import_arviz().compare({name: _data(fit, 'compare') for name, fit in fits.items()}, **kwargs)
