@@ -14,6 +14,7 @@ from brainstate_prob.infer.laplace_fit import LaplaceFit
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
 from brainstate_prob.infer.nuts import nuts
+from brainstate_prob.infer.plots import plot_coverage, plot_reliability
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sgmcmc import sgmcmc
 from brainstate_prob.infer.storage import load
@@ -36,6 +37,8 @@ __all__ = [
     'laplace',
     'load',
     'nuts',
+    'plot_coverage',
+    'plot_reliability',
     'scoring',
     'sgmcmc',
     'temperature_scaling',

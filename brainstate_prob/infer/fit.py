@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,9 @@ _SAMPLER = {'acceptance_rate', 'diverging', 'energy', 'n_steps', 'step_size', 't
 
 class Fit:
     """Draws of a posterior's parameters, or one best point, with everything that follows from them.
+
+    ``fit.plot_trace()``, ``fit.plot_forest()``, ``fit.plot_ppc()`` and so on are ArviZ's plots of it, and take what
+    those take.
 
     Parameters
     ----------
@@ -422,6 +426,13 @@ class Fit:
             history=self.history,
             info=self.info,
         )
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith('plot_'):
+            raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+        from brainstate_prob.infer.plots import plot
+
+        return functools.partial(plot, self, name.removeprefix('plot_'))
 
     def __repr__(self) -> str:
         def count(n: int, word: str) -> str:
