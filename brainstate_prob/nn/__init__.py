@@ -41,6 +41,8 @@ from brainstate_prob.nn.layers.dropout import __all__ as _dropout
 from brainstate_prob.nn.layers.elementwise import *  # noqa: F403
 from brainstate_prob.nn.layers.elementwise import __all__ as _elementwise
 from brainstate_prob.nn.layers.embedding import Embedding
+from brainstate_prob.nn.layers.event import *  # noqa: F403
+from brainstate_prob.nn.layers.event import __all__ as _event
 from brainstate_prob.nn.layers.linear import *  # noqa: F403
 from brainstate_prob.nn.layers.linear import __all__ as _linear
 from brainstate_prob.nn.layers.norm import *  # noqa: F403
@@ -57,10 +59,13 @@ from brainstate_prob.nn.layers.unpool import *  # noqa: F403
 from brainstate_prob.nn.layers.unpool import __all__ as _unpool
 from brainstate_prob.nn.layers.wrappers import *  # noqa: F403
 from brainstate_prob.nn.layers.wrappers import __all__ as _wrappers
+from brainstate_prob.nn.metrics import *  # noqa: F403
+from brainstate_prob.nn.metrics import __all__ as _metrics
 from brainstate_prob.nn.module import ElementWiseBlock, Module, Sequential
 from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import *  # noqa: F403
 from brainstate_prob.nn.priors import __all__ as _priors
+from brainstate_prob.nn.utils import clip_grad_norm, count_parameters
 from brainstate_prob.nn.weights import ParamSpec, Weights
 from brainstate_prob.nn.with_prior import PriorReport, with_prior
 
@@ -96,10 +101,13 @@ __all__ = [
     'UnitVectorT',
     'Weights',
     'with_prior',
+    'clip_grad_norm',
+    'count_parameters',
     'init',
     *_priors,
     *_functional,
     *_elementwise,
+    *_metrics,
     *_collective,
     *_adaptive_pool,
     *_dropout,
@@ -114,4 +122,5 @@ __all__ = [
     *_dynamics,
     *_rnn,
     *_wrappers,
+    *_event,
 ]

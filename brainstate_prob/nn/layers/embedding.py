@@ -132,7 +132,7 @@ class Embedding(Module):
         if share is not None:
             share = share.reshape(indices.shape + (1,) * len(self.embedding_size))
             rows = jax.tree.map(lambda x: _scale_gradient(x, share.astype(x.dtype)), rows)
-        return rows if self.max_norm is None else self._shortened(rows)
+        return rows if self.max_norm is None else self._shortened(rows, self.max_norm)
 
     def _checked(self, indices: Any) -> jax.Array:
         traced = isinstance(indices, jax.core.Tracer)
@@ -157,7 +157,7 @@ class Embedding(Module):
             share = jnp.where(indices == self.padding_idx, 0.0, 1.0 if share is None else share)
         return share
 
-    def _shortened(self, rows: Any) -> Any:
+    def _shortened(self, rows: Any, max_norm: float) -> Any:
         if isinstance(rows, u.Quantity):
             raise TypeError(f'{label(self)}: max_norm is a plain number, but the table has the unit {rows.unit}.')
         axes = tuple(range(-len(self.embedding_size), 0))
@@ -168,8 +168,8 @@ class Embedding(Module):
             norm = size
         else:
             norm = size * jnp.sum(jnp.abs(unit) ** self.norm_type, axes, keepdims=True) ** (1 / self.norm_type)
-        longer = norm > self.max_norm
-        return jnp.where(longer, rows * (self.max_norm / jnp.where(longer, norm, 1)), rows)
+        longer = norm > max_norm
+        return jnp.where(longer, rows * (max_norm / jnp.where(longer, norm, 1)), rows)
 
     def _with_padding(self, initializer: Any) -> Any:
         if self.padding_idx is None:
