@@ -47,7 +47,8 @@ class RNNCell(Module):
         self.num_in, self.num_out = int(num_in), int(num_out)
         self.in_size, self.out_size = self.num_in, self.num_out
         self.state_init = state_init
-        self.activation = _activation(activation)
+        self.activation = activation
+        _activation(activation)  # an unknown name raises here
 
     def _gates(self, n: int, w_init: Any, b_init: Any) -> Linear:
         """The affine map of [x, h] to ``n`` vectors of the size of h."""
@@ -62,6 +63,9 @@ class RNNCell(Module):
         """Give the hidden values their first value again."""
         for name in self.hidden:
             getattr(self, name).value = self._first(batch_size)
+
+    def _act(self, x: jax.Array) -> jax.Array:
+        return _activation(self.activation)(x)
 
     def _first(self, batch_size: int | None) -> jax.Array:
         shape = (self.num_out,) if batch_size is None else (batch_size, self.num_out)
@@ -126,7 +130,7 @@ class ValinaRNNCell(RNNCell):
 
     def update(self, x):
         x, h = self._read(x)
-        self.h.value = self.activation(self.W(_join(x, h)))
+        self.h.value = self._act(self.W(_join(x, h)))
         return self.h.value
 
 
@@ -177,7 +181,7 @@ class GRUCell(RNNCell):
     def update(self, x):
         x, h = self._read(x)
         r, z = jnp.split(jax.nn.sigmoid(self.Wrz(_join(x, h))), 2, axis=-1)
-        candidate = self.activation(self.Wh(_join(x, r * h)))
+        candidate = self._act(self.Wh(_join(x, r * h)))
         self.h.value = (1 - z) * h + z * candidate
         return self.h.value
 
@@ -220,7 +224,7 @@ class MGUCell(RNNCell):
     def update(self, x):
         x, h = self._read(x)
         f = jax.nn.sigmoid(self.Wf(_join(x, h)))
-        candidate = self.activation(self.Wh(_join(x, f * h)))
+        candidate = self._act(self.Wh(_join(x, f * h)))
         self.h.value = (1 - f) * h + f * candidate
         return self.h.value
 
@@ -271,8 +275,8 @@ class LSTMCell(RNNCell):
     def update(self, x):
         x, h, c = self._read(x)
         i, g, f, o = jnp.split(self.W(_join(x, h)), 4, axis=-1)
-        self.c.value = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * self.activation(g)
-        self.h.value = jax.nn.sigmoid(o) * self.activation(self.c.value)
+        self.c.value = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * self._act(g)
+        self.h.value = jax.nn.sigmoid(o) * self._act(self.c.value)
         return self.h.value
 
 
@@ -323,8 +327,8 @@ class URLSTMCell(RNNCell):
         f, r, candidate, o = jnp.split(self.W(_join(x, h)), 4, axis=-1)
         forget, refine = jax.nn.sigmoid(f + self.bias.value), jax.nn.sigmoid(r - self.bias.value)
         gate = 2 * refine * forget + (1 - 2 * refine) * forget**2
-        self.c.value = gate * c + (1 - gate) * self.activation(candidate)
-        self.h.value = jax.nn.sigmoid(o) * self.activation(self.c.value)
+        self.c.value = gate * c + (1 - gate) * self._act(candidate)
+        self.h.value = jax.nn.sigmoid(o) * self._act(self.c.value)
         return self.h.value
 
 
