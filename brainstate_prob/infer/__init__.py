@@ -12,6 +12,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.laplace import laplace
 from brainstate_prob.infer.laplace_fit import LaplaceFit
 from brainstate_prob.infer.map import fit_map
+from brainstate_prob.infer.marginal_likelihood import fit_marginal_likelihood
 from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
 from brainstate_prob.infer.nuts import nuts
 from brainstate_prob.infer.plots import plot_coverage, plot_reliability
@@ -32,6 +33,7 @@ __all__ = [
     'compare',
     'conformal',
     'fit_map',
+    'fit_marginal_likelihood',
     'fit_svi',
     'from_numpyro',
     'laplace',

@@ -21,7 +21,7 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fisher import outputs_of, predicted, total_divergence
 from brainstate_prob.infer.minibatch import check_batch_size, take
 
-__all__ = ['Curvature', 'curvature_of']
+__all__ = ['Curvature', 'chunks_of', 'curvature_of']
 
 _NUMBERS = 2**22  # of the largest array over all directions that are pushed through the model at once
 _PASSES = 4  # over the data, to find Kronecker factors
@@ -149,6 +149,27 @@ class Curvature:
             return lax.fori_loop(0, int(groups.max()) + 1, add, jnp.zeros_like(part))
 
         return self._jit('prior_diagonal', run)(theta, data)
+
+    def log_det_gradient(self, roots: Any, theta: Any, data: Data) -> jax.Array:
+        """By the whole of theta, the gradient of half the log-determinant of the curvature.
+
+        Parameters
+        ----------
+        roots
+            Rows whose outer products sum to the inverse of the curvature at ``theta``; of its diagonal, for that.
+        """
+
+        def run(roots: jax.Array, theta: jax.Array, data: Data) -> jax.Array:
+            def half_trace(theta: jax.Array, rows: jax.Array) -> jax.Array:
+                likelihood, prior = self.products(self.part(theta), theta, data)
+                return jnp.sum(jax.vmap(lambda v: jnp.vdot(v, likelihood(v) + prior(v)))(rows)) / 2
+
+            def add(total: jax.Array, rows: jax.Array) -> tuple[jax.Array, None]:
+                return total + jax.grad(half_trace)(theta, rows), None
+
+            return lax.scan(add, jnp.zeros_like(theta), roots)[0]
+
+        return self._jit('log_det_gradient', run)(chunks_of(np.asarray(roots, self.density.dtype)), theta, data)
 
     # Programs over one observation at a time
 
@@ -287,3 +308,12 @@ def _chunked(num: int, size: int) -> jax.Array:
     """0, 1, ... in rows of at most ``size``; the last row runs on beyond ``num``."""
     size = max(1, min(num, size))
     return jnp.arange(-(-num // size) * size).reshape(-1, size)
+
+
+def chunks_of(rows: np.ndarray, size: int = 32) -> np.ndarray:
+    """The rows in chunks of one size, filled up with zeros."""
+    size = min(size, len(rows))
+    num = -(-len(rows) // size)
+    filled = np.zeros((num * size, rows.shape[1]), rows.dtype)
+    filled[: len(rows)] = rows
+    return filled.reshape(num, size, -1)

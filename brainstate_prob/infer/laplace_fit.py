@@ -161,6 +161,8 @@ def make_fit(
     num_draws: int,
     seed: Any,
     info: dict[str, Any],
+    *,
+    method: str = 'laplace',
     **kwargs: Any,
 ) -> LaplaceFit:
     """The fit of a Gaussian around ``theta``, with draws and the evidence."""
@@ -178,7 +180,7 @@ def make_fit(
         posterior,
         density,
         thetas[None],
-        method='laplace',
+        method=method,
         stats={'lp': lp[None], 'log_q': log_q[None].astype(lp.dtype)},
         info=info | {'log_evidence': value - held + constant},
         gaussian=gaussian,

@@ -17,6 +17,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
 from brainstate_prob import environ
+from brainstate_prob.infer.curvature import chunks_of
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fisher import outputs_of, predicted
 
@@ -121,15 +122,7 @@ def output_moments(density: Density, mode: Any, roots: np.ndarray, data: Data) -
         variances = jax.lax.scan(add, [jnp.zeros_like(x) for x in values], roots)[0]
         return made[-1](values, others), made[-1](variances, others)
 
-    return density.jit('output_moments', environ.static_key(), lambda: run)(mode, _chunked(roots), data)
-
-
-def _chunked(rows: np.ndarray, size: int = 64) -> np.ndarray:
-    """The rows in chunks of one size, filled up with zeros."""
-    num = -(-len(rows) // size)
-    filled = np.zeros((num * size, rows.shape[1]), rows.dtype)
-    filled[: len(rows)] = rows
-    return filled.reshape(num, size, -1)
+    return density.jit('output_moments', environ.static_key(), lambda: run)(mode, chunks_of(roots), data)
 
 
 def predictive_of(mode: dist.Distribution, variance: dist.Distribution) -> dist.Distribution:
