@@ -17,6 +17,7 @@ from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
 from brainstate_prob.infer.nuts import nuts
 from brainstate_prob.infer.plots import plot_coverage, plot_reliability
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.psis import k_hat
 from brainstate_prob.infer.sgmcmc import sgmcmc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
@@ -36,6 +37,7 @@ __all__ = [
     'fit_marginal_likelihood',
     'fit_svi',
     'from_numpyro',
+    'k_hat',
     'laplace',
     'load',
     'nuts',

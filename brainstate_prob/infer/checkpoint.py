@@ -109,6 +109,11 @@ class Checkpoint:
             self._lock.close()
             self._lock = None
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file to go on from."""
+        return self.path is not None and os.path.exists(self.path)
+
     def load(self, like: Any, *, total: int | None = None) -> Saved | None:
         """What the file holds, with the state in the structure of ``like``; None where there is no file yet.
 
@@ -124,7 +129,7 @@ class Checkpoint:
         ValueError
             For a file that is no whole checkpoint, or that of another run, naming what differs.
         """
-        if self.path is None or not os.path.exists(self.path):
+        if self.path is None or not self.exists:
             return None
         record, arrays = read_checkpoint(self.path)
         different = differences_of(record['fingerprint'], self._fingerprint)

@@ -25,7 +25,7 @@ class Chunks:
     done
         How many of the steps were done before.
     every
-        End a chunk at each multiple of this, for a checkpoint there.
+        End a chunk at each multiple of this (of each of these), for a checkpoint there.
 
     Examples
     --------
@@ -43,11 +43,11 @@ class Chunks:
         progress: bool = True,
         *,
         done: int = 0,
-        every: int | None = None,
+        every: int | tuple[int, ...] | None = None,
     ):
         self._total = total
         self._done = done
-        self._every = every
+        self._every = every if isinstance(every, tuple) else () if every is None else (every,)
         self.size = max(1, size)
         self._bar = tqdm(total=total, initial=done, desc=description, disable=not progress, leave=True)
 
@@ -55,9 +55,7 @@ class Chunks:
         done = self._done
         try:
             while done < self._total:
-                length = min(self.size, self._total - done)
-                if self._every is not None:
-                    length = min(length, self._every - done % self._every)
+                length = min(self.size, self._total - done, *(every - done % every for every in self._every))
                 yield length
                 done += length
                 self._bar.update(length)

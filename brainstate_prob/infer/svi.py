@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
-from numpyro.infer import SVI, Trace_ELBO, autoguide
 
 from brainstate_prob.infer.chain_starts import centres
-from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.diagnostics import warn_of
+from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.guides import check_guide, flat_model, guide_draw, make_guide
-from brainstate_prob.infer.minibatch import check_batch_size, first_batch, next_batch, take
+from brainstate_prob.infer.guides import check_guide
+from brainstate_prob.infer.map import batch_info, check_first_batch
+from brainstate_prob.infer.minibatch import Stream, stream_of
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.psis import k_hat, k_hat_problem
 from brainstate_prob.infer.start import checked_start, to_key
+from brainstate_prob.infer.svi_programs import CHUNK, Carry, Programs, Settings, drawn
 
 __all__ = ['fit_svi']
-
-_CHUNK = 200
-_DRAWS = 1000
 
 
 def fit_svi(
     posterior: Posterior,
     *,
     guide: Any = 'normal',
+    sites: bool = False,
     num_steps: int = 5000,
     optimizer: optax.GradientTransformation | None = None,
+    r_hat: float | None = None,
     num_particles: int = 1,
     batch_size: int | None = None,
+    batches: Iterable | None = None,
+    num_observations: int | None = None,
     num_draws: int = 1000,
+    noncentered: Any = True,
     init: Any = 'model',
     init_scale: float | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    every: int | None = None,
     seed: Any = 0,
     progress: bool = True,
 ) -> Fit:
@@ -51,26 +59,45 @@ def fit_svi(
     Parameters
     ----------
     guide
-        ``'normal'`` or ``'diagonal'`` (independent normals), ``'multivariate'``, ``'low_rank'``, ``'laplace'`` (mode
-        and curvature there), ``'delta'`` (the mode of theta's density), ``'iaf'`` and ``'bnaf'`` (normalizing
-        flows), ``'dais'`` (annealed importance sampling); a NumPyro autoguide class; or a function of the NumPyro model
-        ``model(data)``, whose one site is ``'theta'``, that returns an autoguide or a guide function.
+        ``'normal'`` or ``'diagonal'`` (independent normals), ``'multivariate'``, ``'low_rank'``,
+        ``'batched_multivariate'`` and ``'batched_low_rank'`` (a normal for each entry of the first axis, which all
+        parameters must share), ``'laplace'`` (mode and curvature there), ``'delta'`` (the mode of theta's density),
+        ``'iaf'`` and ``'bnaf'`` (normalizing flows), ``'dais'`` (annealed importance sampling); a NumPyro autoguide
+        class; or a function of the NumPyro model ``model(data)``, whose one site is ``'theta'``, that returns an
+        autoguide or a guide function.
+    sites
+        True for a guide of one's own over sites named by the parameters' paths, as `to_numpyro` writes them: a
+        function of that NumPyro model, a class, or an autoguide that was built for ``infer.to_numpyro(model)``. A guide
+        function is called as the model is: ``guide(*inputs, targets=...)``.
     num_steps
-        Steps of the optimizer. They run fused, many to a compiled call.
+        Steps of the optimizer; the most, with ``r_hat``. They run fused, many to a compiled call.
     optimizer
         An optax optimizer; default: Adam with a learning rate that falls from 0.01 to 0 along a half cosine. One that
         stays constant leaves the guide's parameters with its noise.
+    r_hat
+        Stop by itself: when the guide's parameters no longer drift, so that R-hat between the two quarters of the run
+        that came last is below this (1.1, say) for each of them. The result is their mean over these steps (Dhaka et
+        al. 2020). The learning rate should then be constant; default: Adam with 0.01.
     num_particles
         Draws from the guide a step.
     batch_size
         See this many observations a step, in a new random order each pass; their log-likelihood counts N/B times.
+    batches, num_observations
+        In place of it: an iterable of pairs ``(inputs, targets)``, one a step, and the number N of all observations.
+        A list or data loader begins anew when it ends, a generator ends the fit.
     num_draws
         Draws from the fitted guide (one for ``'delta'``).
+    noncentered
+        Which hierarchical parameters the guide sees in standardized form, as for `nuts`.
     init
         ``'model'``: the model's present theta; ``'map'``: the mode of theta's density; ``'prior'``: a draw from the
         priors; a `Fit`: a draw of it; or an array of theta.
     init_scale
         The standard deviation of theta that a guide by name begins with; default 0.1.
+    checkpoint, every
+        Save to this file every so many steps (default: every 30 seconds), and go on from it if it exists: the numbers
+        are those of an uninterrupted run. ``batches`` must then give the same again. More ``num_steps`` go on from the
+        end, if the learning rate does not depend on them (with ``optimizer`` or ``r_hat``).
     seed
         An int or a key.
     progress
@@ -81,12 +108,14 @@ def fit_svi(
     Fit
         One chain of independent draws. ``fit.history['elbo']`` has the estimate of each step, ``fit.info['elbo']`` the
         mean of the last ones, ``fit.guide_params`` the guide's parameters; ``fit.stats`` the log density ``lp`` of
-        theta (for full data) and that of the guide, ``log_q``, of each draw.
+        theta (for full data) and that of the guide, ``log_q``, of each draw. ``fit.info['k_hat']`` says how far the
+        guide is from the posterior (see `k_hat`); above 0.7 it is a `ConvergenceWarning`.
 
     Raises
     ------
     ValueError
-        For parameters that guides cannot move, an unknown guide, a start or an ELBO that is not finite.
+        For parameters that guides cannot move, an unknown guide, a start or an ELBO that is not finite, ``batches``
+        without ``num_observations``, a checkpoint of another run.
 
     Examples
     --------
@@ -109,122 +138,216 @@ def fit_svi(
             raise ValueError(f'{name} must be an int from 1 on, got {value!r}.')
     if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f'optimizer must be an optax optimizer such as optax.adam(5e-3), got {optimizer!r}.')
-    density = posterior.sampling_density
-    check_batch_size(posterior.data, batch_size, posterior.num_observations)
-    family = check_guide(guide, init_scale, density.size, batch_size)
+    if r_hat is not None and (isinstance(r_hat, bool) or not isinstance(r_hat, int | float) or not r_hat > 1):
+        raise ValueError(f'r_hat must be a number above 1, such as 1.1, got {r_hat!r}.')
+    if sites and isinstance(guide, str):
+        raise ValueError(f'sites=True is for a guide of your own; guide={guide!r} is one of theta. Drop sites=True.')
+    stream = stream_of(posterior, batch_size, batches, num_observations)
+    density = posterior.sampling_density_for(noncentered=False if sites else noncentered)
+    family = check_guide(guide, init_scale, density, batch_size is not None or stream is not None, sites)
+    settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
+    programs = Programs(density, settings, stream is not None, posterior.num_observations)
     began = time.perf_counter()
     start_key, key, draw_key = jax.random.split(to_key(seed), 3)
-    theta = checked_start(posterior, density, centres(posterior, density, init, start_key[None])[1][0])
-    given = posterior.data, theta, float(num_steps)
-    programs = _Programs(density, family, optimizer, int(num_particles), batch_size, posterior.num_observations)
-    carry, losses = _optimize(programs, given, key, num_steps, progress)
-    params = programs.params(carry, *given)
-    thetas, stats = _draws(programs, params, given, draw_key, num_draws)
-    elbo = -losses
+    falls = optimizer is None and r_hat is None
+    ckpt = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            'svi',
+            guide=guide,
+            sites=sites,
+            optimizer=optimizer,
+            r_hat=r_hat,
+            num_particles=int(num_particles),
+            batch_size=batch_size,
+            num_observations=num_observations,
+            init=init,
+            init_scale=init_scale,
+            seed=to_key(seed),
+            **({'num_steps (by which the default learning rate falls)': int(num_steps)} if falls else {}),
+        ),
+    )
+    with ckpt:
+        theta = posterior.start(density)
+        if not ckpt.exists:
+            theta = checked_start(posterior, density, centres(posterior, density, init, start_key[None])[1][0])
+            check_first_batch(density, theta, stream)
+        data = posterior.data if stream is None else stream.peek()
+        run = _Run(programs, data, theta, key, int(num_steps), r_hat, stream)
+        run.go(ckpt, progress)
+    params = run.params()
+    thetas, stats = drawn(programs, params, run.given, draw_key, num_draws)
+    elbo = -run.losses
     info = {
-        'guide': guide if isinstance(guide, str) else getattr(guide, '__name__', repr(guide)),
-        'num_steps': num_steps,
+        'guide': guide if isinstance(guide, str) else getattr(guide, '__name__', type(guide).__name__),
+        'num_steps': len(elbo),
         'num_particles': num_particles,
-        'batch_size': batch_size,
-        'elbo': float(np.mean(elbo[-min(100, num_steps) :])),
-        'seconds': time.perf_counter() - began,
+        'stopped': run.stopped or 'num_steps',
+        'elbo': float(np.mean(elbo[-100:])),
+        **({'batch_size': None} | batch_info(posterior, batch_size, stream)),
+        **({} if r_hat is None else {'r_hat': run.r_hat_now, 'converged': run.stopped == 'converged'}),
     }
     fit = Fit(posterior, density, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
+    problems = _judge(fit, run, num_steps)
+    fit.info |= {'warnings': problems, 'seconds': time.perf_counter() - began}
+    warn_of(problems, stacklevel=3)
     return fit
 
 
-def _falling(total: jax.Array) -> optax.GradientTransformation:
-    """The default optimizer; ``total`` may be traced, so that another number of steps compiles nothing."""
-    return optax.adam(lambda count: 5e-3 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / total, 1.0))))
+def _judge(fit: Fit, run: _Run, num_steps: int) -> list[str]:
+    """Add k-hat to ``fit.info``; what is wrong, in words."""
+    problems = []
+    if run.r_hat is not None and run.stopped != 'converged':
+        problems.append(
+            f"SVI stopped after {fit.info['num_steps']} steps before it converged: R-hat of the guide's parameters is "
+            f'{run.r_hat_now:.3g}, and {run.r_hat:g} was asked for. Take more steps (num_steps={2 * num_steps}), more '
+            'particles, or a larger learning rate.'
+        )
+    if {'lp', 'log_q'} <= set(fit.stats) and fit.num_draws >= 100:
+        fit.info['k_hat'] = k_hat(fit)
+        problem = k_hat_problem(fit.info['k_hat'], fit.num_draws, fit.info['guide'])
+        problems += [problem] if problem else []
+    return problems
 
 
-class _Programs:
-    """The compiled functions of one guide, optimizer and minibatch size, kept with the density.
-
-    All take ``given``: the data, the start and the number of steps.
-    """
+class _Run:
+    """The host's loop over chunks of steps."""
 
     def __init__(
-        self, density: Density, family: Callable, optimizer: Any, num_particles: int, batch_size: int | None, num: int
+        self,
+        programs: Programs,
+        data: Any,
+        theta: jax.Array,
+        key: jax.Array,
+        num_steps: int,
+        r_hat: float | None,
+        stream: Stream | None,
     ):
-        self.density, self.family, self.optimizer = density, family, optimizer
-        self.num_particles, self.batch_size, self.num = num_particles, batch_size, num
-        key = (family, optimizer, num_particles, batch_size)
-        self.start = density.jit('svi_start', key, lambda: self._start)
-        self.advance = density.jit('svi', key, lambda: self._advance)
-        self.params = density.jit('svi_params', key, lambda: self._params)
-        self.draw = density.jit('svi_draws', (family, batch_size is None), lambda: self._draw)
+        self._programs, self._num_steps, self._stream, self.r_hat = programs, num_steps, stream, r_hat
+        self.given = data, theta, float(num_steps)
+        self._carry: Carry = programs.start(key, *self.given)
+        self._pieces: list[np.ndarray] = []
+        self._windows: list[tuple[np.ndarray, np.ndarray]] = []  # mean and sum of squares of each
+        self.stopped = ''
 
-    def _svi(self, key: jax.Array, data: Data, theta: jax.Array, total: jax.Array) -> tuple[SVI, Any, Any]:
-        """The SVI object, guide and first state, made anew in each trace, as guides keep what they were set up with."""
-        model = flat_model(self.density)
-        guide = make_guide(self.family, model, theta, data)
-        optimizer = _falling(total) if self.optimizer is None else self.optimizer
-        svi = SVI(model, guide, optimizer, Trace_ELBO(self.num_particles))
-        return svi, guide, svi.init(key, data)
+    @property
+    def losses(self) -> np.ndarray:
+        """Minus the ELBO of each step."""
+        return np.concatenate(self._pieces)
 
-    def _start(self, key: jax.Array, *given: Any) -> tuple:
-        key, sub = jax.random.split(key)
-        state = self._svi(key, *given)[2]
-        batches = None if self.batch_size is None else first_batch(sub, self.num)
-        # Without weak types: else the state that comes back would be a new signature, compiled once more.
-        return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), (state, batches))
+    @property
+    def r_hat_now(self) -> float:
+        """The largest R-hat of the guide's parameters over the last half of the run."""
+        return _r_hat(self._windows)[0]
 
-    def _advance(self, carry: tuple, length: jax.Array, *given: Any) -> tuple:
-        svi = self._svi(jax.random.key(0), *given)[0]
+    def go(self, ckpt: Checkpoint, progress: bool) -> None:
+        """Take the steps that are still to do."""
+        self._resume(ckpt)
+        stops = tuple(x for x in (ckpt.every, CHUNK if self.r_hat is not None else None) if x is not None)
+        total = ckpt.step if self.stopped else self._num_steps
+        chunks = Chunks(total, CHUNK, 'SVI', progress, done=ckpt.step, every=stops)
+        for length in chunks:
+            done = self._advance(length)
+            self._check(done)
+            if done:
+                chunks.note(elbo=f'{-np.mean(self._pieces[-1]):.6g}')
+            if self.r_hat is not None and (ckpt.step + done) % CHUNK == 0 and done:
+                self._look()
+            if ckpt.due(ckpt.step + done) and not self.stopped:
+                ckpt.save(*self._held())
+            if self.stopped:
+                break
+        if not self._pieces:
+            raise ValueError('batches gave no batch: there is nothing to fit.')
+        ckpt.finish(*self._held())
 
-        def step(i: jax.Array, loop: tuple) -> tuple:
-            (state, batches), losses = loop
-            batch = given[0]
-            if self.batch_size is not None:
-                index, batches = next_batch(batches, self.batch_size)
-                batch = take(batch, index)
-            state, loss = svi.update(state, batch)
-            return (state, batches), losses.at[i].set(loss)
+    def params(self) -> dict:
+        """The guide's parameters: the last ones, or their mean over the last half of the run."""
+        mean = None if self.r_hat is None else _r_hat(self._windows)[1]
+        window: Any = self._carry.window
+        average = None if mean is None else jnp.asarray(mean, window.mean.dtype)
+        return self._programs.params(self._carry, average, *self.given)
 
-        return lax.fori_loop(0, length, step, (carry, jnp.zeros(_CHUNK)))
+    def _resume(self, ckpt: Checkpoint) -> None:
+        saved = ckpt.load((self.given[1], self._carry), total=self._num_steps)
+        if saved is None:
+            return
+        theta, self._carry = saved.state
+        self.given = self.given[0], theta, self.given[2]
+        self._pieces = [saved.arrays['losses']]
+        if self.r_hat is not None:
+            self._windows = list(zip(saved.arrays['means'], saved.arrays['squares'], strict=True))
+        self.stopped = saved.extra['stopped']
+        if self._stream is not None:
+            self._stream.skip(saved.step)
 
-    def _params(self, carry: tuple, *given: Any) -> dict:
-        return self._svi(jax.random.key(0), *given)[0].get_params(carry[0])
+    def _held(self) -> tuple:
+        """What a checkpoint has: the state, what grows, and whether it is the end."""
+        arrays = {'losses': self.losses}
+        if self.r_hat is not None:
+            size = self._carry.window.mean.size  # type: ignore[union-attr]
+            arrays['means'] = np.array([w[0] for w in self._windows]).reshape(-1, size)
+            arrays['squares'] = np.array([w[1] for w in self._windows]).reshape(-1, size)
+        return (self.given[1], self._carry), arrays, {'stopped': self.stopped}
 
-    def _draw(self, params: dict, key: jax.Array, *given: Any) -> tuple[jax.Array, dict]:
-        guide, data = self._svi(jax.random.key(0), *given)[1], given[0]
-        if isinstance(guide, autoguide.AutoDelta):
-            return guide.median(params)['theta'][None].astype(self.density.dtype), {}
+    def _advance(self, length: int) -> int:
+        """Take ``length`` steps; how many were done."""
+        data, *rest = self.given
+        if self._stream is None:
+            self._carry, found = self._programs.advance(self._carry, length, data, *rest)
+            self._pieces.append(np.asarray(found)[:length])
+            return length
+        losses = []
+        for _ in range(length):
+            try:
+                data = next(self._stream)
+            except StopIteration:
+                self.stopped = 'the batches ended'
+                break
+            self._carry, found = self._programs.advance(self._carry, 1, data, *rest)
+            losses.append(found[0])
+        if losses:
+            self._pieces.append(np.asarray(jax.device_get(losses)))
+        return len(losses)
 
-        def draw(key: jax.Array) -> tuple[jax.Array, dict]:
-            theta, log_q = guide_draw(guide, params, key, data)
-            theta = theta.astype(self.density.dtype)
-            whole = {} if self.batch_size is not None else {'lp': self.density.log_density(theta, data)}
-            return theta, {'log_q': log_q, **whole}
-
-        # Mapped, not vectorized: random numbers for a batch of keys compile for more than a second.
-        return lax.map(draw, jax.random.split(key, _DRAWS))
-
-
-def _optimize(
-    programs: _Programs, given: tuple, key: jax.Array, num_steps: int, progress: bool
-) -> tuple[Any, np.ndarray]:
-    carry = programs.start(key, *given)
-    losses: list[np.ndarray] = []
-    chunks = Chunks(num_steps, _CHUNK, 'SVI', progress)
-    for length in chunks:
-        carry, found = programs.advance(carry, length, *given)
-        losses.append(np.asarray(found)[:length])
-        chunks.note(elbo=f'{-np.mean(losses[-1]):.6g}')
-        if not np.isfinite(losses[-1]).all():
-            step = int(np.argmin(np.isfinite(np.concatenate(losses))))
+    def _check(self, done: int) -> None:
+        if done and not np.isfinite(self._pieces[-1]).all():
+            losses = self.losses
+            step = int(np.argmin(np.isfinite(losses)))
             raise ValueError(
-                f'The ELBO became {-np.concatenate(losses)[step]} at step {step}. Use a smaller learning rate, e.g. '
+                f'The ELBO became {-losses[step]} at step {step}. Use a smaller learning rate, e.g. '
                 "optimizer=optax.adam(1e-3), more particles, init='map', or scale the inputs."
             )
-    return carry, np.concatenate(losses)
+
+    def _look(self) -> None:
+        """Keep the window that has ended, and stop if nothing drifts."""
+        window: Any = self._carry.window
+        self._windows.append((np.asarray(window.mean), np.asarray(window.squares)))
+        if self.r_hat is not None and self.r_hat_now < self.r_hat:
+            self.stopped = 'converged'
 
 
-def _draws(programs: _Programs, params: dict, given: tuple, key: jax.Array, num_draws: int) -> tuple[Any, dict]:
-    """Draws in blocks of one size, so that another number of them compiles nothing and keeps the first ones."""
-    blocks = [programs.draw(params, jax.random.fold_in(key, i), *given) for i in range(-(-num_draws // _DRAWS))]
-    if blocks[0][0].shape[0] == 1:  # a point
-        return np.asarray(blocks[0][0])[None], {}
-    return jax.tree.map(lambda *x: np.concatenate(x)[None, :num_draws], *blocks)
+def _r_hat(windows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, np.ndarray | None]:
+    """The largest R-hat of numbers between the two last quarters of a run, and their means over both."""
+    half = len(windows) // 4
+    if not half:
+        return np.inf, None
+    quarters = windows[-2 * half : -half], windows[-half:]
+    means = np.array([np.mean([m for m, _ in q], axis=0, dtype=np.float64) for q in quarters])
+    length = half * CHUNK
+    within = np.mean(
+        [
+            sum(s + CHUNK * (m - centre) ** 2 for m, s in q) / (length - 1)
+            for q, centre in zip(quarters, means, strict=True)
+        ],
+        axis=0,
+    )
+    between = means.var(axis=0, ddof=1)
+    still = (within == 0) & (between == 0)  # parameters that do not move
+    with np.errstate(divide='ignore', invalid='ignore'):
+        ratio = np.where(still, 1.0, (length - 1) / length + between / within)
+    return float(np.sqrt(ratio.max())), means.mean(axis=0)

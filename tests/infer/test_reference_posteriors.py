@@ -48,6 +48,7 @@ def correlated(shared_dir):
 NARROW = {'init': 'map', 'num_steps': 20000, 'num_draws': 4000, 'progress': False}
 
 
+@pytest.mark.filterwarnings('ignore:k-hat')
 def test_mean_field_is_too_narrow_by_the_right_factor(correlated):
     """The best independent normal has the precision's diagonal: 1 / sqrt of it, about half the true sd."""
     posterior, reference = correlated
