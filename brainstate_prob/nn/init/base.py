@@ -70,9 +70,16 @@ class InUnits(Initializer):
         values = {name: getattr(self, name) for name in self._names}
         unit = getattr(self, 'unit', None)
         if unit is not None:
-            values = {k: v.in_unit(unit) if isinstance(v, u.Quantity) else v * unit for k, v in values.items()}
+            values = {k: self._in_unit(k, v, unit) for k, v in values.items()}
         plain, found = split_units(type(self).__name__, tuple(Par(n, role=VALUE) for n in self._names), values)
         return [plain[name] for name in self._names], found
+
+    def _in_unit(self, name: str, value: Any, unit: Any) -> Any:
+        if not isinstance(value, u.Quantity):
+            return value * unit
+        if not value.unit.has_same_dim(unit):
+            raise u.UnitMismatchError(f'{type(self).__name__}: {name} is in {value.unit}, but unit={unit} was given.')
+        return value.in_unit(unit)
 
     def _unit(self) -> Any:
         return self._magnitudes()[1]

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob import environ
-from brainstate_prob.nn.metrics.stream import Metric, MetricState, check_integers, ratio
+from brainstate_prob.nn.metrics.stream import Metric, MetricState, check_integers, counter_dtype, ratio
 
 __all__ = ['ConfusionMatrix', 'F1ScoreMetric', 'PrecisionMetric', 'RecallMetric']
 
@@ -30,7 +29,7 @@ class _ClassCounts(Metric):
         super().__init__(name)
 
     def _start(self):
-        zeros = jnp.zeros(self.num_classes or 2, environ.ditype())
+        zeros = jnp.zeros(self.num_classes or 2, counter_dtype())
         return {'true_positives': zeros, 'predicted': zeros, 'actual': zeros}
 
     def update(self, *, predictions: Any, labels: Any, **_):
@@ -135,13 +134,11 @@ class ConfusionMatrix(Metric):
     matrix: MetricState
 
     def __init__(self, num_classes: int, name: str | None = None):
-        if num_classes is None:
-            raise ValueError('ConfusionMatrix needs a num_classes.')
         self.num_classes: int = _class_number('ConfusionMatrix', num_classes)
         super().__init__(name)
 
     def _start(self):
-        return {'matrix': jnp.zeros((self.num_classes, self.num_classes), environ.ditype())}
+        return {'matrix': jnp.zeros((self.num_classes, self.num_classes), counter_dtype())}
 
     def update(self, *, predictions: Any, labels: Any, **_):
         predictions, labels, valid = _pairs('ConfusionMatrix', predictions, labels, self.num_classes)
@@ -153,9 +150,7 @@ class ConfusionMatrix(Metric):
 
 
 def _class_number(who: str, num_classes: Any) -> int:
-    if num_classes is not None and (
-        isinstance(num_classes, bool) or int(num_classes) != num_classes or num_classes < 2
-    ):
+    if not isinstance(num_classes, int | np.integer) or isinstance(num_classes, bool) or num_classes < 2:
         raise ValueError(f'{who}: num_classes must be an integer from 2 on, got {num_classes!r}.')
     return int(num_classes)
 

@@ -21,6 +21,7 @@ __all__ = [
     'WelfordMetric',
     'accumulator_dtype',
     'check_integers',
+    'counter_dtype',
     'ratio',
 ]
 
@@ -125,7 +126,7 @@ class AverageMetric(_Stream):
     count: MetricState
 
     def _start(self):
-        return {'total': jnp.zeros((), accumulator_dtype()), 'count': jnp.zeros((), environ.ditype())}
+        return {'total': jnp.zeros((), accumulator_dtype()), 'count': jnp.zeros((), counter_dtype())}
 
     def update(self, **kwargs):
         values = jnp.asarray(self._argument(kwargs), self.total.value.dtype)
@@ -152,7 +153,7 @@ class AccuracyMetric(AverageMetric):
     """
 
     def _start(self):
-        return {**super()._start(), 'total': jnp.zeros((), environ.ditype())}  # exact as an integer
+        return {**super()._start(), 'total': jnp.zeros((), counter_dtype())}  # exact as an integer
 
     def update(self, *, logits: Any, labels: Any, **_):  # type: ignore[override]
         logits, labels = jnp.asarray(logits), jnp.asarray(labels)
@@ -204,7 +205,7 @@ class WelfordMetric(_Stream):
 
     def _start(self):
         zero = jnp.zeros((), accumulator_dtype())
-        return {'count': jnp.zeros((), environ.ditype()), 'mean': zero, 'squares': zero}
+        return {'count': jnp.zeros((), counter_dtype()), 'mean': zero, 'squares': zero}
 
     def update(self, **kwargs):
         dtype = self.mean.value.dtype
@@ -269,6 +270,11 @@ class MultiMetric(Metric):
 def accumulator_dtype() -> Any:
     """The type of accumulators: sums in half precision would soon stand still."""
     return jnp.promote_types(environ.dftype(), jnp.float32)
+
+
+def counter_dtype() -> Any:
+    """The type of counts: those of half precision end at 32767."""
+    return jnp.promote_types(environ.ditype(), jnp.int32)
 
 
 def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> jax.Array:
