@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -15,7 +15,16 @@ from brainstate_prob.infer.density import Data
 if TYPE_CHECKING:
     from brainstate_prob.infer.posterior import Posterior
 
-__all__ = ['Batches', 'Stream', 'check_batch_size', 'first_batch', 'next_batch', 'stream_of', 'take']
+__all__ = [
+    'Batches',
+    'Stream',
+    'check_batch_size',
+    'first_batch',
+    'loop_in_batches',
+    'next_batch',
+    'stream_of',
+    'take',
+]
 
 
 class Batches(NamedTuple):
@@ -62,11 +71,45 @@ def first_batch(key: jax.Array, num_observations: int) -> Batches:
 
 def next_batch(batches: Batches, batch_size: int) -> tuple[jax.Array, Batches]:
     """The indices of the next batch. Each pass has a new random order; what is left over at its end is skipped."""
+    return _within_pass(_refreshed(batches, batch_size), batch_size)
+
+
+def _refreshed(batches: Batches, batch_size: int) -> Batches:
+    """The start of the next pass, where this one has no whole batch left."""
     num = batches.order.shape[0]
     over = batches.position + batch_size > num
-    batches = lax.cond(over, lambda b: first_batch(b.key, num), lambda b: b, batches)
+    return lax.cond(over, lambda b: first_batch(b.key, num), lambda b: b, batches)
+
+
+def _within_pass(batches: Batches, batch_size: int) -> tuple[jax.Array, Batches]:
     index = lax.dynamic_slice(batches.order, (batches.position,), (batch_size,))
     return index, batches._replace(position=batches.position + batch_size)
+
+
+def loop_in_batches(unfinished: Callable, body: Callable, state: Any, rest: tuple, batch_size: int | None) -> tuple:
+    """``while unfinished(state, *rest): state, *rest = body(index, state, *rest)``; ``index`` is the next batch.
+
+    A new order is drawn outside the inner loop: under ``vmap`` both branches of a condition are computed, and the order
+    of all observations at each step would cost more than the step.
+    """
+    if batch_size is None:
+        return lax.while_loop(lambda loop: unfinished(*loop), lambda loop: body(None, *loop), (state, *rest))
+
+    def one_pass(loop: tuple) -> tuple:
+        state, *rest = loop
+        state = state._replace(batches=_refreshed(state.batches, batch_size))
+        return lax.while_loop(has_batch, step, (state, *rest))
+
+    def has_batch(loop: tuple) -> jax.Array:
+        batches = loop[0].batches
+        return unfinished(*loop) & (batches.position + batch_size <= batches.order.shape[0])
+
+    def step(loop: tuple) -> tuple:
+        state, *rest = loop
+        index, batches = _within_pass(state.batches, batch_size)
+        return body(index, state._replace(batches=batches), *rest)
+
+    return lax.while_loop(lambda loop: unfinished(*loop), one_pass, (state, *rest))
 
 
 def take(data: Data, index: jax.Array) -> Data:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from brainstate_prob import environ
 from brainstate_prob.infer.checkpoint import Checkpoint
@@ -19,7 +18,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.map import batch_info, check_first_batch, check_positive
 from brainstate_prob.infer.member_starts import member_starts
 from brainstate_prob.infer.members import Members, checked_devices, plain_types, until_save
-from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, next_batch, stream_of, take
+from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, loop_in_batches, stream_of, take
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
@@ -246,7 +245,8 @@ def _start_function(settings: _Settings, num_observations: int) -> Callable:
         order, noise = jax.random.split(key)
         zeros = jnp.zeros_like(theta)
         batches = None if settings.batch_size is None else first_batch(order, num_observations)
-        return plain_types(_State(theta, zeros, zeros, batches, noise, jnp.zeros((), jnp.int32)))
+        # The mean square starts at one: at the mode the first gradient is zero, and would make a huge step.
+        return plain_types(_State(theta, zeros, zeros + 1, batches, noise, jnp.zeros((), jnp.int32)))
 
     return start
 
@@ -260,19 +260,16 @@ def _advance_function(density: Density, settings: _Settings) -> Callable:
         cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * (step % plan.cycle) / plan.cycle))
         return jnp.asarray(eps * jnp.where(plan.cyclical, cosine, 1.0), density.dtype)
 
-    def step(state: _State, data: Data, plan: _Plan) -> _State:
-        batches = state.batches
-        if batches is not None:
-            index, batches = next_batch(batches, settings.batch_size)  # type: ignore[arg-type]
-            data = take(data, index)
+    def step(index: jax.Array | None, state: _State, data: Data, plan: _Plan) -> _State:
+        data = data if index is None else take(data, index)
         g = jax.grad(density.log_density)(state.theta, data)
         eps, square = size_of_step(state.step, plan), state.square
         scale: Any = 1.0
         if settings.precondition:
             share = jnp.square(g / plan.num_observations)
-            mean = jnp.where(state.step == 0, share, _DECAY * square + (1 - _DECAY) * share)
+            mean = _DECAY * square + (1 - _DECAY) * share
             square = jnp.where(state.step < plan.adapting, mean, square)
-            scale = 1.0 / (_FLOOR + jnp.sqrt(jnp.where(plan.adapting > 0, square, 1.0)))
+            scale = 1.0 / (_FLOOR + jnp.sqrt(square))
         xi = jax.random.normal(jax.random.fold_in(state.key, state.step), g.shape, g.dtype)
         xi = jnp.where(state.step % plan.cycle < plan.exploring, 0.0, xi)
         if settings.momentum:
@@ -282,16 +279,23 @@ def _advance_function(density: Density, settings: _Settings) -> Callable:
             velocity = eps * scale * g + jnp.sqrt(2 * eps * scale) * xi
         velocity = velocity.astype(density.dtype)
         theta = state.theta + velocity
-        return _State(theta, velocity, square, batches, state.key, state.step + 1)
+        return _State(theta, velocity, square, state.batches, state.key, state.step + 1)
 
     def advance(state: _State, data: Data, plan: _Plan, length: jax.Array, thinning: jax.Array) -> tuple:
-        def kept(i: jax.Array, loop: tuple) -> tuple:
-            state, draws, sizes = loop
-            state = lax.fori_loop(0, thinning, lambda _, s: step(s, data, plan), state)
-            return state, draws.at[i].set(state.theta), sizes.at[i].set(size_of_step(state.step - 1, plan))
+        def body(index: Any, state: _State, i: jax.Array, draws: jax.Array, sizes: jax.Array) -> tuple:
+            eps = size_of_step(state.step, plan)
+            state, kept = step(index, state, data, plan), i // thinning  # the last one of its place stays
+            return state, i + 1, draws.at[kept].set(state.theta), sizes.at[kept].set(eps)
 
-        draws = jnp.zeros((size, density.size), density.dtype)
-        return lax.fori_loop(0, length, kept, (state, draws, jnp.zeros(size, density.dtype)))
+        rest = (
+            jnp.zeros((), jnp.int32),
+            jnp.zeros((size, density.size), density.dtype),
+            jnp.zeros(size, density.dtype),
+        )
+        state, _, draws, sizes = loop_in_batches(
+            lambda _, i, *__: i < length * thinning, body, state, rest, settings.batch_size
+        )
+        return state, draws, sizes
 
     return advance
 
