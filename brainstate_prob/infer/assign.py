@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core import BatchState
 from brainstate_prob.core.units import u
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.blocks import Entry
-from brainstate_prob.infer.density import Density, density_of, find_entries, others_of, plain_values
+from brainstate_prob.infer.density import Density, density_of, find_entries, other_states, others_of, plain_values
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
 from brainstate_prob.nn.module import Module
 
@@ -39,6 +40,15 @@ def assign_to(fit: Fit, model: Module, which: Any) -> None:
         values = {entry.state: thetas[entry.name] for entry in entries if entry.param is not None}
         for state, value in (values | plain_values(entries, thetas)).items():
             state.value = value
+    _assign_statistics(fit, model)
+
+
+def _assign_statistics(fit: Fit, model: Module) -> None:
+    """Write the running statistics with which the fit predicts."""
+    if fit.posterior is not None:
+        for state, value in zip(other_states(model), fit.posterior.data.states, strict=True):
+            if isinstance(state, BatchState):
+                state.value = value
 
 
 def _density_for(fit: Fit, model: Module) -> Density:

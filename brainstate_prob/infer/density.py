@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 from jax import lax
 
 from brainstate_prob import environ, graph
-from brainstate_prob.core import ParamState, StateTrace
+from brainstate_prob.core import BatchState, ParamState, State, StateTrace
 from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
@@ -105,8 +105,9 @@ class Density:
         self.noncentered = noncentered
         self.size = sum(block.size for block in self.blocks)
         self.dtype = jnp.result_type(*(e.dtype for e in self.entries)) if self.entries else jnp.result_type(float)
-        fitted = {e.state for e in self.entries}
-        self._others = [state for state in find_states(self.model).values() if state not in fitted]
+        self._others = other_states(self.model)
+        # Running statistics: descents carry them from step to step; everything else sees them as they are.
+        self.carried = tuple(i for i, state in enumerate(self._others) if isinstance(state, BatchState))
         self.is_random = False  # known once it has been traced: whether the model draws random numbers
         self.compiled = Cache()
 
@@ -165,12 +166,14 @@ class Density:
     @contextlib.contextmanager
     def open(self, theta: jax.Array, data: Data):
         """The model with the values that ``theta`` and ``data`` give; what it writes is dropped afterwards."""
-        with StateTrace() as trace:
+        with contextlib.ExitStack() as settings, StateTrace() as trace:
+            if environ.get('fit', None) is None:
+                settings.enter_context(environ.context(fit=False))  # layers compute what they do in use
             self._bind_others(trace, data.states)
             pieces, computed = self._bind(trace, theta)
             served = {e.param: pieces[e.name] for e in self.entries if e.param is not None}
             with serve_values(served):
-                yield computed
+                yield computed, trace
             self.is_random = self.is_random or any(isinstance(s, RandomState) for s in trace.uses)
 
     def terms(self, theta: jax.Array, data: Data, jacobian: bool = True) -> dict[str, Any]:
@@ -180,7 +183,7 @@ class Density:
         """
         prior: dict[str, jax.Array] = {}
         log_det: dict[str, jax.Array] = {}
-        with self.open(theta, data) as computed:
+        with self.open(theta, data) as (computed, _):
             for block, stretch, value in computed:
                 names = [e.name for e in block.entries]
                 prior.update(zip(names, block.split_terms(block.log_prior(stretch, value)), strict=True))
@@ -196,14 +199,25 @@ class Density:
 
     def log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> jax.Array:
         """The log density at ``theta``; without ``jacobian`` that of the constrained value, as in classical MAP."""
-        with self.open(theta, data) as computed:
+        return self.training_log_density(theta, data, jacobian)[0]
+
+    def training_log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> tuple[jax.Array, tuple]:
+        """`log_density`, and the running statistics as the model's layers left them."""
+        with self.open(theta, data) as (computed, trace):
             total = self._log_likelihood(data).astype(self.dtype)
             for block, stretch, value in computed:
                 if jacobian:
                     total = total + block.log_joint(stretch, value)
                 elif (prior := block.log_prior(stretch, value)) is not None:
                     total = total + jnp.sum(prior)
-            return total
+            return total, tuple(trace.value_of(self._others[i]) for i in self.carried)
+
+    def with_carried(self, data: Data, values: tuple) -> Data:
+        """``data`` with these running statistics."""
+        states = list(data.states)
+        for i, value in zip(self.carried, values, strict=True):
+            states[i] = value
+        return data._replace(states=tuple(states))
 
     def _log_likelihood(self, data: Data) -> jax.Array:
         return data.scale * jnp.sum(self._pointwise(data))
@@ -257,7 +271,7 @@ class Density:
 
     def jit(self, name: str, key: Any, build: Callable[[], Callable]) -> Callable:
         """The compiled function kept under ``name`` and the structure of ``key``, built once."""
-        return self.compiled.get((name, structural_key(key)), lambda: jax.jit(build()))
+        return self.compiled.get((name, structural_key(key), environ.static_key()), lambda: jax.jit(build()))
 
 
 def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:
@@ -370,8 +384,13 @@ def density_of(
 
 def others_of(model: Module) -> tuple:
     """The values of the States that are not fitted, in the order that `Density` expects them."""
+    return tuple(state.value for state in other_states(model))
+
+
+def other_states(model: Module) -> list[State]:
+    """The States that are not fitted."""
     fitted = {e.state for e in find_entries(model)}
-    return tuple(state.value for state in find_states(model).values() if state not in fitted)
+    return [state for state in find_states(model).values() if state not in fitted]
 
 
 def scores_horseshoe(entries: list[Entry]) -> bool:

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
 from brainstate_prob import environ
 from brainstate_prob.infer.checkpoint import Checkpoint
@@ -21,7 +20,7 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.early_stopping import Monitor
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.members import Members, plain_types, until_save
-from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, next_batch, take
+from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, loop_in_batches, take
 from brainstate_prob.infer.noise import noise
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
@@ -56,6 +55,7 @@ class State(NamedTuple):
     opt_state: Any
     batches: Batches | None
     rows: jax.Array | None  # which observations it sees, where that is a bootstrap sample
+    carried: tuple  # running statistics of the model's layers
     key: jax.Array  # of the model's own random numbers
     step: jax.Array
     best: jax.Array
@@ -77,6 +77,7 @@ def start_function(settings: Settings, num_observations: int) -> Callable:
                 settings.optimizer.init(theta),
                 None if settings.batch_size is None else first_batch(key, num_observations),
                 rows,
+                (),
                 jax.random.fold_in(key, 2),
                 jnp.zeros((), jnp.int32),
                 jnp.full((), jnp.inf, theta.dtype),
@@ -90,29 +91,32 @@ def start_function(settings: Settings, num_observations: int) -> Callable:
 
 
 def step_function(density: Density, settings: Settings) -> Callable:
-    """``step(state, data) -> (state, loss)``: one step of the optimizer down minus the log density."""
+    """``step(index, state, data) -> (state, loss)``: one step of the optimizer down minus the log density.
+
+    ``index`` is the batch that it sees; None: all ``data``.
+    """
     optimizer = optax.with_extra_args_support(settings.optimizer)
 
-    def step(state: State, data: Data) -> tuple[State, jax.Array]:
-        batches = state.batches
-        if batches is not None:
-            index, batches = next_batch(batches, settings.batch_size)  # type: ignore[arg-type]
+    def step(index: jax.Array | None, state: State, data: Data) -> tuple[State, jax.Array]:
+        if index is not None:
             data = take(data, index if state.rows is None else state.rows[index])
         key = jax.random.fold_in(state.key, state.step)
+        data = density.with_carried(data, state.carried)
 
-        def loss_of(theta: jax.Array) -> jax.Array:
+        def loss_of(theta: jax.Array) -> tuple[jax.Array, tuple]:
             with noise(density, key, data) as noisy:
-                return -density.log_density(theta, noisy, settings.jacobian)
+                value, carried = density.training_log_density(theta, noisy, settings.jacobian)
+                return -value, carried
 
-        loss, grad = jax.value_and_grad(loss_of)(state.theta)
+        (loss, carried), grad = jax.value_and_grad(loss_of, has_aux=True)(state.theta)
         updates, opt_state = optimizer.update(
-            grad, state.opt_state, state.theta, value=loss, grad=grad, value_fn=loss_of
+            grad, state.opt_state, state.theta, value=loss, grad=grad, value_fn=lambda t: loss_of(t)[0]
         )
         better = loss < state.best - 2 * jnp.finfo(loss.dtype).eps * jnp.abs(state.best)
         return state._replace(
             theta=optax.apply_updates(state.theta, updates),
             opt_state=opt_state,
-            batches=batches,
+            carried=carried,
             step=state.step + 1,
             best=jnp.where(better, loss, state.best),
             stale=jnp.where(better, 0, state.stale + 1),
@@ -130,15 +134,16 @@ def advance_function(density: Density, settings: Settings) -> Callable:
         if settings.bootstrap and settings.batch_size is None:
             data = take(data, state.rows)  # type: ignore[arg-type]
 
-        def body(loop: tuple) -> tuple:
-            i, state, losses = loop
-            state, loss = step(state, data)
+        def body(index: Any, state: State, i: jax.Array, losses: jax.Array) -> tuple:
+            state, loss = step(index, state, data)
             flat = state.gradient <= tol * jnp.maximum(1.0, jnp.abs(loss))
             stuck = (tol >= 0) & (state.stale >= STALE)
-            return i + 1, state._replace(finished=flat | stuck | ~jnp.isfinite(loss)), losses.at[i].set(loss)
+            return state._replace(finished=flat | stuck | ~jnp.isfinite(loss)), i + 1, losses.at[i].set(loss)
 
-        init = (jnp.zeros((), jnp.int32), state, jnp.full(CHUNK, jnp.nan, density.dtype))
-        done, state, losses = lax.while_loop(lambda loop: (loop[0] < length) & ~loop[1].finished, body, init)
+        rest = (jnp.zeros((), jnp.int32), jnp.full(CHUNK, jnp.nan, density.dtype))
+        state, done, losses = loop_in_batches(
+            lambda state, i, _: (i < length) & ~state.finished, body, state, rest, settings.batch_size
+        )
         return state, losses, done
 
     return advance
@@ -170,10 +175,15 @@ class FitProgress:
         return f'FitProgress(step={self.step}, loss={self.loss:.6g})'
 
 
+def _for_each(value: Any, num: int) -> Any:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *jnp.shape(x))), value)
+
+
 class Descent(NamedTuple):
-    """How descents ended: a point, the losses and the last gradient's largest entry of each, and why they stopped."""
+    """How descents ended: for each a point, its losses and the last gradient's largest entry; and why they stopped."""
 
     thetas: np.ndarray
+    carried: tuple  # the running statistics of each, with the descents as first axis
     losses: np.ndarray  # (num, steps); NaN after the end of one
     gradients: np.ndarray
     converged: np.ndarray
@@ -226,7 +236,8 @@ class Descents:
         self._method, self._devices, self._label, self._progress = method, devices, label, progress
         num = posterior.num_observations
         starts = density.jit('descent_starts', (settings, num), lambda: jax.vmap(start_function(settings, num)))
-        self._states = starts(thetas, keys)
+        carried = tuple(_for_each(posterior.data.states[i], len(thetas)) for i in density.carried)
+        self._states = starts(thetas, keys)._replace(carried=carried)
         self._losses = np.zeros((len(thetas), 0), density.dtype)
         self._lost = np.zeros(len(thetas), bool)
         self._stopped = ''
@@ -355,6 +366,7 @@ class Descents:
         thetas = np.asarray(state.theta)
         return Descent(
             thetas if self._monitor is None else self._monitor.result(thetas),
+            state.carried,
             self._losses,
             np.asarray(state.gradient),
             np.asarray(state.finished) & ~self._lost,

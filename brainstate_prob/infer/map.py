@@ -151,7 +151,8 @@ def fit_map(
         history = {'loss': losses[: info['num_steps']]}
         if found.watched is not None and rule is not None:
             history['held_out_loss' if rule.held_out is not None else 'mean_loss'] = found.watched[best]
-        return Fit(posterior, density, found.thetas[best][None, None], method='map', history=history, info=info)
+        trained = posterior.with_carried(density, jax.tree.map(lambda x: x[best], found.carried))
+        return Fit(trained, density, found.thetas[best][None, None], method='map', history=history, info=info)
 
     descents = Descents(
         posterior,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from brainstate_prob.core.units import u
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
 from brainstate_prob.infer.noncentered import chosen
+from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -221,7 +223,7 @@ class Posterior:
             For a parameter whose transform is no bijection from all of R^n, or a model whose density is random.
         """
         _refuse_for_sampling(self.entries)
-        if self.density.is_random:
+        if draws_noise(self.density, self.theta, self.data):
             raise ValueError(
                 'The model draws random numbers when it is called (dropout, noise), so its density is random. '
                 'Samplers and '
@@ -232,6 +234,14 @@ class Posterior:
         if not names and not expand:
             return self.density
         return density_of(self.model, self.likelihood, self.log_likelihood_function, expand=expand, noncentered=names)
+
+    def with_carried(self, density: Density, values: tuple) -> Posterior:
+        """The same posterior, with these running statistics of the model's layers."""
+        if not values:
+            return self
+        new = copy.copy(self)
+        new.data = density.with_carried(self.data, values)
+        return new
 
     # Evaluation
 
