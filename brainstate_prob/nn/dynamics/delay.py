@@ -253,23 +253,20 @@ class Delay(Module):
     def _magnitude(self, n: int, leaf: Any, value: Any) -> jax.Array:
         """A new value of array ``n``, as numbers in the buffer's unit."""
         value = u.Quantity(value)
-        if isinstance(leaf, u.Quantity):
-            number = value.to_decimal(leaf.unit)
-        elif value.unit.is_unitless:
-            number = value.to_decimal(u.UNITLESS)
-        else:
-            if not self.take_aware_unit:
-                raise u.UnitMismatchError(
-                    f'{label(self)} holds plain numbers, the value is in {value.unit}. Give target_info or init in '
-                    'that unit.'
-                )
-            if self._read_plain and n not in self._units:
+        unit = leaf.unit if isinstance(leaf, u.Quantity) else self._units.get(n, u.UNITLESS)
+        if unit.is_unitless and self.take_aware_unit and not value.unit.is_unitless:
+            if self._read_plain:
                 raise ValueError(
                     f'{label(self)} was read before the first value came, which is in {value.unit}: what was read '
                     f'had no unit. Give the history before the start in its unit, as in init=0. * u.{value.unit}.'
                 )
-            unit = self._units.setdefault(n, value.unit)
-            number = value.to_decimal(unit)
+            unit = self._units[n] = value.unit
+        if not value.unit.has_same_dim(unit):
+            raise u.UnitMismatchError(
+                f'{label(self)} holds {"plain numbers" if unit.is_unitless else f"values in {unit}"}, got a value in '
+                f'{value.unit}. target_info (or init) says the unit.'
+            )
+        number = value.to_decimal(unit)
         number, buffer = jnp.asarray(number), u.get_mantissa(leaf)
         if number.shape != buffer.shape[1:]:
             raise ValueError(f'{label(self)}: expected a value of shape {buffer.shape[1:]}, got {number.shape}.')
