@@ -13,8 +13,8 @@ import numpy as np
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
-from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.noise import draws_noise
+from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
