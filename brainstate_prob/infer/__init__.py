@@ -18,6 +18,7 @@ from brainstate_prob.infer.nuts import nuts
 from brainstate_prob.infer.plots import plot_coverage, plot_reliability
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.psis import k_hat
+from brainstate_prob.infer.sbc import SBC, sbc
 from brainstate_prob.infer.sgmcmc import sgmcmc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
@@ -30,6 +31,7 @@ __all__ = [
     'FitProgress',
     'LaplaceFit',
     'Posterior',
+    'SBC',
     'calibration',
     'compare',
     'conformal',
@@ -43,6 +45,7 @@ __all__ = [
     'nuts',
     'plot_coverage',
     'plot_reliability',
+    'sbc',
     'scoring',
     'sgmcmc',
     'temperature_scaling',
