@@ -8,6 +8,7 @@ from brainstate_prob.infer.descent import FitProgress
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.early_stopping import EarlyStopping
+from brainstate_prob.infer.ensemble import ensemble
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.laplace import laplace
 from brainstate_prob.infer.laplace_fit import LaplaceFit
@@ -22,6 +23,7 @@ from brainstate_prob.infer.sbc import SBC, sbc
 from brainstate_prob.infer.sgmcmc import sgmcmc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
+from brainstate_prob.infer.swag import swag
 
 __all__ = [
     'ConvergenceWarning',
@@ -35,6 +37,7 @@ __all__ = [
     'calibration',
     'compare',
     'conformal',
+    'ensemble',
     'fit_map',
     'fit_marginal_likelihood',
     'fit_svi',
@@ -48,6 +51,7 @@ __all__ = [
     'sbc',
     'scoring',
     'sgmcmc',
+    'swag',
     'temperature_scaling',
     'to_numpyro',
 ]

@@ -190,6 +190,7 @@ class Descent(NamedTuple):
     lost: np.ndarray  # whose loss did not stay finite
     stopped: str
     watched: np.ndarray | None
+    opt_state: Any
     description: str
 
 
@@ -373,5 +374,6 @@ class Descents:
             self._lost,
             self._stopped or 'num_steps',
             None if self._monitor is None else self._monitor.values,
+            state.opt_state,
             self._members.description,
         )

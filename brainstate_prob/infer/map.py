@@ -20,13 +20,20 @@ from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.member_starts import member_starts
+from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.minibatch import Stream, stream_of
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
 
-__all__ = ['check_first_batch', 'checked_callbacks', 'fit_map', 'resolved_optimizer']
+__all__ = [
+    'batch_info',
+    'check_first_batch',
+    'check_positive',
+    'checked_callbacks',
+    'fit_map',
+    'resolved_optimizer',
+]
 
 
 def fit_map(
@@ -128,7 +135,7 @@ def fit_map(
     if num_starts == 1 and isinstance(init, str) and init == 'model':
         keys, thetas = key[None], checked_start(posterior, density, jacobian=jacobian)[None]
     else:
-        keys = jax.random.split(key, num_starts) if num_starts > 1 else key[None]
+        keys = member_keys(density, key, num_starts) if num_starts > 1 else key[None]
         thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
     check_first_batch(density, thetas[0], stream)
     monitor = None if rule is None else Monitor(posterior, density, rule, num_starts)

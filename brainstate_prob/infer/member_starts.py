@@ -18,9 +18,16 @@ from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.variables import differences, variables_of
 from brainstate_prob.nn.module import Module
 
-__all__ = ['member_starts']
+__all__ = ['member_keys', 'member_starts']
 
 _TRIES = 10
+
+
+def member_keys(density: Density, key: jax.Array, num: int) -> jax.Array:
+    """A key for each member, which does not depend on how many there are."""
+    return density.jit('member_keys', None, lambda: jax.vmap(jax.random.fold_in, in_axes=(None, 0)))(
+        key, np.arange(num)
+    )
 
 
 def member_starts(

@@ -16,7 +16,7 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.map import batch_info, check_first_batch, check_positive
-from brainstate_prob.infer.member_starts import member_starts
+from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.members import Members, checked_devices, plain_types, until_save
 from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, loop_in_batches, stream_of, take
 from brainstate_prob.infer.posterior import Posterior
@@ -175,7 +175,7 @@ def sgmcmc(
     chain_method, devices = checked_devices(devices, chain_method, num_chains)
     density, key = posterior.sampling_density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
-    keys = jax.random.split(key, num_chains)
+    keys = member_keys(density, key, num_chains)
     thetas = member_starts(posterior, density, init, keys)
     check_first_batch(density, thetas[0], stream)
     settings = _Settings(method.endswith('hmc'), step_size if callable(step_size) else None, batch_size, precondition)

@@ -1,0 +1,271 @@
+"""SWAG: a normal distribution of theta from the path of stochastic gradient descent around a mode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from brainstate_prob import environ
+from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.descent import Descent, Descents, Settings
+from brainstate_prob.infer.fingerprint import fingerprint_of
+from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.map import (
+    batch_info,
+    check_first_batch,
+    check_positive,
+    checked_callbacks,
+    fit_map,
+    resolved_optimizer,
+)
+from brainstate_prob.infer.member_starts import member_starts
+from brainstate_prob.infer.minibatch import stream_of
+from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.start import to_key
+
+__all__ = ['Moments', 'collect', 'draw_from', 'no_moments', 'swag']
+
+_DRAWS = 256  # of one compiled call
+
+
+class Moments(NamedTuple):
+    """What is kept of a path: how many snapshots, their mean and squared deviations (Welford), the last deviations."""
+
+    number: jax.Array
+    mean: jax.Array
+    squares: jax.Array
+    deviations: jax.Array  # (rank, size), from the mean at that time; the newest overwrites the oldest
+
+
+def no_moments(theta: jax.Array, rank: int) -> Moments:
+    """Before the first snapshot."""
+    zeros = jnp.zeros_like(theta)
+    return Moments(jnp.zeros((), jnp.int32), zeros, zeros, jnp.zeros((rank, theta.size), theta.dtype))
+
+
+def collect(moments: Moments, theta: jax.Array) -> Moments:
+    """Take one snapshot more."""
+    count = moments.number + 1
+    mean = moments.mean + (theta - moments.mean) / count.astype(theta.dtype)
+    deviation = theta - mean
+    place = moments.number % moments.deviations.shape[0]
+    return Moments(
+        count,
+        mean,
+        moments.squares + (theta - moments.mean) * deviation,
+        moments.deviations.at[place].set(deviation),
+    )
+
+
+def draw_from(moments: Moments, key: jax.Array, scale: jax.Array) -> jax.Array:
+    """One draw: mean + sqrt(scale) * (sqrt(variance / 2) * z1 + D' z2 / sqrt(2 (K - 1))), D the K deviations.
+
+    With ``scale`` 1 its covariance is half the diagonal plus half the low-rank one (Maddox et al. 2019, eq. 1).
+    """
+    first, second = jax.random.split(key)
+    dtype, rank = moments.mean.dtype, moments.deviations.shape[0]
+    kept = jnp.minimum(moments.number, rank).astype(dtype)
+    variance = jnp.maximum(moments.squares / moments.number.astype(dtype), 0.0)
+    diagonal = jnp.sqrt(variance / 2) * jax.random.normal(first, moments.mean.shape, dtype)
+    z = jax.random.normal(second, (rank,), dtype)  # places that were not filled are zero
+    return moments.mean + jnp.sqrt(scale).astype(dtype) * (
+        diagonal + z @ moments.deviations / jnp.sqrt(2 * jnp.maximum(kept - 1, 1))
+    )
+
+
+class _Path(NamedTuple):
+    inner: Any
+    moments: Moments
+    step: jax.Array
+
+
+def _collecting(
+    optimizer: optax.GradientTransformation, every: int, rank: int, num_observations: int
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer on the loss of one observation, that takes a snapshot every so many steps."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def init(theta: Any) -> _Path:
+        return _Path(optimizer.init(theta), no_moments(theta, rank), jnp.zeros((), jnp.int32))
+
+    def update(grad: Any, path: Any, theta: Any = None, **extra: Any) -> tuple[Any, _Path]:
+        updates, inner = optimizer.update(grad / num_observations, path.inner, theta, **extra)
+        step = path.step + 1
+        new = optax.apply_updates(theta, updates)
+        moments = lax.cond(step % every == 0, lambda m: collect(m, new), lambda m: m, path.moments)
+        return updates, _Path(inner, moments, step)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def swag(
+    posterior: Posterior,
+    *,
+    start: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+    num_steps: int = 2000,
+    snapshot_every: int = 50,
+    rank: int = 20,
+    num_draws: int = 1000,
+    scale: float = 1.0,
+    batch_size: int | None = None,
+    batches: Iterable | None = None,
+    num_observations: int | None = None,
+    callbacks: Any = (),
+    checkpoint: Any = None,
+    every: int | None = None,
+    seed: Any = 0,
+    progress: bool = True,
+) -> Fit:
+    """Fit SWAG (Maddox et al. 2019): the mean and a low-rank plus diagonal covariance of the iterates of SGD.
+
+    The covariance is that of the noise that minibatches leave at a constant learning rate; it stands for the
+    posterior's only as far as that rate fits. With full data there is no such noise: what is found is the path alone.
+
+    Parameters
+    ----------
+    start
+        Where the path begins, a point that was trained: a `Fit`, or as ``init`` of `fit_map`. Default: the mode of
+        theta's density, which is looked for first.
+    optimizer
+        An optax optimizer of the loss of one observation (the loss divided by N), with a constant learning rate;
+        default ``optax.sgd(1e-2, momentum=0.9)``.
+    num_steps, snapshot_every
+        Every so many of these steps theta is taken into the moments; a pass over the data is usual.
+    rank
+        How many of the last deviations make the low-rank part.
+    num_draws
+        How many draws of the normal distribution.
+    scale
+        Multiplies its covariance; 1 is SWAG's, 0 leaves the mean (SWA).
+    batch_size, batches, num_observations, callbacks
+        As for `fit_map`.
+    checkpoint, every
+        Save to this file every so many steps, and go on from it if it exists.
+    seed
+        An int or a key.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Fit
+        One chain of independent draws; ``fit.history['loss']``, ``fit.info['num_snapshots']``.
+
+    Raises
+    ------
+    ValueError
+        For parameters that cannot be sampled, a model that draws random numbers, fewer than two snapshots, a loss that
+        does not stay finite.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0, 1.0, 2.0]))
+    >>> fit = infer.swag(posterior, batch_size=1, progress=False)
+    >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 7 / 5) < 0.1)
+    ((1, 1000), True)
+    """
+    began = time.perf_counter()
+    check_positive(num_steps=num_steps, snapshot_every=snapshot_every, rank=rank, num_draws=num_draws)
+    if num_steps // snapshot_every < 2:
+        raise ValueError(
+            f'num_steps={num_steps} and snapshot_every={snapshot_every} give {num_steps // snapshot_every} snapshots; '
+            'a covariance needs two at least.'
+        )
+    if not 0 <= scale < np.inf:
+        raise ValueError(f'scale must be a number of at least 0, got {scale!r}.')
+    density, key = posterior.sampling_density, to_key(seed)
+    if density.carried and environ.get('fit', False):
+        raise ValueError(
+            'The model has running statistics (BatchNorm), which would have to be found anew for each draw. Use '
+            'LayerNorm or GroupNorm, or environ.context(fit=False), where they stand still.'
+        )
+    stream = stream_of(posterior, batch_size, batches, num_observations)
+    optimizer = optax.sgd(1e-2, momentum=0.9) if optimizer is None else optimizer
+    if isinstance(optimizer, str):
+        raise TypeError(f'optimizer must be an optax optimizer such as optax.sgd(1e-2), got {optimizer!r}.')
+    optimizer, _ = resolved_optimizer(posterior, optimizer, False)
+    if start is None:
+        start = _trained(posterior, batch_size, stream is not None, seed)
+    path_key, draw_key = jax.random.split(key)
+    thetas = member_starts(posterior, density, start, path_key[None])
+    check_first_batch(density, thetas[0], stream)
+    num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
+    settings = Settings(_collecting(optimizer, int(snapshot_every), int(rank), num), batch_size, True)
+
+    def as_fit(found: Descent) -> Fit:
+        moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
+        count = int(moments.number)
+        info = {
+            'num_steps': found.losses.shape[1],
+            'num_snapshots': count,
+            'rank': min(rank, count),
+            'scale_of_covariance': scale,
+            'stopped': found.stopped,
+            'seconds': time.perf_counter() - began,
+            **batch_info(posterior, batch_size, stream),
+        }
+        draws = _draws(density.jit, moments, draw_key, float(scale), num_draws)
+        return Fit(posterior, density, draws[None], method='swag', history={'loss': found.losses[0]}, info=info)
+
+    descents = Descents(
+        posterior,
+        density,
+        settings,
+        thetas,
+        path_key[None],
+        num_steps=num_steps,
+        as_fit=as_fit,
+        stream=stream,
+        callbacks=checked_callbacks(callbacks),
+        label='SWAG',
+        progress=progress,
+    )
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior, density, 'swag', settings=settings, starts=thetas, seed=key, num_observations=num_observations
+        ),
+    )
+    return as_fit(descents.run(saving))
+
+
+def _trained(posterior: Posterior, batch_size: int | None, in_batches: bool, seed: Any) -> Any:
+    """Where to start by default: the mode of theta's density, or near enough."""
+    if in_batches:
+        raise ValueError('With batches=, give start=, a fit of them: e.g. fit_map(..., jacobian=True, batches=...).')
+    if batch_size is None:
+        return 'map'
+    return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
+
+
+def _draws(jit: Callable, moments: Moments, key: jax.Array, scale: float, num_draws: int) -> np.ndarray:
+    """Draws in blocks of one size, so that another number of them compiles nothing and keeps the first ones."""
+
+    def build() -> Callable:
+        def run(moments: Moments, key: jax.Array, scale: jax.Array) -> jax.Array:
+            keys = jax.random.split(key, _DRAWS)
+            return lax.map(lambda k: draw_from(moments, k, jnp.asarray(scale)), keys)
+
+        return run
+
+    run = jit('swag_draws', None, build)
+    blocks = [run(moments, jax.random.fold_in(key, i), scale) for i in range(-(-num_draws // _DRAWS))]
+    return np.concatenate([np.asarray(b) for b in blocks])[:num_draws]
