@@ -1,8 +1,9 @@
 """CO2 at Mauna Loa: learn up to the end of 1990, forecast 1991 to 2001, and look whether the intervals hold.
 
 The textbook structural time series as one Gaussian process: a local linear trend (a random walk whose drift is itself a
-random walk), a season whose shape changes slowly, and noise. Its six scales are Params with priors; NUTS draws them, and
-the forecast mixes the exact Gaussian predictions of every draw.
+random walk), a season whose shape changes slowly, and noise. Its six scales are Params with priors; a Laplace
+approximation (or NUTS, `--nuts`, which takes minutes) says how well they are known, and the forecast mixes the exact
+Gaussian predictions of every draw.
 
     python examples/mauna_loa.py
 """
@@ -75,7 +76,7 @@ def monthly(years, values):
     return tuple(np.array([x[month == m].mean() for m in np.unique(month)]) for x in (years, values))
 
 
-def main(num_warmup: int = 300, num_samples: int = 300, num_chains: int = 2, progress: bool = True):
+def main(nuts: bool = False, num_draws: int = 100, progress: bool = True):
     """Fit, forecast, and return (fit, years, measured, lower, upper)."""
     years, values = load()
     past = years < 1991
@@ -84,11 +85,11 @@ def main(num_warmup: int = 300, num_samples: int = 300, num_chains: int = 2, pro
     with jax.enable_x64(True):  # neighbouring months are almost collinear: float32 has too few digits for that
         times, observed = jnp.asarray(times), jnp.asarray(observed - center)
         posterior = infer.Posterior(Structural(), times, observed)
-        fit = infer.nuts(
-            posterior, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=0, progress=progress
-        )
+        fit = infer.laplace(posterior, num_draws=num_draws, progress=progress)
+        if nuts:
+            fit = infer.nuts(posterior, init=fit, num_warmup=200, num_samples=200, num_chains=2, progress=progress)
         mean, sd = fit.evaluate(
-            lambda model, *args: model.forecast(*args), times, observed, jnp.asarray(years[~past]), num_draws=100
+            lambda model, *args: model.forecast(*args), times, observed, jnp.asarray(years[~past]), num_draws=num_draws
         )
     rng = np.random.default_rng(0)
     draws = center + np.asarray(mean) + np.asarray(sd) * rng.standard_normal((20, *np.shape(mean)))
@@ -98,9 +99,8 @@ def main(num_warmup: int = 300, num_samples: int = 300, num_chains: int = 2, pro
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--draws', type=int, default=300, help='warm-up steps and draws a chain')
-    options = parser.parse_args()
-    fit, years, measured, lower, upper = main(options.draws, options.draws)
+    parser.add_argument('--nuts', action='store_true', help='draw the scales by NUTS')
+    fit, years, measured, lower, upper = main(parser.parse_args().nuts)
     print(fit.summary())
     covered = (lower < measured) & (measured < upper)
     print(f'90 % intervals of {len(years)} weeks, 1991 to 2001, cover {covered.mean():.1%}')
