@@ -19,14 +19,16 @@ class Node:
     """Base class of what graph functions walk: an object whose attributes are the tree.
 
     Attributes may be Nodes, States, dicts, lists and tuples of these, or anything else, which is then static.
-    ``_not_in_graph`` names the attributes that are bookkeeping: never walked, copied or pickled.
+    ``_not_in_graph`` names the attributes that are bookkeeping: never walked, copied or pickled. ``_references`` names
+    those that refer to a Node that lives elsewhere: it is part of the graph, but has its path there if there is one.
     """
 
     _not_in_graph: ClassVar[frozenset[str]] = frozenset({'_owner'})
+    _references: ClassVar[frozenset[str]] = frozenset()
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        if name not in self._not_in_graph:
+        if name not in self._not_in_graph and name not in self._references:
             _own(self, (name,), value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,16 +83,22 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _shortest_paths(root: Any) -> dict[int, Path]:
-    """The path of every node and State by id: of a shared object the shortest, of equally long ones the first."""
+    """The path of every node and State by id: of a shared object the shortest, of equally long ones the first.
+
+    A path through a reference counts only where there is no other.
+    """
     paths: dict[int, Path] = {}
     queue: deque[tuple[Path, Any]] = deque([((), root)])
-    while queue:
-        path, value = queue.popleft()
+    referred: deque[tuple[Path, Any]] = deque()
+    while queue or referred:
+        path, value = (queue or referred).popleft()
         if isinstance(value, Node | State):
             if id(value) in paths:
                 continue
             paths[id(value)] = path
-        queue.extend(((*path, key), child) for key, child in children(value))
+        references = value._references if isinstance(value, Node) else ()
+        for key, child in children(value):
+            (referred if key in references else queue).append(((*path, key), child))
     return paths
 
 

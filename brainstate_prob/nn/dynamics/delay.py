@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -363,17 +363,14 @@ class DelayAccess(Node):
     [1. 1.]
     """
 
+    _references: ClassVar[frozenset[str]] = frozenset({'delay'})
+
     def __init__(self, delay: Delay, *time, entry: str):
         if not isinstance(delay, Delay):
             raise TypeError(f'DelayAccess needs a Delay, got {type(delay).__name__}.')
-        refer(self, 'delay', delay)
+        self.delay = delay
         self.entry = entry
         delay.register_entry(entry, *time)
 
     def __call__(self, *args, **kwargs):
         return self.delay.at(self.entry)
-
-
-def refer(node: Node, name: str, other: Node) -> None:
-    """Keep a reference to a node that lives elsewhere, so that its path in messages stays the one of its owner."""
-    object.__setattr__(node, name, other)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.core import State
+from brainstate_prob.core.units import u
 from brainstate_prob.graph import Node
 from brainstate_prob.nn.dynamics.base import Dynamics
-from brainstate_prob.nn.dynamics.delay import Delay, refer
+from brainstate_prob.nn.dynamics.delay import Delay
 from brainstate_prob.nn.dynamics.state_delay import StateWithDelay
 from brainstate_prob.nn.layers.shapes import label
 from brainstate_prob.nn.param import Param
@@ -39,8 +41,10 @@ class Prefetch(Node):
     (3,)
     """
 
+    _references: ClassVar[frozenset[str]] = frozenset({'module'})
+
     def __init__(self, module: Node, item: str):
-        refer(self, 'module', module)
+        self.module = module
         self.item = item
 
     @property
@@ -86,8 +90,10 @@ class PrefetchDelay(Node):
     PrefetchDelayAt('V' of Dynamics(3 -> 3), 5.0 ago)
     """
 
+    _references: ClassVar[frozenset[str]] = frozenset({'module'})
+
     def __init__(self, module: Dynamics, item: str):
-        refer(self, 'module', _dynamics(self, module))
+        self.module = _dynamics(self, module)
         self.item = item
 
     def at(self, *delay_time) -> PrefetchDelayAt:
@@ -133,6 +139,8 @@ class PrefetchDelayAt(Node):
     [0. 0. 1. 2.]
     """
 
+    _references: ClassVar[frozenset[str]] = frozenset({'module', 'state_delay'})
+
     def __init__(
         self,
         module: Dynamics,
@@ -143,7 +151,7 @@ class PrefetchDelayAt(Node):
         update_every: Any = None,
         **kwargs,
     ):
-        refer(self, 'module', _dynamics(self, module))
+        self.module = _dynamics(self, module)
         self.item = item
         self.delay_time = _unpacked(time_and_index)
         self.interpolation = interpolation
@@ -154,7 +162,7 @@ class PrefetchDelayAt(Node):
                 lambda: StateWithDelay(module, item, init=delay_init, update_every=update_every, **kwargs),
                 delay_init,
             )
-            refer(self, 'state_delay', delay)
+            self.state_delay = delay
             self.delay_info = delay.register_delay(*self.delay_time)
 
     def __call__(self, *args, **kwargs):
@@ -200,6 +208,8 @@ class OutputDelayAt(Node):
     [2.]
     """
 
+    _references: ClassVar[frozenset[str]] = frozenset({'module', 'out_delay'})
+
     def __init__(
         self,
         module: Dynamics,
@@ -209,7 +219,7 @@ class OutputDelayAt(Node):
         update_every: Any = None,
         **kwargs,
     ):
-        refer(self, 'module', _dynamics(self, module))
+        self.module = _dynamics(self, module)
         self.delay_time = _unpacked(delay_time)
         self.interpolation = interpolation
 
@@ -218,7 +228,7 @@ class OutputDelayAt(Node):
             return Delay(target, init=delay_init, take_aware_unit=True, update_every=update_every, **kwargs)
 
         delay = _shared(module, f'output-delay-{update_every}', make, delay_init)
-        refer(self, 'out_delay', delay)
+        self.out_delay = delay
         self.delay_info = delay.register_delay(*(self.delay_time or (None,)))
 
     def __call__(self, *args, **kwargs):
@@ -243,11 +253,17 @@ def _shared(module: Dynamics, key: str, make: Callable[[], Delay], init: Any) ->
     delay = module.get_after_update(key)
     if not isinstance(delay, Delay):
         raise TypeError(f'{label(module)}: the hook {key!r} is a {type(delay).__name__}, no Delay.')
-    if init is not None and delay.init is not init:
+    if init is not None and not _same(delay.init, init):
         if delay.init is not None:
             raise ValueError(f'{label(module)}: the delay {key!r} is shared, and has another init already.')
         delay.init = init
     return delay
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b or a is None or callable(a) or callable(b):
+        return a is b
+    return u.get_unit(a) == u.get_unit(b) and np.array_equal(u.get_mantissa(a), u.get_mantissa(b))
 
 
 def _dynamics(handle: Node, module: Any) -> Dynamics:

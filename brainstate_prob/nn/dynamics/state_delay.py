@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from brainstate_prob.core import State
 from brainstate_prob.graph import Node
 from brainstate_prob.nn.collective import call_order
-from brainstate_prob.nn.dynamics.delay import Delay, refer
+from brainstate_prob.nn.dynamics.delay import Delay
 from brainstate_prob.nn.dynamics.history import targets
 from brainstate_prob.nn.layers.shapes import label
 
@@ -41,11 +41,13 @@ class StateWithDelay(Delay):
     [1. 1.] [0. 0.]
     """
 
+    _references: ClassVar[frozenset[str]] = frozenset({'_target'})
+
     def __init__(
         self, target: Node, item: str, init: Any = None, interpolation: str | Callable | None = 'round', **kwargs
     ):
         super().__init__((), init=init, interpolation=interpolation, **kwargs)
-        refer(self, '_target', target)
+        self._target = target
         self.item = item
 
     @property
