@@ -21,12 +21,13 @@ from brainstate_prob.infer.newton import newton, value_and_grad
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
-from brainstate_prob.infer.structures import STRUCTURES, describe, full_from, refuse_large, tolerance_of
+from brainstate_prob.infer.structures import STRUCTURES, describe, refuse_large, tolerance_of
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
 
 __all__ = ['checked_options', 'laplace']
 
 _NEWTON_STEPS = 30
+_FEW = 1000  # numbers for which Newton's method costs little beside the search for the mode
 _FAR = 0.1  # standard deviations: farther from the mode the Gaussian is visibly misplaced
 
 
@@ -39,6 +40,7 @@ def laplace(
     rank: int | None = None,
     num_draws: int = 1000,
     mode: Any = None,
+    noncentered: Any = True,
     seed: Any = 0,
     progress: bool = True,
 ) -> LaplaceFit:
@@ -65,7 +67,10 @@ def laplace(
         How many draws the fit gets.
     mode
         Where: a `Fit` such as that of ``fit_map(jacobian=True)``; ``'model'`` for the model's present parameters;
-        None (default) finds it by `fit_map` and, for ``'full'``, Newton's method.
+        None (default) finds it by `fit_map` and, up to 1000 numbers or for ``'full'``, Newton's method.
+    noncentered
+        Which hierarchical Params are standardized, as in `nuts`: in centred form their joint density often has no mode.
+        A given ``mode`` keeps its own form.
     seed
         An int or a key, for the draws.
     progress
@@ -100,24 +105,18 @@ def laplace(
     (array([0.15, 0.87], dtype=float32), (1000, 3))
     """
     curvature = checked_options(posterior, structure, curvature, rank, num_draws)
-    density = posterior.sampling_density
+    density = _coordinates(posterior, mode, noncentered)
     moved = columns_matching(posterior, density, params)
     if structure == 'full':
         refuse_large(len(moved))
     began = time.perf_counter()
     programs = curvature_of(density, moved, curvature)
-    theta = _start(posterior, density, mode, progress, quiet=structure == 'full')
-    matrices = None
-    if structure == 'full':
-        point = newton(
-            programs, theta, posterior.data, num_steps=_NEWTON_STEPS if mode is None else 0, tol=mode_tolerance(density)
-        )
-        theta, matrices = point.theta, point.matrices
+    exact = structure == 'full' or len(moved) <= _FEW
+    theta = _start(posterior, density, mode, progress, quiet=exact)
+    if exact and mode is None:
+        theta = newton(programs, theta, posterior.data, num_steps=_NEWTON_STEPS, tol=mode_tolerance(density)).theta
     try:
-        if matrices is None:
-            gaussian, notes = STRUCTURES[structure](programs, theta, posterior.data, rank)
-        else:
-            gaussian, notes = full_from(matrices, programs)
+        gaussian, notes = STRUCTURES[structure](programs, theta, posterior.data, rank)
     except NotPositiveDefinite as error:
         raise not_positive(error, programs) from None
     value, grad = value_and_grad(density, theta, posterior.data)
@@ -197,8 +196,27 @@ def _start(posterior: Posterior, density: Density, mode: Any, progress: bool, qu
                 warnings.simplefilter('ignore', ConvergenceWarning)
             fit = fit_map(in_coordinates_of(density, posterior), jacobian=True, progress=progress)
         return fit.thetas[0, 0]
-    if isinstance(mode, str) and mode == 'model':
+    if not isinstance(mode, Fit):  # the model's own parameters
         return np.asarray(checked_start(posterior, density))
+    theta = np.empty(density.size, mode.thetas.dtype)
+    for name, columns in columns_of(density).items():
+        theta[columns] = mode.thetas[0, 0, mode.columns[name]]
+    return np.asarray(checked_start(posterior, density, jnp.asarray(theta)))
+
+
+def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Density:
+    """The density in whose coordinates the Gaussian is: that of ``mode`` where it is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a ``mode`` that is no point of this posterior.
+    """
+    density = posterior.sampling_density_for(noncentered)  # refuses what has no density
+    if mode is None:
+        return density
+    if isinstance(mode, str) and mode == 'model':
+        return posterior.density
     if not isinstance(mode, Fit) or mode.thetas.shape[:2] != (1, 1):
         raise TypeError(
             "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model' or None, got "
@@ -207,15 +225,10 @@ def _start(posterior: Posterior, density: Density, mode: Any, progress: bool, qu
     found = differences(mode.variables, variables_of(density.entries))
     if found:
         raise ValueError(f'mode is the fit of another model than the posterior: {"; ".join(found)}.')
-    theta = np.empty(density.size, mode.thetas.dtype)
-    for name, columns in columns_of(density).items():
-        if len(mode.columns[name]) != len(columns):
-            raise ValueError(
-                f'Param {name!r} has other coordinates here than in mode: its prior is expanded for samplers and '
-                'Gaussians. Leave mode=None.'
-            )
-        theta[columns] = mode.thetas[0, 0, mode.columns[name]]
-    return np.asarray(checked_start(posterior, density, jnp.asarray(theta)))
+    for one in (posterior.density, density):
+        if mode.density is one:
+            return one
+    raise ValueError('mode was found in other coordinates than this posterior has. Leave mode=None.')
 
 
 def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
@@ -225,15 +238,17 @@ def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
     found = (
         f'The posterior is flat, to rounding in {programs.density.dtype}, along {where}'
         if flat
-        else f'The log density has no maximum here: it curves upwards along {where}'
+        else f'This is no maximum of the log density: it curves upwards along {where}'
     )
-    fixes = ['give these Params a prior' if flat else 'start nearer to the mode (fit_map with jacobian=True)']
-    if programs.kind == 'hessian':
+    fixes = ['give these Params a prior']
+    if not flat:
+        fixes = ['start nearer to the mode', 'give Params whose mode lies at infinity (a scale at zero) a prior']
+    if programs.kind == 'hessian' and not flat:
         fixes.append("use curvature='ggn'")
     if programs.density.dtype != jnp.float64 and flat:
-        fixes.append('scale the inputs or work under jax.enable_x64(True)')
+        fixes.append('scale the inputs, or work under jax.enable_x64(True)')
     fixes.append('hold some Params by params=')
     return ValueError(
         f'{found} (curvature {error.curvature:.2g}, where each number alone has one of size 1). There is no Gaussian '
-        f'around such a point: {", or ".join(fixes)}.'
+        f'around such a point. What helps: {"; ".join(fixes)}.'
     )

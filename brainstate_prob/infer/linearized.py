@@ -75,10 +75,10 @@ def output_constraints(distribution: dist.Distribution) -> list[constraints.Cons
 
     def visit(node: Any, constraint: constraints.Constraint) -> None:
         if isinstance(node, dist.Distribution):
-            for name in type(node).gather_pytree_data_fields():
-                visit(node.__dict__.get(name), _known(getattr(type(node), 'arg_constraints', {}), name))
+            for name in type(node).gather_pytree_data_fields():  # in the order of the leaves
+                visit(node.__dict__.get(name), _constraint_of(type(node), name))
             return
-        for leaf in jax.tree.leaves(node, is_leaf=lambda x: isinstance(x, dist.Distribution) and x is not node):
+        for leaf in jax.tree.leaves(node, is_leaf=lambda x: isinstance(x, dist.Distribution)):
             if isinstance(leaf, dist.Distribution):
                 visit(leaf, constraints.real)
             elif jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -88,13 +88,20 @@ def output_constraints(distribution: dist.Distribution) -> list[constraints.Cons
     return found
 
 
-def _known(by_name: Any, name: str) -> constraints.Constraint:
-    constraint = by_name.get(name, constraints.real) if isinstance(by_name, dict) else constraints.real
-    try:
-        biject_to(constraint)
-    except NotImplementedError:
-        return constraints.real
-    return constraint
+def _constraint_of(family: type, name: str) -> constraints.Constraint:
+    """That of a parameter, also one that only a base class of the family names."""
+    for base in family.__mro__:
+        by_name = vars(base).get('arg_constraints')
+        if isinstance(by_name, dict) and name in by_name:
+            constraint = by_name[name]
+            if constraint is constraints.nonnegative:  # NumPyro has no bijection onto it
+                return constraints.positive
+            try:
+                biject_to(constraint)
+            except NotImplementedError:
+                return constraints.real
+            return constraint
+    return constraints.real
 
 
 def output_moments(density: Density, mode: Any, roots: np.ndarray, data: Data) -> tuple[Any, Any]:
