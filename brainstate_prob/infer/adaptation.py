@@ -62,8 +62,8 @@ class Buffer(NamedTuple):
 def schedule(num_warmup: int, warmup: str = 'stan') -> np.ndarray:
     """The codes of a warm-up, one a step.
 
-    ``'stan'``: a fast window, slow windows of growing length, a fast window. ``'gradient'`` (as nutpie does it): windows
-    of 10 for three tenths of it, then of 80, and 15 % for the step size alone.
+    ``'stan'``: a fast window, slow windows of growing length, a fast window. ``'gradient'`` (as nutpie does it):
+    after 2 % for the step size alone, windows of 10 up to three tenths, then of 80, and 15 % for the step size.
     """
     codes = np.full(num_warmup, FAST, np.int32)
     if warmup == 'stan':
@@ -73,7 +73,8 @@ def schedule(num_warmup: int, warmup: str = 'stan') -> np.ndarray:
     else:
         early, end = int(0.3 * num_warmup), int(0.85 * num_warmup)
         codes[:early] = EARLY
-        codes[9:early:10] = EARLY_END
+        codes[: num_warmup // 50] = FAST
+        codes[num_warmup // 50 + 9 : early : 10] = EARLY_END
         codes[early:end] = SLOW
         if end > early:
             ends = np.arange(early + 79, end, 80)
@@ -101,6 +102,7 @@ def adapted(
     a: Adaptation,
     theta: jax.Array,
     grad: jax.Array,
+    fell: jax.Array,
     accept: jax.Array,
     target: jax.Array,
     kind: tuple[str, str],
@@ -111,6 +113,8 @@ def adapted(
     ----------
     grad
         The gradient in the present metric's coordinates.
+    fell
+        By how much the potential energy fell.
     kind
         Mass matrix and warm-up.
     """
@@ -127,7 +131,7 @@ def adapted(
             a = _draws_only(code, a, theta, mass)
             anew = code == SLOW_END
         else:
-            a = _with_gradients(code, a, theta, a.metric.push(grad), mass)
+            a = _with_gradients(code, a, theta, a.metric.push(grad), fell, mass)
             anew = code == RESTART
         first = start_step_size(jnp.log(10.0) + jnp.log(a.step_size))
         return a._replace(averaging=jax.tree.map(lambda x, y: jnp.where(anew, x, y), first, a.averaging)), grad
@@ -170,9 +174,13 @@ def _draws_only(code: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -> 
 # From draws and gradients: the variance at which both are as wide as each other (it minimizes the Fisher divergence)
 
 
-def _with_gradients(code: jax.Array, a: Adaptation, theta: jax.Array, grad: jax.Array, mass: str) -> Adaptation:
+def _with_gradients(
+    code: jax.Array, a: Adaptation, theta: jax.Array, grad: jax.Array, fell: jax.Array, mass: str
+) -> Adaptation:
     _, update, _ = welford_covariance()
-    collects = (code != FAST) & (code != LAST) & (code != RESTART) & jnp.isfinite(grad).all()
+    # On the way down from a far start nothing is typical: a mass matrix of those places would hold the chain there.
+    falling = jnp.abs(fell) > 10 + 2 * theta.shape[0]
+    collects = (code != FAST) & (code != LAST) & (code != RESTART) & jnp.isfinite(grad).all() & ~falling
     early = (code == EARLY) | (code == EARLY_END)
     ends = (code == SLOW_END) | (code == EARLY_END)
 

@@ -14,10 +14,10 @@ from jax import lax
 
 from brainstate_prob import graph
 from brainstate_prob.graph.walk import find_states
-from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.kernel import Settings, start_function
+from brainstate_prob.infer.kernel import Settings, potential_of, start_function
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start
@@ -25,11 +25,11 @@ from brainstate_prob.nn.module import Module
 
 __all__ = ['centres', 'draw_from_prior', 'started_chains']
 
-INITS = ('model', 'map', 'prior')
+INITS = ('model', 'map', 'pathfinder', 'prior')
 
 # In theta. Around the model's parameters as wide as a standard normal's bulk, so that R-hat can see chains that do not
 # meet; around a mode, which stands for the posterior already, narrow.
-_RADIUS = {'model': 1.0, 'map': 0.1, 'prior': 0.0, 'draws': 0.0, 'array': 0.0}
+_RADIUS = {'model': 1.0, 'map': 0.1, 'pathfinder': 0.0, 'prior': 0.0, 'draws': 0.0, 'array': 0.0}
 
 
 def started_chains(
@@ -93,9 +93,32 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
         return init, _translated(
             mode.density, density, jnp.repeat(jnp.asarray(mode.thetas)[0], num, axis=0), posterior.data.states
         )
+    if init == 'pathfinder':
+        find = density.jit('pathfinder', None, lambda: _pathfinder(density))
+        return init, find(posterior.start(density), keys, posterior.data)
     if init == 'prior':
         return init, jnp.stack([_prior_start(posterior, density, key) for key in keys])
     raise ValueError(f'init must be one of {list(INITS)}, a Fit or an array of theta, got {init!r}.')
+
+
+def _pathfinder(density: Density) -> Callable:
+    from brainstate_prob.infer.backends.blackjax import import_blackjax
+
+    vi = import_blackjax().vi.pathfinder
+
+    def run(centre: jax.Array, keys: jax.Array, data: Data) -> jax.Array:
+        potential = potential_of(density, data)
+
+        def one(key: jax.Array) -> jax.Array:
+            from_key, path_key, draw_key = jax.random.split(key, 3)
+            start = centre + jax.random.uniform(from_key, centre.shape, centre.dtype, -1.0, 1.0)
+            path, _ = vi.approximate(path_key, lambda theta: -potential(theta), start, num_samples=20)
+            found = jnp.ravel(vi.sample(draw_key, path, ())[0])
+            return jnp.where(jnp.isfinite(found).all(), found, centre).astype(centre.dtype)
+
+        return lax.map(one, keys)
+
+    return run
 
 
 def _translated(source: Density, density: Density, thetas: jax.Array, states: tuple) -> jax.Array:

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ['CHAIN_METHODS', 'Runner', 'choose_method']
+__all__ = ['CHAIN_METHODS', 'Runner', 'choose_method', 'inherited_settings', 'num_cores']
 
 CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
 
@@ -57,7 +57,7 @@ def choose_method(method: str | None, devices: Sequence[Any] | None, num_chains:
         return 'sequential'
     if not on_cpu:
         return 'vectorized'
-    return 'parallel' if _num_cores() > 1 else 'sequential'
+    return 'parallel' if num_cores() > 1 else 'sequential'
 
 
 class Runner:
@@ -79,7 +79,7 @@ class Runner:
         if method == 'parallel' and devices is None and not on_cpu:
             devices = jax.local_devices()
         self._one_by_one = method == 'sequential' or (method == 'parallel' and devices is None)
-        self._workers = min(num_chains, _num_cores()) if method == 'parallel' and devices is None else 1
+        self._workers = min(num_chains, num_cores()) if method == 'parallel' and devices is None else 1
         if self._one_by_one:
             self.description = 'one after another' if method == 'sequential' else f'in {self._workers} threads'
             self._run = jit('chain', key, lambda: advance)
@@ -109,7 +109,7 @@ class Runner:
         if self._workers == 1:
             results = [_wait(self._run(state, *args)) for state in self.states]
         else:
-            inherit = _settings()
+            inherit = inherited_settings()
             with ThreadPoolExecutor(self._workers) as pool:
                 results = list(pool.map(lambda state: inherit(self._run, state, *args), self.states))
         self.states = [state for state, *_ in results]
@@ -124,7 +124,8 @@ def _wait(x: Any) -> Any:
     return jax.block_until_ready(x)
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
@@ -135,7 +136,7 @@ _SETTINGS: dict[str, Callable] = {
 }
 
 
-def _settings() -> Callable:
+def inherited_settings() -> Callable:
     """A caller for other threads: JAX's settings are a thread's own, and another precision would compile anew."""
     values = {name: getattr(jax.config, name) for name in _SETTINGS}
 

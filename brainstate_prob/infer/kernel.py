@@ -110,7 +110,8 @@ def advance_function(density: Density, settings: Settings) -> Callable:
             )
             theta = chain.theta + metric.forward(at.w)
             kind = (settings.mass_matrix, settings.warmup)
-            adaptation, grad = adapted(code, chain.adaptation, theta, at.grad, info.acceptance, target, kind)
+            fell = chain.potential - at.potential
+            adaptation, grad = adapted(code, chain.adaptation, theta, at.grad, fell, info.acceptance, target, kind)
             return Chain(theta, at.potential, grad, key, adaptation), info
 
         def kept(i: jax.Array, loop: tuple) -> tuple:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from brainstate_prob.infer.adaptation import WARMUPS, schedule
-from brainstate_prob.infer.backends import BACKENDS
+from brainstate_prob.infer.backends import BACKENDS, check_installed
 from brainstate_prob.infer.chain_starts import started_chains
 from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.density import Density
@@ -61,8 +61,8 @@ def nuts(
         (which grows along a chain) if vectorized or over devices. They do not depend on how many chains there are.
     init
         ``'model'``: the model's present theta plus Uniform(-1, 1), redrawn nearer where the density is not finite;
-        ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'pathfinder'``: draws of BlackJAX's
-        Pathfinder, each from a start as of ``'model'``; ``'prior'``: draws from the priors; a `Fit`: draws of it; an
+        ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'pathfinder'``: a draw of BlackJAX's
+        Pathfinder for each chain, from a start as of ``'model'``; ``'prior'``: draws from the priors; a `Fit`: draws of it; an
         array of theta, shape (size,) or (num_chains, size).
     noncentered
         Which hierarchical parameters are moved in standardized form: True (all), False, a dotted path, a list of these
@@ -135,6 +135,7 @@ def nuts(
     if thinning > num_samples:
         raise ValueError(f'thinning={thinning} keeps none of num_samples={num_samples} draws. Lower it.')
     settings = _settings_of(backend, mass_matrix, warmup, int(max_tree_depth))
+    check_installed(backend)
     density = posterior.sampling_density_for(noncentered)
     began = time.perf_counter()
     plan = _Plan(posterior, density, settings, num_chains, init, to_key(seed), float(target_accept), progress)

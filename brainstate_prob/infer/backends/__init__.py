@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-__all__ = ['BACKENDS', 'Info', 'Point', 'transition_of']
+__all__ = ['BACKENDS', 'Info', 'Point', 'check_installed', 'transition_of']
 
 BACKENDS = ('numpyro', 'blackjax', 'nutpie')
 
@@ -32,6 +32,24 @@ class Info(NamedTuple):
 
 # (potential, point, key, step size, deepest tree) -> (point, next key, info), for unit mass
 Transition = Callable[[Callable, Point, jax.Array, jax.Array, int], tuple[Point, jax.Array, Info]]
+
+
+def check_installed(backend: str) -> None:
+    """Import the backend.
+
+    Raises
+    ------
+    ImportError
+        Saying how to install it.
+    """
+    if backend == 'blackjax':
+        from brainstate_prob.infer.backends.blackjax import import_blackjax
+
+        import_blackjax()
+    elif backend == 'nutpie':
+        from brainstate_prob.infer.backends.nutpie import import_nutpie
+
+        import_nutpie()
 
 
 def transition_of(backend: str) -> Transition:

@@ -39,7 +39,7 @@ def transition(
     )
     info = Info(
         found.energy,
-        found.acceptance_rate,
+        jnp.minimum(found.acceptance_rate, 1.0),  # a sum of exponentials
         found.num_integration_steps,
         found.num_trajectory_expansions,
         found.is_divergent,
