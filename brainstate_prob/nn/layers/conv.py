@@ -119,20 +119,21 @@ class _Conv(SpatialModule):
             bias=(b_init, (out_channels,)),
             gain=(1.0 if self.ws_gain else None, (*(1,) * (self.spatial + 1), out_channels)),
         )
-        sample = jax.ShapeDtypeStruct(self.in_size, jnp.float32)
-        self.out_size = jax.tree.leaves(jax.eval_shape(self.update, sample))[0].shape
+        shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, *self.in_size), kernel))
+        out_size = jax.eval_shape(self._convolve, *shapes).shape[1:]
+        if 0 in out_size:
+            raise ValueError(
+                f'{label(self)}: a kernel of {self.kernel_size} with padding {self.padding!r} does not fit into an '
+                f'input of shape {self.in_size}.'
+            )
+        self.out_size = out_size
 
     def update(self, x):
         batch = check_input(self, x)
         (x, x_unit), (w, w_unit) = split_unit(x), split_unit(self._kernel())
         dtype = jnp.promote_types(x.dtype, w.dtype)
         y = self._convolve(x.reshape((-1, *self.in_size)).astype(dtype), w.astype(dtype))
-        if 0 in y.shape[1:]:
-            raise ValueError(
-                f'{label(self)}: a kernel of {self.kernel_size} with padding {self.padding!r} does not fit into an '
-                f'input of shape {self.in_size}.'
-            )
-        y = y.reshape((*x.shape[:batch], *y.shape[1:]))
+        y = y.reshape((*x.shape[:batch], *self.out_size))
         y = with_unit(y, x_unit) if w_unit is None else with_unit(y, x_unit) * w_unit
         bias = self.weight.value.get('bias')
         if bias is None:
