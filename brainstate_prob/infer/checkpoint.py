@@ -218,7 +218,7 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         For a file that was damaged or is no checkpoint.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, 'rb') as stream, np.load(stream, allow_pickle=False) as file:
             plain = {name: file[name] for name in file.files}
         record = json.loads(bytes(plain.pop(_RECORD)))
         known = record['format'] <= _FORMAT

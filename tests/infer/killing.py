@@ -1,0 +1,154 @@
+"""Runs that are killed: `python killing.py FOLDER KILLS METHOD...` writes what each gave whole, and after the SIGKILLs.
+
+The process imports everything and starts no backend of JAX, so it has one thread and may fork: a life costs a fork.
+Each life of a run goes on from the checkpoint of the last one and dies at a random moment: between chunks, half-way
+through writing the file, before or after it is put in place, or a few milliseconds later, wherever that is.
+"""
+
+import io
+import os
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+
+from brainstate_prob import infer, nn
+from brainstate_prob.infer import checkpoint as checkpoints
+
+X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+Y = X @ np.array([1.0, -2.0], np.float32) + np.random.default_rng(1).normal(size=40).astype(np.float32)
+
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Param(jnp.zeros(2), reg=dist.Normal(0.0, 1.0))
+        self.sigma = nn.Param(1.0, t=nn.SoftplusT(0.0), reg=dist.HalfNormal(1.0))
+
+    def __call__(self, x):
+        return dist.Normal(x @ self.w.value(), self.sigma.value())
+
+
+def posterior():
+    return infer.Posterior(Line(), X, Y)
+
+
+# method: a function of checkpoint options; a new way to fit joins with a line
+RUNS = {
+    'map': lambda **c: infer.fit_map(
+        posterior(), optimizer=optax.adam(1e-2), num_steps=2000, batch_size=7, progress=False, **c
+    ),
+    'svi': lambda **c: infer.fit_svi(
+        posterior(), guide='multivariate', num_steps=2000, batch_size=7, num_draws=50, progress=False, **c
+    ),
+    'svi that stops by itself': lambda **c: infer.fit_svi(
+        posterior(), r_hat=1.01, num_steps=3000, num_draws=50, progress=False, **c
+    ),
+}
+EVERY = {'map': 50, 'svi': 50, 'svi that stops by itself': 70}
+
+
+def result(fit):
+    held = {'thetas': fit.thetas, **{f'stats {k}': v for k, v in fit.stats.items()}}
+    return held | {f'history {k}': v for k, v in fit.history.items()} | dict(getattr(fit, 'guide_params', None) or {})
+
+
+def die_at_random(seed, log):
+    """From now on this process kills itself, at a tick or soon after one; ``log`` gets the step each life began at."""
+    chance = random.Random(seed)
+    left, delay = chance.randint(1, 30), chance.choice([0.0, chance.uniform(0, 0.005)])
+
+    def tick():
+        nonlocal left
+        left -= 1
+        if left == 0:
+            if delay:
+                threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def ticking(owner, name, before=tick, after=tick):
+        function = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            before()
+            out = function(*args, **kwargs)
+            after()
+            return out
+
+        setattr(owner, name, call)
+
+    savez = np.savez
+
+    def halves(file, **arrays):
+        """As NumPy's, with a moment in which half of the file is written."""
+        whole = io.BytesIO()
+        savez(whole, **arrays)
+        data = whole.getvalue()
+        file.write(data[: len(data) // 2])
+        file.flush()
+        tick()
+        file.write(data[len(data) // 2 :])
+
+    np.savez = halves
+    ticking(os, 'replace')
+    ticking(checkpoints.Checkpoint, 'due', after=lambda: None)
+    load = checkpoints.Checkpoint.load
+
+    def logged(self, *args, **kwargs):
+        saved = load(self, *args, **kwargs)
+        with open(log, 'a') as file:
+            file.write(f'{0 if saved is None else saved.step}\n')
+        return saved
+
+    checkpoints.Checkpoint.load = logged
+
+
+def life(work):
+    """Do ``work`` in a process of its own; whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return True
+    if status:
+        raise SystemExit(f'the run failed with status {status}')
+    return False
+
+
+def kill_often(method, folder, kills):
+    run, log = RUNS[method], folder / f'{method}.log'
+    options = {'checkpoint': str(folder / f'{method}.ckpt'), 'every': EVERY[method]}
+    life(lambda: np.savez(folder / f'{method} whole.npz', **result(run())))
+
+    def doomed(seed):
+        die_at_random(seed, log)
+        run(**options)
+
+    killed = sum(life(lambda seed=seed: doomed(seed)) for seed in range(kills))
+    life(lambda: np.savez(folder / f'{method} killed.npz', **result(run(**options))))
+    with open(log, 'a') as file:
+        file.write(f'killed {killed}\n')
+
+
+if __name__ == '__main__':
+    threads = len(os.listdir('/proc/self/task'))
+    assert threads == 1, f'{threads} threads: forking is not safe'
+    for name in sys.argv[3:]:
+        began = time.perf_counter()
+        kill_often(name, pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+        print(f'{name}: {time.perf_counter() - began:.1f} s')
