@@ -95,8 +95,8 @@ def _collecting(
     def init(theta: Any) -> _Path:
         return _Path(optimizer.init(theta), no_moments(theta, rank), jnp.zeros((), jnp.int32))
 
-    def update(grad: Any, path: Any, theta: Any = None, **extra: Any) -> tuple[Any, _Path]:
-        updates, inner = optimizer.update(grad / num_observations, path.inner, theta, **extra)
+    def update(gradient: Any, path: Any, theta: Any = None, **extra: Any) -> tuple[Any, _Path]:
+        updates, inner = optimizer.update(gradient / num_observations, path.inner, theta, **extra)
         step = path.step + 1
         new = optax.apply_updates(theta, updates)
         moments = lax.cond(step % every == 0, lambda m: collect(m, new), lambda m: m, path.moments)
@@ -127,7 +127,8 @@ def swag(
     """Fit SWAG (Maddox et al. 2019): the mean and a low-rank plus diagonal covariance of the iterates of SGD.
 
     The covariance is that of the noise that minibatches leave at a constant learning rate; it stands for the
-    posterior's only as far as that rate fits. With full data there is no such noise: what is found is the path alone.
+    posterior's only as far as that rate fits. Batches are drawn without replacement, which leaves less noise than
+    independent ones, and full data leave none: what is found is then the path alone.
 
     Parameters
     ----------
