@@ -14,6 +14,7 @@ from brainstate_prob.nn.functional import weight_standardization
 from brainstate_prob.nn.layers.linear import fixed, masked
 from brainstate_prob.nn.layers.shapes import (
     SpatialModule,
+    add_bias,
     check_input,
     label,
     ntuple,
@@ -136,9 +137,9 @@ class _Conv(SpatialModule):
         y = y.reshape((*x.shape[:batch], *self.out_size))
         y = with_unit(y, x_unit) if w_unit is None else with_unit(y, x_unit) * w_unit
         bias = self.weight.value.get('bias')
-        if bias is None:
-            return y
-        return y + (bias.reshape((-1,) + (1,) * self.spatial) if self.channel_first else bias)
+        if bias is not None and self.channel_first:
+            bias = bias.reshape((-1,) + (1,) * self.spatial)
+        return add_bias(self, y, bias)
 
     def _kernel(self) -> Any:
         return masked(self.weight.value['weight'], self.w_mask)

@@ -13,7 +13,7 @@ from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.units import u
 from brainstate_prob.nn import init
 from brainstate_prob.nn.functional import weight_standardization
-from brainstate_prob.nn.layers.shapes import as_array, check_input, label, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import add_bias, as_array, check_input, label, split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.weights import ParamSpec, weights
 
@@ -39,9 +39,7 @@ class _Dense(Module):
 
     def _affine(self, x: Any, weight: Any) -> Any:
         check_input(self, x)
-        y = as_array(x) @ weight
-        bias = self.weight.value.get('bias')
-        return y if bias is None else y + bias
+        return add_bias(self, as_array(x) @ weight, self.weight.value.get('bias'))
 
 
 def fixed(layer: Module, values: Any, shape: tuple[int, ...], what: str) -> np.ndarray | None:
@@ -85,7 +83,7 @@ class Linear(_Dense):
 
     Notes
     -----
-    Weight, bias and input may have units: that of y is the product of the first and the last.
+    Weight and input may have units; their product is that of y, and the bias must have it too, or be left out.
 
     Examples
     --------
@@ -266,8 +264,7 @@ class SparseLinear(Module):
         products = as_array(x)[..., self.rows] * made['weight']
         values, unit = split_unit(products)
         total = jnp.zeros((*values.shape[:-1], self.out_size[-1]), values.dtype).at[..., self.cols].add(values)
-        y = with_unit(total, unit)
-        return y + made['bias'] if 'bias' in made else y
+        return add_bias(self, with_unit(total, unit), made.get('bias'))
 
 
 def _entries(matrix: Any) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -416,9 +413,7 @@ class AllToAll(_Dense):
         if not self.include_self:
             shared = min(n_in, n_out)
             total = total.at[..., :shared].add(-values[..., :shared])
-        y = with_unit(total, unit) * weight
-        bias = self.weight.value.get('bias')
-        return y if bias is None else y + bias
+        return add_bias(self, with_unit(total, unit) * weight, self.weight.value.get('bias'))
 
 
 class OneToOne(Module):
@@ -456,5 +451,4 @@ class OneToOne(Module):
     def update(self, x):
         check_input(self, x)
         made = self.weight.value
-        y = as_array(x) * made['weight']
-        return y + made['bias'] if 'bias' in made else y
+        return add_bias(self, as_array(x) * made['weight'], made.get('bias'))

@@ -17,6 +17,7 @@ from brainstate_prob.nn.module import Module, dotted
 
 __all__ = [
     'SpatialModule',
+    'add_bias',
     'as_array',
     'check_input',
     'label',
@@ -43,6 +44,19 @@ def split_unit(x: Any) -> tuple[Any, Any]:
 def with_unit(x: Any, unit: Any) -> Any:
     """The reverse of `split_unit`."""
     return x if unit is None else u.Quantity(x, unit=unit)
+
+
+def add_bias(layer: Module, y: Any, bias: Any) -> Any:
+    """``y + bias``; None adds nothing. Units must agree, whatever the numbers: zero has no unit of its own."""
+    if bias is None:
+        return y
+    units = [x.unit if isinstance(x, u.Quantity) else u.UNITLESS for x in (y, bias)]
+    if not units[0].has_same_dim(units[1]):
+        raise u.UnitMismatchError(
+            f'{label(layer)}: the input times the weight has the unit {units[0]}, the bias has {units[1]}. Leave it '
+            'out (b_init=None), or give it a unit, e.g. b_init=nn.init.ZeroInit(unit=...).'
+        )
+    return y + bias
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
