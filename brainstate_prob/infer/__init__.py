@@ -14,6 +14,7 @@ from brainstate_prob.infer.laplace import laplace
 from brainstate_prob.infer.laplace_fit import LaplaceFit
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.marginal_likelihood import fit_marginal_likelihood
+from brainstate_prob.infer.mc_dropout import mc_dropout
 from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
 from brainstate_prob.infer.nuts import nuts
 from brainstate_prob.infer.plots import plot_coverage, plot_reliability
@@ -45,6 +46,7 @@ __all__ = [
     'k_hat',
     'laplace',
     'load',
+    'mc_dropout',
     'nuts',
     'plot_coverage',
     'plot_reliability',

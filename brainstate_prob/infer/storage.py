@@ -6,13 +6,14 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.infer.arviz_io import datasets_of, plain
+from brainstate_prob.infer.arviz_io import datasets_of, group_name, plain
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.variables import Variable, columns_of, differences, variables_of
@@ -25,7 +26,7 @@ __all__ = ['load', 'save']
 
 _ATTRIBUTE = 'brainstate_prob'
 _FORMAT = 1
-_OWN = ('unconstrained_posterior', 'history')
+_OWN = ('unconstrained_posterior', 'history', 'guide_params')
 
 
 def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
@@ -44,12 +45,18 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
         )
     if fit.history:
         datasets['history'] = xr.Dataset({k: (f'{k}_step', v) for k, v in fit.history.items()})
+    leaves = jax.tree.leaves(fit.guide_params)
+    if leaves:
+        datasets['guide_params'] = xr.Dataset(
+            {f'p{i}': (tuple(f'p{i}_{axis}' for axis in range(np.ndim(x))), x) for i, x in enumerate(leaves)}
+        )
     record = {
         'format': _FORMAT,
         'method': fit.method,
         'info': _as_plain(fit.info),
         'dtype': fit.thetas.dtype.name,
         'noncentered': list(fit.noncentered),
+        'guide_params': _outline(fit.guide_params, iter(range(len(leaves)))),
         'variables': [dataclasses.asdict(v) for v in fit.variables],
         'coords': {dim: labels.tolist() for dim, labels in fit.coords.items()},
     }
@@ -165,17 +172,19 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
         info=record['info'],
         weights=weights,
     )
+    if 'guide_params' in groups:
+        fit.guide_params = _filled(record['guide_params'], groups['guide_params'])
+    if fit.method == 'mc_dropout' and posterior is not None:
+        from brainstate_prob.infer.mc_dropout import with_masks
+
+        fit = with_masks(fit)
+    values = group_name('posterior', fit.method)
     if posterior is None:
         fit.variables, fit.columns, fit.noncentered = variables, columns, noncentered
         fit.coords = {dim: np.asarray(labels) for dim, labels in record['coords'].items()}
-        fit._groups = {
-            name: group for name, group in groups.items() if name not in ('posterior', 'sample_stats', *_OWN)
-        }
+        fit._groups = {name: group for name, group in groups.items() if name not in (values, 'sample_stats', *_OWN)}
     fit._draws = Draws(
-        {
-            v.name: with_unit(groups['posterior'][v.name].values.astype(jnp.dtype(v.dtype)), v.parsed_unit)
-            for v in variables
-        }
+        {v.name: with_unit(groups[values][v.name].values.astype(jnp.dtype(v.dtype)), v.parsed_unit) for v in variables}
     )
     return fit
 
@@ -241,6 +250,27 @@ def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         columns[name] = np.arange(offset, offset + array.shape[-1])
         offset += array.shape[-1]
     return columns
+
+
+def _outline(tree: Any, numbers: Iterator[int]) -> Any:
+    """A tree of dicts, lists and tuples as JSON holds it: ``[kind, parts]``, leaves by their number, None as it is."""
+    if isinstance(tree, dict):
+        return ['dict', {name: _outline(tree[name], numbers) for name in sorted(tree)}]  # as JAX orders leaves
+    if isinstance(tree, list | tuple):
+        return ['tuple' if isinstance(tree, tuple) else 'list', [_outline(part, numbers) for part in tree]]
+    return None if tree is None else next(numbers)
+
+
+def _filled(outline: Any, leaves: Any) -> Any:
+    """The inverse of `_outline`."""
+    if outline is None:
+        return None
+    if isinstance(outline, int):
+        return leaves[f'p{outline}'].values
+    kind, parts = outline
+    if kind == 'dict':
+        return {name: _filled(part, leaves) for name, part in parts.items()}
+    return (tuple if kind == 'tuple' else list)(_filled(part, leaves) for part in parts)
 
 
 def _as_plain(x: Any) -> Any:
