@@ -1,6 +1,5 @@
 """Values and gradients of a layer against a function of PyTorch, whose images have their channels first."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ def compare(layer, x, theirs, move=(to_first, to_last), **params):
     states = list(layer.states(ParamState).values())
     value = states[0].value if states else {}
 
-    shape = jax.eval_shape(layer, x).shape
+    shape = transform.eval_shape(layer, x).shape
     c = np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
     def weighed(x):
