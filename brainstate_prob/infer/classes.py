@@ -1,12 +1,39 @@
-"""Distributions over classes: their number, and the log probability of each."""
+"""What a model predicts: over how many classes, of which shape; and the log probability of each class."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-__all__ = ['class_log_probs', 'num_classes']
+from brainstate_prob.infer.density import Data, Density
+
+__all__ = ['Predicted', 'class_log_probs', 'predicted']
+
+
+class Predicted(NamedTuple):
+    """The name and batch shape of the distribution that a model predicts, and of how many classes if of any."""
+
+    name: str
+    batch_shape: tuple[int, ...]
+    num_classes: int | None
+
+
+def predicted(density: Density, theta: Any, data: Data) -> Predicted:
+    """What a model predicts, by shapes alone: nothing is computed."""
+    found: list[Predicted] = []
+
+    def look(theta: jax.Array, data: Data) -> jax.Array:
+        with density.open(theta, data):
+            d = density.distribution(data)
+            found.append(Predicted(type(_base(d)).__name__, d.batch_shape, num_classes(d)))
+        return jnp.zeros(())
+
+    jax.eval_shape(look, theta, data)
+    return found[0]
+
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
 _CATEGORICAL = (dist.CategoricalLogits, dist.CategoricalProbs)

@@ -35,15 +35,17 @@ def mcmc_problems(
     thetas
         Draws, shape (chains, draws, size), in ``density``'s coordinates.
     sample_stats
-        ``diverging``, ``tree_depth``, ``energy``: arrays of shape (chains, draws).
+        Those there are of ``diverging``, ``tree_depth``, ``energy``: arrays of shape (chains, draws).
     """
     thetas = np.asarray(thetas, np.float64)
-    found = [
-        _divergences(density, thetas, sample_stats['diverging'], target_accept),
-        *_mixing(density, thetas),
-        _deep_trees(density, thetas, sample_stats['tree_depth'], max_tree_depth),
-        _energy(sample_stats['energy']),
-    ]
+    found: list[str | None] = []
+    if 'diverging' in sample_stats:
+        found.append(_divergences(density, thetas, sample_stats['diverging'], target_accept))
+    found += _mixing(density, thetas)
+    if 'tree_depth' in sample_stats:
+        found.append(_deep_trees(density, thetas, sample_stats['tree_depth'], max_tree_depth))
+    if 'energy' in sample_stats:
+        found.append(_energy(sample_stats['energy']))
     return [text for text in found if text]
 
 

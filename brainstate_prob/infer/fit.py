@@ -20,6 +20,7 @@ from brainstate_prob.nn.module import Module
 if TYPE_CHECKING:
     import os
 
+    from brainstate_prob.infer.report import Report
     from brainstate_prob.infer.table import FitSummary
 
 __all__ = ['Draws', 'Fit']
@@ -186,6 +187,22 @@ class Fit:
         from brainstate_prob.infer.table import summarize
 
         return summarize(self, prob)
+
+    def check(self) -> Report:
+        """Look for what is wrong with the fit, of whatever kind it is.
+
+        R-hat, effective sample sizes, divergences, tree depth and E-BFMI of Markov chains; k-hat of a guide; an
+        optimizer that did not converge; draws that are not finite or that their precision does not resolve; parameters
+        about which prior and data disagree. What the way to fit warned of is there too.
+
+        Returns
+        -------
+        Report
+            ``ok``, ``problems`` and ``notes`` in words, with the worst parameter's path and what to do.
+        """
+        from brainstate_prob.infer.fit_check import check
+
+        return check(self)
 
     # What follows
 

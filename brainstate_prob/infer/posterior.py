@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import is_narrower
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.report import Report
 
 __all__ = ['Posterior']
 
@@ -282,6 +285,28 @@ class Posterior:
             e.t.check(magnitude)
             thetas[e.name] = e.t.inverse(magnitude)
         return self.density.flatten(thetas)
+
+    def check(self, seed: Any = 0) -> Report:
+        """Pre-flight: look for what would go wrong, before fitting.
+
+        Evaluates the log density, its parts and gradients at the start, near it and at draws from the priors. Finds
+        starts that are not finite or far out in their prior; supports that targets can leave; Params that the
+        likelihood never reads, priors and inputs that are never used; inputs and gradients on very different scales;
+        noise by rounding; priors that do not predict anything like the targets.
+
+        Parameters
+        ----------
+        seed
+            An int or a key.
+
+        Returns
+        -------
+        Report
+            ``ok``, ``problems`` and ``notes`` in words, and a table of the parameters; printed, all of it.
+        """
+        from brainstate_prob.infer.check import check
+
+        return check(self, seed)
 
     def _theta(self, theta: Any) -> jax.Array:
         if theta is None:

@@ -13,16 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from brainstate_prob.core import StateTrace
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.noncentered import depth_of
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.predict import choose, positive
+from brainstate_prob.infer.probe import prior_thetas
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.table import FitSummary, row_names
@@ -203,26 +200,13 @@ def sbc(
 
 
 def _prior_fit(posterior: Posterior, num: int, key: jax.Array) -> Fit:
-    """Draws from the prior, those of hyper-parameters first."""
+    """Draws from the prior as a fit."""
     density = posterior.density
     for e in density.entries:
-        if e.param is None or e.reg is None:
+        if e.reg is None:
             raise ValueError(f'Parameter {e.name!r} has no prior to draw from; give the Param one with reg=.')
-    params = [(e, e.param) for e in density.entries if e.param is not None]
-    params.sort(key=lambda pair: depth_of(pair[0], list(density.entries)))
-
-    def draw(key: jax.Array, states: tuple) -> jax.Array:
-        thetas = {}
-        with StateTrace() as trace:
-            density._bind_others(trace, states)
-            for i, (e, param) in enumerate(params):
-                value = param._prior_draw(jax.random.fold_in(key, i))
-                thetas[e.name] = jnp.asarray(value if e.on_theta else e.t.inverse(value), e.dtype)
-                trace.bind(e.state, thetas[e.name])
-        return density.flatten(thetas, states)
-
-    run = density.jit('prior_thetas', None, lambda: lambda keys, states: lax.map(lambda k: draw(k, states), keys))
-    return Fit(posterior, density, run(jax.random.split(key, num), posterior.data.states)[None], method='prior')
+    thetas = prior_thetas(density, num, key, posterior.theta, posterior.data.states)
+    return Fit(posterior, density, thetas[None], method='prior')
 
 
 def with_targets(posterior: Posterior, targets: Any) -> Posterior:

@@ -9,7 +9,7 @@ import numpy as np
 
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer import scoring
-from brainstate_prob.infer.classes import num_classes
+from brainstate_prob.infer.classes import predicted
 from brainstate_prob.infer.density import Data
 from brainstate_prob.infer.table import FitSummary
 
@@ -24,9 +24,8 @@ def predicts_classes(fit: Fit) -> bool:
     posterior = fit.posterior_for('scores')
     if posterior.log_likelihood_function is not None:
         return False
-    density, theta = fit.density, fit.rows[0]
-    with predictions.precision_of(density), density.open(theta, posterior.data):
-        return num_classes(density.distribution(posterior.data)) is not None
+    with predictions.precision_of(fit.density):
+        return predicted(fit.density, fit.rows[0], posterior.data).num_classes is not None
 
 
 def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> FitSummary:

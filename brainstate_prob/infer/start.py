@@ -11,7 +11,7 @@ import numpy as np
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.posterior import Posterior
 
-__all__ = ['checked_start', 'to_key']
+__all__ = ['checked_start', 'to_key', 'what_is_not_finite']
 
 
 def to_key(seed: Any) -> jax.Array:
@@ -42,7 +42,7 @@ def checked_start(
     )
     value, grad = value_and_grad(theta, posterior.data)
     if not np.isfinite(value):
-        raise ValueError(_what_is_not_finite(posterior, density, theta, jacobian))
+        raise ValueError(what_is_not_finite(posterior, density, theta, jacobian))
     if not np.isfinite(np.asarray(grad)).all():
         raise ValueError(
             f'The gradient of the log density is not finite at the start (parameters: {_not_finite(density, grad)}). '
@@ -61,7 +61,8 @@ def _not_finite(density: Density, grad: jax.Array) -> list[str]:
     return bad
 
 
-def _what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array, jacobian: bool) -> str:
+def what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array, jacobian: bool) -> str:
+    """Which term of the log density is not finite at ``theta``, of which parameter, in words."""
     find = density.jit('terms', jacobian, lambda: lambda t, data: density.terms(t, data, jacobian))
     terms = find(theta, posterior.data)
     values = density.jit('constrain', None, lambda: density.constrain)(theta)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
+from typing import TYPE_CHECKING
 
 from brainstate_prob.core import ParamState
+from brainstate_prob.graph.walk import find_states
 from brainstate_prob.nn.bijections import IdentityT
 from brainstate_prob.nn.magnitudes import short
 from brainstate_prob.nn.module import Module, dotted
 
-__all__ = ['ModelSummary', 'summarize']
+if TYPE_CHECKING:
+    from brainstate_prob.nn.param import Param
+
+__all__ = ['ModelSummary', 'described_prior', 'summarize']
 
 COLUMNS = ('path', 'shape', 'unit', 'transform', 'prior', 'trainable', 'value')
 
@@ -60,7 +65,7 @@ def summarize(model: Module) -> ModelSummary:
     for path, param in model.named_param_modules():
         owned.add(param.val)
         trained += math.prod(param.val.value.shape) if param.fit else 0
-        prior = '-' if param.reg is None else _one_line(param.reg)
+        prior = '-' if param.reg is None else described_prior(param, model)
         rows[path] = _row(
             path,
             param.shape,
@@ -86,6 +91,16 @@ def _row(path, shape, unit, transform, prior, trainable, value) -> dict[str, str
     unit = '-' if unit is None or unit.is_unitless else str(unit)
     cells = (dotted(path) or '.', str(tuple(shape)), unit, transform, prior, 'yes' if trainable else 'no', value)
     return dict(zip(COLUMNS, cells, strict=True))
+
+
+def described_prior(param: Param, model: Module) -> str:
+    """The prior on one line, with the paths of those Params of the model that are its hyper-parameters."""
+    text = _one_line(param.reg)
+    above = set(find_states(param.reg).values())
+    for path, other in model.named_param_modules():
+        if other is not param and other.val in above:
+            text = text.replace(_one_line(other), dotted(path))
+    return text
 
 
 def _one_line(x: object) -> str:

@@ -1,0 +1,296 @@
+"""Pre-flight: what is wrong, or will be, with a posterior, before any time goes into fitting it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer import predict as predictions
+from brainstate_prob.infer.classes import predicted
+from brainstate_prob.infer.density import find_entries
+from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.probe import Probe, prior_terms, prior_thetas, probe
+from brainstate_prob.infer.report import Finding, Report
+from brainstate_prob.infer.start import to_key, what_is_not_finite
+from brainstate_prob.infer.table import FitSummary
+from brainstate_prob.infer.variables import columns_of
+from brainstate_prob.nn.module import dotted
+from brainstate_prob.nn.summary import described_prior
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.posterior import Posterior
+
+__all__ = ['check']
+
+_NEIGHBOURS = 16  # as far from the start as chains of NUTS begin
+_PRIOR_DRAWS = 128
+_NOISE = 0.1  # of a log density: samplers tell differences of this size apart
+_SPREAD = 1e3  # ratio of scales that starts to hurt
+
+
+def check(posterior: Posterior, seed: Any = 0) -> Report:
+    """See `Posterior.check`."""
+    density, data = posterior.density, posterior.data
+    jacobian = all(e.t.has_density for e in density.entries)
+    near_key, prior_key, tiny_key = jax.random.split(to_key(seed), 3)
+    with predictions.precision_of(density):
+        start = posterior.theta
+        steps = jax.random.uniform(near_key, (_NEIGHBOURS, density.size), density.dtype, -1.0, 1.0)
+        near = probe(density, start + steps.at[0].set(0.0), data, jacobian)
+    findings = [
+        *_start(posterior, start, near, jacobian),
+        *_unused(posterior, near),
+        *_unread(posterior, near),
+        *_inputs(posterior),
+        *_gradients(posterior, near),
+        *_rounding(posterior, start, near, tiny_key, jacobian),
+        *_priors(posterior, start, prior_key),
+        *_ways_to_fit(posterior),
+    ]
+    title = f'Posterior of {type(posterior.model).__name__}'
+    return Report(title, tuple(findings), _table(posterior, near))
+
+
+def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) -> Iterator[Finding]:
+    density = posterior.density
+    fine = np.isfinite(near.log_density)
+    if not fine[0]:
+        yield Finding('error', what_is_not_finite(posterior, density, start, jacobian))
+    elif not np.isfinite(near.gradient[0]).all():
+        yield Finding(
+            'error',
+            f'The gradient is not finite at the start, for {_named(density, ~np.isfinite(near.gradient[0]))}: avoid '
+            'sqrt, norm or log at zero in the model, or start elsewhere (param.set_value).',
+        )
+    bad = ~fine | ~np.isfinite(near.gradient).all(axis=1)
+    if fine[0] and bad[1:].any():
+        where = ~np.isfinite(near.gradient).all(axis=0)
+        names = f', of {_named(density, where)}' if where.any() else ''
+        yield Finding(
+            'warning',
+            f'At {int(bad[1:].sum())} of {_NEIGHBOURS - 1} points near the start (theta plus Uniform(-1, 1)) the log '
+            f'density or its gradient{names} is not finite: samplers will reject these. Constrain what must stay '
+            'positive by a transform, or start elsewhere.',
+        )
+    outside = int((near.num_outside > 0).sum())
+    if outside:
+        yield Finding(
+            'warning',
+            f"At {outside} of {_NEIGHBOURS} points near the start some targets lie outside the likelihood's support, "
+            'which depends on the parameters: gradients do not see its edge, and beyond it the density is 0 or, for '
+            'some distributions, wrong. Use a likelihood whose support is fixed, or a transform that keeps the targets '
+            'inside.',
+        )
+
+
+def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
+    """Params that neither the likelihood nor another prior depends on, and priors that are never scored."""
+    density = posterior.density
+    fine = np.isfinite(near.likelihood_gradient).all(axis=1)
+    if fine.any():
+        flat = (near.likelihood_gradient[fine] == 0).all(axis=0)
+        hypers = {state for e in density.entries if e.reg is not None for state in find_states(e.reg).values()}
+        for e in density.entries:
+            columns = columns_of(density)[e.name]
+            if e.state in hypers or not flat[columns].any():
+                continue
+            if flat[columns].all():
+                kind = 'error' if e.reg is None else 'warning'
+                follows = 'and it has no prior: its posterior is improper' if e.reg is None else 'only its prior does'
+                yield Finding(
+                    kind,
+                    f'The likelihood does not depend on {e.name!r} (its gradient is 0 at {int(fine.sum())} points), '
+                    f'{follows}. Use it in the model, or make it nn.Const.',
+                )
+            else:
+                yield Finding(
+                    'note',
+                    f'The likelihood does not depend on {int(flat[columns].sum())} of the {len(columns)} numbers of '
+                    f'{e.name!r} near the start (groups without observations, or saturated units).',
+                )
+    for path, param in posterior.model.named_param_modules():
+        if param.reg is not None and not param.fit:
+            yield Finding(
+                'warning', f'{dotted(path)!r} has a prior that is never used, since it is not fitted. Drop reg=.'
+            )
+    flat_priors = [e.name for e in density.entries if e.reg is None]
+    if flat_priors:
+        yield Finding(
+            'note',
+            f'No prior: {_listed(flat_priors)}. Flat ones are improper; samplers need the data to determine them.',
+        )
+
+
+def _unread(posterior: Posterior, near: Probe) -> Iterator[Finding]:
+    """Inputs that the likelihood never reads, and one prediction for all targets."""
+    for name, largest in near.input_gradients.items():
+        if (largest == 0).all():
+            yield Finding(
+                'warning',
+                f'The likelihood does not depend on {name} (its gradient is 0 at {_NEIGHBOURS} points). Does the model '
+                'read it?',
+            )
+    if posterior.log_likelihood_function is not None or posterior.num_observations < 2:
+        return
+    if posterior.arrays.keys() - {'targets'}:
+        found = predicted(posterior.density, posterior.theta, posterior.data)
+        if np.prod(found.batch_shape) == 1:
+            yield Finding(
+                'warning',
+                f'There are inputs, but the model predicts one {found.name} for all {posterior.num_observations} '
+                'targets.',
+            )
+
+
+def _inputs(posterior: Posterior) -> Iterator[Finding]:
+    """Columns of inputs on scales that gradients and float32 do not like."""
+    for name, array in posterior.arrays.items():
+        x = np.asarray(u.get_magnitude(array))
+        if name == 'targets' or x.dtype.kind != 'f' or x.ndim == 0 or len(x) < 2:
+            continue
+        columns = x.reshape(len(x), -1).astype(np.float64)
+        mean, sd = columns.mean(axis=0), columns.std(axis=0)
+        varies = sd > 1e-6 * np.abs(mean)
+        if not varies.any():
+            continue
+        off = np.where(varies, np.abs(mean) / np.where(varies, sd, 1), 0)
+        worst = int(np.argmax(off))
+        if off[worst] > 100:
+            yield Finding(
+                'warning',
+                f'Column {worst} of {name} has mean {mean[worst]:.3g} and standard deviation {sd[worst]:.2g}: its '
+                'slope and the intercept are almost the same direction. Subtract the mean.',
+            )
+        scales = np.where(varies, sd, np.nan)
+        low, high = int(np.nanargmin(scales)), int(np.nanargmax(scales))
+        if scales[high] > _SPREAD * scales[low]:
+            yield Finding(
+                'warning',
+                f'The columns of {name} have very different scales (standard deviation {scales[low]:.2g} of column '
+                f'{low}, {scales[high]:.2g} of column {high}): divide each by its own.',
+            )
+
+
+def _gradients(posterior: Posterior, near: Probe) -> Iterator[Finding]:
+    gradient = near.gradient[0]
+    if not np.isfinite(gradient).all() or len(gradient) < 2:
+        return
+    size = np.abs(gradient.astype(np.float64))
+    low, high = np.median(size), int(np.argmax(size))
+    if low > 0 and size[high] > _SPREAD * 10 * low:
+        where = np.arange(len(size)) == high
+        yield Finding(
+            'warning',
+            f'The gradient of {_named(posterior.density, where)} is {size[high] / low:.1g} times the typical one '
+            f'({size[high]:.2g} against {low:.2g}): put inputs and parameters on scales near 1, or give the Param a '
+            'transform with that scale, AffineT say.',
+        )
+
+
+def _rounding(posterior: Posterior, start: jax.Array, near: Probe, key: jax.Array, jacobian: bool) -> Iterator[Finding]:
+    """The noise of the log density: what is left of tiny steps once their gradient is taken off."""
+    density = posterior.density
+    if not np.isfinite(near.log_density[0]) or not np.isfinite(near.gradient[0]).all():
+        return
+    with predictions.precision_of(density):
+        size = 4 * jnp.finfo(density.dtype).eps * jnp.maximum(jnp.abs(start), 0.1)
+        thetas = start + size * jax.random.uniform(key, (_NEIGHBOURS, density.size), density.dtype, -1.0, 1.0)
+        tiny = probe(density, thetas, posterior.data, jacobian)
+    steps = np.asarray(thetas, np.float64) - np.asarray(start, np.float64)
+    left = tiny.log_density.astype(np.float64) - near.log_density[0] - steps @ near.gradient[0].astype(np.float64)
+    noise = float(np.sqrt(np.mean(left**2)))
+    if noise > _NOISE:
+        fix = 'work under jax.enable_x64(True), or ' if density.dtype != jnp.float64 else ''
+        yield Finding(
+            'warning',
+            f'The log density ({near.log_density[0]:.4g}) has a rounding noise of {noise:.2g} in {density.dtype}: '
+            f'samplers and optimizers cannot see differences below that. To mend it, {fix}subtract large offsets from '
+            'inputs and targets.',
+        )
+
+
+def _priors(posterior: Posterior, start: jax.Array, key: jax.Array) -> Iterator[Finding]:
+    """Starts far out in their prior, and targets that no draw of the prior predicts."""
+    density = posterior.density
+    scored = [e for e in density.entries if e.reg is not None]
+    if not scored:
+        return
+    try:
+        thetas = prior_thetas(density, _PRIOR_DRAWS, key, start, posterior.data.states)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        yield Finding('note', f'The priors were not drawn from: {error}')
+        return
+    drawn = prior_terms(density, thetas, posterior.data.states)
+    here = prior_terms(density, np.asarray(start)[None], posterior.data.states)
+    for e in scored:
+        if here[e.name][0] < drawn[e.name].min() - 3:
+            yield Finding(
+                'warning',
+                f'The start of {e.name!r} is far out in its prior: log density {here[e.name][0]:.4g}, of '
+                f'{_PRIOR_DRAWS} draws from it the lowest has {drawn[e.name].min():.4g}. Start at a likely value '
+                '(param.init_from_prior), or check its unit.',
+            )
+    if len(scored) < len(density.entries) or posterior.log_likelihood_function is not None:
+        return
+    if posterior.data.targets is None or posterior.num_observations < 2:
+        return
+    predicted = Fit(posterior, density, thetas[None], method='prior').predict()
+    predicted = np.asarray(u.get_magnitude(predicted), np.float64)
+    targets = np.asarray(posterior.data.targets, np.float64)
+    outside = np.mean((targets < predicted.min(axis=0)) | (targets > predicted.max(axis=0)))
+    if outside > 0.5:
+        yield Finding(
+            'warning',
+            f'{100 * outside:.0f} % of the targets lie outside all of {_PRIOR_DRAWS} draws of what the priors predict '
+            f'(targets around {np.mean(targets):.3g}, predictions around {np.median(predicted):.3g}): prior and data '
+            'are in conflict. Check units and scales, or widen the priors.',
+        )
+
+
+def _ways_to_fit(posterior: Posterior) -> Iterator[Finding]:
+    try:
+        posterior.sampling_density  # noqa: B018
+    except ValueError as error:
+        yield Finding('note', f'Can be fitted by MAP only. {error}')
+
+
+def _table(posterior: Posterior, near: Probe) -> FitSummary:
+    """A row a parameter: shape, unit, prior, and how large the likelihood's gradient is."""
+    density, columns = posterior.density, columns_of(posterior.density)
+    entries = density.entries
+
+    def size(name: str) -> float:
+        return float(np.sqrt(np.mean(near.likelihood_gradient[0][columns[name]].astype(np.float64) ** 2)))
+
+    return FitSummary(
+        f'{density.size} numbers, {posterior.num_observations} observations, log density '
+        f'{near.log_density[0]:.6g} at the start',
+        tuple(e.name for e in entries),
+        {
+            'shape': np.array([str(e.value_shape) for e in entries]),
+            'unit': np.array(['-' if e.unit.is_unitless else str(e.unit) for e in entries]),
+            'prior': np.array([_prior(e.param, posterior.model) for e in find_entries(posterior.model)]),
+            'gradient': np.array([size(e.name) for e in entries]),
+        },
+    )
+
+
+def _prior(param: Any, model: Any) -> str:
+    text = '-' if param is None or param.reg is None else described_prior(param, model)
+    return text[len('Prior(') : -1] if text.startswith('Prior(') else text
+
+
+def _named(density: Any, where: np.ndarray) -> str:
+    """The parameters of the flat vector's entries in ``where``."""
+    return _listed([name for name, columns in columns_of(density).items() if where[columns].any()])
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(repr(n) for n in names[:most]) + more

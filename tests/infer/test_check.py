@@ -1,0 +1,220 @@
+"""Checks before and after a fit: each trouble is named with its parameter, and none where there is none."""
+
+import re
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from brainstate_prob import infer, nn
+from tests.infer.kitchen import kitchen_posterior, scattered
+from tests.infer.models import EightSchools
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(30, 2)).astype('f4')
+Y = (X @ [1.0, -2.0] + 0.5 + RNG.normal(size=30)).astype('f4')
+
+
+class Line(nn.Module):
+    """What all cases below are variations of; ``out`` makes the distribution of the mean and the spread."""
+
+    def __init__(self, w_prior=dist.Normal(0.0, 3.0), start=0.0, out=dist.Normal, **more):  # noqa: B008
+        super().__init__()
+        self.w = nn.Param(jnp.zeros(2), reg=w_prior)
+        self.b = nn.Param(start, reg=dist.Normal(0.0, 3.0))
+        self.sd = nn.Param(1.0, t=nn.ExpT(), reg=dist.HalfNormal(3.0))
+        for name, value in more.items():
+            setattr(self, name, value)
+        self.out = out
+
+    def __call__(self, x):
+        return self.out(x @ self.w.value() + self.b.value(), self.sd.value())
+
+
+def posterior(x=X, y=Y, **kwargs):
+    return infer.Posterior(Line(**kwargs), x, y)
+
+
+EIGHT = (np.array([15.0, 10, 16, 11, 9, 11, 10, 18], 'f4'), np.array([28.0, 8, -3, 7, -1, 1, 18, 12], 'f4'))
+
+
+@pytest.mark.parametrize(
+    'make',
+    [posterior, kitchen_posterior, lambda: infer.Posterior(EightSchools(), *EIGHT)],
+    ids=['line', 'everything', 'eight schools'],
+)
+def test_quiet_when_all_is_well(make):
+    report = make().check()
+    assert report.ok and report.problems == [] and 'no problems found' in repr(report), report
+
+
+def outside(mean, sd):
+    return dist.Uniform(mean - 9 * sd, mean + 9 * sd)
+
+
+# what is wrong: the posterior, and what the report says of it
+TROUBLES = {
+    'a Param that is never read': (
+        lambda: posterior(idle=nn.Param(jnp.zeros(3), reg=dist.Normal(0.0, 1.0))),
+        "does not depend on 'idle'.*only its prior does. Use it in the model, or make it nn.Const",
+    ),
+    'and without prior': (
+        lambda: posterior(idle=nn.Param(0.0)),
+        "error: The likelihood does not depend on 'idle'.*its posterior is improper",
+    ),
+    'a prior that is never used': (
+        lambda: posterior(fixed=nn.Const(1.0, reg=dist.Normal(0.0, 1.0))),
+        "'fixed' has a prior that is never used",
+    ),
+    'an input that is never read': (
+        lambda: infer.Posterior(Line(), (X, X), Y, likelihood=lambda m, x, z: m(x)),
+        r'does not depend on inputs\[1\]',
+    ),
+    'one prediction for all': (
+        lambda: infer.Posterior(Line(), X, Y, likelihood=lambda m, x: dist.Normal(m.b.value() + x.mean(), 1.0)),
+        'predicts one Normal for all 30 targets',
+    ),
+    'an offset': (lambda: posterior(X + [0, 1000.0]), 'Column 1 of input_0 has mean 1e.03.*Subtract the mean'),
+    'scales of inputs': (
+        lambda: posterior(X * [1, 1e5]),
+        r'input_0 have very different scales \(standard deviation 0.9.* of column 0, .*e\+0[45] of column 1\)',
+    ),
+    'a gradient beyond all others': (
+        lambda: posterior(X * [1, 1e6]),
+        "gradient of 'w' is .* times the typical one",
+    ),
+    'a start far out': (
+        lambda: posterior(start=60.0),
+        "start of 'b' is far out in its prior.*init_from_prior",
+    ),
+    'a prior in conflict': (lambda: posterior(y=Y + 1e3), '100 % of the targets lie outside all of 128 draws'),
+    'rounding': (
+        lambda: posterior(X + np.float32(0), Y + np.float32(3e6)),
+        r'rounding noise of .* in float32.*jax.enable_x64\(True\)',
+    ),
+    'a support that moves': (lambda: posterior(out=outside), "targets lie outside the likelihood's support"),
+    'a start that is not finite': (
+        lambda: posterior(out=lambda mean, sd: dist.Normal(mean, sd - 2.0)),
+        'error: The log density is not finite at the start: the likelihood is nan',
+    ),
+    'a gradient that is not finite': (
+        lambda: posterior(out=lambda mean, sd: dist.Normal(mean + jnp.sqrt(sd - 1.0), sd)),
+        "error: The gradient is not finite at the start, for 'sd'",
+    ),
+    'not finite nearby': (
+        lambda: posterior(out=lambda mean, sd: dist.Normal(mean, jnp.log(sd + 0.5))),
+        'of 15 points near the start .* log density or its gradient.* is not finite',
+    ),
+    'no bijection': (
+        lambda: posterior(clipped=nn.Param(0.5, t=nn.ClipT(0.0, 1.0))),
+        "note: Can be fitted by MAP only. Param 'clipped': ClipT",
+    ),
+}
+
+
+@pytest.mark.parametrize('name', TROUBLES)
+def test_each_trouble_is_named(name):
+    make, match = TROUBLES[name]
+    text = repr(make().check()).replace('\n', ' ')
+    assert re.search(match, text), text
+
+
+def test_no_prior_and_empty_groups_are_notes():
+    model = Line(None)
+    report = infer.Posterior(model, X * np.array([1, 0], 'f4'), Y).check()
+    assert report.ok
+    assert any("No prior: 'w'" in note for note in report.notes)
+    assert any("1 of the 2 numbers of 'w'" in note for note in report.notes)
+
+
+def test_the_report_has_a_row_a_parameter():
+    report = kitchen_posterior().check()
+    assert report.table.rows == tuple(kitchen_posterior().names)
+    assert (report.table['unit', 'rate'], report.table['prior', 'w'], report.table['shape', 'w']) == (
+        'Hz', 'GaussianReg(mean=0, std=scale)', '(3,)',
+    )  # fmt: skip
+    assert 'no problems found' in report._repr_html_() and '<table>' in report._repr_html_()
+
+
+def test_double_precision_is_checked_in_it():
+    with jax.enable_x64(True):
+        double = infer.Posterior(Line(start=np.float64(3e6), w_prior=None), X.astype('f8'), Y.astype('f8') + 3e6)
+        assert double.density.dtype == np.float64
+        assert not any('rounding' in text for text in double.check().problems)
+
+
+# After a fit
+
+
+@pytest.fixture(scope='module')
+def line():
+    return posterior()
+
+
+def around(posterior, centre, sd=0.1, **kwargs):
+    """Independent draws around constrained values, as one would wish of NUTS."""
+    centre = posterior.unconstrain({k: jnp.asarray(v, jnp.float32) for k, v in centre.items()})
+    noise = np.random.default_rng(1).normal(size=(4, 250, posterior.density.size)) * sd
+    fit = scattered(posterior, posterior.density, stats=None, **kwargs)
+    return infer.Fit(
+        posterior, posterior.density, (np.asarray(centre) + noise).astype('f4'), method='nuts', info=fit.info
+    )
+
+
+GOOD = {'w': [1.0, -2.0], 'b': 0.5, 'sd': 1.0}
+
+
+def test_a_good_fit_is_quiet(line):
+    report = around(line, GOOD).check()
+    assert report.ok and repr(report).startswith('Fit(') and 'no problems found' in repr(report)
+
+
+def test_prior_and_data_that_disagree_are_named(line):
+    (text,) = around(line, GOOD | {'b': 15.0}).check().problems
+    assert text.startswith("Prior and data disagree about 'b': its posterior (around 15") and '100.0 % of draws' in text
+    assert 'Normal' in text and 'widen the prior' in text
+
+
+def test_what_the_draws_do_not_resolve_is_named(line):
+    fit = around(line, GOOD)
+    fit.thetas[..., fit.columns['b']] = np.float32(2**24) + 2 * np.random.default_rng(0).integers(
+        0, 4, size=(4, 250, 1)
+    )
+    assert any("'b' vary in the last digits of float32" in text for text in fit.check().problems)
+    fit = around(line, GOOD)
+    fit.stats['lp'] = np.full((4, 250), 4e6, 'f4') + np.random.default_rng(0).normal(size=(4, 250)).astype('f4')
+    assert any('log density is around 4e+06, where float32 has steps of 0.48' in text for text in fit.check().problems)
+
+
+def test_chains_draws_and_guides_and_optimizers_are_looked_at(line):
+    fit = around(line, GOOD)
+    fit.thetas[0, :, fit.columns['b']] += 3
+    assert fit.check().problems[0].startswith("R-hat of 'b'")
+    fit.thetas[0, 0, fit.columns['sd']] = np.nan
+    assert any("not finite, of ['sd']" in text for text in fit.check().problems)
+    told = around(line, GOOD, info={'warnings': ['k-hat of the guide is 0.9']})
+    assert told.check().problems == ['k-hat of the guide is 0.9']
+    point = infer.Fit(line, line.density, np.zeros((1, 1, 4), 'f4'), method='map',
+                      info={'converged': False, 'num_steps': 10, 'gradient': 5.0})  # fmt: skip
+    assert any('stopped before it had converged, after 10 steps (gradient 5)' in t for t in point.check().problems)
+
+
+def test_real_fits_are_checked(line):
+    fit = infer.nuts(line, num_warmup=300, num_samples=500, num_chains=2, progress=False)
+    assert fit.check().ok, fit.check()
+    assert infer.fit_map(line, progress=False).check().ok
+
+
+def test_a_hierarchy_is_compared_with_its_top_only():
+    report = scattered(kitchen_posterior(), spread=0.02, stats=None, draws=200).check()
+    assert not any('disagree' in text for text in report.problems), report
+    assert u.ms  # units are those of the model
+
+
+def test_without_the_posterior_what_can_be_checked_is(line, tmp_path):
+    fit = around(line, GOOD)
+    fit.save(tmp_path / 'fit.nc')
+    assert infer.load(tmp_path / 'fit.nc').check().ok
