@@ -55,7 +55,7 @@ __all__ = [
 class _Activation(ElementWiseBlock):
     """A function of the input and of options, which are attributes; the repr rebuilds the layer."""
 
-    function: ClassVar[Callable[..., Any]]
+    _function: ClassVar[Callable[..., Any]]
     _options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -70,7 +70,7 @@ class _Activation(ElementWiseBlock):
             setattr(self, option, value)
 
     def update(self, x: Any) -> Any:
-        return type(self).function(x, *(getattr(self, option) for option in self._options))
+        return type(self)._function(x, *(getattr(self, option) for option in self._options))
 
     def __repr__(self) -> str:
         options = {
@@ -99,7 +99,7 @@ def _layer(name: str, function: Callable, what: str, **options: Any) -> type[_Ac
         name,
         (_Activation,),
         {
-            'function': staticmethod(function),
+            '_function': staticmethod(function),
             '_options': tuple(options),
             '__signature__': inspect.Signature(parameters),
             '__doc__': f'{what}.\n\nExamples\n--------\n{example}\n',
