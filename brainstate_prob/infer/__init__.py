@@ -19,6 +19,7 @@ from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
 from brainstate_prob.infer.nuts import nuts
 from brainstate_prob.infer.plots import plot_coverage, plot_reliability
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.prior import prior_predictive, sample_prior
 from brainstate_prob.infer.psis import k_hat
 from brainstate_prob.infer.sbc import SBC, sbc
 from brainstate_prob.infer.sgmcmc import sgmcmc
@@ -50,6 +51,8 @@ __all__ = [
     'nuts',
     'plot_coverage',
     'plot_reliability',
+    'prior_predictive',
+    'sample_prior',
     'sbc',
     'scoring',
     'sgmcmc',

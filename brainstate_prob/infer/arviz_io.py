@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from brainstate_prob.infer.variables import Variable
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
 
-__all__ = ['datasets_of', 'import_arviz', 'is_old', 'wrap']
+__all__ = ['datasets_of', 'group_name', 'import_arviz', 'is_old', 'wrap']
 
 
 def import_arviz() -> Any:
@@ -40,34 +41,40 @@ def wrap(datasets: dict[str, Any]) -> Any:
     return xr.DataTree.from_dict({f'/{group}': dataset for group, dataset in datasets.items()})
 
 
+def group_name(name: str, method: str) -> str:
+    """What ArviZ calls a group: draws of the prior are no posterior."""
+    return name.replace('posterior', 'prior', 1) if method == 'prior' else name
+
+
 def datasets_of(fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, seed: Any) -> dict[str, Any]:
     """The groups of a fit as Datasets; what needs the posterior is from the file if a fit was loaded without it."""
     import xarray as xr
 
     posterior = fit.posterior
     sampled = {'chain': np.arange(fit.num_chains), 'draw': np.arange(fit.num_draws)}
-    groups = {'posterior': _posterior(fit, sampled)}
+    named = functools.partial(group_name, method=fit.method)
+    groups = {named('posterior'): _posterior(fit, sampled)}
     if fit.stats:
         stats = {k: (('chain', 'draw', *(f'{k}_dim_{i}' for i in range(v.ndim - 2))), v) for k, v in fit.stats.items()}
         groups['sample_stats'] = xr.Dataset(stats, sampled)
     if posterior is None:
-        wanted = {'log_likelihood': log_likelihood, 'posterior_predictive': posterior_predictive}
+        wanted = {'log_likelihood': log_likelihood, named('posterior_predictive'): posterior_predictive}
         return groups | {name: group for name, group in (fit._groups or {}).items() if wanted.get(name, True)}
     data = _DataArrays(fit)
     if posterior.data.targets is not None:
         unit = posterior.targets_unit
-        if log_likelihood:
+        if log_likelihood and fit.method != 'prior':
             of = {'units_of_targets': str(unit)} if not unit.is_unitless else {}
             groups['log_likelihood'] = data.group('targets', fit.log_likelihood(), of, sampled)
         if posterior_predictive and posterior.log_likelihood_function is None:
             drawn = u.get_magnitude(fit.predict(seed=seed))
             drawn = drawn.reshape(fit.num_chains, fit.num_draws, *drawn.shape[1:])
-            groups['posterior_predictive'] = data.group('targets', drawn, _attrs(unit), sampled)
+            groups[named('posterior_predictive')] = data.group('targets', drawn, _attrs(unit), sampled)
     for name, x in posterior.arrays.items():
         found = data.group(name, np.asarray(u.get_magnitude(x)), _attrs(u.get_unit(x)))
         group = 'observed_data' if name == 'targets' else 'constant_data'
         groups[group] = groups[group].merge(found) if group in groups else found
-    groups['posterior'].attrs.update({'inference_library': 'brainstate_prob', 'inference_method': fit.method})
+    groups[named('posterior')].attrs.update({'inference_library': 'brainstate_prob', 'inference_method': fit.method})
     return groups
 
 

@@ -277,3 +277,12 @@ def test_what_cannot_be_moved_freely_is_refused_by_name():
 def test_independent_draws_have_no_chain_diagnostics_in_the_summary():
     table = fit_svi(num_steps=200).summary()
     assert 'r_hat' not in table.to_dict()['w[0]']
+
+
+def test_the_guides_parameters_are_in_the_file(tmp_path):
+    for guide in ('iaf', 'multivariate'):
+        fit = fit_svi(guide, num_steps=5, num_draws=5)
+        fit.save(tmp_path / 'fit.nc')
+        for read in (infer.load(tmp_path / 'fit.nc'), infer.load(tmp_path / 'fit.nc', posterior())):
+            jax.tree.map(np.testing.assert_array_equal, read.guide_params, fit.guide_params)
+            assert jax.tree.structure(read.guide_params) == jax.tree.structure(fit.guide_params)
