@@ -52,7 +52,7 @@ class SpatialPool(SpatialModule):
         channel = self.channel_axis
         names = list(self._names(channel=False))
         if channel is not None:
-            names.insert(len(names) + 1 + channel if -len(names) <= channel < 0 else len(names), 'channels')
+            names.insert(len(names) + 1 + channel if -len(names) - 1 <= channel < 0 else len(names), 'channels')
         check_input(self, x, self.in_size or names)
         axes = list(range(len(shape_of(x))))
         if channel is not None:
@@ -166,7 +166,8 @@ class _LPPool(_Pool):
     Parameters
     ----------
     norm_type
-        The power p, at least 1; ``inf`` gives the largest absolute value.
+        The power p, at least 1; ``inf`` gives the largest absolute value. abs(x)^p itself must be a number of the
+        input's precision: for a large p take ``inf``.
     kernel_size
         The size of the window: an int, or one an axis.
     stride

@@ -68,10 +68,12 @@ class _MaxUnpool(SpatialPool):
             raise ValueError(f'{label(self)}: x has shape {x.shape}, the indices have {indices.shape}.')
         shape = self._shape(x.shape, axes, output_size)
         places = math.prod(shape[a] for a in axes)
-        if not isinstance(indices, jax.core.Tracer) and indices.size and int(indices.max()) >= places:
+        # NumPy, since under a trace the maximum of known indices would be traced as well.
+        last = -1 if isinstance(indices, jax.core.Tracer) else np.max(np.asarray(indices), initial=-1)
+        if last >= places:
             raise ValueError(
-                f'{label(self)}: index {int(indices.max())} lies beyond an output of shape {shape}; give output_size, '
-                'the size of what was pooled.'
+                f'{label(self)}: index {last} lies beyond an output of shape {shape}; give output_size, the size of what '
+                'was pooled.'
             )
         y, at = flat(x, axes), flat(indices, axes)
         blank = jnp.zeros((*y.shape[:-1], places), x.dtype)
