@@ -27,7 +27,7 @@ from brainstate_prob.infer.variables import columns_of, differences, variables_o
 __all__ = ['checked_options', 'laplace']
 
 _NEWTON_STEPS = 30
-_FEW = 1000  # numbers for which Newton's method costs little beside the search for the mode
+_FEW, _MANY = 100, 1000  # numbers up to which Newton's method needs no help, and costs little
 _FAR = 0.1  # standard deviations: farther from the mode the Gaussian is visibly misplaced
 
 
@@ -67,7 +67,7 @@ def laplace(
         How many draws the fit gets.
     mode
         Where: a `Fit` such as that of ``fit_map(jacobian=True)``; ``'model'`` for the model's present parameters;
-        None (default) finds it by `fit_map` and, up to 1000 numbers or for ``'full'``, Newton's method.
+        None (default) finds it from there: by Newton's method, for many numbers after `fit_map`.
     noncentered
         Which hierarchical Params are standardized, as in `nuts`: in centred form their joint density often has no mode.
         A given ``mode`` keeps its own form.
@@ -111,10 +111,7 @@ def laplace(
         refuse_large(len(moved))
     began = time.perf_counter()
     programs = curvature_of(density, moved, curvature)
-    exact = structure == 'full' or len(moved) <= _FEW
-    theta = _start(posterior, density, mode, progress, quiet=exact)
-    if exact and mode is None:
-        theta = newton(programs, theta, posterior.data, num_steps=_NEWTON_STEPS, tol=mode_tolerance(density)).theta
+    theta = _find_mode(posterior, programs, mode, progress, always=structure == 'full')
     try:
         gaussian, notes = STRUCTURES[structure](programs, theta, posterior.data, rank)
     except NotPositiveDefinite as error:
@@ -187,21 +184,34 @@ def in_coordinates_of(density: Density, posterior: Posterior) -> Posterior:
     return view
 
 
-def _start(posterior: Posterior, density: Density, mode: Any, progress: bool, quiet: bool) -> np.ndarray:
-    """Theta of the point that ``mode`` means."""
-    if mode is None:
-        checked_start(posterior, density)
-        with warnings.catch_warnings():
-            if quiet:  # Newton's method goes on from there, and says what is wrong
-                warnings.simplefilter('ignore', ConvergenceWarning)
-            fit = fit_map(in_coordinates_of(density, posterior), jacobian=True, progress=progress)
-        return fit.thetas[0, 0]
-    if not isinstance(mode, Fit):  # the model's own parameters
-        return np.asarray(checked_start(posterior, density))
-    theta = np.empty(density.size, mode.thetas.dtype)
-    for name, columns in columns_of(density).items():
-        theta[columns] = mode.thetas[0, 0, mode.columns[name]]
-    return np.asarray(checked_start(posterior, density, jnp.asarray(theta)))
+def _find_mode(posterior: Posterior, programs: Curvature, mode: Any, progress: bool, always: bool) -> np.ndarray:
+    """Theta of the point that ``mode`` means, found where it is not given.
+
+    Newton's method needs no other program than the curvature's: it alone serves for few numbers, and ends the search
+    for many, or ``always``.
+    """
+    density, data = programs.density, posterior.data
+    if isinstance(mode, Fit):
+        given = np.empty(density.size, mode.thetas.dtype)
+        for name, columns in columns_of(density).items():
+            given[columns] = mode.thetas[0, 0, mode.columns[name]]
+        return np.asarray(checked_start(posterior, density, jnp.asarray(given)))
+    theta = np.asarray(checked_start(posterior, density))
+    if mode is not None:
+        return theta
+    tol = mode_tolerance(density)
+    if density.size <= _FEW:
+        whole = curvature_of(density, np.arange(density.size), programs.kind)
+        point = newton(whole, theta, data, num_steps=_NEWTON_STEPS, tol=tol)
+        if point.distance < tol:
+            return point.theta
+    exact = always or density.size <= _MANY
+    with warnings.catch_warnings():
+        if exact:  # Newton's method goes on from there, and says what is wrong
+            warnings.simplefilter('ignore', ConvergenceWarning)
+        found = fit_map(in_coordinates_of(density, posterior), jacobian=True, progress=progress)
+    theta = found.thetas[0, 0]
+    return newton(programs, theta, data, num_steps=_NEWTON_STEPS, tol=tol).theta if exact else theta
 
 
 def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Density:
