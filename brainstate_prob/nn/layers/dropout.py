@@ -309,7 +309,7 @@ class DropoutFixed(_Dropout):
         if not hasattr(self, 'mask'):
             raise ValueError(f'{label(self)}: there is no mask yet: call init_state(batch_size=...) first.')
         keep = self.mask.value
-        if keep.ndim > x.ndim or jnp.broadcast_shapes(keep.shape, x.shape) != x.shape:
+        if x.shape[max(x.ndim - keep.ndim, 0) :] != keep.shape:
             raise ValueError(
                 f'{label(self)}: init_state made a mask of shape {keep.shape}, the input has shape {x.shape}.'
             )

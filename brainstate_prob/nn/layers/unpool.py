@@ -72,8 +72,8 @@ class _MaxUnpool(SpatialPool):
         last = -1 if isinstance(indices, jax.core.Tracer) else np.max(np.asarray(indices), initial=-1)
         if last >= places:
             raise ValueError(
-                f'{label(self)}: index {last} lies beyond an output of shape {shape}; give output_size, the size of what '
-                'was pooled.'
+                f'{label(self)}: index {last} lies beyond an output of shape {shape}; give output_size, the size of '
+                'what was pooled.'
             )
         y, at = flat(x, axes), flat(indices, axes)
         blank = jnp.zeros((*y.shape[:-1], places), x.dtype)
