@@ -15,7 +15,8 @@ from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.classes import predicted
 from brainstate_prob.infer.density import find_entries
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.probe import Probe, prior_terms, prior_thetas, probe
+from brainstate_prob.infer.prior import prior_thetas
+from brainstate_prob.infer.probe import Probe, prior_terms, probe
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.start import to_key, what_is_not_finite
 from brainstate_prob.infer.table import FitSummary

@@ -12,7 +12,8 @@ from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import is_horseshoe
 from brainstate_prob.infer.diagnostics import mcmc_problems
-from brainstate_prob.infer.probe import prior_terms, prior_thetas
+from brainstate_prob.infer.prior import prior_thetas
+from brainstate_prob.infer.probe import prior_terms
 from brainstate_prob.infer.report import Finding, Report
 
 if TYPE_CHECKING:

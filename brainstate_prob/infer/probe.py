@@ -10,12 +10,10 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob import environ
-from brainstate_prob.core import StateTrace
 from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.noncentered import depth_of
 from brainstate_prob.infer.predict import over_draws, precision_of
 
-__all__ = ['Probe', 'prior_terms', 'prior_thetas', 'probe']
+__all__ = ['Probe', 'prior_terms', 'probe']
 
 
 class Probe(NamedTuple):
@@ -82,26 +80,3 @@ def prior_terms(density: Density, rows: np.ndarray, states: tuple) -> dict[str, 
     with precision_of(density):
         run = density.jit('prior_rows', None, lambda: jax.vmap(one, in_axes=(0, None)))
         return over_draws(lambda t: run(t, states), (rows,), 1024)
-
-
-def prior_thetas(density: Density, num: int, key: jax.Array, start: jax.Array, states: tuple) -> np.ndarray:
-    """Draws from the prior in flat coordinates, hyper-parameters first; what has no prior stays at the start."""
-    entries = sorted(density.entries, key=lambda e: depth_of(e, list(density.entries)))
-
-    def draw(key: jax.Array, start: jax.Array, states: tuple) -> jax.Array:
-        thetas = density.thetas(start, states)
-        with StateTrace() as trace:
-            density._bind_others(trace, states)
-            for i, e in enumerate(entries):
-                if e.param is None or e.reg is None:
-                    continue
-                value = e.param._prior_draw(jax.random.fold_in(key, i))
-                thetas[e.name] = jnp.asarray(value if e.on_theta else e.t.inverse(value), e.dtype)
-                trace.bind(e.state, thetas[e.name])
-        return density.flatten(thetas, states)
-
-    with precision_of(density):
-        run = density.jit('prior_thetas', None, lambda: lambda keys, *args: lax.map(lambda k: draw(k, *args), keys))
-        # Few lengths, so that another number of draws compiles nothing.
-        keys = jax.random.split(key, 1 << (num - 1).bit_length())
-        return np.asarray(run(keys, start, states))[:num]

@@ -19,7 +19,7 @@ from brainstate_prob.core.units import u
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.predict import choose, positive
-from brainstate_prob.infer.probe import prior_thetas
+from brainstate_prob.infer.prior import sample_prior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.table import FitSummary, row_names
@@ -181,7 +181,7 @@ def sbc(
             'likelihood= that predicts them, not log_likelihood=.'
         )
     prior_key, data_key, fit_key = jax.random.split(to_key(seed), 3)
-    truth = _prior_fit(posterior, num_simulations, prior_key)
+    truth = sample_prior(posterior, num_simulations, seed=prior_key)
     simulated = np.asarray(u.get_magnitude(truth.predict(seed=data_key)))
     ranks: dict[str, list[np.ndarray]] = {name: [] for name in (*truth.names, LOG_LIKELIHOOD)}
     warned = 0
@@ -197,16 +197,6 @@ def sbc(
             ranks[name].append(_rank(true, draws, rng))
     rows = {v.name: row_names(v, truth.coords) for v in truth.variables} | {LOG_LIKELIHOOD: [LOG_LIKELIHOOD]}
     return SBC({name: np.stack(r) for name, r in ranks.items()}, num_draws, rows, warned)
-
-
-def _prior_fit(posterior: Posterior, num: int, key: jax.Array) -> Fit:
-    """Draws from the prior as a fit."""
-    density = posterior.density
-    for e in density.entries:
-        if e.reg is None:
-            raise ValueError(f'Parameter {e.name!r} has no prior to draw from; give the Param one with reg=.')
-    thetas = prior_thetas(density, num, key, posterior.theta, posterior.data.states)
-    return Fit(posterior, density, thetas[None], method='prior')
 
 
 def with_targets(posterior: Posterior, targets: Any) -> Posterior:
