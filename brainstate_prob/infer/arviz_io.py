@@ -46,7 +46,9 @@ def group_name(name: str, method: str) -> str:
     return name.replace('posterior', 'prior', 1) if method == 'prior' else name
 
 
-def datasets_of(fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, seed: Any) -> dict[str, Any]:
+def datasets_of(
+    fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, seed: Any, prior: int = 0
+) -> dict[str, Any]:
     """The groups of a fit as Datasets; what needs the posterior is from the file if a fit was loaded without it."""
     import xarray as xr
 
@@ -58,6 +60,8 @@ def datasets_of(fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, s
         stats = {k: (('chain', 'draw', *(f'{k}_dim_{i}' for i in range(v.ndim - 2))), v) for k, v in fit.stats.items()}
         groups['sample_stats'] = xr.Dataset(stats, sampled)
     if posterior is None:
+        if prior:
+            fit.posterior_for('draws of the prior')
         wanted = {'log_likelihood': log_likelihood, named('posterior_predictive'): posterior_predictive}
         return groups | {name: group for name, group in (fit._groups or {}).items() if wanted.get(name, True)}
     data = _DataArrays(fit)
@@ -74,6 +78,12 @@ def datasets_of(fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, s
         found = data.group(name, np.asarray(u.get_magnitude(x)), _attrs(u.get_unit(x)))
         group = 'observed_data' if name == 'targets' else 'constant_data'
         groups[group] = groups[group].merge(found) if group in groups else found
+    if prior and fit.method != 'prior':
+        from brainstate_prob.infer.prior import sample_prior
+
+        before = sample_prior(posterior, prior, seed=seed)
+        found = datasets_of(before, log_likelihood=False, posterior_predictive=posterior_predictive, seed=seed)
+        groups |= {name: found[name] for name in ('prior', 'prior_predictive') if name in found}
     groups[named('posterior')].attrs.update({'inference_library': 'brainstate_prob', 'inference_method': fit.method})
     return groups
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.ess import e_bfmi, effective_sizes
 
-__all__ = ['ConvergenceWarning', 'mcmc_problems', 'warn_of']
+__all__ = ['ConvergenceWarning', 'mcmc_problems', 'rounding_problems', 'warn_of']
 
 _MANY_DIVERGENCES = 1e-3  # share of the draws: one or two among thousands happen in good runs
 _MANY_DEEP_TREES = 0.01
+_NOISE = 0.1  # of a log density
+_FEW_DIGITS = 0.02  # steps of a number in its standard deviations
 _FEWEST_DRAWS = 100  # a chain: with fewer neither R-hat nor ESS say anything
 
 
@@ -35,10 +38,10 @@ def mcmc_problems(
     thetas
         Draws, shape (chains, draws, size), in ``density``'s coordinates.
     sample_stats
-        Those there are of ``diverging``, ``tree_depth``, ``energy``: arrays of shape (chains, draws).
+        Those there are of ``diverging``, ``tree_depth``, ``energy``, ``lp``: arrays of shape (chains, draws).
     """
+    found: list[str | None] = [*rounding_problems(density, thetas, sample_stats)]
     thetas = np.asarray(thetas, np.float64)
-    found: list[str | None] = []
     if 'diverging' in sample_stats:
         found.append(_divergences(density, thetas, sample_stats['diverging'], target_accept))
     found += _mixing(density, thetas)
@@ -47,6 +50,33 @@ def mcmc_problems(
     if 'energy' in sample_stats:
         found.append(_energy(sample_stats['energy']))
     return [text for text in found if text]
+
+
+def rounding_problems(density: Density, thetas: np.ndarray, sample_stats: dict[str, np.ndarray]) -> list[str]:
+    """Log densities, or numbers beside their spread, so large that the precision does not resolve them, in words."""
+    texts = []
+    lp = sample_stats.get('lp')
+    if lp is not None and lp.dtype.itemsize < 8 and np.isfinite(lp).all():
+        noise = float(np.median(np.abs(lp))) * float(jnp.finfo(lp.dtype).eps)
+        if noise > _NOISE:
+            texts.append(
+                f'The log density is around {np.median(lp):.3g}, where {lp.dtype} has steps of {noise:.2g}: samplers '
+                'cannot see smaller differences. Work under jax.enable_x64(True), or subtract large offsets from '
+                'inputs and targets.'
+            )
+    if thetas.dtype.itemsize >= 8 or thetas.shape[0] * thetas.shape[1] < 10:
+        return texts
+    mean = np.mean(thetas, axis=(0, 1), dtype=np.float64)
+    spread = np.std(thetas, axis=(0, 1), dtype=np.float64)
+    steps = np.where(spread > 0, np.abs(mean) * float(jnp.finfo(thetas.dtype).eps) / np.where(spread > 0, spread, 1), 0)
+    worst = int(np.argmax(np.nan_to_num(steps)))
+    if steps[worst] > _FEW_DIGITS:
+        texts.append(
+            f'The draws of {_name(density, worst)!r} vary in the last digits of {thetas.dtype} only (steps of '
+            f'{steps[worst]:.2g} standard deviations): subtract an offset (nn.AffineT), or work under '
+            'jax.enable_x64(True).'
+        )
+    return texts
 
 
 def warn_of(problems: list[str], stacklevel: int = 3) -> None:

@@ -340,7 +340,9 @@ class Fit:
 
         return waic(self, **kwargs)
 
-    def to_arviz(self, *, log_likelihood: bool = True, posterior_predictive: bool = True, seed: Any = 0) -> Any:
+    def to_arviz(
+        self, *, log_likelihood: bool = True, posterior_predictive: bool = True, prior: int = 0, seed: Any = 0
+    ) -> Any:
         """The results for ArviZ: an ``InferenceData`` (ArviZ 0.x) or ``DataTree`` (1.x).
 
         Groups: ``posterior`` (variables named by their paths, with dims, coords and units), ``sample_stats``,
@@ -351,6 +353,8 @@ class Fit:
         ----------
         log_likelihood, posterior_predictive
             False leaves the group out: each holds a number an observation and draw.
+        prior
+            So many draws of the prior, and what they predict, as groups ``prior`` and ``prior_predictive``.
         seed
             An int or a key for the predictive draws.
         """
@@ -358,7 +362,13 @@ class Fit:
 
         fit = self if self.weights is None else self._resampled()
         return wrap(
-            datasets_of(fit, log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, seed=seed)
+            datasets_of(
+                fit,
+                log_likelihood=log_likelihood,
+                posterior_predictive=posterior_predictive,
+                seed=seed,
+                prior=prior,
+            )
         )
 
     def save(

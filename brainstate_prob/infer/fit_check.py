@@ -11,7 +11,7 @@ import numpy as np
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import is_horseshoe
-from brainstate_prob.infer.diagnostics import mcmc_problems
+from brainstate_prob.infer.diagnostics import mcmc_problems, rounding_problems
 from brainstate_prob.infer.prior import prior_thetas
 from brainstate_prob.infer.probe import prior_terms
 from brainstate_prob.infer.report import Finding, Report
@@ -23,7 +23,6 @@ __all__ = ['check']
 
 _PRIOR_DRAWS = 1024
 _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterior's draws
-_NOISE = 0.1  # of a log density
 
 
 def check(fit: Fit) -> Report:
@@ -31,7 +30,7 @@ def check(fit: Fit) -> Report:
     texts = list(fit.info.get('warnings', []))
     texts += [text for text in _sampling(fit) if text not in texts]
     findings = [Finding('warning', text) for text in texts]
-    findings += [*_numbers(fit), *_rounding(fit), *_conflicts(fit)]
+    findings += [*_numbers(fit), *_conflicts(fit)]
     if fit.info.get('converged') is False:
         findings.append(
             Finding(
@@ -45,8 +44,10 @@ def check(fit: Fit) -> Report:
 
 
 def _sampling(fit: Fit) -> list[str]:
-    if not fit.is_markov or fit.density is None or fit.weights is not None:
+    if fit.density is None:
         return []
+    if not fit.is_markov or fit.weights is not None:
+        return rounding_problems(fit.density, fit.thetas, fit.stats)
     return mcmc_problems(
         fit.density,
         fit.thetas,
@@ -64,32 +65,6 @@ def _numbers(fit: Fit) -> Iterator[Finding]:
             f'There are draws that are not finite, of {bad}. Lower the learning rate or step size, and see '
             'posterior.check().',
         )
-
-
-def _rounding(fit: Fit) -> Iterator[Finding]:
-    """Numbers so large, beside their spread or as log densities, that the precision does not resolve them."""
-    lp = fit.stats.get('lp')
-    if lp is not None and lp.dtype.itemsize < 8 and np.isfinite(lp).all():
-        noise = float(np.median(np.abs(lp))) * float(np.finfo(lp.dtype).eps)
-        if noise > _NOISE:
-            yield Finding(
-                'warning',
-                f'The log density is around {np.median(lp):.3g}, where {lp.dtype} has steps of {noise:.2g}: work under '
-                'jax.enable_x64(True), or subtract large offsets from inputs and targets.',
-            )
-    if fit.thetas.dtype.itemsize >= 8 or fit.num_chains * fit.num_draws < 10:
-        return
-    rows = fit.rows.astype(np.float64)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        steps = np.abs(rows.mean(axis=0)) * 2.0**-23 / rows.std(axis=0)
-    for name, columns in fit.columns.items():
-        worst = np.max(np.where(rows.std(axis=0)[columns] > 0, steps[columns], 0), initial=0)
-        if worst > 0.02:
-            yield Finding(
-                'warning',
-                f'The draws of {name!r} vary in the last digits of {fit.thetas.dtype} only (steps of {worst:.2g} '
-                'standard deviations): subtract an offset (nn.AffineT), or work under jax.enable_x64(True).',
-            )
 
 
 def _conflicts(fit: Fit) -> Iterator[Finding]:

@@ -5,9 +5,10 @@ import warnings
 import brainunit as u
 import jax
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
-from brainstate_prob import infer
+from brainstate_prob import infer, nn
 from brainstate_prob.infer.arviz_io import import_arviz, is_old
 from tests.infer.kitchen import COORDS, kitchen_posterior, scattered
 
@@ -68,6 +69,25 @@ def test_inputs_by_keyword_have_their_names_and_units():
     )
     data = scattered(posterior).to_arviz(log_likelihood=False, posterior_predictive=False)
     assert data['constant_data']['x'].attrs['units'] == 'cm'
+
+
+def test_draws_of_the_prior_come_along_with_dims_labels_and_units():
+    base = kitchen_posterior()
+    model = base.model
+    model.sparse = nn.Param(np.zeros(2, 'f4'), reg=dist.Normal(0.0, 1.0))
+    model.bare = nn.Module()  # all that has no prior
+    posterior = infer.Posterior(
+        model, base.data.args, base.data.targets * u.mV, likelihood=lambda m, x: dist.Normal(x @ m.w.value(), 1.0),
+        coords=COORDS,
+    )  # fmt: skip
+    fit = scattered(posterior, draws=20)
+    data = fit.to_arviz(prior=50)
+    assert groups(data) >= {'prior', 'prior_predictive', 'posterior', 'posterior_predictive'}
+    assert data['prior']['w'].dims == ('chain', 'draw', 'feature') and data['prior']['w'].shape == (1, 50, 3)
+    assert list(data['prior']['feature'].values) == COORDS['feature']
+    assert data['prior']['rate'].attrs['units'] == 'Hz'
+    assert data['prior_predictive']['targets'].attrs['units'] == 'mV'
+    assert data['prior_predictive']['targets'].shape == (1, 50, 20)
 
 
 def test_the_data_have_the_dims_and_labels_that_the_posterior_gives_them():
