@@ -115,7 +115,8 @@ def call_all_fns(
     if fn_if_not_exist not in _IF_MISSING:
         raise ValueError(f'fn_if_not_exist must be one of {_IF_MISSING}, got {fn_if_not_exist!r}.')
     excluded = to_predicate(node_to_exclude)
-    methods, mapped = [], []
+    methods: list[Callable] = []
+    mapped: list[tuple] = []
     for path, node in target.nodes(Module).items():
         if excluded(path, node) or any(path[: len(above)] == above for above in mapped):
             continue

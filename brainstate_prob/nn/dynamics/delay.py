@@ -162,7 +162,8 @@ class Delay(Module):
     @property
     def max_time(self) -> Any:
         """The longest delay that was asked for."""
-        return max((u.math.max(time) for time in self._times), default=0.0 * environ.get_dt())
+        longest = max(self._times, key=lambda time: np.max(self._steps(time)), default=0.0 * environ.get_dt())
+        return longest.max() if hasattr(longest, 'max') else longest
 
     @property
     def max_length(self) -> int:
@@ -233,7 +234,7 @@ class Delay(Module):
             raise ValueError(f'{label(self)}: expected a value with the structure {tree}, got {given}.')
         values = [self._magnitude(n, *pair) for n, pair in enumerate(zip(leaves, values, strict=True))]
         every = self._every()
-        count = self.write_ptr.value if 'write_ptr' in vars(self) else None
+        count: Any = self.write_ptr.value if 'write_ptr' in vars(self) else None
 
         def store(leaf: Any, value: jax.Array) -> Any:
             old = u.get_mantissa(leaf)

@@ -58,7 +58,7 @@ def _follows(jaxpr: Any, dependent: list[bool], shape: tuple[int, ...]) -> list[
         inputs = [depends(var) for var in equation.invars]
         if not any(inputs):
             continue
-        inner = next((equation.params[name] for name in _CALLS if name in equation.params), None)
+        inner: Any = next((equation.params[name] for name in _CALLS if name in equation.params), None)
         inner = getattr(inner, 'jaxpr', inner)
         if hasattr(inner, 'eqns') and len(inner.invars) == len(inputs) and equation.primitive.name not in ('scan',):
             outputs = _follows(inner, inputs, shape)

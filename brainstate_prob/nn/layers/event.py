@@ -25,11 +25,12 @@ class _Connection(Module):
     def __init__(self, in_size: Any, out_size: Any, name: str | None):
         super().__init__(name)
         self.in_size, self.out_size = in_size, out_size
-        if not self.in_size or self.in_size[:-1] != self.out_size[:-1]:
+        if not self.in_size or not self.out_size or self.in_size[:-1] != self.out_size[:-1]:
             raise ValueError(
                 f'{label(self)}: only the last axis is mixed, the axes before it must agree: got in_size='
                 f'{self.in_size}, out_size={self.out_size}.'
             )
+        self.num_pre, self.num_post = self.in_size[-1], self.out_size[-1]
 
 
 class FixedNumConn(_Connection):
@@ -90,7 +91,7 @@ class FixedNumConn(_Connection):
             if option not in allowed:
                 raise ValueError(f'{label(self)}: {option!r} is none of {allowed}.')
         self.efferent_target = efferent_target
-        pre, post = self.in_size[-1], self.out_size[-1]
+        pre, post = self.num_pre, self.num_post
         key, kept_key = jax.random.split(random.split_key() if seed is None else jax.random.key(seed))
         kept = round(afferent_ratio * pre)
         if not 0 < afferent_ratio <= 1 or kept == 0:
@@ -139,7 +140,7 @@ class FixedNumConn(_Connection):
             if 'sources' in vars(self):
                 x = x[..., self.sources.value]
             each = jnp.broadcast_to(x[..., None] * w, (*x.shape, indices.shape[1]))
-            y = jnp.zeros((*x.shape[:-1], self.out_size[-1]), each.dtype).at[..., indices].add(each)
+            y = jnp.zeros((*x.shape[:-1], self.num_post), each.dtype).at[..., indices].add(each)
         return with_unit(y, None if unit.is_unitless and unit_x is None and unit_w is None else unit)
 
     def dense(self) -> Any:
@@ -148,11 +149,11 @@ class FixedNumConn(_Connection):
         indices = self.indices.value
         w = jnp.broadcast_to(w, indices.shape)
         if self.efferent_target == 'pre':
-            rows, columns = indices, jnp.arange(self.out_size[-1])[:, None]
+            rows, columns = indices, jnp.arange(self.num_post)[:, None]
         else:
-            rows = self.sources.value if 'sources' in vars(self) else jnp.arange(self.in_size[-1])
+            rows = self.sources.value if 'sources' in vars(self) else jnp.arange(self.num_pre)
             rows, columns = rows[:, None], indices
-        return with_unit(jnp.zeros((self.in_size[-1], self.out_size[-1]), w.dtype).at[rows, columns].add(w), unit)
+        return with_unit(jnp.zeros((self.num_pre, self.num_post), w.dtype).at[rows, columns].add(w), unit)
 
 
 class EventFixedNumConn(FixedNumConn):
@@ -216,7 +217,7 @@ class EventLinear(_Connection):
     ):
         super().__init__(in_size, out_size, name)
         self.float_as_event, self.block_size = float_as_event, block_size
-        shape = (self.in_size[-1], self.out_size[-1])
+        shape = (self.num_pre, self.num_post)
         self.weight = weights(self, param_type, keep_scalars=True, weight=(weight, shape))
 
     def update(self, spk):
@@ -228,7 +229,7 @@ class EventLinear(_Connection):
             return x @ weight
         total = x.sum(-1, keepdims=True) * weight
         magnitude, unit = split_unit(total)
-        return with_unit(jnp.broadcast_to(magnitude, (*magnitude.shape[:-1], self.out_size[-1])), unit)
+        return with_unit(jnp.broadcast_to(magnitude, (*magnitude.shape[:-1], self.num_post)), unit)
 
 
 def _events(spikes: Any, weight: Any) -> jax.Array:

@@ -39,6 +39,8 @@ class RNNCell(Module):
     """
 
     hidden: tuple[str, ...] = ('h',)
+    h: HiddenState
+    c: HiddenState
 
     def __init__(self, name: str | None = None):
         super().__init__(name)
