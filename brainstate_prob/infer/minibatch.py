@@ -64,7 +64,11 @@ def check_batch_size(data: Data, batch_size: int | None, num_observations: int) 
 
 
 def first_batch(key: jax.Array, num_observations: int) -> Batches:
-    """The start of the first pass."""
+    """Before the first pass, whose order is drawn with the first batch."""
+    return Batches(jnp.arange(num_observations), jnp.full((), num_observations, int), key)
+
+
+def _new_pass(key: jax.Array, num_observations: int) -> Batches:
     key, sub = jax.random.split(key)
     return Batches(jax.random.permutation(sub, num_observations), jnp.zeros((), int), key)
 
@@ -78,7 +82,7 @@ def _refreshed(batches: Batches, batch_size: int) -> Batches:
     """The start of the next pass, where this one has no whole batch left."""
     num = batches.order.shape[0]
     over = batches.position + batch_size > num
-    return lax.cond(over, lambda b: first_batch(b.key, num), lambda b: b, batches)
+    return lax.cond(over, lambda b: _new_pass(b.key, num), lambda b: b, batches)
 
 
 def _within_pass(batches: Batches, batch_size: int) -> tuple[jax.Array, Batches]:

@@ -11,7 +11,7 @@ import pytest
 from brainstate_prob import environ, infer, nn, random
 from brainstate_prob.core import ParamState
 from brainstate_prob.infer.member_starts import member_keys, member_starts
-from tests.infer.kitchen import compilations, kitchen_posterior
+from tests.infer.kitchen import compilations
 
 
 class Net(nn.Module):
@@ -89,27 +89,27 @@ def test_predictions_are_one_a_member(vectorized):
 
 def test_members_start_at_prior_draws_and_shuffled_weights():
     posterior = posterior_of()
-    keys = member_keys(posterior.density, jax.random.key(3), 400)
+    keys = member_keys(posterior.density, jax.random.key(3), 100)
     starts = member_starts(posterior, posterior.density, 'prior', keys)
     values = jax.vmap(posterior.density.constrain)(starts)
-    assert len(np.unique(starts, axis=0)) == 400
+    assert len(np.unique(starts, axis=0)) == 100
     own = np.sort(np.ravel(posterior.constrain()['hidden.weight']))
-    np.testing.assert_allclose(np.sort(values['hidden.weight'].reshape(400, -1), axis=1), np.tile(own, (400, 1)))
-    assert len(np.unique(np.asarray(values['hidden.weight']).reshape(400, -1), axis=0)) == 6  # all orders of three
+    np.testing.assert_allclose(np.sort(values['hidden.weight'].reshape(100, -1), axis=1), np.tile(own, (100, 1)))
+    assert len(np.unique(np.asarray(values['hidden.weight']).reshape(100, -1), axis=0)) == 6  # all orders of three
     np.testing.assert_array_equal(values['hidden.bias'], 0.0)
-    # 1200 standard normals: means and variances within 5 standard errors, one run in a million
-    assert abs(values['out'].mean()) < 5 / np.sqrt(1200) and abs(values['out'].var() - 1) < 5 * np.sqrt(2 / 1200)
-    assert abs(np.log(values['sigma']).mean() + 1.0) < 5 * 0.5 / np.sqrt(400)
+    # 300 standard normals: means and variances within 5 standard errors, one run in a million
+    assert abs(values['out'].mean()) < 5 / np.sqrt(300) and abs(values['out'].var() - 1) < 5 * np.sqrt(2 / 300)
+    assert abs(np.log(values['sigma']).mean() + 1.0) < 5 * 0.5 / np.sqrt(100)
 
 
 def test_members_may_be_built_anew():
     posterior = posterior_of()
-    keys = member_keys(posterior.density, jax.random.key(0), 300)
+    keys = member_keys(posterior.density, jax.random.key(0), 100)
     before = random.get_key()
     starts = member_starts(posterior, posterior.density, Net, keys)
     np.testing.assert_array_equal(random.get_key(), before)
     weights = jax.vmap(posterior.density.constrain)(starts)['hidden.weight']
-    assert abs(weights.mean()) < 5 / np.sqrt(900) and abs(weights.var() - 1) < 5 * np.sqrt(2 / 900)
+    assert abs(weights.mean()) < 5 / np.sqrt(300) and abs(weights.var() - 1) < 5 * np.sqrt(2 / 300)
     with pytest.raises(ValueError, match=r"another model .*'out' has shape \(4,\)"):
         member_starts(posterior, posterior.density, lambda: Net(4), keys[:1])
     with pytest.raises(TypeError, match='it returned int'):
@@ -170,21 +170,19 @@ def test_bootstrap_members_are_means_of_samples_with_replacement(batch_size):
 
 
 def test_early_stopping_keeps_the_best_point_of_each_member():
-    rule = infer.EarlyStopping(patience=2, held_out=(X[::2], Y[::2]), every=10)
-    posterior = posterior_of(X[1::2], Y[1::2])
-    fit = infer.ensemble(posterior, early_stopping=rule, num_members=3, num_steps=400, progress=False)
-    held_out = infer.Posterior(Net(), X[::2], Y[::2])
-    for i in range(3):
+    x, y = X[::2] + 0.05, Y[::2]
+    rule = infer.EarlyStopping(patience=2, held_out=(x, y), every=10)
+    fit = infer.ensemble(posterior_of(), early_stopping=rule, batch_size=8, **KWARGS | {'num_steps': 400})
+    for i in range(4):
         watched = fit.history[f'held_out_loss_{i}']
-        assert float(-held_out.log_likelihood(fit.thetas[0, i]).mean()) == pytest.approx(watched.min(), rel=1e-4)
+        own = infer.Posterior(Net(), x, y).log_likelihood(fit.thetas[0, i])
+        assert float(-own.mean()) == pytest.approx(watched.min(), rel=1e-4)
 
 
 def test_a_second_ensemble_compiles_nothing():
     def fit(x, y, seed, steps):
-        optimizer = optax.adam(2e-2)
-        posterior = posterior_of(x, y)
         infer.ensemble(
-            posterior, num_members=3, optimizer=optimizer, batch_size=6, num_steps=steps, seed=seed, progress=False
+            posterior_of(x, y), optimizer=optax.adam(1e-2), batch_size=8, seed=seed, **KWARGS | {'num_steps': steps}
         )
 
     fit(X, Y, 0, 20)
@@ -193,8 +191,8 @@ def test_a_second_ensemble_compiles_nothing():
     assert not events
 
 
-@pytest.mark.parametrize('kwargs', [{'batch_size': 8, 'bootstrap': True}, {'chain_method': 'sequential'}])
-def test_an_ensemble_that_was_interrupted_goes_on_to_the_same_numbers(kwargs, tmp_path):
+@pytest.mark.parametrize('method', ['vectorized', 'sequential'])
+def test_an_ensemble_that_was_interrupted_goes_on_to_the_same_numbers(method, tmp_path):
     class Killed(Exception):
         pass
 
@@ -202,7 +200,7 @@ def test_an_ensemble_that_was_interrupted_goes_on_to_the_same_numbers(kwargs, tm
         if progress.step >= 30:
             raise Killed
 
-    run = KWARGS | {'num_steps': 50} | kwargs
+    run = KWARGS | {'num_steps': 50, 'batch_size': 8, 'chain_method': method}
     whole, path = infer.ensemble(posterior_of(), **run), tmp_path / 'run.ckpt'
     with pytest.raises(Killed):
         infer.ensemble(posterior_of(), **run, checkpoint=path, every=10, callbacks=kill)
@@ -214,12 +212,25 @@ def test_an_ensemble_that_was_interrupted_goes_on_to_the_same_numbers(kwargs, tm
         infer.ensemble(posterior_of(), **run, checkpoint=path, seed=1)
 
 
-def test_units_hierarchies_and_dims_are_taken_along():
-    fit = infer.ensemble(kitchen_posterior(), num_members=2, num_steps=20, progress=False)
-    assert fit.draws['rate'].unit == u.Hz and fit.draws['w'].shape == (1, 2, 3)
-    assert fit.predict().unit == u.mV
-    rates = fit.draws['rate'].mantissa
-    assert rates[0, 0] != rates[0, 1]
+class Wait(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.spread = nn.Param(5.0 * u.ms, t=nn.ExpT(0.0 * u.ms), reg=dist.LogNormal(1.0, 0.5))
+        self.mean = nn.Param(20.0 * u.ms * jnp.ones(3), reg=nn.GaussianReg(20.0 * u.ms, std=self.spread))
+
+    def __call__(self):
+        return dist.Normal(self.mean.value() / u.ms, 1.0)
+
+
+def test_units_and_hierarchies_are_taken_along():
+    posterior = infer.Posterior(Wait(), targets=jnp.array([10.0, 20.0, 30.0]) * u.ms)
+    fit = infer.ensemble(posterior, num_members=2, num_steps=20, progress=False)
+    assert fit.draws['spread'].unit == u.ms and fit.draws['mean'].shape == (1, 2, 3) and fit.predict().unit == u.ms
+    assert fit.draws['spread'].mantissa[0, 0] != fit.draws['spread'].mantissa[0, 1]
+    keys = member_keys(posterior.density, jax.random.key(0), 100)
+    starts = jax.vmap(posterior.density.constrain)(member_starts(posterior, posterior.density, 'prior', keys))
+    z = (starts['mean'] - 20.0) / starts['spread'][:, None]  # hyper-parameters are drawn first
+    assert abs(z.mean()) < 5 / np.sqrt(300) and abs(z.var() - 1) < 5 * np.sqrt(2 / 300)
 
 
 class Same(nn.Module):

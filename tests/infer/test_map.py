@@ -468,9 +468,9 @@ def test_a_model_without_noise_compiles_nothing_a_second_time_with_all_options()
     def fit(x, y, seed, steps):
         return infer.fit_map(
             infer.Posterior(Line(), (x, 0.3), y),
-            optimizer=optax.adam(optax.cosine_decay_schedule(1e-2, 100)),
-            batch_size=20,
-            num_starts=4,
+            optimizer=optax.adam(1e-2),
+            batch_size=32,
+            num_starts=3,
             num_steps=steps,
             early_stopping=infer.EarlyStopping(50, held_out=((x[:20], 0.3), y[:20])),
             seed=seed,

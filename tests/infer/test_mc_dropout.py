@@ -15,9 +15,9 @@ KEEP = 0.75
 
 
 class Dropped(nn.Module):
-    def __init__(self, prior=None):
+    def __init__(self):
         super().__init__()
-        self.w = nn.Param(jnp.array([1.0, 2.0, 4.0]), reg=prior)
+        self.w = nn.Param(jnp.array([1.0, 2.0, 4.0]))
         self.drop = nn.Dropout(KEEP)
 
     def __call__(self, x):
@@ -30,8 +30,7 @@ Y = (X @ np.array([1.0, 2.0, 4.0]) + 0.5 * np.random.default_rng(1).normal(size=
 
 def untrained(num_draws, **kwargs):
     posterior = infer.Posterior(Dropped(), X, Y)
-    with environ.context(fit=False):
-        here = infer.fit_map(posterior, optimizer=optax.sgd(0.0), num_steps=1, progress=False)
+    here = infer.Fit(posterior, posterior.density, posterior.theta[None, None], method='by hand')
     return infer.mc_dropout(posterior, fit=here, num_draws=num_draws, progress=False, **kwargs)
 
 
@@ -76,9 +75,8 @@ def test_training_with_dropout_is_ridge_regression():
 
 
 def test_members_of_an_ensemble_share_the_draws():
-    posterior = infer.Posterior(Dropped(dist.Normal(0.0, 1.0)), X, Y)
-    with environ.context(fit=True):
-        trained = infer.ensemble(posterior, num_members=3, num_steps=3, progress=False)
+    posterior = infer.Posterior(Dropped(), X, Y)
+    trained = infer.Fit(posterior, posterior.density, np.eye(3, dtype=np.float32)[None], method='by hand')
     fit = infer.mc_dropout(posterior, fit=trained, num_draws=9, progress=False)
     np.testing.assert_array_equal(fit.draws['w'][0], np.repeat(trained.draws['w'][0], 3, axis=0))
     assert len(np.unique(fit.predict(kind='mean')[:, 0])) > 3
@@ -86,10 +84,8 @@ def test_members_of_an_ensemble_share_the_draws():
 
 def test_a_second_fit_compiles_nothing():
     def run(x, y, seed, steps):
-        fit = infer.mc_dropout(
-            infer.Posterior(Dropped(), x, y), num_draws=8, batch_size=10, num_steps=steps, seed=seed, progress=False
-        )
-        return fit.predict(X[:4])
+        posterior = infer.Posterior(Dropped(), x, y)
+        return infer.mc_dropout(posterior, num_draws=8, num_steps=steps, seed=seed, progress=False).predict(X[:4])
 
     run(X, Y, 0, 20)
     with compilations() as events:

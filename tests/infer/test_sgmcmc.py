@@ -32,7 +32,8 @@ def line_data(num=60, scales=(1.0, 0.5)):
 X, Y = line_data()
 PRECISION = np.asarray(X, float).T @ X + np.eye(2)
 MEAN = np.linalg.solve(PRECISION, np.asarray(X, float).T @ Y)
-RUN = {'num_warmup': 300, 'num_samples': 500, 'num_chains': 64, 'progress': False}
+CHAINS = 32  # in all tests: one number, few programs
+RUN = {'num_warmup': 300, 'num_samples': 600, 'num_chains': CHAINS, 'progress': False}
 
 
 def stationary_covariance(method, eps, friction=0.1, precision=PRECISION):
@@ -49,8 +50,8 @@ def stationary_covariance(method, eps, friction=0.1, precision=PRECISION):
 def check_moments(w, mean, covariance, slack=0.0):
     """Mean and covariance of draws (chains, draws, size), by the spread between independent chains.
 
-    Student's t with 63 degrees of freedom exceeds 5.5 once in a million; five numbers are compared: a false alarm in
-    about one run of 100,000.
+    Student's t with 31 degrees of freedom exceeds 6.5 three times in ten million; five numbers are compared: a false
+    alarm in about one run of 600,000.
     """
     w = np.asarray(w, float)
     scale = np.sqrt(np.diag(covariance))
@@ -60,7 +61,7 @@ def check_moments(w, mean, covariance, slack=0.0):
     expected = [np.zeros(w.shape[-1])] + [correlation[i, i:] for i in range(w.shape[-1])]
     for a, b in zip(found, expected, strict=True):
         error = a.std(0, ddof=1) / np.sqrt(len(a))
-        np.testing.assert_array_less(np.abs(a.mean(0) - b), 5.5 * error + slack)
+        np.testing.assert_array_less(np.abs(a.mean(0) - b), 6.5 * error + slack)
 
 
 @pytest.mark.parametrize('method, eps', [('sgld', 0.01), ('sgld', 0.002), ('sghmc', 0.005), ('sghmc', 0.0005)])
@@ -73,8 +74,9 @@ def test_full_data_steps_have_their_exact_stationary_law(method, eps):
     assert bias.max() > 1.1 or eps < 0.01  # the largest step is off by more than a tenth, and the test sees that
 
 
-@pytest.mark.parametrize('method, eps', [('sgld', 5e-4), ('sghmc', 2e-5)])
-@pytest.mark.parametrize('source', ['arrays', 'iterable'])
+@pytest.mark.parametrize(
+    'method, eps, source', [('sgld', 5e-4, 'arrays'), ('sghmc', 2e-5, 'arrays'), ('sghmc', 2e-5, 'iterable')]
+)
 def test_minibatches_have_the_posterior_at_small_steps(method, eps, source):
     posterior = infer.Posterior(Line(), X, Y)
     batches = [(X[i : i + 20], Y[i : i + 20]) for i in (0, 20, 40)]
@@ -85,11 +87,11 @@ def test_minibatches_have_the_posterior_at_small_steps(method, eps, source):
     # Beside the sampling error: the step's own bias, below 2 %, and that of the gradient's noise, as much.
     check_moments(fit.draws['w'], MEAN, np.linalg.inv(PRECISION), slack=0.05 if many else 0.2)
     assert (fit.info['scale'], fit.info['batch_size'], fit.info['num_observations']) == (3.0, 20, 60)
-    assert fit.is_markov and fit.thetas.shape == (64, run['num_samples'], 2)
+    assert fit.is_markov and fit.thetas.shape == (CHAINS, run['num_samples'], 2)
 
 
-@pytest.mark.parametrize('method, eps', [('sgld', 2e-5), ('sghmc', 2e-6)])
-def test_the_preconditioner_evens_out_the_scales(method, eps):
+def test_the_preconditioner_evens_out_the_scales():
+    method, eps = 'sgld', 2e-5
     x = np.asarray(jax.random.normal(jax.random.key(1), (60, 2)) * jnp.array([1.0, 10.0]))
     y = x[:, 0] - x[:, 1]
     precision = np.asarray(x, float).T @ x + np.eye(2)
@@ -121,7 +123,7 @@ def test_cycles_explore_without_noise_and_sample_with_it(method):
         step_size=eps,
         num_warmup=2 * explore,
         num_samples=2 * kept,
-        num_chains=64,
+        num_chains=CHAINS,
         num_cycles=2,
         thinning=2,
         friction=friction,
@@ -143,26 +145,26 @@ def test_cycles_explore_without_noise_and_sample_with_it(method):
     per_step = 2 * strength * sizes[explore]
     between = 1.0 if method == 'cyclical_sgld' else (1 + keep) ** 2
     expected = np.sqrt(per_step * (1 + between))  # the pull back within one step is below 1 %
-    # 128 normal numbers: their sd is off by a quarter once in 100,000 runs, their mean by 4.5 standard errors too
-    assert abs(shift.std() / expected - 1) < 0.25 and np.abs(shift.mean(0)).max() < 4.5 * expected / 8
+    # 64 normal numbers: their sd is off by 0.4 once in 100,000 runs, and a mean of 32 by 4.5 standard errors
+    assert abs(shift.std() / expected - 1) < 0.4 and np.abs(shift.mean(0)).max() < 4.5 * expected / np.sqrt(CHAINS)
 
 
 def test_a_schedule_is_a_function_of_the_steps_done():
     posterior = infer.Posterior(Line(), X, Y)
     schedule = optax.polynomial_schedule(1e-2, 1e-3, 1.0, 30)
     fit = infer.sgmcmc(
-        posterior, method='sgld', step_size=schedule, num_warmup=10, num_samples=10, num_chains=2, thinning=3,
+        posterior, method='sgld', step_size=schedule, num_warmup=10, num_samples=10, num_chains=CHAINS, thinning=3,
         progress=False,
     )  # fmt: skip
     expected = [float(schedule(t)) for t in range(12, 40, 3)]
-    np.testing.assert_allclose(fit.stats['step_size'], np.tile(expected, (2, 1)), rtol=1e-5)
+    np.testing.assert_allclose(fit.stats['step_size'], np.tile(expected, (CHAINS, 1)), rtol=1e-5)
 
 
 # How it runs
 
 
 def small(**kwargs):
-    options = {'step_size': 1e-3, 'num_warmup': 30, 'num_samples': 24, 'num_chains': 2, 'progress': False}
+    options = {'step_size': 1e-3, 'num_warmup': 30, 'num_samples': 24, 'num_chains': CHAINS, 'progress': False}
     return infer.sgmcmc(infer.Posterior(Line(), X, Y), **options | kwargs)
 
 
@@ -179,7 +181,7 @@ def test_chains_are_the_same_however_they_run():
 
 def test_a_second_run_compiles_nothing():
     def run(x, y, **kwargs):
-        infer.sgmcmc(infer.Posterior(Line(), x, y), **kwargs, num_chains=3, batch_size=10, progress=False)
+        infer.sgmcmc(infer.Posterior(Line(), x, y), **kwargs, num_chains=CHAINS, batch_size=20, progress=False)
 
     run(X, Y, step_size=1e-4, num_warmup=10, num_samples=10)
     with compilations() as events:
@@ -191,8 +193,8 @@ def test_a_second_run_compiles_nothing():
     'kwargs',
     [
         {'batch_size': 20, 'thinning': 3},
-        {'method': 'cyclical', 'num_cycles': 3, 'precondition': True, 'num_warmup': 60, 'chain_method': 'sequential'},
-        {'batches': [(X[:30], Y[:30]), (X[30:], Y[30:])], 'num_observations': 60, 'method': 'sgld'},
+        {'method': 'cyclical', 'num_cycles': 3, 'num_warmup': 60},
+        {'batches': [(X[i : i + 20], Y[i : i + 20]) for i in (0, 20, 40)], 'num_observations': 60},
     ],
     ids=['thinned', 'cycles', 'batches'],
 )
@@ -215,6 +217,20 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_draws(kwargs, tmp_path, 
     np.testing.assert_array_equal(resumed.stats['step_size'], whole.stats['step_size'])
     with pytest.raises(ValueError, match='the checkpoint of another run: .*seed'):
         small(**kwargs, checkpoint=path, seed=9)
+
+
+def test_double_precision(x64):
+    class Double(Line):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.w = nn.Param(np.zeros(2), reg=dist.Normal(0.0, 1.0))
+
+    posterior = infer.Posterior(Double(), X.astype(float), Y.astype(float))
+    fit = infer.sgmcmc(posterior, num_warmup=20, num_samples=20, num_chains=2, batch_size=20, progress=False)
+    assert fit.thetas.dtype == np.float64 and np.isfinite(fit.thetas).all()
+    path = infer.swag(posterior, start='model', num_steps=20, snapshot_every=5, num_draws=3, progress=False)
+    members = infer.ensemble(posterior, num_members=2, num_steps=20, batch_size=20, progress=False)
+    assert path.thetas.dtype == members.thetas.dtype == np.float64
 
 
 def test_units_and_transforms():
