@@ -112,7 +112,8 @@ def step_function(density: Density, settings: Settings) -> Callable:
         updates, opt_state = optimizer.update(
             grad, state.opt_state, state.theta, value=loss, grad=grad, value_fn=lambda t: loss_of(t)[0]
         )
-        better = loss < state.best - 2 * jnp.finfo(loss.dtype).eps * jnp.abs(state.best)
+        rounding = 2 * jnp.finfo(loss.dtype).eps * jnp.abs(state.best)
+        better = loss < jnp.where(jnp.isfinite(state.best), state.best - rounding, jnp.inf)
         return state._replace(
             theta=optax.apply_updates(state.theta, updates),
             opt_state=opt_state,
