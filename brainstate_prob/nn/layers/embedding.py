@@ -127,7 +127,7 @@ class Embedding(Module):
         table = self.weight.value['weight']
         if self.freeze:
             table = jax.lax.stop_gradient(table)
-        rows = jax.tree.map(lambda x: x.at[indices].get(mode='fill', fill_value=jnp.nan), table)
+        rows = jax.tree.map(lambda x: jnp.asarray(x).at[indices].get(mode='fill', fill_value=jnp.nan), table)
         share = self._gradient_share(indices)
         if share is not None:
             share = share.reshape(indices.shape + (1,) * len(self.embedding_size))

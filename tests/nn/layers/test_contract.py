@@ -1,10 +1,13 @@
-"""The contract of every layer, one table of cases a family: shapes, batch, jit, vmap, grad, precisions, pickling."""
+"""The contract of every layer, one table of cases a family: shapes, batch, jit, vmap, grad, precisions, pickling.
 
+Compiling is what these tests cost, so all that is asked of one case is computed in few programs and shared.
+"""
+
+import functools
 import importlib
 import pathlib
 import pickle
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,25 +34,15 @@ def collect():
             yield pytest.param(case, id=f'{path.stem.removeprefix("cases_")}-{name_of(case)}')
 
 
-every_layer = pytest.mark.parametrize('case', list(collect()))
-
-
 def leaves(out):
     return [np.asarray(x, np.float64) for x in jax.tree.leaves(out)]
 
 
-def assert_close(a, b, rtol=1e-5):
+def assert_close(a, b, rtol=1e-5, atol=1e-5):
     a, b = leaves(a), leaves(b)
     assert len(a) == len(b)
     for x, y in zip(a, b, strict=True):
-        np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-5)
-
-
-def called(case, layer, args, how=lambda f: f):
-    """One call under the settings of the case, always from the same seed."""
-    random.seed(7)
-    with environ.context(**case.context):
-        return how(layer)(*args)
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
 
 
 def first(out):
@@ -57,102 +50,159 @@ def first(out):
     return out[0] if isinstance(out, tuple) else out
 
 
-@every_layer
-def test_what_a_layer_says_of_itself(case):
-    layer = case.build()
+def shape_of(out):
+    (leaf,) = jax.tree.leaves(first(out))
+    return leaf.shape
+
+
+def values(layer):
+    return {path: state.value for path, state in layer.states().items()}
+
+
+class Probe:
+    """A case, its layer, and what calls of it gave."""
+
+    def __init__(self, case):
+        self.case = case
+        self.simple = case.batched and not (case.stateful or case.random or case.mixes_batch)
+        self.batch = case.args(BATCH) if case.batched else None
+        self.args = case.args() if self.batch is None else tuple(jnp.asarray(np.asarray(x)[1]) for x in self.batch)
+
+    @functools.cached_property
+    def layer(self):
+        """Never called itself: calls are made on copies."""
+        random.seed(0)
+        return self.case.build()
+
+    def call(self, function, *args):
+        """Under the settings of the case, and always from the same seed."""
+        random.seed(7)
+        with environ.context(**self.case.context):
+            return function(*args)
+
+    @functools.cached_property
+    def eager(self):
+        """A plain call: output, and the States after it."""
+        layer = graph.clone(self.layer)
+        return self.call(layer, *self.args), values(layer)
+
+    @functools.cached_property
+    def compiled(self):
+        """The same compiled, and where rows do not depend on each other also a batch, and the mapped call."""
+        layer = graph.clone(self.layer)
+
+        def calls(args, batch):
+            out = [layer(*args)]
+            if self.simple:
+                out += [layer(*batch), transform.vmap(layer)(*batch)]
+            return out
+
+        return self.call(transform.jit(calls), self.args, self.batch), values(layer)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _compile_without_optimization():
+    """Programs that run once: XLA's optimizations take longer than everything else here together."""
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture(scope='module', params=list(collect()))
+def probe(request):
+    return Probe(request.param)
+
+
+def test_what_a_layer_says_of_itself(probe):
+    case, layer = probe.case, probe.layer
     if case.in_size is not None:
         assert layer.in_size == (case.in_shape if case.in_size == 'shape' else case.in_size)
     if case.out_size is not None:
         assert layer.out_size == (case.out_shape if case.out_size == 'shape' else case.out_size)
     assert tuple(layer.states().keys()) == tuple(case.paths)
     assert repr(layer).startswith(type(layer).__name__) and ' at 0x' not in repr(layer)
-    for copy in (pickle.loads(pickle.dumps(layer)), graph.clone(layer)):
-        assert repr(copy) == repr(layer)
-        assert tuple(copy.states().keys()) == tuple(layer.states().keys())
-        if not case.stateful:
-            assert_close(called(case, copy, case.args()), called(case, layer, case.args()))
+    copy = pickle.loads(pickle.dumps(layer))
+    assert repr(copy) == repr(layer)
+    assert_close(values(copy), values(layer), rtol=0, atol=0)
+    assert_close(probe.call(copy, *probe.args), probe.eager[0])
 
 
-@every_layer
-def test_shapes_with_and_without_a_batch_axis(case):
-    layer = case.build()
-    single = first(called(case, layer, case.args()))
-    assert jnp.shape(u.get_mantissa(single)) == case.out_shape
-    if not case.batched:
-        return
-    args = case.args(BATCH)
-    batch = first(called(case, graph.clone(layer) if not case.stateful else case.build(BATCH), args))
-    assert jnp.shape(u.get_mantissa(batch)) == (BATCH, *case.out_shape)
-    if not (case.stateful or case.random or case.mixes_batch):
-        row = first(called(case, layer, tuple(jnp.asarray(np.asarray(a)[1]) for a in args)))
-        assert_close(jax.tree.map(lambda x: np.asarray(x)[1], batch), row)
+def test_shapes_with_and_without_a_batch_axis(probe):
+    case = probe.case
+    assert shape_of(probe.eager[0]) == case.out_shape
+    if probe.simple:
+        _, batch, mapped = probe.compiled[0]
+        assert shape_of(batch) == shape_of(mapped) == (BATCH, *case.out_shape)
+        assert_close(first(mapped), first(batch))
+        assert_close(jax.tree.map(lambda x: x[1], first(batch)), first(probe.eager[0]))
+    elif case.batched:
+        layer = case.build(BATCH)
+        assert shape_of(probe.call(lambda: transform.eval_shape(layer, *probe.batch))) == (BATCH, *case.out_shape)
 
 
-@every_layer
-def test_jit_and_vmap_change_nothing(case):
-    seed = random.get_key()
-    built = []
-    for _ in range(2):
-        random.seed(seed)
-        built.append(case.build())
-    args = case.args()
-    expected = called(case, built[0], args)
-    assert_close(called(case, built[1], args, transform.jit), expected)
-    for path, state in built[0].states().items():
-        assert_close(built[1].states()[path].value, state.value)
-    if case.stateful or case.random or case.mixes_batch or not case.batched:
-        return
-    many = case.args(BATCH)
-    mapped = called(case, built[0], many, transform.vmap)
-    assert_close(first(mapped), first(called(case, built[0], many)))
+def test_compiling_changes_neither_output_nor_states(probe):
+    (out, *_), after = probe.compiled
+    assert_close(out, probe.eager[0])
+    assert_close(after, probe.eager[1])
 
 
-@every_layer
-def test_gradients_are_finite_and_reach_what_is_trained(case):
-    layer = case.build()
-    args = case.args()
+def test_gradients_are_finite_and_reach_what_is_trained(probe):
+    layer, args = graph.clone(probe.layer), probe.args
     trained = layer.states(ParamState)
     floating = tuple(i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating))
-    if not case.differentiable or not (trained or floating):
+    if not probe.case.differentiable or not (trained or floating):
         return
 
     def loss(*args):
         return sum(jnp.sum(jnp.sin(x + 1.0)) for x in jax.tree.leaves(first(layer(*args))))
 
-    grads = called(case, transform.jit(transform.grad(loss, trained, floating or None)), args)
+    grads = probe.call(transform.jit(transform.grad(loss, trained, floating or None)), *args)
     by_state, by_input = grads if floating else (grads, ())
     for path, state in trained.items():
         assert jax.tree.map(jnp.shape, by_state[path]) == jax.tree.map(jnp.shape, state.value)
-    for g in (*jax.tree.leaves(by_state), *by_input):
-        assert np.isfinite(np.asarray(g, np.float64)).all()
-    assert any(np.any(np.asarray(g)) for g in (*jax.tree.leaves(by_state), *by_input))
+    found = leaves((by_state, by_input))
+    assert all(np.isfinite(g).all() for g in found)
+    assert any(g.any() for g in found)
 
 
-PRECISIONS = [(64, jnp.float64), ('bf16', jnp.bfloat16)]
+PRECISIONS = {'float64': (64, jnp.float64), 'bfloat16': ('bf16', jnp.bfloat16)}
 
 
-@pytest.mark.parametrize('precision, dtype', PRECISIONS, ids=['float64', 'bfloat16'])
-@every_layer
-def test_precision_is_that_of_parameters_and_input(case, precision, dtype):
+@pytest.mark.parametrize('name', PRECISIONS)
+def test_precision_is_that_of_parameters_and_input(probe, name):
+    case, (precision, dtype) = probe.case, PRECISIONS[name]
     if precision == 'bf16' and not case.float16:
         return
+
+    def trained():
+        return [state.value for state in case.build().states(ParamState).values()]
+
+    def cast(x):
+        return np.asarray(x).astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else np.asarray(x)
+
     with environ.context(precision=precision):
-        layer = case.build()
-        out = first(called(case, layer, case.args(dtype=dtype)))
-        found = {jnp.dtype(x.dtype) for x in jax.tree.leaves(out)}
-        assert found == {jnp.dtype(dtype)}
-        for leaf in jax.tree.leaves([s.value for s in layer.states(ParamState).values()]):
-            assert leaf.dtype == dtype
-        assert all(np.isfinite(x).all() for x in leaves(out))
+        try:
+            made = transform.eval_shape(trained)
+        except jax.errors.ConcretizationTypeError:  # built of a sparse matrix, say
+            made = trained()
+        assert {x.dtype for x in jax.tree.leaves(made)} <= {jnp.dtype(dtype)}
+        layer = graph.clone(probe.layer)
+        for state in layer.states().values():
+            if not isinstance(state, random.RandomState):
+                state.value = jax.tree.map(cast, state.value)
+        out = first(probe.call(transform.jit(layer), *(jnp.asarray(cast(x)) for x in probe.args)))
+    assert {x.dtype for x in jax.tree.leaves(out)} == {jnp.dtype(dtype)}
+    if precision == 64 and not case.random:
+        assert_close(out, first(probe.eager[0]), rtol=1e-4, atol=1e-4)
+    assert all(np.isfinite(x).all() for x in leaves(out))
 
 
-@every_layer
-def test_a_wrong_input_shape_is_told_with_the_path_of_the_layer(case):
-    bad = case.bad
+def test_a_wrong_input_shape_is_told_with_the_path_of_the_layer(probe):
+    case, bad = probe.case, probe.case.bad
     if bad is None:
         bad = () if not case.in_size or not case.in_shape else ((*case.in_shape[:-1], case.in_shape[-1] + 1),)
     model = nn.Module()
-    model.inner = case.build()
+    model.inner = graph.clone(probe.layer)
     for shape in bad:
         with pytest.raises(ValueError, match=rf'inner.*{type(model.inner).__name__}'), environ.context(**case.context):
-            model.inner(*case.inputs(shape, jnp.float32))
+            model.inner(*(jnp.asarray(x) for x in case.inputs(shape, jnp.float32)))
