@@ -354,21 +354,24 @@ class Descents:
         monitor = self._monitor
         if monitor is None or not monitor.due(self._losses.shape[1]):
             return False
-        return monitor.look(np.asarray(self._members.state().theta), self._losses)
+        state = self._members.state()
+        return monitor.look(np.asarray(state.theta), self._losses, state.carried)
 
     def _called(self) -> bool:
         if not self._callbacks:
             return False
         progress = FitProgress(self._losses.shape[1], self._losses, lambda: self._as_fit(self._descent()))
         answers = [callback(progress) for callback in self._callbacks]
-        return any(answer is True for answer in answers)
+        return any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
 
     def _descent(self) -> Descent:
         state = self._members.state()
-        thetas = np.asarray(state.theta)
+        thetas, carried = np.asarray(state.theta), state.carried
+        if self._monitor is not None:
+            thetas, carried = self._monitor.result(thetas, carried)
         return Descent(
-            thetas if self._monitor is None else self._monitor.result(thetas),
-            state.carried,
+            thetas,
+            carried,
             self._losses,
             np.asarray(state.gradient),
             np.asarray(state.finished) & ~self._lost,

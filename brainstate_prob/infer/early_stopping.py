@@ -85,6 +85,8 @@ class Monitor:
         self.values = np.zeros((num, 0))
         self.best = np.full(num, np.inf)
         self.best_theta = np.zeros((num, density.size), density.dtype)
+        start = tuple(posterior.data.states[i] for i in density.carried)  # running statistics
+        self.best_carried = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], num, axis=0), start)
         self._waited = np.zeros(num, int)
         self._evaluate: Callable | None = None
         if rule.held_out is not None:
@@ -94,25 +96,29 @@ class Monitor:
         """Whether to look after ``step`` steps."""
         return step % self.rule.every == 0
 
-    def look(self, thetas: np.ndarray, losses: np.ndarray) -> bool:
-        """Whether to stop: ``losses`` (num, steps) are those so far."""
+    def look(self, thetas: np.ndarray, losses: np.ndarray, carried: tuple = ()) -> bool:
+        """Whether to stop: ``losses`` (num, steps) are those so far, ``carried`` the running statistics."""
         if self._evaluate is None:
             recent = losses[:, -self.rule.every :]
             counts = np.maximum(1, np.isfinite(recent).sum(1))
             value = np.where(np.isfinite(recent), recent, 0.0).sum(1) / counts
         else:
-            value = np.asarray(self._evaluate(thetas), float)
+            value = np.asarray(self._evaluate(thetas, carried), float)
         gained = value < self.best - self.rule.min_gain
         self.values = np.concatenate([self.values, value[:, None]], axis=1)
         self.best = np.where(gained, value, self.best)
-        self.best_theta = np.where(gained[:, None], thetas, self.best_theta)
+        self.best_theta = _where(gained, thetas, self.best_theta)
+        self.best_carried = jax.tree.map(lambda new, old: _where(gained, new, old), carried, self.best_carried)
         self._waited = np.where(gained, 0, self._waited + 1)
         return bool((self._waited >= self.rule.patience).all())
 
-    def result(self, thetas: np.ndarray) -> np.ndarray:
-        """The points to keep."""
-        seen = np.isfinite(self.best)[:, None] & (self._evaluate is not None)
-        return np.where(seen, self.best_theta, thetas)
+    def result(self, thetas: np.ndarray, carried: tuple = ()) -> tuple[np.ndarray, tuple]:
+        """The points to keep, and their running statistics."""
+        if self._evaluate is None:
+            return thetas, carried
+        seen = np.isfinite(self.best)
+        keep = jax.tree.map(lambda best, last: _where(seen, best, last), self.best_carried, carried)
+        return _where(seen, self.best_theta, thetas), keep
 
     # For checkpoints
 
@@ -123,12 +129,15 @@ class Monitor:
             'best': self.best,
             'best_theta': self.best_theta,
             'waited': self._waited,
+            **{f'carried_{i}': x for i, x in enumerate(jax.tree.leaves(self.best_carried))},
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Take what `arrays` gave."""
         self.values, self.best = arrays['watched'], arrays['best']
         self.best_theta, self._waited = arrays['best_theta'], arrays['waited']
+        leaves, tree = jax.tree.flatten(self.best_carried)
+        self.best_carried = jax.tree.unflatten(tree, [arrays[f'carried_{i}'] for i in range(len(leaves))])
 
 
 def _held_out_loss(posterior: Posterior, density: Density, held_out: Any) -> Callable:
@@ -139,13 +148,17 @@ def _held_out_loss(posterior: Posterior, density: Density, held_out: Any) -> Cal
     data = posterior.data._replace(args=args, kwargs=kwargs, targets=targets)
     count = 1 if targets is None else max(1, int(np.shape(targets)[0]) if np.ndim(targets) else 1)
 
-    def loss(theta: jax.Array, data: Data) -> jax.Array:
-        return -jnp.sum(density.pointwise(theta, data))
+    def loss(theta: jax.Array, carried: tuple, data: Data) -> jax.Array:
+        return -jnp.sum(density.pointwise(theta, density.with_carried(data, carried)))
 
-    run = density.jit('held_out_loss', environ.static_key(), lambda: jax.vmap(loss, in_axes=(0, None)))
-
-    def evaluate(thetas: Any) -> np.ndarray:
+    def evaluate(thetas: Any, carried: tuple) -> np.ndarray:
         with environ.context(fit=False):
-            return np.asarray(run(thetas, data)) / count
+            run = density.jit('held_out_loss', None, lambda: jax.vmap(loss, in_axes=(0, 0, None)))
+            return np.asarray(run(thetas, carried, data)) / count
 
     return evaluate
+
+
+def _where(condition: np.ndarray, a: Any, b: Any) -> np.ndarray:
+    """By the first axis."""
+    return np.where(condition.reshape(-1, *(1,) * (np.ndim(b) - 1)), a, b)

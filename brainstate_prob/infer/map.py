@@ -238,24 +238,41 @@ def resolved_optimizer(
     ValueError
         For L-BFGS where the loss changes from step to step.
     """
-    if optimizer == 'lbfgs':
-        density = posterior.density
-        if in_batches:
-            raise ValueError(
-                "L-BFGS needs the full data; with minibatches use optimizer='adam' or another optax optimizer."
-            )
-        if draws_noise(density, posterior.theta, posterior.data):
-            raise ValueError(
-                'The model draws random numbers when it is called (dropout, noise), so its loss changes from step to '
-                "step, which L-BFGS cannot follow. Use optimizer='adam', or fit it under environ.context(fit=False)."
-            )
-        default = 1e-8 if density.dtype == jnp.float64 else 1e-5
-        return optax.lbfgs(), default if tol is None else tol
-    if optimizer == 'adam':
-        return optax.adam(1e-2), tol
+    density = posterior.density
+    named = {'lbfgs': optax.lbfgs, 'adam': lambda: optax.adam(1e-2)}
+    if isinstance(optimizer, str) and optimizer in named:
+        if optimizer == 'lbfgs' and tol is None:
+            tol = 1e-8 if density.dtype == jnp.float64 else 1e-5
+        optimizer = named[optimizer]()
     if not (hasattr(optimizer, 'init') and hasattr(optimizer, 'update')):
         raise TypeError(f"optimizer must be an optax optimizer, 'lbfgs' or 'adam', got {optimizer!r}.")
+    if not _searches(optimizer, density):
+        return optimizer, tol
+    if in_batches:
+        raise ValueError(
+            'L-BFGS needs the full data, as does every line search; with minibatches use '
+            "optimizer='adam' or another optax optimizer."
+        )
+    if draws_noise(density, posterior.theta, posterior.data):
+        raise ValueError(
+            'The model draws random numbers when it is called (dropout, noise), so its loss changes from step to '
+            "step, which L-BFGS cannot follow. Use optimizer='adam', or fit it under environ.context(fit=False)."
+        )
     return optimizer, tol
+
+
+_SEARCHES = (
+    optax.ScaleByLBFGSState,
+    optax.ScaleByZoomLinesearchState,
+    optax.ScaleByBacktrackingLinesearchState,
+)
+
+
+def _searches(optimizer: Any, density: Density) -> bool:
+    """Whether the optimizer compares losses of several points, which must then be those of one function."""
+    state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((density.size,), density.dtype))
+    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, _SEARCHES))
+    return any(isinstance(leaf, _SEARCHES) for leaf in leaves)
 
 
 def checked_callbacks(callbacks: Any) -> tuple[Callable, ...]:

@@ -184,7 +184,7 @@ def sgmcmc(
     plan = _Plan(
         0.0 if callable(step_size) else float(step_size),
         float(friction),
-        exploring + sampling,
+        exploring + sampling if cyclical else 1,
         exploring if cyclical else 0,
         cyclical,
         exploring,
@@ -201,6 +201,7 @@ def sgmcmc(
             method,
             settings=settings,
             plan=tuple(plan),
+            num_warmup=num_warmup,
             thinning=thinning,
             num_cycles=num_cycles,
             starts=thetas,

@@ -156,6 +156,7 @@ def test_units_of_the_estimate():
 REFUSED = [
     ({'optimizer': 'sgd'}, TypeError, "an optax optimizer, 'lbfgs' or 'adam', got 'sgd'"),
     ({'batch_size': 10}, ValueError, 'L-BFGS needs the full data'),
+    ({'optimizer': optax.lbfgs(), 'batch_size': 10}, ValueError, 'L-BFGS needs the full data'),
     ({'optimizer': 'adam', 'batch_size': 0}, ValueError, 'from 1 to the number of observations 200, got 0'),
     ({'optimizer': 'adam', 'batch_size': 201}, ValueError, 'from 1 to the number of observations 200, got 201'),
     ({'optimizer': optax.sgd(1e3), 'num_steps': 100}, ValueError, 'The loss became .* Use a smaller learning rate'),
@@ -308,6 +309,35 @@ def test_early_stopping_keeps_the_point_that_is_best_for_held_out_data():
     np.testing.assert_array_equal(plain.history['loss'], fit.history['loss'][: plain.info['num_steps']])
 
 
+def test_held_out_data_are_predicted_by_the_running_statistics_of_that_step(tmp_path):
+    class Normed(Flat):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm0d(12, momentum=0.9)
+
+        def __call__(self, x):
+            return super().__call__(self.norm(x))
+
+    x, y = held_out_case()
+    x = 3.0 + 2.0 * x
+    posterior = infer.Posterior(Normed(), x[:15], y[:15])
+    rule = infer.EarlyStopping(patience=3, held_out=(x[15:], y[15:]), every=20)
+    kwargs = {'optimizer': optax.sgd(2e-3), 'early_stopping': rule, 'progress': False}
+    with environ.context(fit=True):
+        fit = infer.fit_map(posterior, num_steps=500, **kwargs)
+        first = infer.fit_map(posterior, num_steps=40, **kwargs, checkpoint=tmp_path / 'run.ckpt')
+        resumed = infer.fit_map(posterior, num_steps=500, **kwargs, checkpoint=tmp_path / 'run.ckpt')
+    assert fit.info['stopped'] == 'early stopping' and first.info['num_steps'] == 40
+    model = Normed()
+    fit.assign_to(model)
+    assert not np.allclose(np.ravel(model.norm.running_mean.value), 0.0)
+    loss = -infer.Posterior(model, x[15:], y[15:]).log_likelihood().mean()
+    assert float(loss) == pytest.approx(fit.history['held_out_loss'].min(), rel=1e-5)
+    np.testing.assert_array_equal(resumed.thetas, fit.thetas)
+    for a, b in zip(resumed.posterior.data.states, fit.posterior.data.states, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_early_stopping_by_the_loss():
     x, y = line_data()
     posterior = infer.Posterior(Line(), (x, 0.3), y)
@@ -408,6 +438,11 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_numbers(case, tmp_path):
         np.testing.assert_array_equal(resumed.history[name], values)
     again = fit(checkpoint=path)  # it was finished: it loads
     np.testing.assert_array_equal(again.thetas, whole.thetas)
+    if case == 'batch_size':  # and goes on, where more steps are asked for
+        steps = 130
+        more = fit(checkpoint=path)
+        np.testing.assert_array_equal(more.history['loss'], fit().history['loss'])
+        assert more.info['num_steps'] == 130
 
 
 def test_the_checkpoint_of_another_fit_is_refused(tmp_path):

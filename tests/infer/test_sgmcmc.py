@@ -217,6 +217,9 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_draws(kwargs, tmp_path, 
     np.testing.assert_array_equal(resumed.stats['step_size'], whole.stats['step_size'])
     with pytest.raises(ValueError, match='the checkpoint of another run: .*seed'):
         small(**kwargs, checkpoint=path, seed=9)
+    if 'method' not in kwargs:  # without cycles a finished run may be asked for more draws
+        more = small(**kwargs, checkpoint=path, num_samples=30)
+        np.testing.assert_array_equal(more.thetas, small(**kwargs, num_samples=30).thetas)
 
 
 def test_double_precision(x64):
