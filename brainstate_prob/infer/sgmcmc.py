@@ -22,6 +22,7 @@ from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, loop_i
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.step_size import sgmcmc_step_size
 
 __all__ = ['sgmcmc']
 
@@ -65,7 +66,7 @@ def sgmcmc(
     posterior: Posterior,
     *,
     method: str = 'sghmc',
-    step_size: float | Callable = 1e-4,
+    step_size: float | Callable | None = None,
     batch_size: int | None = None,
     batches: Iterable | None = None,
     num_observations: int | None = None,
@@ -101,8 +102,10 @@ def sgmcmc(
     Parameters
     ----------
     step_size
-        eps, or a function of the number of steps done (an optax schedule). Steps are stable for ``'sgld'`` below about
-        2 / the largest curvature of the log density.
+        eps, or a function of the number of steps done (an optax schedule). Default: by the largest curvature L of the
+        log density where the first chain starts, such that the step and the gradient's noise make the narrowest
+        variance too large by about a tenth each: 0.2 / L, for batches times their share of the observations (and the
+        friction). It is as good as the start: with ``init='map'`` it is that of the mode.
     batch_size
         See this many observations a step, in a new random order each pass; default: all.
     batches, num_observations
@@ -152,7 +155,7 @@ def sgmcmc(
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
-    >>> fit = infer.sgmcmc(posterior, step_size=0.01, num_samples=2000, progress=False)
+    >>> fit = infer.sgmcmc(posterior, num_samples=2000, progress=False)
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 2000), True)
     """
@@ -178,8 +181,19 @@ def sgmcmc(
     keys = member_keys(density, key, num_chains)
     thetas = member_starts(posterior, density, init, keys)
     check_first_batch(density, thetas[0], stream)
-    settings = _Settings(method.endswith('hmc'), step_size if callable(step_size) else None, batch_size, precondition)
     num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
+    if step_size is None:
+        example = posterior.data if stream is None else stream.peek()
+        size = batch_size if stream is None else stream.batch_size
+        step_size = sgmcmc_step_size(
+            density,
+            thetas[0],
+            example,
+            batch_fraction=1.0 if size is None else size / num,
+            friction=friction if method.endswith('hmc') else 1.0,
+            scale_by=num if precondition else None,
+        )
+    settings = _Settings(method.endswith('hmc'), step_size if callable(step_size) else None, batch_size, precondition)
     exploring, sampling = num_warmup // num_cycles, num_samples // num_cycles * thinning
     plan = _Plan(
         0.0 if callable(step_size) else float(step_size),
@@ -214,7 +228,7 @@ def sgmcmc(
         'num_warmup': num_warmup,
         'num_samples': num_samples,
         'thinning': thinning,
-        'step_size': getattr(step_size, '__name__', 'schedule') if callable(step_size) else step_size,
+        'step_size': getattr(step_size, '__name__', 'schedule') if callable(step_size) else float(step_size),
         'precondition': precondition,
         'chains_ran': run.members.description,
         **({'friction': friction} if settings.momentum else {}),
@@ -228,7 +242,11 @@ def sgmcmc(
 def _check(method: str, step_size: Any, friction: Any, precondition: Any) -> None:
     if method not in METHODS:
         raise ValueError(f'method must be one of {[*METHODS, "cyclical"]}, got {method!r}.')
-    if not callable(step_size) and not (isinstance(step_size, int | float | np.number) and 0 < step_size < np.inf):
+    if (
+        step_size is not None
+        and not callable(step_size)
+        and not (isinstance(step_size, int | float | np.number) and 0 < step_size < np.inf)
+    ):
         raise ValueError(f'step_size must be a positive number or a function of the step, got {step_size!r}.')
     if not 0 < friction < 1:
         raise ValueError(f'friction must lie between 0 and 1, got {friction!r}.')

@@ -90,6 +90,26 @@ def test_minibatches_have_the_posterior_at_small_steps(method, eps, source):
     assert fit.is_markov and fit.thetas.shape == (CHAINS, run['num_samples'], 2)
 
 
+@pytest.mark.parametrize('method', ['sgld', 'sghmc'])
+@pytest.mark.parametrize('batch_size', [None, 20])
+def test_the_step_size_by_the_curvature(method, batch_size):
+    posterior = infer.Posterior(Line(), X, Y)
+    run = RUN | {'thinning': 40 if batch_size else 5, 'num_samples': 200, 'init': jnp.asarray(MEAN)}
+    fit = infer.sgmcmc(posterior, method=method, batch_size=batch_size, **run)
+    share = 1.0 if batch_size is None else (1.0 if method == 'sgld' else 0.1) / 3
+    assert fit.info['step_size'] == pytest.approx(0.2 * share / np.linalg.eigvalsh(PRECISION)[-1], rel=0.02)
+    # Variances are too large by at most a tenth for the step and a tenth for the noise.
+    check_moments(fit.draws['w'], MEAN, np.linalg.inv(PRECISION), slack=0.2)
+
+
+def test_a_step_size_needs_a_curvature():
+    model = Line()
+    model.w = nn.Param(jnp.zeros(2))
+    posterior = infer.Posterior(model, log_likelihood=lambda model: model.w.value().sum())
+    with pytest.raises(ValueError, match='curvature .* is 0.0, .* Give step_size'):
+        infer.sgmcmc(posterior, progress=False)
+
+
 def test_the_preconditioner_evens_out_the_scales():
     method, eps = 'sgld', 2e-5
     x = np.asarray(jax.random.normal(jax.random.key(1), (60, 2)) * jnp.array([1.0, 10.0]))
