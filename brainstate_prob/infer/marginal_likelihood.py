@@ -28,7 +28,7 @@ from brainstate_prob.infer.variables import columns_of
 
 __all__ = ['fit_marginal_likelihood']
 
-_INNER_STEPS = 50
+_INNER_STEPS = 200
 _FAR_BELOW = 1e6  # in units of the best value: what the search sees where there is no Gaussian
 _STEEP = 0.05  # of the slope of the log evidence by theta, where the search has not ended well
 

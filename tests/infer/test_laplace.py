@@ -155,7 +155,7 @@ def test_the_curvature_is_that_of_the_whole_log_density_of_theta(x64):
         return posterior.density.evaluate(lambda m, *a: m(*a).rate, t, posterior.data, posterior.data.args)
 
     jac, rate = jax.jacobian(rates)(fit.mode_theta), rates(fit.mode_theta)
-    rest = -jax.hessian(lambda t: posterior.density.log_density(t, posterior.data._replace(targets=None)))
+    rest = jax.hessian(lambda t: -posterior.density.log_density(t, posterior.data._replace(targets=None)))
     want = jac.T @ (jac / rate[:, None]) + rest(fit.mode_theta)
     np.testing.assert_allclose(np.linalg.inv(ggn.covariance), want, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(ggn.mode_theta, fit.mode_theta, atol=1e-7)
