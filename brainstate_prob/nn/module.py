@@ -286,7 +286,7 @@ class Sequential(Module):
     def _size_before(self, index: int) -> tuple[int, ...] | None:
         size = None
         for layer in self.layers[:index]:
-            size = getattr(layer, 'out_size', None) or size
+            size = _size_after(layer, size)
         return size
 
     def __len__(self) -> int:
@@ -299,6 +299,16 @@ class Sequential(Module):
         if isinstance(index, slice):
             return Sequential(*self.layers[index])
         return self.layers[index]
+
+
+def _size_after(layer: Any, size: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """What comes out of an item: a Module that says nothing may have changed the size."""
+    known = getattr(layer, 'out_size', None)
+    if known is not None:
+        return known
+    if isinstance(layer, Sequential):
+        return functools.reduce(lambda before, item: _size_after(item, before), layer.layers, size)
+    return size if isinstance(layer, ElementWiseBlock) or not isinstance(layer, Module) else None
 
 
 def _is_module_class(x: Any) -> bool:
@@ -315,5 +325,8 @@ def _build(layer: Any, in_size: tuple[int, ...] | None) -> Any:
     if issubclass(constructor, ElementWiseBlock):
         return layer()
     if in_size is None:
-        raise ValueError(f'{constructor.__name__} needs an in_size, but no item before it has a known out_size.')
+        raise ValueError(
+            f'{constructor.__name__} needs an in_size, but the item before it has no known out_size. Give it its '
+            'in_size, or pass its class or a functools.partial of it, which is given what comes before.'
+        )
     return layer(in_size=in_size)

@@ -1,5 +1,7 @@
 """Activations and their layers: closed forms, gradients, extremes, units, PyTorch; softmax, standardization."""
 
+import functools
+
 import brainunit as u
 import jax
 import jax.numpy as jnp
@@ -265,6 +267,10 @@ def test_glu():
 def test_a_sequential_knows_what_a_glu_leaves():
     model = nn.Sequential(nn.Linear(3, 8), nn.GLU, nn.Linear(4, 2))
     assert model.out_size == (2,) and model(jnp.ones((5, 3))).shape == (5, 2)
+    last = functools.partial(nn.Linear, out_size=2)
+    assert nn.Sequential(nn.Linear(3, 8), nn.GLU, nn.Sequential(nn.ReLU()), last).layers[-1].in_size == (4,)
+    with pytest.raises(ValueError, match='Linear needs an in_size'):  # what an unsized GLU leaves is not known
+        nn.Sequential(nn.Linear(3, 8), nn.GLU(), last)
 
 
 def test_one_hot():
