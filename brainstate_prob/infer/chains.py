@@ -95,11 +95,15 @@ class Runner:
 
     def prepare(self, states: Any, *args: Any) -> None:
         """Take the chains' states, stacked, and compile by running no steps (``args`` say so)."""
+        self.take(states)
+        jax.block_until_ready(self._run(self.states[0] if self._one_by_one else self.states, *args))
+
+    def take(self, states: Any) -> None:
+        """Go on from these states, stacked."""
         num = jax.tree.leaves(states)[0].shape[0]
         if self._mesh is not None:
             states = jax.device_put(states, NamedSharding(self._mesh, PartitionSpec('chains')))
         self.states = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(num)] if self._one_by_one else states
-        jax.block_until_ready(self._run(self.states[0] if self._one_by_one else states, *args))
 
     def step(self, *args: Any) -> tuple:
         """Advance every chain; the outputs as NumPy arrays with the chains as first axis."""

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import adaptation, chain_starts
+from brainstate_prob.infer import adaptation, chain_starts, nuts_loop
 from brainstate_prob.infer.metric import Dense, Diagonal, LowRank
 from tests.infer.models import compare, reference_of, reference_posterior
 from tests.infer.test_nuts import compilations, regression
@@ -206,9 +206,7 @@ def test_gradients_and_directions_save_gradients(shared_dir):
 
 def test_a_low_rank_matrix_that_harms_is_given_up(shared_dir, monkeypatch):
     """Chains whose step sizes disagree: warmed up again with a diagonal matrix, which is said."""
-    import brainstate_prob.infer.nuts  # noqa: F401  (the name is the function's in the package)
-
-    monkeypatch.setattr(sys.modules['brainstate_prob.infer.nuts'], '_MOST_APART', 1.0)
+    monkeypatch.setattr(nuts_loop, '_MOST_APART', 1.0)
     with pytest.warns(infer.ConvergenceWarning, match='low-rank mass matrix harms here.*step sizes.*diagonal'):
         fit = infer.nuts(
             reference_posterior(shared_dir, 'linear_regression_corr'), mass_matrix='low_rank', seed=2, progress=False

