@@ -44,14 +44,15 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
         start = posterior.theta
         steps = jax.random.uniform(near_key, (_NEIGHBOURS, density.size), density.dtype, -1.0, 1.0)
         near = probe(density, start + steps.at[0].set(0.0), data, jacobian)
-    findings = [
-        *_start(posterior, start, near, jacobian),
+    findings = list(_start(posterior, start, near, jacobian))
+    starts = not findings or findings[0].kind != 'error'  # else nothing further can be said of it
+    findings += [
         *_unused(posterior, near),
         *_unread(posterior, near),
         *_inputs(posterior),
         *_gradients(posterior, near),
-        *_rounding(posterior, start, near, tiny_key, jacobian),
-        *_priors(posterior, start, prior_key),
+        *(_rounding(posterior, start, near, tiny_key, jacobian) if starts else ()),
+        *(_priors(posterior, start, prior_key) if starts else ()),
         *_ways_to_fit(posterior),
     ]
     title = f'Posterior of {type(posterior.model).__name__}'
@@ -197,8 +198,6 @@ def _gradients(posterior: Posterior, near: Probe) -> Iterator[Finding]:
 def _rounding(posterior: Posterior, start: jax.Array, near: Probe, key: jax.Array, jacobian: bool) -> Iterator[Finding]:
     """The noise of the log density: what is left of tiny steps once their gradient is taken off."""
     density = posterior.density
-    if not np.isfinite(near.log_density[0]) or not np.isfinite(near.gradient[0]).all():
-        return
     with predictions.precision_of(density):
         size = 4 * jnp.finfo(density.dtype).eps * jnp.maximum(jnp.abs(start), 0.1)
         thetas = start + size * jax.random.uniform(key, (_NEIGHBOURS, density.size), density.dtype, -1.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -62,4 +63,8 @@ def compare(fits: Mapping[str, Fit], **kwargs: Any) -> Any:
     sizes = {name: fit.posterior_for('compare').num_observations for name, fit in fits.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f'Only fits of the same targets can be compared; the numbers of observations are {sizes}.')
-    return import_arviz().compare({name: _data(fit, 'compare') for name, fit in fits.items()}, **kwargs)
+    data = {name: _data(fit, 'compare') for name, fit in fits.items()}
+    with warnings.catch_warnings():
+        # ArviZ 0.23 sorts by a call that pandas 3.1 deprecates.
+        warnings.filterwarnings('ignore', message='The inplace keyword', category=DeprecationWarning)
+        return import_arviz().compare(data, **kwargs)
