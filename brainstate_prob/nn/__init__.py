@@ -55,6 +55,8 @@ from brainstate_prob.nn.layers.reshape import *  # noqa: F403
 from brainstate_prob.nn.layers.reshape import __all__ as _reshape
 from brainstate_prob.nn.layers.rnn import *  # noqa: F403
 from brainstate_prob.nn.layers.rnn import __all__ as _rnn
+from brainstate_prob.nn.layers.sparse import *  # noqa: F403
+from brainstate_prob.nn.layers.sparse import __all__ as _sparse
 from brainstate_prob.nn.layers.unpool import *  # noqa: F403
 from brainstate_prob.nn.layers.unpool import __all__ as _unpool
 from brainstate_prob.nn.layers.wrappers import *  # noqa: F403
@@ -123,4 +125,5 @@ __all__ = [
     *_rnn,
     *_wrappers,
     *_event,
+    *_sparse,
 ]
