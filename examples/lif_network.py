@@ -191,7 +191,12 @@ def main(out: pathlib.Path, steps: int = 200, trials: int = 24, num_warmup: int 
     print(f'MAP in {time.perf_counter() - start:.0f} s')
     start = time.perf_counter()
     fits['NUTS'] = infer.nuts(
-        posterior, num_warmup=num_warmup, num_samples=num_samples, num_chains=2, seed=0, progress=False
+        posterior,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=2,
+        mass_matrix='dense',  # weights, synaptic time constant and delay trade off against each other
+        progress=False,
     )
     print(f'NUTS in {time.perf_counter() - start:.0f} s\n')
     print(table(fits))
