@@ -20,6 +20,7 @@ from brainstate_prob.infer import checkpoint as checkpoints
 from brainstate_prob.infer.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from brainstate_prob.infer.fingerprint import describe, differences_of, fingerprint_of
 from tests.conftest import REPO
+from tests.infer.killing import RUNS, check_killed
 from tests.infer.test_nuts import compilations
 
 pytestmark = pytest.mark.filterwarnings('ignore:k-hat')
@@ -473,30 +474,13 @@ def test_precision_is_part_of_a_run(tmp_path, x64):
 # Kills
 
 
-def killed(folder, methods, kills):
-    env = {**os.environ, 'OPENBLAS_NUM_THREADS': '1', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
-    env |= {'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'), 'PYTHONPATH': str(REPO)}
-    command = [sys.executable, str(REPO / 'tests' / 'infer' / 'killing.py'), str(folder), str(kills), *methods]
-    out = subprocess.run(command, capture_output=True, text=True, cwd=REPO, env=env, check=False)
-    assert out.returncode == 0, out.stderr[-3000:]
-    for method in methods:
-        *steps, last = (folder / f'{method}.log').read_text().splitlines()
-        steps = [int(step) for step in steps]
-        assert last == f'killed {kills}'
-        assert steps == sorted(steps) and len(steps) == kills and steps[-1] > 0  # each life went on, none began anew
-        with np.load(folder / f'{method} whole.npz') as whole, np.load(folder / f'{method} killed.npz') as other:
-            assert set(whole.files) == set(other.files) and len(whole.files) > 1
-            for name in whole.files:
-                np.testing.assert_array_equal(whole[name], other[name], err_msg=f'{method} {name}')
-
-
 @pytest.mark.skipif(not hasattr(os, 'fork') or not os.path.isdir('/proc/self/task'), reason='lives are forks')
 @pytest.mark.parametrize(
     ('methods', 'kills'),
     [
         pytest.param(['svi'], 3, id='svi'),
-        pytest.param(['map', 'svi', 'svi that stops by itself'], 10, id='all', marks=pytest.mark.slow),
+        pytest.param(list(RUNS), 10, id='all', marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path, methods, kills):
-    killed(tmp_path, methods, kills)
+    check_killed(tmp_path, methods, kills)

@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,6 +157,21 @@ def test_float32_parameters_under_x64():
     with jax.enable_x64(True):
         fit = infer.fit_svi(single, num_steps=5, progress=False)
     assert fit.thetas.dtype == np.float32 and np.isfinite(fit.history['elbo']).all()
+
+
+def test_units_stay():
+    class Decay(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tau = nn.Param(10.0 * u.ms, t=nn.SoftplusT(0.0 * u.ms), reg=dist.LogNormal(2.0, 0.5))
+
+        def __call__(self, t):
+            return dist.Normal(jnp.exp(u.get_magnitude(-t / self.tau.value())), 0.1)
+
+    t = jnp.linspace(0.0, 0.04, 20) * u.second
+    fit = infer.fit_svi(infer.Posterior(Decay(), t, jnp.exp(-t / (15 * u.ms))), num_steps=2000, progress=False)
+    assert fit.draws['tau'].unit == u.ms and abs(fit.estimate['tau'] - 15 * u.ms) < 2 * u.ms
+    assert fit.info['k_hat'] < 0.7
 
 
 def test_minibatches_fit_the_whole_posterior():
