@@ -206,6 +206,8 @@ class Descents:
         Stop one when the largest entry of its gradient falls below ``tol * max(1, |loss|)``; None: never.
     as_fit
         Makes the result of how they ended; for callbacks.
+    adjust
+        Changes the states, stacked, before the first step.
     strict
         Whether all must stay finite; else one that does is enough.
     label
@@ -228,6 +230,7 @@ class Descents:
         callbacks: Sequence[Callable] = (),
         method: str = 'vectorized',
         devices: Sequence[Any] | None = None,
+        adjust: Callable[[State], State] | None = None,
         strict: bool = True,
         label: str = 'MAP',
         progress: bool = True,
@@ -240,6 +243,7 @@ class Descents:
         starts = density.jit('descent_starts', (settings, num), lambda: jax.vmap(start_function(settings, num)))
         carried = tuple(_for_each(posterior.data.states[i], len(thetas)) for i in density.carried)
         self._states = starts(thetas, keys)._replace(carried=carried)
+        self._states = self._states if adjust is None else adjust(self._states)
         self._losses = np.zeros((len(thetas), 0), density.dtype)
         self._lost = np.zeros(len(thetas), bool)
         self._stopped = ''

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.structure import structural_key
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.descent import Descent, Descents, Settings
@@ -270,9 +271,13 @@ _SEARCHES = (
 
 def _searches(optimizer: Any, density: Density) -> bool:
     """Whether the optimizer compares losses of several points, which must then be those of one function."""
-    state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((density.size,), density.dtype))
-    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, _SEARCHES))
-    return any(isinstance(leaf, _SEARCHES) for leaf in leaves)
+
+    def find() -> bool:
+        state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((density.size,), density.dtype))
+        leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, _SEARCHES))
+        return any(isinstance(leaf, _SEARCHES) for leaf in leaves)
+
+    return density.compiled.get(('searches', structural_key(optimizer)), find)
 
 
 def checked_callbacks(callbacks: Any) -> tuple[Callable, ...]:

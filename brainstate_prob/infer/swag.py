@@ -29,10 +29,12 @@ from brainstate_prob.infer.member_starts import member_starts
 from brainstate_prob.infer.minibatch import stream_of
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.step_size import largest_curvature
 
 __all__ = ['Moments', 'collect', 'draw_from', 'no_moments', 'swag']
 
 _DRAWS = 256  # of one compiled call
+_MOMENTUM = 0.9
 
 
 class Moments(NamedTuple):
@@ -84,6 +86,7 @@ class _Path(NamedTuple):
     inner: Any
     moments: Moments
     step: jax.Array
+    rate: jax.Array  # multiplies the updates
 
 
 def _collecting(
@@ -93,14 +96,15 @@ def _collecting(
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(theta: Any) -> _Path:
-        return _Path(optimizer.init(theta), no_moments(theta, rank), jnp.zeros((), jnp.int32))
+        one = jnp.ones((), theta.dtype)
+        return _Path(optimizer.init(theta), no_moments(theta, rank), jnp.zeros((), jnp.int32), one)
 
     def update(gradient: Any, path: Any, theta: Any = None, **extra: Any) -> tuple[Any, _Path]:
         updates, inner = optimizer.update(gradient / num_observations, path.inner, theta, **extra)
-        step = path.step + 1
+        updates, step = path.rate * updates, path.step + 1
         new = optax.apply_updates(theta, updates)
         moments = lax.cond(step % every == 0, lambda m: collect(m, new), lambda m: m, path.moments)
-        return updates, _Path(inner, moments, step)
+        return updates, _Path(inner, moments, step, path.rate)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -136,8 +140,9 @@ def swag(
         Where the path begins, a point that was trained: a `Fit`, or as ``init`` of `fit_map`. Default: the mode of
         theta's density, which is looked for first.
     optimizer
-        An optax optimizer of the loss of one observation (the loss divided by N), with a constant learning rate;
-        default ``optax.sgd(1e-2, momentum=0.9)``.
+        An optax optimizer of the loss of one observation (the loss divided by N), with a constant learning rate.
+        Default: SGD with momentum 0.9 and a rate of 0.02 / (the largest curvature of that loss at the start), at which
+        the path is stable; ``fit.info['learning_rate']``. A larger rate gives a wider distribution.
     num_steps, snapshot_every
         Every so many of these steps theta is taken into the moments; a pass over the data is usual.
     rank
@@ -198,16 +203,18 @@ def swag(
             'LayerNorm or GroupNorm, or environ.context(fit=False), where they stand still.'
         )
     stream = stream_of(posterior, batch_size, batches, num_observations)
-    optimizer = optax.sgd(1e-2, momentum=0.9) if optimizer is None else optimizer
     if isinstance(optimizer, str):
         raise TypeError(f'optimizer must be an optax optimizer such as optax.sgd(1e-2), got {optimizer!r}.')
-    optimizer, _ = resolved_optimizer(posterior, optimizer, False)
+    given = optimizer is not None
+    optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
     if start is None:
         start = _trained(posterior, batch_size, stream is not None, seed)
     path_key, draw_key = jax.random.split(key)
     thetas = member_starts(posterior, density, start, path_key[None])
     check_first_batch(density, thetas[0], stream)
     num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
+    example = posterior.data if stream is None else stream.peek()
+    rate = 1.0 if given else _rate(largest_curvature(density, thetas[0], example) / num)
     settings = Settings(_collecting(optimizer, int(snapshot_every), int(rank), num), batch_size, True)
 
     def as_fit(found: Descent) -> Fit:
@@ -218,6 +225,7 @@ def swag(
             'num_snapshots': count,
             'rank': min(rank, count),
             'scale_of_covariance': scale,
+            **({} if given else {'learning_rate': rate}),
             'stopped': found.stopped,
             'seconds': time.perf_counter() - began,
             **batch_info(posterior, batch_size, stream),
@@ -235,6 +243,9 @@ def swag(
         as_fit=as_fit,
         stream=stream,
         callbacks=checked_callbacks(callbacks),
+        adjust=lambda states: states._replace(
+            opt_state=states.opt_state._replace(rate=jnp.full(1, rate, density.dtype))
+        ),
         label='SWAG',
         progress=progress,
     )
@@ -255,6 +266,16 @@ def _trained(posterior: Posterior, batch_size: int | None, in_batches: bool, see
     if batch_size is None:
         return 'map'
     return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
+
+
+def _rate(curvature: float) -> float:
+    """Of SGD with momentum: a fifth of what one over the curvature would be without it."""
+    if not np.isfinite(curvature) or curvature <= 0:
+        raise ValueError(
+            f'The curvature of the loss at the start is {curvature}, so no learning rate follows from it. Give '
+            'optimizer=optax.sgd(...).'
+        )
+    return 0.2 * (1 - _MOMENTUM) / curvature
 
 
 def _draws(jit: Callable, moments: Moments, key: jax.Array, scale: float, num_draws: int) -> np.ndarray:

@@ -160,6 +160,14 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_draws(kwargs, tmp_path):
         small(**kwargs, checkpoint=path, seed=1)
 
 
+def test_the_learning_rate_by_the_curvature():
+    fit = small()
+    assert fit.info['learning_rate'] == pytest.approx(0.02 * 60 / np.linalg.eigvalsh(PRECISION)[-1], rel=0.02)
+    assert 'learning_rate' not in small(optimizer=optax.sgd(1e-2)).info
+    steep = small(1000.0 * X, Y)  # a rate that is stable whatever the scale
+    assert np.isfinite(steep.thetas).all() and steep.history['loss'][-1] < steep.history['loss'][0]
+
+
 def test_units_and_a_horseshoe_are_taken_along():
     class Wait(nn.Module):
         def __init__(self):
