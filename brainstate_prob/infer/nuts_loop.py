@@ -111,7 +111,7 @@ class _Run:
         self._arrays: dict[str, list[np.ndarray]] = {}
         self.warmup_gradients = 0
         self.harm = ''  # what the first warm-up said against its mass matrix
-        saved = saving.load(runner.state()) if saving.exists else None
+        saved = None if saving.path is None else saving.load(runner.state())
         if saved is not None:
             self._done, self.harm = saved.extra['done'], saved.extra['harm']
             self.warmup_gradients = saved.extra['warmup_gradients']
