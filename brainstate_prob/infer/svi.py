@@ -90,8 +90,8 @@ def fit_svi(
     noncentered
         Which hierarchical parameters the guide sees in standardized form, as for `nuts`.
     init
-        ``'model'``: the model's present theta; ``'map'``: the mode of theta's density; ``'prior'``: a draw from the
-        priors; a `Fit`: a draw of it; or an array of theta.
+        ``'model'``: the model's present theta; ``'map'``: the mode of theta's density; ``'pathfinder'``: a draw of
+        BlackJAX's Pathfinder; ``'prior'``: a draw from the priors; a `Fit`: a draw of it; or an array of theta.
     init_scale
         The standard deviation of theta that a guide by name begins with; default 0.1.
     checkpoint, every
