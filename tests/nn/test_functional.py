@@ -12,6 +12,8 @@ import scipy.stats as st
 
 from brainstate_prob import environ, nn, random, transform
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 
 def softplus(x):
     return np.logaddexp(0, x)

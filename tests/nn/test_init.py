@@ -12,6 +12,8 @@ import scipy.stats as st
 from brainstate_prob import State, environ, nn, random, transform
 from brainstate_prob.nn import init
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 # A test below fails by chance with this probability for a fresh seed; the seeds are fixed, so never.
 FALSE_ALARM = 1e-4
 

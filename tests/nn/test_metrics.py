@@ -7,6 +7,8 @@ import pytest
 
 from brainstate_prob import LongTermState, ParamState, environ, nn, transform
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 RNG = np.random.default_rng(0)
 VALUES = RNG.normal(3.0, 2.0, (5, 8)).astype(np.float32)
 LABELS = RNG.integers(0, 4, (5, 8)).astype(np.int32)

@@ -10,6 +10,8 @@ from hypothesis import strategies as hst
 
 from brainstate_prob import ParamState, nn, transform
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 
 def model():
     net = nn.Module()

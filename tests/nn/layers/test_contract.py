@@ -15,6 +15,8 @@ import pytest
 
 from brainstate_prob import ParamState, environ, graph, nn, random, transform
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 HERE = pathlib.Path(__file__).parent
 BATCH = 3
 
@@ -98,14 +100,6 @@ class Probe:
             return out
 
         return self.call(transform.jit(calls), self.args, self.batch), values(layer)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _compile_without_optimization():
-    """Programs that run once: XLA's optimizations take longer than everything else here together."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(scope='module', params=list(collect()))

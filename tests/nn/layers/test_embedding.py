@@ -7,6 +7,8 @@ import pytest
 
 from brainstate_prob import LongTermState, ParamState, nn, transform
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 TABLE = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 INDICES = np.array([[0, 2, 2], [6, 2, 1]])
 WEIGHT = np.random.default_rng(1).normal(size=(2, 3, 3)).astype(np.float32)
