@@ -28,7 +28,7 @@ __all__ = ['checked_options', 'laplace']
 
 _NEWTON_STEPS = 30
 _FEW, _MANY = 100, 1000  # numbers up to which Newton's method needs no help, and costs little
-_FAR = 0.1  # standard deviations: farther from the mode the Gaussian is visibly misplaced
+_FAR = 0.1  # standard deviations by direction: farther from the mode the Gaussian is visibly misplaced
 
 
 def laplace(
@@ -118,9 +118,10 @@ def laplace(
         raise not_positive(error, programs) from None
     value, grad = value_and_grad(density, theta, posterior.data)
     distance = float(np.sqrt(max(0.0, grad[moved] @ gaussian.solve(grad[moved]))))
-    if distance > _FAR:
+    if distance > _FAR * np.sqrt(len(moved)):
         notes.append(
-            f'The point is {distance:.2g} standard deviations from the mode of theta by its gradient and curvature. '
+            f'The point is {distance / np.sqrt(len(moved)):.2g} standard deviations from the mode of theta in each of the '
+            f'{len(moved)} directions, by its gradient and curvature. '
             + (
                 'Take more steps (fit_map with jacobian=True), or leave mode=None.'
                 if mode is not None
@@ -171,7 +172,7 @@ def checked_options(
             raise ValueError(f'{name} must be an int from 1 on, got {value!r}.')
     if rank is not None and structure != 'low_rank':
         raise ValueError(f"rank belongs to structure='low_rank', not to {structure!r}.")
-    kind = curvature or ('ggn' if structure == 'kfac' else 'hessian')
+    kind: Literal['hessian', 'ggn'] = 'ggn' if curvature == 'ggn' or structure == 'kfac' else 'hessian'
     if kind == 'ggn':
         refuse_own_density(posterior, "curvature='ggn'")
     return kind

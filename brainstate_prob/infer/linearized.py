@@ -45,7 +45,8 @@ class LinearizedDensity(Density):
     @contextlib.contextmanager
     def open(self, theta: jax.Array, data: Data):
         """Note where the predictions are asked for."""
-        before, self._at = self._at, tuple(jnp.split(theta, 2))
+        part, mode = jnp.split(theta, 2)
+        before, self._at = self._at, (part, mode)
         try:
             yield []
         finally:

@@ -228,10 +228,10 @@ class _Evidence:
         data = self.posterior.data
         point = newton(self.programs, theta, data, num_steps=_INNER_STEPS, tol=mode_tolerance(self.density))
         try:
-            gaussian, notes = full_from(point.matrices, self.programs)
+            self.full, notes = full_from(point.matrices, self.programs)
         except NotPositiveDefinite as error:
             raise not_positive(error, self.programs) from None
-        self.full = gaussian
+        gaussian: Any = self.full
         if self.structure == 'diagonal':
             gaussian = Diagonal(np.diag(point.matrices[0]) + np.diag(point.matrices[1]))
         log_det, self._log_det_slope = self._tuned_log_det()(point.theta, data)

@@ -100,15 +100,21 @@ def _low_rank(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | N
     if len(loose) > _FEW:
         raise ValueError(
             f"structure='low_rank' corrects the prior's precision along a few directions, but {len(loose)} numbers "
-            f'have a prior that is flat (most in {describe(np.eye(1, curvature.size, loose[0])[0], curvature)}). Give '
+            f'have a prior that is flat (most in {describe(_axis(curvature, loose[0]), curvature)}). Give '
             "these Params a prior, or use structure='kfac' or 'diagonal'."
         )
     for i in loose:  # without a prior: what the likelihood says about this number alone
-        diagonal[i] = times(np.eye(1, curvature.size, i)[0])[i]
+        diagonal[i] = times(_axis(curvature, i))[i]
     if (diagonal <= 0).any():
         worst = int(np.argmin(diagonal))
-        raise NotPositiveDefinite(np.eye(1, curvature.size, worst)[0], diagonal[worst])
+        raise NotPositiveDefinite(_axis(curvature, worst), diagonal[worst])
     return LowRank(times, diagonal, rank), []
+
+
+def _axis(curvature: Curvature, column: Any) -> np.ndarray:
+    axis = np.zeros(curvature.size)
+    axis[column] = 1.0
+    return axis
 
 
 def _kfac(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None) -> tuple[Blocks, list[str]]:
@@ -142,16 +148,16 @@ def _kfac(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None)
     for (name, where, shape), found in zip(stretches, factors, strict=True):
         arrays = [np.asarray(x, np.float64) for x in found]
         if len(shape) == 1:
-            part, said = full_from((arrays[0], next(rows)[:, where]), curvature, where)
+            dense_part, said = full_from((arrays[0], next(rows)[:, where]), curvature, where)
             notes += said
+            parts.append(dense_part)
         else:
             try:
-                part = Kronecker(arrays[0], arrays[1], scales[where], extras[name])
+                parts.append(Kronecker(arrays[0], arrays[1], scales[where], extras[name]))
             except NotPositiveDefinite as error:
                 direction = np.zeros(curvature.size)
                 direction[where] = error.direction
                 raise NotPositiveDefinite(direction, error.curvature) from None
-        parts.append(part)
     return Blocks(parts), notes
 
 
