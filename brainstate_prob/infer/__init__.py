@@ -8,6 +8,7 @@ from brainstate_prob.infer.descent import FitProgress
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.early_stopping import EarlyStopping
+from brainstate_prob.infer.elliptical_slice import elliptical_slice
 from brainstate_prob.infer.ensemble import ensemble
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.laplace import laplace
@@ -39,6 +40,7 @@ __all__ = [
     'calibration',
     'compare',
     'conformal',
+    'elliptical_slice',
     'ensemble',
     'fit_map',
     'fit_marginal_likelihood',

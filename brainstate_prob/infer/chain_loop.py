@@ -1,0 +1,125 @@
+"""The host's loop of the further samplers: compiled stretches of any length, a progress bar, draws on the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.diagnostics import mcmc_problems
+from brainstate_prob.infer.kernel import buffer_length
+from brainstate_prob.infer.progress import Chunks
+
+__all__ = ['block_slices', 'chain_keys', 'check_counts', 'collect', 'problems_of', 'stretch_function']
+
+_ADVICE = ", or try mass_matrix='dense' if parameters are correlated"
+_SECONDS_A_CHUNK = 1.0  # how long the progress bar may stand still
+
+
+def stretch_function(
+    density: Density, step: Callable, stats: Mapping[str, Any], chains: tuple[int, ...] = ()
+) -> Callable:
+    """``advance(state, data, length, thinning, *args) -> (state, draws, stats)`` of a sampler's step.
+
+    The first ``length`` entries are filled; ``length`` and ``thinning`` are dynamic. Of the steps between kept draws
+    ``n_steps`` is the sum, and ``diverging`` whether any did.
+
+    Parameters
+    ----------
+    step
+        ``step(state, data, *args) -> (state, theta, stats)``.
+    stats
+        Their types by name.
+    chains
+        The leading shape of theta and statistics, where one state is that of many chains.
+    """
+    size = buffer_length(density) if not chains else max(1, buffer_length(density) // chains[0] * 4)
+
+    def advance(state: Any, data: Any, length: Any, thinning: Any, *args: Any) -> tuple:
+        nothing = jnp.zeros((*chains, density.size), density.dtype)
+        none = {name: jnp.zeros(chains, kind) for name, kind in stats.items()}
+
+        def thin(_: Any, inner: tuple) -> tuple:
+            state, _, before = inner
+            state, theta, now = step(state, data, *args)
+            found = {name: jnp.asarray(now[name], none[name].dtype) for name in none}
+            if 'n_steps' in found:
+                found['n_steps'] = found['n_steps'] + before['n_steps']
+            if 'diverging' in found:
+                found['diverging'] = found['diverging'] | before['diverging']
+            return state, theta.astype(density.dtype), found
+
+        def kept(i: Any, loop: tuple) -> tuple:
+            state, draws, held = loop
+            state, theta, found = lax.fori_loop(0, thinning, thin, (state, nothing, none))
+            return state, draws.at[i].set(theta), {name: held[name].at[i].set(found[name]) for name in held}
+
+        draws = jnp.zeros((size, *nothing.shape), density.dtype)
+        held = {name: jnp.zeros((size, *chains), kind) for name, kind in stats.items()}
+        return lax.fori_loop(0, length, kept, (state, draws, held))
+
+    return advance
+
+
+def collect(
+    run: Callable[[int], tuple], total: int, most: int, description: str, progress: bool
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draws and statistics, (chains, total, ...), of ``run(length) -> (draws, stats)``, at most ``most`` at a time."""
+    length, draws, stats, divergences = min(10, most), [], [], 0
+    chunks = Chunks(total, length, description, progress)
+    for this in chunks:
+        began = time.perf_counter()
+        new, told = run(this)
+        draws.append(np.asarray(new)[:, :this])
+        stats.append({name: np.asarray(x)[:, :this] for name, x in told.items()})
+        wanted = this * _SECONDS_A_CHUNK / max(time.perf_counter() - began, 1e-6)
+        length = chunks.size = int(np.clip(wanted, 1, min(10 * length, most)))
+        if 'diverging' in told:
+            divergences += int(stats[-1]['diverging'].sum())
+            chunks.note(divergences=str(divergences))
+    joined = {name: np.concatenate([s[name] for s in stats], axis=1) for name in stats[0]}
+    return np.concatenate(draws, axis=1), joined
+
+
+def check_counts(**numbers: Any) -> None:
+    """Refuse what is no int of at least 1 (``num_warmup``: 0).
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f'{name} must be an int, got {value!r}.')
+        least = 0 if name == 'num_warmup' else 1
+        if value < least:
+            raise ValueError(f'{name} must be at least {least}, got {value}.')
+    if numbers.get('thinning', 1) > numbers.get('num_samples', np.inf):
+        raise ValueError(
+            f'thinning={numbers["thinning"]} keeps none of num_samples={numbers["num_samples"]} draws. Lower it.'
+        )
+
+
+def problems_of(density: Density, draws: np.ndarray, stats: dict[str, np.ndarray], **limits: Any) -> list[str]:
+    """`mcmc_problems` of samplers that do not have the options of NUTS."""
+    limits = {'max_tree_depth': 0, 'target_accept': 0.0} | limits
+    return [text.replace(_ADVICE, '') for text in mcmc_problems(density, draws, stats, **limits)]
+
+
+def block_slices(density: Density) -> list[slice]:
+    """Where each block's stretch lies in theta."""
+    ends = np.cumsum([block.size for block in density.blocks])
+    return [slice(int(end) - block.size, int(end)) for block, end in zip(density.blocks, ends, strict=True)]
+
+
+def chain_keys(key: jax.Array, num_chains: int) -> tuple[jax.Array, jax.Array]:
+    """A key for the start and one for the run of each chain; chain i's do not depend on the number of chains."""
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(num_chains))
+    return keys[:, 0], keys[:, 1]
