@@ -16,7 +16,7 @@ from brainstate_prob.infer.classes import predicted
 from brainstate_prob.infer.density import find_entries
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.prior import prior_thetas
-from brainstate_prob.infer.probe import Probe, prior_terms, probe
+from brainstate_prob.infer.probe import Probe, prior_terms, probe, unread_inputs
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.start import to_key, what_is_not_finite
 from brainstate_prob.infer.table import FitSummary
@@ -48,7 +48,7 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
     starts = not findings or findings[0].kind != 'error'  # else nothing further can be said of it
     findings += [
         *_unused(posterior, near),
-        *_unread(posterior, near),
+        *_unread(posterior),
         *_inputs(posterior),
         *_gradients(posterior, near),
         *(_rounding(posterior, start, near, tiny_key, jacobian) if starts else ()),
@@ -129,15 +129,10 @@ def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
         )
 
 
-def _unread(posterior: Posterior, near: Probe) -> Iterator[Finding]:
+def _unread(posterior: Posterior) -> Iterator[Finding]:
     """Inputs that the likelihood never reads, and one prediction for all targets."""
-    for name, largest in near.input_gradients.items():
-        if (largest == 0).all():
-            yield Finding(
-                'warning',
-                f'The likelihood does not depend on {name} (its gradient is 0 at {_NEIGHBOURS} points). Does the model '
-                'read it?',
-            )
+    for name in unread_inputs(posterior.density, posterior.theta, posterior.data):
+        yield Finding('warning', f'The likelihood never reads {name}. Drop it, or use it in the model.')
     if posterior.log_likelihood_function is not None or posterior.num_observations < 2:
         return
     if posterior.arrays.keys() - {'targets'}:

@@ -13,57 +13,57 @@ from brainstate_prob import environ
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.predict import over_draws, precision_of
 
-__all__ = ['Probe', 'prior_terms', 'probe']
+__all__ = ['Probe', 'prior_terms', 'probe', 'unread_inputs']
 
 
 class Probe(NamedTuple):
-    """At each of several points: values of shape (points,), gradients (points, size), and of inputs their largest."""
+    """At each of several points: values of shape (points,), and gradients (points, size)."""
 
     log_density: np.ndarray
-    likelihood: np.ndarray
     gradient: np.ndarray
     likelihood_gradient: np.ndarray
-    input_gradients: dict[str, np.ndarray]
     num_outside: np.ndarray
 
 
 def probe(density: Density, thetas: Any, data: Data, jacobian: bool) -> Probe:
     """Evaluate at ``thetas``, of shape (points, size)."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path((data.args, data.kwargs))
-    names = ['inputs' + jax.tree_util.keystr(where[1:]).removesuffix('.mantissa') for where, _ in leaves]
-    is_float = tuple(jnp.issubdtype(jnp.result_type(x), jnp.floating) for _, x in leaves)
-    floats = [x for (_, x), chosen in zip(leaves, is_float, strict=True) if chosen]
 
-    def joined(floats: list, data: Data) -> Data:
-        given, new = jax.tree.leaves((data.args, data.kwargs)), iter(floats)
-        args, kwargs = jax.tree.unflatten(
-            treedef, [next(new) if chosen else x for x, chosen in zip(given, is_float, strict=True)]
-        )
-        return data._replace(args=args, kwargs=kwargs)
-
-    def one(theta: jax.Array, floats: list, data: Data) -> tuple:
-        def parts(theta: jax.Array, floats: list) -> tuple[jax.Array, jax.Array]:
-            terms = density.terms(theta, joined(floats, data), jacobian)
+    def one(theta: jax.Array, data: Data) -> tuple:
+        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+            terms = density.terms(theta, data, jacobian)
             likelihood = jnp.sum(terms['likelihood']).astype(density.dtype)
             others = [x for kind in ('prior', 'log_det') for x in terms[kind].values()]
             return likelihood, likelihood + sum(others)
 
-        (likelihood, total), pull = jax.vjp(parts, theta, floats)
+        (likelihood, total), pull = jax.vjp(parts, theta)
         one, zero = jnp.ones_like(likelihood), jnp.zeros_like(likelihood)
-        by_theta, by_inputs = pull((one, zero))
-        largest = [jnp.max(jnp.abs(g), initial=0.0) for g in by_inputs]
-        outside = density.num_outside(theta, joined(floats, data))
-        return total, likelihood, pull((zero, one))[0], by_theta, largest, outside
+        return total, pull((zero, one))[0], pull((one, zero))[0], density.num_outside(theta, data)
 
     with precision_of(density):
         run = density.jit(
             'probe',
-            (jacobian, treedef, is_float, environ.static_key()),
-            lambda: lambda thetas, floats, data: lax.map(lambda t: one(t, floats, data), thetas),
+            (jacobian, environ.static_key()),
+            lambda: lambda thetas, data: lax.map(lambda t: one(t, data), thetas),
         )
-        total, likelihood, gradient, by_likelihood, inputs, outside = jax.device_get(run(thetas, floats, data))
-    read = [name for name, chosen in zip(names, is_float, strict=True) if chosen]
-    return Probe(total, likelihood, gradient, by_likelihood, dict(zip(read, inputs, strict=True)), outside)
+        return Probe(*jax.device_get(run(thetas, data)))
+
+
+def unread_inputs(density: Density, theta: Any, data: Data) -> list[str]:
+    """The inputs that no operation of the likelihood takes, by name."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path((data.args, data.kwargs))
+
+    def likelihood(inputs: list) -> jax.Array:
+        args, kwargs = jax.tree.unflatten(treedef, inputs)
+        return density.pointwise(theta, data._replace(args=args, kwargs=kwargs))
+
+    with precision_of(density):
+        program = jax.make_jaxpr(likelihood)([x for _, x in leaves]).jaxpr
+    taken = {id(v) for operation in program.eqns for v in operation.invars} | {id(v) for v in program.outvars}
+    return [
+        'inputs' + jax.tree_util.keystr(where[1:]).removesuffix('.mantissa')
+        for (where, _), variable in zip(leaves, program.invars, strict=True)
+        if id(variable) not in taken
+    ]
 
 
 def prior_terms(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np.ndarray]:

@@ -81,6 +81,12 @@ def what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array,
             f'the likelihood is {float(terms["likelihood"]):g} ({len(bad)} observations, the first at '
             f'{tuple(int(i) for i in bad[0])})'
         )
+    if not causes:
+        return (
+            'The log density is not finite at the start, though each of its terms is when computed by itself: it is at '
+            f'the edge of what {density.dtype} can do (the Cholesky factor of an almost singular matrix, say). Work '
+            'under jax.enable_x64(True), or add more to the diagonal.'
+        )
     return (
         'The log density is not finite at the start: '
         + '; '.join(causes)

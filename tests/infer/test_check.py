@@ -1,6 +1,7 @@
 """Checks before and after a fit: each trouble is named with its parameter, and none where there is none."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
+from brainstate_prob.infer.probe import unread_inputs
+from brainstate_prob.infer.start import what_is_not_finite
 from tests.infer.kitchen import kitchen_posterior, scattered
 from tests.infer.models import EightSchools
 
@@ -129,12 +132,26 @@ def test_several_troubles_are_all_named():
         "error: The likelihood does not depend on 'loose'.*its posterior is improper",
         "warning: The likelihood does not depend on 'idle'.*only its prior does. Use it in the model",
         "warning: 'fixed' has a prior that is never used",
-        r'warning: The likelihood does not depend on inputs\[1\]',
+        r'warning: The likelihood never reads inputs\[1\]. Drop it',
         "note: Can be fitted by MAP only. Param 'clipped': ClipT",
     ):
         assert re.search(match, text), text
     assert not report.ok and report.problems[0].endswith('make it nn.Const.')  # errors first
     assert 'improper' in report.problems[0]
+
+
+def test_inputs_that_are_read_without_a_gradient_are_read():
+    order = np.arange(30, dtype='f4')
+    model = infer.Posterior(Line(), (X, order), Y, likelihood=lambda m, x, i: m(x[jnp.floor(i).astype(int)]))
+    assert unread_inputs(model.density, model.theta, model.data) == []
+
+
+def test_a_density_at_the_edge_of_the_precision_is_told_as_such():
+    one = jnp.ones(())
+    finite = {'prior': {'w': one}, 'log_det': {'w': one}, 'likelihood': one}
+    density = SimpleNamespace(jit=lambda *_: lambda *_: finite, dtype=np.dtype('f4'))
+    text = what_is_not_finite(SimpleNamespace(data=None), density, one, True)
+    assert 'at the edge of what float32 can do' in text and 'jax.enable_x64(True)' in text
 
 
 def test_no_prior_and_empty_groups_are_notes():
