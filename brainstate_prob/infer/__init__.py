@@ -24,6 +24,7 @@ from brainstate_prob.infer.prior import prior_predictive, sample_prior
 from brainstate_prob.infer.psis import k_hat
 from brainstate_prob.infer.sbc import SBC, sbc
 from brainstate_prob.infer.sgmcmc import sgmcmc
+from brainstate_prob.infer.smc import smc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
 from brainstate_prob.infer.swag import swag
@@ -58,6 +59,7 @@ __all__ = [
     'sbc',
     'scoring',
     'sgmcmc',
+    'smc',
     'swag',
     'temperature_scaling',
     'to_numpyro',

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.progress import Chunks
 
-__all__ = ['block_slices', 'chain_keys', 'check_counts', 'collect', 'problems_of', 'stretch_function']
+__all__ = ['block_slices', 'chain_keys', 'check_counts', 'collect', 'problems_of']
+__all__ += ['split_log_density', 'stretch_function']
 
 _ADVICE = ", or try mass_matrix='dense' if parameters are correlated"
 _SECONDS_A_CHUNK = 1.0  # how long the progress bar may stand still
@@ -111,6 +112,14 @@ def problems_of(density: Density, draws: np.ndarray, stats: dict[str, np.ndarray
     """`mcmc_problems` of samplers that do not have the options of NUTS."""
     limits = {'max_tree_depth': 0, 'target_accept': 0.0} | limits
     return [text.replace(_ADVICE, '') for text in mcmc_problems(density, draws, stats, **limits)]
+
+
+def split_log_density(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
+    """The log-likelihood and the log density."""
+    with density.open(theta.astype(density.dtype), data) as (computed, _):
+        likelihood = density._log_likelihood(data).astype(theta.dtype)
+        prior = sum(block.log_joint(stretch, value) for block, stretch, value in computed)
+        return likelihood, likelihood + prior.astype(theta.dtype)
 
 
 def block_slices(density: Density) -> list[slice]:

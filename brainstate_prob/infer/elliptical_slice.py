@@ -15,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob.infer.chain_loop import chain_keys, check_counts, collect, problems_of, stretch_function
+from brainstate_prob.infer.chain_loop import (
+    chain_keys,
+    check_counts,
+    collect,
+    problems_of,
+    split_log_density,
+    stretch_function,
+)
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.density import Data, Density
@@ -140,14 +147,6 @@ def elliptical_slice(
     return fit
 
 
-def _densities(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
-    """The log-likelihood and the log density."""
-    with density.open(theta.astype(density.dtype), data) as (computed, _):
-        likelihood = density._log_likelihood(data).astype(theta.dtype)
-        prior = sum(block.log_joint(stretch, value) for block, stretch, value in computed)
-        return likelihood, likelihood + prior.astype(theta.dtype)
-
-
 def _step_function(density: Density) -> Any:
     def step(state: _State, data: Data, mean: jax.Array, scales: tuple) -> tuple:
         key, level_key, angle_key, prior_key, shrink_key = jax.random.split(state.key, 5)
@@ -158,7 +157,7 @@ def _step_function(density: Density) -> Any:
 
         def at(angle: jax.Array) -> tuple:
             theta = mean + centred * jnp.cos(angle) + other * jnp.sin(angle)
-            return theta, *_densities(density, theta, data)
+            return theta, *split_log_density(density, theta, data)
 
         def again(loop: tuple) -> jax.Array:
             _, _, _, (_, likelihood, _), count = loop
@@ -218,7 +217,7 @@ def _start_function(density: Density, from_prior: bool) -> Any:
             count, (at, _, _) = loop
             if from_prior:
                 at = mean + draw(jax.random.fold_in(start_key, count), density, scales)
-            return count + (1 if from_prior else _TRIES), (at, *_densities(density, at, data))
+            return count + (1 if from_prior else _TRIES), (at, *split_log_density(density, at, data))
 
         nan = jnp.full((), jnp.nan, theta.dtype)
         _, (at, likelihood, lp) = lax.while_loop(again, body, (0, (theta, nan, nan)))
