@@ -234,8 +234,8 @@ class Fit:
         prob
             The probability of the interval, which leaves as much below as above.
         num_draws
-            How many draws are used; default: one a posterior draw, chain after chain. Others are spread evenly over
-            these.
+            How many draws are used; default: one a posterior draw, chain after chain; for intervals and scores at
+            least 1000. Others are spread evenly over the posterior draws.
         batch_size
             How many rows of the inputs are computed at a time; default: all. It bounds the memory of ``'interval'``,
             ``'log_density'`` and ``'probabilities'`` whatever the number of rows. Every input must then be a scalar or

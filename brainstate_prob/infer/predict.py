@@ -241,6 +241,12 @@ def _rows(fit: Fit, num_draws: int | None) -> np.ndarray:
     return fit.rows[choose(number, total, fit.weights)]
 
 
+def _enough(fit: Fit) -> int:
+    """How many draws of the targets a quantile needs: those of the fit, each often enough to make up a thousand."""
+    total = fit.num_chains * fit.num_draws
+    return total * -(-1000 // total)
+
+
 def _drawing(density: Density, kind: str) -> Callable:
     def one(theta: jax.Array, index: jax.Array, key: jax.Array, data: Data) -> jax.Array:
         noise, sample = jax.random.split(jax.random.fold_in(key, index))
@@ -326,6 +332,8 @@ def drawn(
 ) -> Any:
     """Draws of the targets (or their means), or what ``reduce(draws, data)`` makes of them, batch by batch of rows."""
     density = fit.density
+    if num_draws is None and reduce is not None:
+        num_draws = _enough(fit)
     with precision_of(density):
         rows, root = _rows(fit, num_draws), to_key(seed)
         index = np.arange(len(rows), dtype=np.int32)

@@ -208,8 +208,8 @@ def new_data(num=7):
 
 def test_the_interval_is_that_of_the_draws_in_the_targets_unit(fit):
     x, _ = new_data()
-    drawn = u.get_magnitude(fit.predict(x, seed=4))
-    found = fit.predict(x, seed=4, kind='interval', prob=0.8)
+    drawn = u.get_magnitude(fit.predict(x, seed=4, num_draws=300))
+    found = fit.predict(x, seed=4, kind='interval', prob=0.8, num_draws=300)
     assert found._fields == ('mean', 'lower', 'upper') and all(u.get_unit(part) == u.mV for part in found)
     np.testing.assert_allclose(u.get_magnitude(found.mean), drawn.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(u.get_magnitude(found.lower), np.quantile(drawn, 0.1, axis=0), rtol=1e-5)
@@ -350,3 +350,22 @@ def test_what_cannot_be_predicted_says_so():
 def test_predictions_of_everything_at_once():
     fit = scattered(kitchen_posterior())
     assert u.get_unit(fit.predict()) == u.mV and np.isfinite(u.get_magnitude(fit.predict())).all()
+
+
+def test_the_interval_of_a_single_point_has_the_noise_of_the_targets():
+    """A MAP fit has one draw of the parameters; its interval is that of the likelihood there."""
+
+    class Known(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mu = nn.Param(2.0, reg=dist.Normal(2.0, 1.0))
+
+        def __call__(self):
+            return dist.Normal(self.mu.value(), 3.0)
+
+    fit = infer.fit_map(infer.Posterior(Known(), targets=jnp.full(4, 2.0)), progress=False)
+    interval = fit.predict(kind='interval', prob=0.9)
+    # Quantiles of 1000 draws have a standard error of 2.1 * 3 / sqrt(1000) = 0.2; four of them.
+    np.testing.assert_allclose(interval.upper, 2.0 + 1.645 * 3.0, atol=0.8)
+    np.testing.assert_allclose(interval.lower, 2.0 - 1.645 * 3.0, atol=0.8)
+    assert fit.score()['value', 'coverage of 90 %'] == 1.0
