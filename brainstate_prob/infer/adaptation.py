@@ -29,7 +29,7 @@ EARLY = 5  # the mass matrix at once, by gradients
 EARLY_END = 6
 RESTART = 7  # the step size anew: the mass matrix will not change any more
 
-_BUFFER = 100  # draws that a low-rank matrix is estimated from
+_BUFFER = 200  # draws that a low-rank matrix is estimated from
 _RANK = 20
 _CUTOFF = 2.0  # directions whose variance is off by less stay as they are
 
@@ -240,8 +240,11 @@ def low_rank_of(e: Buffer, metric: Any) -> LowRank:
     if size > 2 * _BUFFER:
         span = jnp.linalg.qr(jnp.concatenate([draws, grads]).T)[0]
         draws, grads = draws @ span, grads @ span
-    ridge = 1e-5 * jnp.eye(draws.shape[1], dtype=draws.dtype)
-    variances, vectors = jnp.linalg.eigh(_spd_mean(draws.T @ draws / n + ridge, grads.T @ grads / n + ridge))
+    # Towards the identity, which is right but for a few directions: by more, the fewer draws there are a dimension.
+    dim = draws.shape[1]
+    weight = dim * jnp.minimum(1.0, dim / n)
+    shrunk = lambda x: (x.T @ x + weight * jnp.eye(dim, dtype=x.dtype)) / (n + weight)
+    variances, vectors = jnp.linalg.eigh(_spd_mean(shrunk(draws), shrunk(grads)))
     rank = metric.stretch.shape[0]
     order = jnp.argsort(-jnp.abs(jnp.log(jnp.maximum(variances, 1e-20))))[:rank]
     variances, vectors = variances[order], vectors[:, order]

@@ -14,6 +14,7 @@ from brainstate_prob.infer.chain_starts import started_chains
 from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.ess import rank_r_hat
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.kernel import Chain, Settings, advance_function, buffer_length
 from brainstate_prob.infer.posterior import Posterior
@@ -24,6 +25,7 @@ __all__ = ['Plan', 'sample']
 _SECONDS_A_CHUNK = 1.0  # how long the progress bar may stand still
 _MOST_APART = 5.0  # step sizes of chains that see one posterior differ by less
 _MOST_DIVERGENT = 0.02
+_WORST_R_HAT = 1.3
 
 
 class Plan(NamedTuple):
@@ -165,7 +167,7 @@ class _Run:
             if codes is None:
                 self._add({'draws': draws[:, :length].copy()} | {f'stats {name}': x for name, x in stats.items()})
             else:
-                self._add({f'{phase} {name}': stats[name] for name in ('diverging', 'step_size')})
+                self._add({f'{phase} {name}': stats[name] for name in ('diverging', 'step_size', 'lp')})
                 self.warmup_gradients += int(stats['n_steps'].sum())
             self._done[phase] += length
             divergences += int(stats['diverging'].sum())
@@ -193,6 +195,9 @@ class _Run:
             return f'{100 * share:.2g} % of the last transitions of the warm-up diverged'
         if step.max() > _MOST_APART * step.min():
             return f'the step sizes of the chains lie between {step.min():.2g} and {step.max():.2g}'
+        late = np.concatenate(self._arrays['warmup lp'], axis=1)[:, -max(20, diverging.shape[1] // 7) :]
+        if late.shape[0] > 1 and (r_hat := float(rank_r_hat(late.astype(np.float64)[..., None])[0])) > _WORST_R_HAT:
+            return f'R-hat of the log density is {r_hat:.2f} at the end of the warm-up'
         return ''
 
     def _adjust(self, length: int, seconds: float) -> None:

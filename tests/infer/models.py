@@ -140,7 +140,7 @@ class OneCompartment(nn.Module):
 
     def __call__(self, times):
         k_a, k_m, v_m = self.k_a.value(), self.K_m.value(), self.V_m.value()
-        dt, steps = 0.05, 10
+        dt, steps = 0.1, 5
 
         def slope(t, c):
             return k_a * jnp.exp(-k_a * t) * 15.0 - v_m / 2.0 * c / (k_m + c)
@@ -154,7 +154,7 @@ class OneCompartment(nn.Module):
             return c, c
 
         grid = dt * jnp.arange(steps * times.size)
-        concentration = jax.lax.scan(step, jnp.zeros_like(k_a), grid, unroll=10)[1][steps - 1 :: steps]
+        concentration = jax.lax.scan(step, jnp.zeros_like(k_a), grid, unroll=5)[1][steps - 1 :: steps]
         return dist.LogNormal(jnp.log(jnp.maximum(concentration, 1e-6)), self.sigma.value())
 
 
@@ -216,7 +216,7 @@ POSTERIORS = {
     'ar5': (Autoregression, _lags, lambda d: d['y'][5:], {}),
     'hmm_gauss': (HiddenMarkov, lambda d: None, 'y', {}),
     'gp_poisson': (GaussianProcess, lambda d: d['x'], lambda d: d['k'].astype(int), {'target_accept': 0.95}),
-    'pk_one_compartment': (OneCompartment, lambda d: d['times'], 'C_hat', {'target_accept': 0.9}),
+    'pk_one_compartment': (OneCompartment, lambda d: d['times'], 'C_hat', {'mass_matrix': 'dense', 'target_accept': 0.95}),
     'german_credit_logistic': (Logistic, _scaled, lambda d: d['y'].astype(int), {}),
     'radon_mn_contextual': (Radon, _houses, lambda d: np.log(d['radon']), {}),
 }

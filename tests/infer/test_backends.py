@@ -169,7 +169,7 @@ def test_a_low_rank_matrix_finds_the_directions(size, x64):
     # Whitened by the metric, the covariance is near one; without directions its root is 10 and 1/20 in two of them.
     whitened = np.linalg.inv(jax.jacobian(metric.forward)(jnp.zeros(size))) @ root
     values = np.linalg.svd(whitened)[1]
-    within = 2 if size == 3 else 5  # more numbers than draws: a part of each direction is found
+    within = 2 if size == 3 else 6  # more numbers than draws: a part of each direction is found
     assert values.max() < within and values.min() > 1 / within
     assert np.sum(np.asarray(metric.stretch) != 1.0) >= 2
 

@@ -56,7 +56,7 @@ def interrupted(monkeypatch, saves, path, **options):
     ids=str,
 )
 def test_it_goes_on_in_warmup_and_in_sampling(tmp_path, monkeypatch, options):
-    """Saved every 25 steps of 60 and 50 (and 60 again where the low-rank matrix is given up), stopped at two of them."""
+    """Saved every 25 steps of 60 and 50 (and 60 again where the low-rank matrix is given up), stopped at two saves."""
     options = SHORT | options
     if options.pop('harms', False):
         monkeypatch.setattr(nuts_loop, '_MOST_APART', 1.0)
