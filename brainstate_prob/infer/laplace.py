@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from brainstate_prob.infer.curvature import Curvature, curvature_of
 from brainstate_prob.infer.density import Density
@@ -24,7 +25,7 @@ from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import STRUCTURES, describe, refuse_large, tolerance_of
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
 
-__all__ = ['checked_options', 'laplace']
+__all__ = ['checked_options', 'descend', 'laplace']
 
 _NEWTON_STEPS = 30
 _FEW, _MANY = 100, 1000  # numbers up to which Newton's method needs no help, and costs little
@@ -102,7 +103,7 @@ def laplace(
     >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
     >>> fit = infer.laplace(infer.Posterior(Line(), x, jnp.array([0.1, 1.1, 1.9])), progress=False)
     >>> fit.mode['w'].round(2), fit.predict(x, linearized=True).shape
-    (array([0.15, 0.87], dtype=float32), (1000, 3))
+    (array([0.2 , 0.82], dtype=float32), (1000, 3))
     """
     curvature = checked_options(posterior, structure, curvature, rank, num_draws)
     density = _coordinates(posterior, mode, noncentered)
@@ -119,9 +120,10 @@ def laplace(
     value, grad = value_and_grad(density, theta, posterior.data)
     distance = float(np.sqrt(max(0.0, grad[moved] @ gaussian.solve(grad[moved]))))
     if distance > _FAR * np.sqrt(len(moved)):
+        each = distance / np.sqrt(len(moved))
         notes.append(
-            f'The point is {distance / np.sqrt(len(moved)):.2g} standard deviations from the mode of theta in each of the '
-            f'{len(moved)} directions, by its gradient and curvature. '
+            f'The point is {each:.2g} standard deviations from the mode of theta in each of {len(moved)} directions, '
+            'by its gradient and curvature. '
             + (
                 'Take more steps (fit_map with jacobian=True), or leave mode=None.'
                 if mode is not None
@@ -178,11 +180,19 @@ def checked_options(
     return kind
 
 
-def in_coordinates_of(density: Density, posterior: Posterior) -> Posterior:
-    """The posterior with ``density`` as its only one."""
+def descend(programs: Curvature, posterior: Posterior, theta: np.ndarray, progress: bool = False) -> np.ndarray:
+    """`fit_map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
     view = copy.copy(posterior)
-    view.density = density
-    return view
+    view.density, view.start = programs.density, lambda density: jnp.asarray(theta)  # type: ignore[method-assign]
+    optimizer: Any = 'lbfgs'
+    if not programs.is_whole:
+        moves = np.isin(np.arange(len(theta)), programs.columns)
+        held = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
+        optimizer = optax.chain(held, optax.lbfgs())
+    tol = 1e-8 if programs.density.dtype == jnp.float64 else 1e-5
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        return fit_map(view, optimizer=optimizer, tol=tol, jacobian=True, progress=progress).thetas[0, 0]
 
 
 def _find_mode(posterior: Posterior, programs: Curvature, mode: Any, progress: bool, always: bool) -> np.ndarray:
@@ -206,13 +216,10 @@ def _find_mode(posterior: Posterior, programs: Curvature, mode: Any, progress: b
         point = newton(whole, theta, data, num_steps=_NEWTON_STEPS, tol=tol)
         if point.distance < tol:
             return point.theta
-    exact = always or density.size <= _MANY
-    with warnings.catch_warnings():
-        if exact:  # Newton's method goes on from there, and says what is wrong
-            warnings.simplefilter('ignore', ConvergenceWarning)
-        found = fit_map(in_coordinates_of(density, posterior), jacobian=True, progress=progress)
-    theta = found.thetas[0, 0]
-    return newton(programs, theta, data, num_steps=_NEWTON_STEPS, tol=tol).theta if exact else theta
+    theta = descend(curvature_of(density, np.arange(density.size), programs.kind), posterior, theta, progress)
+    if not (always or density.size <= _MANY):
+        return theta
+    return newton(programs, theta, data, num_steps=_NEWTON_STEPS, tol=tol).theta
 
 
 def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Density:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from brainstate_prob.infer.curvature import curvature_of
 from brainstate_prob.infer.density import Density, find_entries
 from brainstate_prob.infer.diagnostics import warn_of
 from brainstate_prob.infer.gaussians import Diagonal, NotPositiveDefinite
-from brainstate_prob.infer.laplace import checked_options, information_of, mode_tolerance, not_positive
+from brainstate_prob.infer.laplace import checked_options, descend, information_of, mode_tolerance, not_positive
 from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit
 from brainstate_prob.infer.newton import Point, newton, value_and_grad
 from brainstate_prob.infer.posterior import Posterior
@@ -28,7 +29,8 @@ from brainstate_prob.infer.variables import columns_of
 
 __all__ = ['fit_marginal_likelihood']
 
-_INNER_STEPS = 200
+_INNER_STEPS = 20
+_NEAR = 0.01  # standard deviations from the mode by direction
 _FAR_BELOW = 1e6  # in units of the best value: what the search sees where there is no Gaussian
 _STEEP = 0.05  # of the slope of the log evidence by theta, where the search has not ended well
 
@@ -106,9 +108,9 @@ def fit_marginal_likelihood(
     evidence = _Evidence(posterior, density, structure, kind, tuned, inner)
     start = np.asarray(checked_start(posterior, density))
     evidence.move(start)  # raises where it fails, which in the search only shortens a step
-    found, history = _search(evidence, start[tuned], num_steps, progress)
-    gaussian, notes = evidence.move(evidence.with_tuned(found))
+    evidence, history = _search(evidence, start[tuned], num_steps, progress)
     slope = float(np.max(np.abs(evidence.gradient())))
+    notes = list(evidence.notes)
     if slope > _STEEP:
         notes.append(
             f'The search of {len(history) - 1} steps ended where the log marginal likelihood still has the slope '
@@ -134,7 +136,7 @@ def fit_marginal_likelihood(
         evidence.programs,
         theta,
         evidence.point.value,
-        gaussian,
+        evidence.gaussian,
         num_draws,
         seed,
         info,
@@ -159,40 +161,46 @@ def _tuned(posterior: Posterior, density: Density, hyper: Any) -> np.ndarray:
     return np.unique(np.concatenate(chosen))
 
 
-def _search(evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The tuned part of theta of highest evidence, and the log evidence at the steps."""
+def _search(evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bool) -> tuple[_Evidence, np.ndarray]:
+    """The evidence where it is highest, and its logarithm at the steps."""
     chunks = Chunks(num_steps, 1, 'marginal likelihood', progress)
     steps = iter(chunks)
     next(steps, None)
     history = [evidence.value]
-    best = evidence.value, start.astype(np.float64)
+    best = evidence
 
     def loss(part: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best
+        tried = copy.copy(best)  # from its mode: that of a step too far would lead astray
         try:
-            evidence.move(evidence.with_tuned(part))
-            value, gradient = evidence.value, evidence.gradient()
+            tried.move(tried.with_tuned(part))
+            gradient = tried.gradient()
         except (ValueError, np.linalg.LinAlgError):
-            value, gradient = -np.inf, np.zeros_like(part)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return _FAR_BELOW * (1 + abs(best[0])), np.zeros_like(part)
-        if value >= best[0]:
-            best = value, part.copy()
-        return -value, -gradient
+            tried.value, gradient = -np.inf, np.zeros_like(part)
+        if not (np.isfinite(tried.value) and np.isfinite(gradient).all()):
+            return _FAR_BELOW * (1 + abs(best.value)), np.zeros_like(part)
+        if tried.value >= best.value:
+            best = tried
+        return -tried.value, -gradient
 
     def note(_: np.ndarray) -> None:
-        history.append(best[0])
-        chunks.note(log_marginal_likelihood=f'{best[0]:.6g}')
+        history.append(best.value)
+        chunks.note(log_marginal_likelihood=f'{best.value:.6g}')
         next(steps, None)
 
     tol = 1e-6 if evidence.density.dtype == jnp.float64 else 1e-3
     try:
         optimize.minimize(
-            loss, best[1], jac=True, method='BFGS', callback=note, options={'maxiter': num_steps, 'gtol': tol}
+            loss,
+            start.astype(np.float64),
+            jac=True,
+            method='BFGS',
+            callback=note,
+            options={'maxiter': num_steps, 'gtol': tol},
         )
     finally:
         getattr(steps, 'close', lambda: None)()
-    return best[1], np.asarray(history)
+    return best, np.asarray(history)
 
 
 class _Evidence:
@@ -210,6 +218,7 @@ class _Evidence:
         self.point: Point = None  # type: ignore[assignment]  # of the last `move`, as are the next ones
         self.gaussian: Any = None
         self.value = -np.inf
+        self.notes: list[str] = []
 
     def with_tuned(self, part: np.ndarray) -> np.ndarray:
         """The last theta with other tuned values: where the search for its mode begins."""
@@ -217,7 +226,7 @@ class _Evidence:
         theta[self.tuned] = part
         return theta
 
-    def move(self, theta: np.ndarray) -> tuple[Any, list[str]]:
+    def move(self, theta: np.ndarray) -> None:
         """Find the mode of the other Params, and the Gaussian and the evidence there.
 
         Raises
@@ -226,7 +235,11 @@ class _Evidence:
             Where the curvature is not positive definite; the point then stays where it was.
         """
         data = self.posterior.data
-        point = newton(self.programs, theta, data, num_steps=_INNER_STEPS, tol=mode_tolerance(self.density))
+        tol = mode_tolerance(self.density)
+        point = newton(self.programs, theta, data, num_steps=_INNER_STEPS, tol=tol)
+        if point.distance > _NEAR * np.sqrt(len(self.inner)):  # a crooked way, on which descents are faster
+            theta = descend(self.programs, self.posterior, point.theta)
+            point = newton(self.programs, theta, data, num_steps=_INNER_STEPS, tol=tol)
         try:
             self.full, notes = full_from(point.matrices, self.programs)
         except NotPositiveDefinite as error:
@@ -236,8 +249,8 @@ class _Evidence:
             gaussian = Diagonal(np.diag(point.matrices[0]) + np.diag(point.matrices[1]))
         log_det, self._log_det_slope = self._tuned_log_det()(point.theta, data)
         half = gaussian.size / 2 * np.log(2 * np.pi) - gaussian.log_det / 2
-        self.point, self.gaussian, self.value = point, gaussian, point.value - float(log_det) + half
-        return gaussian, notes
+        self.point, self.gaussian, self.notes = point, gaussian, notes
+        self.value = point.value - float(log_det) + half
 
     def _tuned_log_det(self) -> Callable:
         def run(theta: jax.Array, data: Any) -> jax.Array:
