@@ -63,7 +63,7 @@ def laplace(
         Approximate only these, hold the others at the mode: a path (``'readout'``, ``('readout', 'w')``), a Param or
         Module of the model, a type, a predicate of (path, Param), or a list of these.
     rank
-        Of ``'low_rank'``; default 20.
+        Of ``'low_rank'``; default 20. Directions beyond it keep the prior's width: take as many as the data determine.
     num_draws
         How many draws the fit gets.
     mode

@@ -162,6 +162,15 @@ def test_the_gradient_goes_through_mode_and_curvature(kind, structure, x64):
     np.testing.assert_allclose(found, numeric, rtol=2e-3, atol=2e-3)
 
 
+def test_a_network_is_tuned(x64):
+    """Every step of the search improves, and its end is flat and at a mode."""
+    posterior = infer.Posterior(Net(), jnp.asarray(X), jnp.asarray(Y))
+    fit = infer.fit_marginal_likelihood(posterior, 'noise', curvature='ggn', **QUIET)
+    history = fit.history['log_marginal_likelihood']
+    assert (np.diff(history) >= 0).all() and history[-1] > history[0] + 5
+    assert fit.info['slope'] < 0.01 and fit.info['distance'] < 0.01
+
+
 class Bare(nn.Module):
     def __init__(self):
         super().__init__()
