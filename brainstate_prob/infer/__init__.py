@@ -13,6 +13,7 @@ from brainstate_prob.infer.ensemble import ensemble
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.laplace import laplace
 from brainstate_prob.infer.laplace_fit import LaplaceFit
+from brainstate_prob.infer.many_chains import chees, mclmc, meads
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.marginal_likelihood import fit_marginal_likelihood
 from brainstate_prob.infer.mc_dropout import mc_dropout
@@ -39,6 +40,7 @@ __all__ = [
     'Posterior',
     'SBC',
     'calibration',
+    'chees',
     'compare',
     'conformal',
     'elliptical_slice',
@@ -51,6 +53,8 @@ __all__ = [
     'laplace',
     'load',
     'mc_dropout',
+    'mclmc',
+    'meads',
     'nuts',
     'plot_coverage',
     'plot_reliability',

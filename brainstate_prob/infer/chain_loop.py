@@ -16,8 +16,16 @@ from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.progress import Chunks
 
-__all__ = ['block_slices', 'chain_keys', 'check_counts', 'collect', 'problems_of']
-__all__ += ['split_log_density', 'stretch_function']
+__all__ = [
+    'block_slices',
+    'check_counts',
+    'chunk_length',
+    'collect',
+    'keys_of_chains',
+    'problems_of',
+    'split_log_density',
+    'stretch_function',
+]
 
 _ADVICE = ", or try mass_matrix='dense' if parameters are correlated"
 _SECONDS_A_CHUNK = 1.0  # how long the progress bar may stand still
@@ -40,7 +48,7 @@ def stretch_function(
     chains
         The leading shape of theta and statistics, where one state is that of many chains.
     """
-    size = buffer_length(density) if not chains else max(1, buffer_length(density) // chains[0] * 4)
+    size = chunk_length(density, *chains)
 
     def advance(state: Any, data: Any, length: Any, thinning: Any, *args: Any) -> tuple:
         nothing = jnp.zeros((*chains, density.size), density.dtype)
@@ -66,6 +74,11 @@ def stretch_function(
         return lax.fori_loop(0, length, kept, (state, draws, held))
 
     return advance
+
+
+def chunk_length(density: Density, num_chains: int = 1) -> int:
+    """The most draws of one compiled call: fewer for large models and many chains, whose draws fill memory."""
+    return min(buffer_length(density), max(1, 8_000_000 // (num_chains * density.size)))
 
 
 def collect(
@@ -128,7 +141,14 @@ def block_slices(density: Density) -> list[slice]:
     return [slice(int(end) - block.size, int(end)) for block, end in zip(density.blocks, ends, strict=True)]
 
 
-def chain_keys(key: jax.Array, num_chains: int) -> tuple[jax.Array, jax.Array]:
+def keys_of_chains(density: Density, key: jax.Array, num_chains: int) -> tuple[jax.Array, jax.Array]:
     """A key for the start and one for the run of each chain; chain i's do not depend on the number of chains."""
-    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(num_chains))
-    return keys[:, 0], keys[:, 1]
+
+    def build() -> Callable:
+        def run(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(num_chains))
+            return keys[:, 0], keys[:, 1]
+
+        return run
+
+    return density.jit('keys_of_chains', num_chains, build)(key)

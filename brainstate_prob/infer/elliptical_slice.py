@@ -16,9 +16,9 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob.infer.chain_loop import (
-    chain_keys,
     check_counts,
     collect,
+    keys_of_chains,
     problems_of,
     split_log_density,
     stretch_function,
@@ -121,9 +121,7 @@ def elliptical_slice(
     method = choose_method(chain_method, devices, num_chains)
     step = stretch_function(density, _step_function(density), _STATS)
     runner = Runner(density.jit, 'elliptical_slice', step, method, devices, num_chains)
-    start_keys, keys = density.jit('slice_keys', num_chains, lambda: lambda key: chain_keys(key, num_chains))(
-        to_key(seed)
-    )
+    start_keys, keys = keys_of_chains(density, to_key(seed), num_chains)
     runner.take(_starts(posterior, density, init, prior, start_keys, keys))
 
     most = buffer_length(density)
