@@ -1,14 +1,15 @@
 """How several chains run: in one vectorized program, one after another, a thread each, or spread over devices.
 
 Every method runs the same chain. One after another and in threads it is the same compiled program, with the same draws
-bit for bit; vectorized or over devices XLA fuses it differently, and rounding makes long chains drift apart.
+bit for bit; vectorized or over devices XLA fuses it differently, and rounding makes long chains drift apart. On a CPU
+the draws are the same bit for bit over any number of devices from two on, and over any number of processes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,21 +19,24 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from brainstate_prob.infer.sharding import devices_of, is_sharded, on_host, replicated
+
 __all__ = ['CHAIN_METHODS', 'Runner', 'choose_method', 'inherited_settings', 'num_cores']
 
 CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
 
 
-def choose_method(method: str | None, devices: Sequence[Any] | None, num_chains: int) -> str:
+def choose_method(method: str | None, devices: Any, num_chains: int, data: Any = None) -> str:
     """The method asked for, or the one that is fast here.
 
     On an accelerator many chains cost as much as one, so they are vectorized. On a CPU vectorized chains wait for the
-    longest tree at each step; a thread a chain does not.
+    longest tree at each step; a thread a chain does not. Where ``data`` lie on several devices, all of them compute the
+    density of each chain, and threads would wait for each other's sums.
 
     Raises
     ------
     ValueError
-        For an unknown method, or one that the devices do not allow.
+        For an unknown method, or one that the devices or the data do not allow.
     """
     if method is not None and method not in CHAIN_METHODS:
         raise ValueError(
@@ -43,8 +47,15 @@ def choose_method(method: str | None, devices: Sequence[Any] | None, num_chains:
             f"devices= spreads chains over devices, which is chain_method='parallel', but got {method!r}. "
             'Drop one of them.'
         )
-    if devices is not None and not (devices and all(isinstance(d, jax.Device) for d in devices)):
-        raise ValueError(f'devices= takes devices such as jax.devices(), at least one, got {devices!r}.')
+    devices = devices_of(devices)
+    if is_sharded(data):
+        if devices is not None or method == 'parallel':
+            raise ValueError(
+                'The observations are spread over devices (posterior.shard), which compute the density of each chain '
+                "together: leave devices= out, with chain_method='vectorized', 'sequential' or None; or spread the "
+                'chains, of the posterior as it was before .shard().'
+            )
+        return method or 'vectorized'
     on_cpu = jax.default_backend() == 'cpu'
     if method == 'parallel' and devices is None and not on_cpu and jax.local_device_count() == 1 and num_chains > 1:
         raise ValueError(
@@ -71,13 +82,15 @@ class Runner:
         What ``advance`` depends on.
     """
 
-    def __init__(
-        self, jit: Callable, key: Any, advance: Callable, method: str, devices: Sequence[Any] | None, num_chains: int
-    ):
+    def __init__(self, jit: Callable, key: Any, advance: Callable, method: str, devices: Any, num_chains: int):
         on_cpu = jax.default_backend() == 'cpu'
         self._mesh: Mesh | None = None
-        if method == 'parallel' and devices is None and not on_cpu:
-            devices = jax.local_devices()
+        devices = (
+            tuple(jax.local_devices())
+            if method == 'parallel' and devices is None and not on_cpu
+            else devices_of(devices)
+        )
+        self._num = num_chains
         self._one_by_one = method == 'sequential' or (method == 'parallel' and devices is None)
         self._workers = min(num_chains, num_cores()) if method == 'parallel' and devices is None else 1
         if self._one_by_one:
@@ -87,8 +100,9 @@ class Runner:
             self.description = 'vectorized'
             self._run = jit('chains', key, lambda: _vectorized(advance))
         else:
-            # A mesh has the same number of chains on every device.
-            used = tuple(devices or ())[: max(n for n in range(1, len(devices or ()) + 1) if num_chains % n == 0)]
+            # A mesh has the same number of chains on every device: copies of the last one fill it up.
+            self._each = -(-num_chains // len(devices))
+            used = _enough(devices, -(-num_chains // self._each))
             self.description = f'on {len(used)} device{"s" * (len(used) > 1)}'
             self._mesh = Mesh(np.array(used), ('chains',))
             self._run = jit('spread_chains', (key, used), lambda: _spread(advance, self._mesh))
@@ -102,14 +116,16 @@ class Runner:
         """Go on from these states, stacked."""
         num = jax.tree.leaves(states)[0].shape[0]
         if self._mesh is not None:
-            states = jax.device_put(states, NamedSharding(self._mesh, PartitionSpec('chains')))
+            missing = self._each * self._mesh.size - num
+            filled = jax.tree.map(lambda x: jnp.concatenate([x, *[x[-1:]] * missing]) if missing else x, states)
+            states = jax.device_put(filled, NamedSharding(self._mesh, PartitionSpec('chains')))
         self.states = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(num)] if self._one_by_one else states
 
     def step(self, *args: Any) -> tuple:
         """Advance every chain; the outputs as NumPy arrays with the chains as first axis."""
         if not self._one_by_one:
             self.states, *out = self._run(self.states, *args)
-            return tuple(jax.tree.map(np.asarray, out))
+            return tuple(jax.tree.map(lambda x: x[: self._num], on_host(out)))
         if self._workers == 1:
             results = [_wait(self._run(state, *args)) for state in self.states]
         else:
@@ -121,7 +137,19 @@ class Runner:
 
     def state(self) -> Any:
         """The chains' states, stacked."""
-        return jax.tree.map(lambda *x: jnp.stack(x), *self.states) if self._one_by_one else self.states
+        if self._one_by_one:
+            return jax.tree.map(lambda *x: jnp.stack(x), *self.states)
+        if self._mesh is None:
+            return self.states
+        states = replicated(self.states)
+        return jax.tree.map(lambda x: x if len(x) == self._num else x[: self._num], states)
+
+
+def _enough(devices: tuple, number: int) -> tuple:
+    """The first ``number`` of the devices, but one of each process at least: all take part in a program."""
+    first = devices[:number]
+    left_out = {d.process_index for d in devices} - {d.process_index for d in first}
+    return devices if left_out else first
 
 
 def _wait(x: Any) -> Any:

@@ -80,6 +80,11 @@ class Checkpoint:
             raise ValueError(f'every must be an int from 1 on (steps between two saves) or None, got {every!r}.')
         if every is not None and path is None:
             raise ValueError(f'every={every} needs checkpoint=path, the file to write to.')
+        if path is not None and jax.process_count() > 1:
+            raise ValueError(
+                f'checkpoint={path!r} is written by a run of one process, and this one is of {jax.process_count()}, '
+                'which share their arrays. Leave checkpoint= out, or run in one process.'
+            )
         self.path = None if path is None else os.path.abspath(os.fspath(path))
         self.every = None if every is None else int(every)
         self.step = 0  # steps done, by what was loaded and by `due`

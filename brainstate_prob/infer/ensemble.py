@@ -73,7 +73,7 @@ def ensemble(
         Let each member see a sample of the observations, drawn with replacement.
     chain_method, devices
         ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
-        devices to spread the members over, or their number.
+        devices to spread the members over, their number, or a Mesh.
     checkpoint, every
         Save to this file every so many steps, and go on from it if it exists.
     seed
@@ -126,7 +126,7 @@ def ensemble(
     optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
     settings = Settings(optimizer, batch_size, jacobian, bootstrap)
     rule = early_stopping_of(early_stopping)
-    method, devices = checked_devices(devices, chain_method, num_members)
+    method, devices = checked_devices(devices, chain_method, num_members, posterior.data)
     keys = member_keys(density, key, num_members)
     thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
     differ = bootstrap or batch_size is not None or len(np.unique(np.asarray(thetas), axis=0)) > 1

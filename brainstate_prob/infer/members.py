@@ -13,33 +13,23 @@ from jax import lax
 from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.sharding import devices_of
 
 __all__ = ['Members', 'checked_devices', 'plain_types', 'until_save']
 
 
-def checked_devices(devices: Any, method: str | None, num: int) -> tuple[str, Sequence[Any] | None]:
-    """How ``num`` members run, and the devices that they are spread over; ``devices`` may be their number.
+def checked_devices(devices: Any, method: str | None, num: int, data: Any = None) -> tuple[str, Sequence[Any] | None]:
+    """How ``num`` members run, and the devices that they are spread over: see `devices_of` and `choose_method`.
 
     Raises
     ------
     ValueError
-        For more devices than there are, or than members; an unknown method, or one that contradicts ``devices``.
+        For more devices than there are; an unknown method, or one that contradicts ``devices`` or ``data``.
     """
-    if isinstance(devices, int | np.integer) and not isinstance(devices, bool):
-        there = jax.devices()
-        if not 1 <= devices <= len(there):
-            raise ValueError(
-                f'devices={devices}, but there {"is" if len(there) == 1 else "are"} {len(there)}: {there}. On a CPU '
-                'XLA_FLAGS=--xla_force_host_platform_device_count=8, set before Python starts, gives more.'
-            )
-        devices = there[:devices]
-    if devices is not None and num % max(1, len(devices)):
-        raise ValueError(
-            f'{num} cannot be spread evenly over {len(devices)} devices. Take a multiple, or fewer devices.'
-        )
+    devices = devices_of(devices)
     if devices is not None and method == 'vectorized':  # the default
         method = None
-    return choose_method(method, devices, num), devices
+    return choose_method(method, devices, num, data), devices
 
 
 class Members:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob.infer.density import Data
+from brainstate_prob.infer.sharding import is_padded
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.posterior import Posterior
@@ -53,7 +54,7 @@ def check_batch_size(data: Data, batch_size: int | None, num_observations: int) 
         raise ValueError(
             f'batch_size must be from 1 to the number of observations {num_observations}, got {batch_size}.'
         )
-    for where, leaf in jax.tree_util.tree_flatten_with_path((data.args, data.kwargs))[0]:
+    for where, leaf in jax.tree_util.tree_flatten_with_path((data.args, data.kwargs), is_leaf=is_padded)[0]:
         shape = np.shape(leaf)
         if shape and shape[0] != num_observations:
             raise ValueError(

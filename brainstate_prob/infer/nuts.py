@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def nuts(
     thinning: int = 1,
     backend: str = 'numpyro',
     chain_method: str | None = None,
-    devices: Sequence[Any] | None = None,
+    devices: Any = None,
     checkpoint: Any = None,
     every: int | None = None,
     progress: bool = True,
@@ -85,7 +84,7 @@ def nuts(
         ``'parallel'`` (on a CPU one thread a chain; else spread over the devices), ``'vectorized'`` (one program),
         ``'sequential'``. None: parallel on a CPU with several cores, vectorized on an accelerator.
     devices
-        Spread the chains over these devices.
+        Spread the chains over these devices, the first so many, or those of a Mesh.
     checkpoint, every
         Save to this file every so many steps of each chain, warm-up included, and go on from it if it exists: the draws
         are those of an uninterrupted run, bit for bit. With more ``num_samples`` a finished run goes on.

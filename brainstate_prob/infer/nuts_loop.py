@@ -19,6 +19,7 @@ from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.kernel import Chain, Settings, advance_function, buffer_length
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.sharding import next_length
 
 __all__ = ['Plan', 'sample']
 
@@ -59,7 +60,7 @@ def sample(
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
     """Draws, statistics and what to report."""
     began = time.perf_counter()
-    method = choose_method(chain_method, devices, plan.num_chains)
+    method = choose_method(chain_method, devices, plan.num_chains, plan.posterior.data)
     density, settings, data = plan.density, plan.settings, plan.posterior.data
     advance = advance_function(density, settings)
     runner = Runner(density.jit, ('nuts', settings), advance, method, devices, plan.num_chains)
@@ -201,8 +202,7 @@ class _Run:
         return ''
 
     def _adjust(self, length: int, seconds: float) -> None:
-        wanted = length * _SECONDS_A_CHUNK / max(seconds, 1e-6)
-        self._length = int(np.clip(wanted, 1, min(10 * length, self._buffer)))
+        self._length = next_length(length, seconds, _SECONDS_A_CHUNK, self._buffer)
 
 
 def _without_directions(chains: Chain) -> Chain:

@@ -15,6 +15,7 @@ from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
+from brainstate_prob.infer.sharding import is_padded, shard_data
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -152,14 +153,17 @@ class Posterior:
         """The data by name: numeric inputs (keyword arguments by theirs, ``input_0``, ...) and ``targets``."""
         found = {}
         leaves = jax.tree_util.tree_flatten_with_path(
-            (self.data.args, self.data.kwargs), is_leaf=lambda x: isinstance(x, u.Quantity)
+            (self.data.args, self.data.kwargs), is_leaf=lambda x: isinstance(x, u.Quantity) or is_padded(x)
         )
         for (side, *where), leaf in leaves[0]:
+            leaf = leaf.whole() if is_padded(leaf) else leaf
             parts = [str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in where]
             if not jax.dtypes.issubdtype(u.get_magnitude(leaf).dtype, jax.dtypes.extended):
                 found[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
         if self.data.targets is not None:
-            found['targets'] = with_unit(self.data.targets, self.targets_unit)
+            targets = self.data.targets
+            targets = targets.whole() if is_padded(targets) else targets
+            found['targets'] = with_unit(targets, self.targets_unit)
         return found
 
     @property
@@ -244,6 +248,48 @@ class Posterior:
             return self
         new = copy.copy(self)
         new.data = density.with_carried(self.data, values)
+        return new
+
+    def shard(self, devices: Any = None, *, axis: str | None = None) -> Posterior:
+        """The same posterior with its observations spread over devices: each computes its part of the log-likelihood.
+
+        Targets, and inputs whose first axis has as many entries, are laid out by `jax.sharding.NamedSharding`; other
+        inputs and the model are on every device. Every way to fit takes the result: the compiler splits the work and
+        adds up what the devices find, so numbers agree with those of one device up to the rounding of sums. Where the
+        devices do not divide the number of observations, rows are added that no compiled function sees.
+
+        Chains and members are then vectorized, all of them on all devices. Minibatches hold the same observations as
+        on one device; each batch is gathered to all of them.
+
+        Parameters
+        ----------
+        devices
+            Devices, their number, or a `jax.sharding.Mesh`; default all, those of other processes included.
+        axis
+            The axis of the mesh that observations go along, if it has several.
+
+        Raises
+        ------
+        ValueError
+            For more devices than there are, or than observations; for a posterior without targets.
+
+        Examples
+        --------
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+        >>> from brainstate_prob import infer, nn
+        >>> class Mean(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+        ...
+        ...     def __call__(self):
+        ...         return dist.Normal(self.mu.value(), 1.0)
+        >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0])).shard(jax.devices()[:1])
+        >>> round(float(posterior.log_density()), 4)
+        -7.7568
+        """
+        new = copy.copy(self)
+        new.data = shard_data(self.data, devices, axis)
         return new
 
     # Evaluation

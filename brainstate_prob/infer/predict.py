@@ -17,6 +17,7 @@ from brainstate_prob.core import StateTrace
 from brainstate_prob.infer.classes import class_log_probs
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.sharding import on_host, whole
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.nn.magnitudes import with_unit
 
@@ -73,7 +74,7 @@ def _chunks(run: Callable, arrays: tuple[np.ndarray, ...], size: int) -> Iterato
     for start in range(0, num, size):
         rows = [a[start : start + size] for a in arrays]
         have = len(rows[0])
-        part = jax.device_get(run(*(_filled(r, size) for r in rows)))
+        part = on_host(run(*(_filled(r, size) for r in rows)))
         yield slice(start, start + have), jax.tree.map(lambda x, n=have: x[:n], part)
 
 
@@ -131,7 +132,7 @@ def _batches(data: Data, batch_size: int | None) -> Iterator[tuple[slice | None,
         yield None, data
         return
     size = positive('batch_size', batch_size, 'how many rows of the inputs are computed at a time')
-    rows = None
+    rows, data = None, whole(data)
     leaves = jax.tree_util.tree_flatten_with_path({'inputs': (data.args, data.kwargs), 'targets': data.targets})[0]
     for where, leaf in leaves:
         if np.ndim(leaf):

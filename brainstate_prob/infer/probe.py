@@ -12,6 +12,7 @@ from jax import lax
 from brainstate_prob import environ
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.predict import over_draws, precision_of
+from brainstate_prob.infer.sharding import whole
 
 __all__ = ['Probe', 'prior_terms', 'probe', 'unread_inputs']
 
@@ -50,6 +51,7 @@ def probe(density: Density, thetas: Any, data: Data, jacobian: bool) -> Probe:
 
 def unread_inputs(density: Density, theta: Any, data: Data) -> list[str]:
     """The inputs that no operation of the likelihood takes, by name."""
+    data = whole(data)
     leaves, treedef = jax.tree_util.tree_flatten_with_path((data.args, data.kwargs))
 
     def likelihood(inputs: list) -> jax.Array:

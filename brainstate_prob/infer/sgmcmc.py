@@ -124,7 +124,7 @@ def sgmcmc(
         (size,) or (num_chains, size).
     chain_method, devices
         ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
-        devices to spread the chains over, or their number.
+        devices to spread the chains over, their number, or a Mesh.
     checkpoint, every
         Save to this file every so many steps, and go on from it if it exists.
     seed
@@ -175,7 +175,7 @@ def sgmcmc(
             f'num_samples={num_samples} and num_warmup={num_warmup} must be multiples of num_cycles={num_cycles}, '
             'since each cycle has its share of them.'
         )
-    chain_method, devices = checked_devices(devices, chain_method, num_chains)
+    chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
     density, key = posterior.sampling_density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     keys = member_keys(density, key, num_chains)

@@ -254,7 +254,6 @@ def test_members_that_would_be_the_same_are_refused():
 REFUSED = [
     ({'num_members': 0}, ValueError, 'num_members must be an int of at least 1'),
     ({'devices': 4}, ValueError, 'devices=4, but there are 2'),
-    ({'devices': 2, 'num_members': 3}, ValueError, '3 cannot be spread evenly over 2 devices'),
     ({'devices': 2, 'chain_method': 'sequential'}, ValueError, 'devices= spreads chains over devices'),
     ({'chain_method': 'quick'}, ValueError, 'chain_method must be one of'),
     ({'bootstrap': 1}, TypeError, 'bootstrap must be True or False'),

@@ -160,9 +160,12 @@ def test_other_ways_give_the_same_chain_up_to_rounding(how, x64):
         assert other.info['chains_ran'] == f'on {len(jax.devices())} devices' and len(jax.devices()) > 1
 
 
-def test_chains_that_do_not_fill_the_devices_use_fewer():
-    fit = quick(regression(), num_chains=3, num_warmup=5, num_samples=5, devices=jax.devices()[:2])
-    assert fit.info['chains_ran'] == 'on 1 device' and fit.thetas.shape[0] == 3
+def test_chains_that_the_devices_do_not_divide():
+    three, four = (
+        quick(regression(), num_chains=n, num_warmup=5, num_samples=5, devices=jax.devices()[:2]) for n in (3, 4)
+    )
+    assert three.info['chains_ran'] == four.info['chains_ran'] == 'on 2 devices'
+    np.testing.assert_array_equal(three.thetas, four.thetas[:3])
 
 
 def test_a_chain_does_not_depend_on_how_many_there_are(sequential):

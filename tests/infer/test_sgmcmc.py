@@ -287,7 +287,6 @@ REFUSED = [
     ({'num_warmup': 0, 'precondition': True}, ValueError, 'precondition=True is learned in the warm-up'),
     ({'method': 'cyclical', 'num_samples': 10}, ValueError, 'must be multiples of num_cycles=4'),
     ({'devices': 3}, ValueError, r'devices=3, but there are 2: .*xla_force_host_platform_device_count'),
-    ({'devices': 2, 'num_chains': 3}, ValueError, '3 cannot be spread evenly over 2 devices'),
     ({'batches': [(X, Y)]}, ValueError, 'batches= needs num_observations='),
     ({'batches': iter([(X, Y)]), 'num_observations': 60}, ValueError, 'batches ended before the last step'),
     ({'batch_size': 61}, ValueError, 'from 1 to the number of observations 60'),
