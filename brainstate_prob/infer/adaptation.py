@@ -56,7 +56,7 @@ class Buffer(NamedTuple):
     streams: Streams
     draws: jax.Array
     grads: jax.Array
-    count: jax.Array
+    seen: jax.Array
 
 
 def schedule(num_warmup: int, warmup: str = 'stan') -> np.ndarray:
@@ -89,7 +89,7 @@ def schedule(num_warmup: int, warmup: str = 'stan') -> np.ndarray:
 def first_adaptation(mass_matrix: str, warmup: str, grad: jax.Array) -> Adaptation:
     """Before the first step: step size 1, unit mass; where gradients adapt it, the mass that they suggest."""
     size, dtype = grad.shape[0], grad.dtype
-    metric = unit_metric(mass_matrix, size, min(_RANK, size), dtype)
+    metric: Any = unit_metric(mass_matrix, size, min(_RANK, size), dtype)
     if warmup == 'gradient':
         metric = metric._replace(scale=jnp.sqrt(1 / jnp.clip(jnp.abs(grad), 1e-3, 1e3)))
     step = jnp.ones((), dtype)
@@ -192,8 +192,8 @@ def _with_gradients(
         streams = Streams(add(streams.now), add(streams.before))
         if mass == 'diagonal':
             return streams
-        at = e.count % _BUFFER
-        return Buffer(streams, e.draws.at[at].set(theta), e.grads.at[at].set(grad), e.count + 1)
+        at = e.seen % _BUFFER
+        return Buffer(streams, e.draws.at[at].set(theta), e.grads.at[at].set(grad), e.seen + 1)
 
     def close(e: Any) -> Any:
         streams = e if mass == 'diagonal' else e.streams
@@ -201,9 +201,9 @@ def _with_gradients(
         streams = Streams(empty, streams.now)
         return streams if mass == 'diagonal' else e._replace(streams=streams)
 
-    def refresh(metric: Metric) -> Metric:
+    def refresh(metric: Any) -> Any:
         scale, known = _scale_of(estimator if mass == 'diagonal' else estimator.streams)
-        return metric._replace(scale=jnp.where(known, scale, metric.scale))  # type: ignore[call-arg]
+        return metric._replace(scale=jnp.where(known, scale, metric.scale))
 
     estimator = lax.cond(collects, collect, lambda e: e, a.estimator)
     if mass == 'diagonal':
@@ -229,8 +229,8 @@ def low_rank_of(e: Buffer, metric: Any) -> LowRank:
     """
     scale, known = _scale_of(e.streams)
     scale = jnp.where(known, scale, metric.scale)
-    filled = (jnp.arange(_BUFFER) < e.count)[:, None]
-    n = jnp.minimum(e.count, _BUFFER)
+    filled = (jnp.arange(_BUFFER) < e.seen)[:, None]
+    n = jnp.minimum(e.seen, _BUFFER)
 
     def centred(x: jax.Array) -> jax.Array:
         return jnp.where(filled, x - jnp.sum(jnp.where(filled, x, 0.0), axis=0) / n, 0.0)

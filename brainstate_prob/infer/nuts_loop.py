@@ -207,8 +207,8 @@ class _Run:
 
 def _without_directions(chains: Chain) -> Chain:
     """The chains where they are, with a diagonal mass matrix and nothing learnt for the next."""
-    metric = chains.adaptation.metric
-    plain = metric._replace(vectors=jnp.zeros_like(metric.vectors), stretch=jnp.ones_like(metric.stretch))  # type: ignore[call-arg]
+    metric: Any = chains.adaptation.metric
+    plain = metric._replace(vectors=jnp.zeros_like(metric.vectors), stretch=jnp.ones_like(metric.stretch))
     grad = jax.vmap(lambda old, new, grad: new.pull(old.push(grad)))(metric, plain, chains.grad)
     estimator = jax.tree.map(jnp.zeros_like, chains.adaptation.estimator)
     return chains._replace(grad=grad, adaptation=chains.adaptation._replace(metric=plain, estimator=estimator))

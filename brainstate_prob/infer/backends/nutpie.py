@@ -79,7 +79,7 @@ def sample(plan: Plan, chain_method: str | None) -> tuple[np.ndarray, dict[str, 
     stats = {name: x[..., -1] for name, x in blocks.items()}
     # As the others count it: with the last doubling, which may have been given up.
     stats['tree_depth'] = np.floor(np.log2(stats['n_steps'])).astype(int) + 1
-    stats |= {'n_steps': blocks['n_steps'].sum(-1).astype(int), 'diverging': blocks['diverging'].any(-1)}
+    stats |= {'n_steps': blocks['n_steps'].sum(-1).astype(int), 'diverging': np.asarray(blocks['diverging'].any(-1))}
     found = {
         'chain_method': 'sequential' if workers == 1 else 'parallel',
         'chains_ran': 'one after another' if workers == 1 else f'in {workers} threads',
