@@ -11,6 +11,7 @@ from brainstate_prob.infer.early_stopping import EarlyStopping
 from brainstate_prob.infer.elliptical_slice import elliptical_slice
 from brainstate_prob.infer.ensemble import ensemble
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.hmc_ecs import hmc_ecs
 from brainstate_prob.infer.laplace import laplace
 from brainstate_prob.infer.laplace_fit import LaplaceFit
 from brainstate_prob.infer.many_chains import chees, mclmc, meads
@@ -49,6 +50,7 @@ __all__ = [
     'fit_marginal_likelihood',
     'fit_svi',
     'from_numpyro',
+    'hmc_ecs',
     'k_hat',
     'laplace',
     'load',
