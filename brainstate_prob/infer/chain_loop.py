@@ -15,6 +15,7 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.sharding import next_length
 
 __all__ = [
     'block_slices',
@@ -92,8 +93,7 @@ def collect(
         new, told = run(this)
         draws.append(np.asarray(new)[:, :this])
         stats.append({name: np.asarray(x)[:, :this] for name, x in told.items()})
-        wanted = this * _SECONDS_A_CHUNK / max(time.perf_counter() - began, 1e-6)
-        length = chunks.size = int(np.clip(wanted, 1, min(10 * length, most)))
+        length = chunks.size = next_length(this, time.perf_counter() - began, _SECONDS_A_CHUNK, most)
         if 'diverging' in told:
             divergences += int(stats[-1]['diverging'].sum())
             chunks.note(divergences=str(divergences))

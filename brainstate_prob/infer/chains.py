@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from brainstate_prob.infer.sharding import devices_of, is_sharded, on_host, replicated
+from brainstate_prob.infer.sharding import devices_of, is_sharded, on_host, placed, replicated
 
 __all__ = ['CHAIN_METHODS', 'Runner', 'choose_method', 'inherited_settings', 'num_cores']
 
@@ -118,7 +118,7 @@ class Runner:
         if self._mesh is not None:
             missing = self._each * self._mesh.size - num
             filled = jax.tree.map(lambda x: jnp.concatenate([x, *[x[-1:]] * missing]) if missing else x, states)
-            states = jax.device_put(filled, NamedSharding(self._mesh, PartitionSpec('chains')))
+            states = placed(filled, NamedSharding(self._mesh, PartitionSpec('chains')))
         self.states = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(num)] if self._one_by_one else states
 
     def step(self, *args: Any) -> tuple:

@@ -118,7 +118,7 @@ def elliptical_slice(
     mean, scales = gaussian_prior(density, data.states)
     float_ = jnp.result_type(float)
     prior = (jnp.asarray(mean, float_), tuple(jnp.asarray(scale, float_) for scale in scales))
-    method = choose_method(chain_method, devices, num_chains)
+    method = choose_method(chain_method, devices, num_chains, posterior.data)
     step = stretch_function(density, _step_function(density), _STATS)
     runner = Runner(density.jit, 'elliptical_slice', step, method, devices, num_chains)
     start_keys, keys = keys_of_chains(density, to_key(seed), num_chains)

@@ -15,6 +15,7 @@ from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.metric import MASS_MATRICES
 from brainstate_prob.infer.nuts_loop import Plan, sample
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.sharding import is_sharded
 from brainstate_prob.infer.start import to_key
 
 __all__ = ['nuts']
@@ -154,6 +155,11 @@ def nuts(
             raise ValueError(
                 "backend='nutpie' runs chains in threads or one after another: chain_method=None, 'parallel' or "
                 f"'sequential', no devices, got chain_method={chain_method!r}, devices={devices!r}."
+            )
+        if is_sharded(posterior.data):
+            raise ValueError(
+                "backend='nutpie' calls the density from its own threads, in any order, but the observations are spread "
+                "over devices (posterior.shard), which compute it together. Use 'numpyro' or 'blackjax'."
             )
         if checkpoint is not None or every is not None:
             raise ValueError("backend='nutpie' keeps its state to itself: checkpoints need 'numpyro' or 'blackjax'.")

@@ -15,7 +15,7 @@ from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
-from brainstate_prob.infer.sharding import is_padded, shard_data
+from brainstate_prob.infer.sharding import is_padded, on_host, shard_data
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -418,7 +418,8 @@ def _targets(targets: Any) -> Any:
 def _refuse_nan(x: Any, name: str) -> None:
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         return
-    bad = np.isnan(np.asarray(x, dtype=np.float64))
+    elsewhere = isinstance(x, jax.Array) and not x.is_fully_addressable  # on the devices of other processes
+    bad = on_host(jnp.isnan(x)) if elsewhere else np.isnan(np.asarray(x, dtype=np.float64))
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(

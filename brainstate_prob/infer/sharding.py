@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.density import Data
 
-__all__ = ['Padded', 'devices_of', 'is_sharded', 'next_length', 'on_host', 'replicated', 'shard_data', 'whole']
+__all__ = ['Padded', 'devices_of', 'is_padded', 'is_sharded', 'next_length', 'on_host', 'placed', 'replicated']
+__all__ += ['shard_data', 'whole']
 
 
 def devices_of(devices: Any) -> tuple[jax.Device, ...] | None:
@@ -137,11 +138,11 @@ def shard_data(data: Data, devices: Any = None, axis: str | None = None) -> Data
             x = x.whole()
         shape = np.shape(u.get_magnitude(x))
         if not shape or shape[0] != num:
-            return jax.device_put(x, by_copies)
+            return placed(x, by_copies)
         missing = -num % parts
         if not missing:
-            return jax.device_put(x, by_rows)
-        return Padded(jax.device_put(jax.tree.map(lambda a: _filled(a, missing), x), by_rows), num)
+            return placed(x, by_rows)
+        return Padded(placed(jax.tree.map(lambda a: _filled(a, missing), x), by_rows), num)
 
     def put_all(tree: Any) -> Any:
         return jax.tree.map(put, tree, is_leaf=lambda x: is_padded(x) or isinstance(x, u.Quantity))
@@ -150,8 +151,8 @@ def shard_data(data: Data, devices: Any = None, axis: str | None = None) -> Data
         put_all(data.args),
         put_all(data.kwargs),
         put(data.targets),
-        jax.tree.map(lambda x: jax.device_put(x, by_copies), data.states),
-        jax.device_put(data.scale, by_copies),
+        placed(data.states, by_copies),
+        placed(data.scale, by_copies),
     )
 
 
@@ -178,6 +179,21 @@ def _mesh_of(devices: Any, axis: str | None) -> tuple[Mesh, str]:
 def is_sharded(data: Any) -> bool:
     """Whether ``data`` lie on several devices."""
     return any(isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 for x in jax.tree.leaves(data))
+
+
+def placed(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays of this process laid out by ``sharding``, over the devices of other processes too, which have the same."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(x: Any) -> Any:
+        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return jax.jit(lambda a: a, out_shardings=sharding)(x)
+        return jax.device_put(np.asarray(x), sharding)
+
+    return jax.tree.map(put, tree)
 
 
 def replicated(tree: Any) -> Any:
