@@ -158,8 +158,8 @@ def nuts(
             )
         if is_sharded(posterior.data):
             raise ValueError(
-                "backend='nutpie' calls the density from its own threads, in any order, but the observations are spread "
-                "over devices (posterior.shard), which compute it together. Use 'numpyro' or 'blackjax'."
+                "backend='nutpie' calls the density from its own threads, in any order, but the observations are "
+                "spread over devices (posterior.shard), which compute it together. Use 'numpyro' or 'blackjax'."
             )
         if checkpoint is not None or every is not None:
             raise ValueError("backend='nutpie' keeps its state to itself: checkpoints need 'numpyro' or 'blackjax'.")
