@@ -44,7 +44,7 @@ class Chain(NamedTuple):
 
 def buffer_length(density: Density) -> int:
     """The most transitions of one compiled call; fewer for large models, whose draws fill memory."""
-    return int(np.clip(2_000_000 // density.size, 1, 500))
+    return int(np.clip(2_000_000 // density.size, 1, 1000))
 
 
 def potential_of(density: Density, data: Data) -> Callable:

@@ -221,4 +221,4 @@ def next_length(length: int, seconds: float, aim: float, most: int) -> int:
     Processes that run one program must agree, and their clocks do not: among several it grows by itself.
     """
     wanted = 2 * length if jax.process_count() > 1 else length * aim / max(seconds, 1e-6)
-    return int(np.clip(wanted, 1, min(10 * length, most)))
+    return int(np.clip(wanted, 1, min(50 * length, most)))

@@ -331,7 +331,7 @@ REFUSED = [
     ({'devices': []}, ValueError, 'at least one'),
     ({'devices': [0]}, ValueError, r'jax.devices\(\)'),
     ({'devices': jax.devices, 'chain_method': 'vectorized'}, ValueError, 'Drop one of them'),
-    ({'init': 'mode'}, ValueError, r"\['model', 'map', 'prior'\].*'mode'"),
+    ({'init': 'mode'}, ValueError, r"\['model', 'map', 'pathfinder', 'prior'\].*'mode'"),
     ({'init': np.zeros(3)}, ValueError, r'\(4,\) or \(num_chains, size\) = \(2, 4\).*got \(3,\)'),
     ({'init': np.full(4, np.nan)}, ValueError, 'not finite'),
 ]
