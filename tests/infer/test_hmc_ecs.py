@@ -135,7 +135,7 @@ def test_what_cannot_be_subsampled_is_refused():
     x, y = jnp.linspace(0.0, 1.0, 200), jnp.linspace(0.0, 1.0, 200)
     with pytest.raises(ValueError, match='depends on which others'):
         infer.hmc_ecs(infer.Posterior(Centred(), x, y), **QUICK)
-    with pytest.raises(ValueError, match='each of 50 observations.*Return one number'):
+    with pytest.raises(ValueError, match='each of 200 observations.*Return one number'):
         summed = infer.Posterior(
             Centred(), x, y, log_likelihood=lambda m, x, y: -jnp.sum((y - m.x.value() * x) ** 2) / 1e6
         )
