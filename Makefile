@@ -23,7 +23,7 @@ NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(filter-out %/run
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: help demo test test-torch test-all lint format bench notebooks docs lock clean
+.PHONY: help demo test torch test-torch test-all lint format bench notebooks docs lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -34,7 +34,9 @@ demo: $(VENV)/.has-plot  ## fit the place cell of examples/ in three ways; resul
 test: $(VENV)/.has-dev  ## the tests, in parallel (TESTS=tests/nn, ARGS='-x -k name')
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -q $(TESTS) $(ARGS)
 
-test-torch: $(VENV)/.has-torch  ## the layers against PyTorch, which it installs (the CPU build)
+torch: $(VENV)/.has-torch  ## install PyTorch (the CPU build), which some tests compare with
+
+test-torch: torch  ## the layers against PyTorch
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -q tests/nn $(ARGS)
 
 test-all:  ## the tests on every supported interpreter found here
