@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -203,11 +205,15 @@ def replicated(tree: Any) -> Any:
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
             return x
         if not x.is_fully_replicated:
-            mesh = x.sharding.mesh  # type: ignore[attr-defined]
-            x = jax.jit(lambda a: a, out_shardings=NamedSharding(mesh, PartitionSpec()))(x)
+            x = _to_all(x.sharding.mesh)(x)  # type: ignore[attr-defined]
         return x.addressable_data(0)
 
     return jax.tree.map(local, tree)
+
+
+@functools.cache
+def _to_all(mesh: Mesh) -> Callable:
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def on_host(tree: Any) -> Any:

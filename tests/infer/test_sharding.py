@@ -1,0 +1,160 @@
+"""Observations over two devices: what lies where, what is refused, and that nothing sees the rows that fill them up."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from brainstate_prob import infer, nn
+from brainstate_prob.core.units import u
+from brainstate_prob.infer.sharding import Padded, devices_of, is_sharded, next_length, on_host
+
+TWO = jax.devices()[:2]
+
+
+class Scaled(nn.Module):
+    """Reads keyword inputs: rows with a unit, a matrix of rows by rows, a vector that is no data, a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Param(2.0 / u.ms, reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, t, mix, shared, shift):
+        mean = u.get_magnitude(t * self.slope.value()) + mix.sum(1) * shared.sum() + shift
+        # The variance is that of all rows: one more row, whatever its weight, would be seen.
+        return dist.Normal(mean - mean.mean(), 1.0 + mean.std())
+
+
+def scaled(num):
+    rng = np.random.default_rng(num)
+    inputs = {
+        't': rng.normal(size=num).astype(np.float32) * u.ms,
+        'mix': rng.normal(size=(num, num)).astype(np.float32),
+        'shared': np.ones(num + 2, np.float32),
+        'shift': np.float32(1.5),
+    }
+    return infer.Posterior(Scaled(), inputs, rng.normal(size=num).astype(np.float32) * u.mV)
+
+
+class Mean(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self):
+        return dist.Normal(self.mu.value(), 1.0)
+
+
+def mean(num=6):
+    return infer.Posterior(Mean(), targets=np.arange(num, dtype=np.float32))
+
+
+@pytest.mark.parametrize('num', [2, 5, 8])
+def test_any_number_of_rows_and_every_kind_of_input(num):
+    one = scaled(num)
+    two = one.shard(2)
+    np.testing.assert_allclose(two.log_density(), one.log_density(), rtol=1e-5)
+    np.testing.assert_allclose(two.log_likelihood(), one.log_likelihood(), rtol=1e-5)
+    assert (two.num_observations, two.targets_unit) == (num, u.mV)
+    for name, array in one.arrays.items():
+        assert u.get_unit(two.arrays[name]) == u.get_unit(array)
+        np.testing.assert_array_equal(u.get_magnitude(two.arrays[name]), u.get_magnitude(array))
+    rows = two.data.targets, two.data.kwargs['t'], two.data.kwargs['mix']
+    for x in rows:
+        held = u.get_magnitude(x.value if num % 2 else x)
+        assert [s.data.shape[0] for s in held.addressable_shards] == [-(-num // 2)] * 2
+    for x in (two.data.kwargs['shared'], two.data.kwargs['shift'], two.data.scale):
+        assert x.sharding.is_fully_replicated and len(x.sharding.device_set) == 2
+    assert is_sharded(two.data) and not is_sharded(one.data)
+
+
+def test_sharded_again_and_back_to_one_device():
+    posterior = mean(5)
+    for other in (posterior.shard(2).shard(2), posterior.shard(2).shard(TWO[:1])):
+        np.testing.assert_array_equal(other.data.targets, np.arange(5))
+        np.testing.assert_allclose(other.log_density(), posterior.log_density(), rtol=1e-6)
+    assert not is_sharded(posterior.data)  # the posterior itself stays as it is
+
+
+def test_padded_rows_are_outside_an_array_and_inside_compiled_functions_no_more():
+    targets = mean(5).shard(2).data.targets
+    assert isinstance(targets, Padded) and targets.value.shape == (6,)
+    assert (targets.shape, targets.ndim, targets.size, len(targets)) == ((5,), 1, 5, 5)
+    np.testing.assert_array_equal(targets, np.arange(5))
+    np.testing.assert_array_equal(jnp.asarray(targets) + 0, np.arange(5))
+    np.testing.assert_array_equal(targets[1:3], [1, 2])
+    seen = []
+    jax.jit(lambda x: seen.append(x))(targets)
+    assert isinstance(seen[0], jax.core.Tracer) and seen[0].shape == (5,)
+    assert jax.tree.map(lambda x: x, targets).num == 5
+
+
+@pytest.mark.parametrize(
+    ('devices', 'axis'),
+    [
+        (None, None),
+        (2, 'rows'),
+        (TWO, None),
+        (Mesh(np.array(TWO), ('i',)), None),
+        (Mesh(np.array(TWO).reshape(1, 2), ('i', 'j')), 'j'),
+        (jax.make_mesh((2,), ('i',), axis_types=(AxisType.Explicit,), devices=TWO), None),
+    ],
+)
+def test_ways_to_say_which_devices(devices, axis):
+    sharded = mean().shard(devices, axis=axis)
+    assert len(sharded.data.targets.sharding.device_set) == (jax.device_count() if devices is None else 2)
+    np.testing.assert_allclose(sharded.log_density(), mean().log_density(), rtol=1e-6)
+
+
+def test_a_fit_over_devices_predicts_reports_and_is_kept(tmp_path):
+    posterior = mean(5).shard(2)
+    fit = infer.fit_map(posterior, progress=False)
+    np.testing.assert_allclose(fit.draws['mu'], 10 / 6, rtol=1e-4)
+    assert fit.predict(kind='mean', batch_size=2).shape == (1, 5)
+    np.testing.assert_array_equal(fit.to_arviz().observed_data['targets'], np.arange(5))
+    assert posterior.check().ok
+    fit.save(tmp_path / 'fit.nc')
+    np.testing.assert_array_equal(infer.load(tmp_path / 'fit.nc', mean(5)).thetas, fit.thetas)
+    options = {'optimizer': 'adam', 'num_steps': 20, 'checkpoint': tmp_path / 'run', 'progress': False}
+    first = infer.fit_map(posterior, **options)
+    options['num_steps'] = 40
+    np.testing.assert_array_equal(infer.fit_map(posterior, **options).history['loss'][:20], first.history['loss'])
+
+
+def chains(posterior, **kwargs):
+    return infer.nuts(posterior, num_warmup=2, num_samples=2, num_chains=2, progress=False, **kwargs)
+
+
+REFUSED = [
+    (lambda: mean().shard(99), r'devices=99, but there are \d+: .*xla_force_host_platform_device_count'),
+    (lambda: mean().shard(0), 'devices=0, but there are'),
+    (lambda: mean().shard([]), 'takes devices such as jax.devices'),
+    (lambda: mean().shard('cpu'), 'takes devices such as jax.devices'),
+    (lambda: mean().shard([TWO[0]] * 2), 'has a device twice'),
+    (lambda: mean(1).shard(2), '1 observations cannot be spread over 2 devices. Use at most 1'),
+    (lambda: infer.Posterior(Mean()).shard(2), 'there are no targets'),
+    (lambda: infer.Posterior(Mean(), targets=1.0).shard(2), 'there are no targets with one'),
+    (lambda: mean().shard(Mesh(np.array(TWO), ('i',)), axis='j'), r"axis must be one of the axes \['i'\]"),
+    (lambda: mean().shard(Mesh(np.array(TWO).reshape(1, 2), ('i', 'j'))), r"axes \['i', 'j'\]: say by axis="),
+    (lambda: chains(mean(), devices=99), 'devices=99, but there are'),
+    (lambda: chains(mean().shard(2), devices=2), 'spread over devices .*leave devices= out'),
+    (lambda: chains(mean().shard(2), chain_method='parallel'), 'spread over devices .*leave devices= out'),
+    (lambda: chains(mean().shard(2), backend='nutpie'), 'calls the density from its own threads'),
+    (lambda: infer.ensemble(mean().shard(2), devices=2, progress=False), 'leave devices= out'),
+]
+
+
+@pytest.mark.parametrize(('run', 'message'), REFUSED, ids=[m[:40] for _, m in REFUSED])
+def test_what_is_refused(run, message):
+    with pytest.raises(ValueError, match=message):
+        run()
+
+
+def test_small_helpers():
+    assert devices_of(None) is None
+    assert devices_of(2) == devices_of(Mesh(np.array(TWO), ('i',))) == tuple(TWO)
+    assert next_length(10, 0.1, 1.0, 80) == 80 and next_length(10, 0.1, 1.0, 10**6) == 100
+    assert next_length(10, 100.0, 1.0, 80) == 1
+    np.testing.assert_array_equal(on_host({'a': jnp.ones(2)})['a'], [1, 1])
