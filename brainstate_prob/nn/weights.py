@@ -57,7 +57,7 @@ class ParamSpec:
         self.initializer = initializer
         self.reg = as_regularization(reg)
         self.t = t
-        self.options = {'precompute': precompute, 'fit': fit, 'dims': dims, 'prior_on': prior_on}
+        self.options: dict[str, Any] = {'precompute': precompute, 'fit': fit, 'dims': dims, 'prior_on': prior_on}
 
     def make(self, shape: tuple[int, ...]) -> Param:
         """The Param, of this shape."""

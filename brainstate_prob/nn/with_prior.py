@@ -201,7 +201,12 @@ class _Attacher:
                 self.attached[dotted((*path, k))] = spec
         if not any(specs.values()):
             return state
-        return Weights({k: Param(x) if specs[k] is None else specs[k].of(x) for k, x in value.items()})
+        return Weights(
+            {
+                k: Param(x) if spec is None else spec.of(x)
+                for (k, spec), x in zip(specs.items(), value.values(), strict=True)
+            }
+        )
 
     def match(self, path: tuple, state: State, value: Any, owners: tuple) -> ParamSpec | None:
         for rule in self.rules:

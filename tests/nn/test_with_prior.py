@@ -191,8 +191,8 @@ def test_hierarchical_priors_by_filter():
     assert sum('std' in n for n in names) == 1 and len(names) == 5
 
 
-def test_an_ordinary_network_plus_one_line_goes_to_map_svi_and_nuts():
-    """A linear model: MAP, SVI and NUTS of the layer must agree with the closed form of Bayesian regression."""
+def test_an_ordinary_network_plus_one_line_goes_to_map_laplace_svi_and_nuts():
+    """A linear model: MAP, Laplace, SVI and NUTS of the layer must agree with the closed form of Bayesian regression."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 2)).astype(np.float32)
     y = (x @ np.array([1.0, -2.0]) + 0.5 + 0.5 * rng.normal(size=40)).astype(np.float32)
@@ -209,6 +209,9 @@ def test_an_ordinary_network_plus_one_line_goes_to_map_svi_and_nuts():
 
     best = infer.fit_map(posterior, progress=False)
     np.testing.assert_allclose(flat(best.estimate), mean, atol=1e-4)
+    laplace = infer.laplace(posterior, progress=False)
+    columns = np.r_[laplace.columns['weight.bias'], laplace.columns['weight.weight']]
+    np.testing.assert_allclose(np.sqrt(np.diag(laplace.covariance))[columns], sd, rtol=1e-3)
     nuts = infer.nuts(posterior, num_warmup=300, num_samples=500, num_chains=2, seed=0, progress=False)
     draws = np.concatenate([nuts.magnitudes[k].reshape(1000, -1) for k in ('weight.bias', 'weight.weight')], 1)
     # About 1000 effective draws: standard errors of 0.03 sd (mean) and 2 % (sd); four of them.
