@@ -20,6 +20,7 @@ from brainstate_prob.infer.marginal_likelihood import fit_marginal_likelihood
 from brainstate_prob.infer.mc_dropout import mc_dropout
 from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
 from brainstate_prob.infer.nuts import nuts
+from brainstate_prob.infer.pathfinder import pathfinder
 from brainstate_prob.infer.plots import plot_coverage, plot_reliability
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.prior import prior_predictive, sample_prior
@@ -58,6 +59,7 @@ __all__ = [
     'mclmc',
     'meads',
     'nuts',
+    'pathfinder',
     'plot_coverage',
     'plot_reliability',
     'prior_predictive',
