@@ -104,7 +104,7 @@ class Padded:
 
 
 def _unflatten(num: int, children: tuple) -> Any:
-    padded = Padded(*children, num)
+    padded = Padded(children[0], num)
     leaves = jax.tree.leaves(padded.value)
     return padded.whole() if leaves and all(isinstance(x, jax.core.Tracer) for x in leaves) else padded
 
