@@ -61,9 +61,9 @@ class _State(NamedTuple):
     """Where a chain stands: its parameters, its subsample, what it has adapted."""
 
     theta: jax.Array
-    index: jax.Array
+    rows: jax.Array
     key: jax.Array
-    count: jax.Array
+    done: jax.Array
     adaptation: Adaptation
 
 
@@ -163,7 +163,7 @@ def hmc_ecs(
     found = _reference(posterior, density, reference, start_keys, batch_size)
     settings = (batch_size, num_blocks, mass_matrix, max_tree_depth)
     start = density.jit('ecs_starts', settings, lambda: _start_function(density, batch_size, mass_matrix))
-    method = choose_method(chain_method, devices, num_chains)
+    method = choose_method(chain_method, devices, num_chains, posterior.data)
     step = _step_function(density, batch_size, num_blocks, mass_matrix, max_tree_depth)
     stretch = stretch_function(density, step, _STATS)
     runner = Runner(density.jit, ('hmc_ecs', settings), stretch, method, devices, num_chains)
@@ -320,10 +320,10 @@ def _step_function(
         key, block_key, index_key, accept_key, move_key = jax.random.split(state.key, 5)
         block = jax.random.randint(block_key, (), 0, num_blocks)
         anew = jax.random.randint(index_key, (batch_size,), 0, num)
-        proposed = jnp.where(jnp.arange(batch_size) // block_size == block, anew, state.index)
-        now, then = (_estimate(density, state.theta, i, data, at)[0] for i in (state.index, proposed))
+        proposed = jnp.where(jnp.arange(batch_size) // block_size == block, anew, state.rows)
+        now, then = (_estimate(density, state.theta, i, data, at)[0] for i in (state.rows, proposed))
         exchanged = -jax.random.exponential(accept_key, (), now.dtype) < then - now
-        index = jnp.where(exchanged, proposed, state.index)
+        index = jnp.where(exchanged, proposed, state.rows)
 
         def potential(theta: jax.Array) -> jax.Array:
             return -_estimate(density, theta, index, data, at)[0] - _prior(density, theta, data)
@@ -339,7 +339,7 @@ def _step_function(
             max_tree_depth,
         )
         theta = state.theta + metric.forward(point.w)
-        code = codes[jnp.clip(state.count - offset, 0, codes.shape[0] - 1)]
+        code = codes[jnp.clip(state.done - offset, 0, codes.shape[0] - 1)]
         kind = (mass_matrix, _KIND)
         fell = value - point.potential
         adaptation, _ = adapted(code, state.adaptation, theta, point.grad, fell, info.acceptance, target, kind)
@@ -354,6 +354,6 @@ def _step_function(
             'variance': _estimate(density, theta, index, data, at)[1],
             'exchanged': exchanged,
         }
-        return _State(theta, index, key, state.count + 1, adaptation), theta, stats
+        return _State(theta, index, key, state.done + 1, adaptation), theta, stats
 
     return run
