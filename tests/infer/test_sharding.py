@@ -123,6 +123,21 @@ def test_a_fit_over_devices_predicts_reports_and_is_kept(tmp_path):
     np.testing.assert_array_equal(infer.fit_map(posterior, **options).history['loss'][:20], first.history['loss'])
 
 
+WAYS = {
+    'svi': lambda p: infer.fit_svi(p, num_steps=10, num_draws=4, progress=False),
+    'sgmcmc': lambda p: infer.sgmcmc(
+        p, step_size=1e-3, num_warmup=3, num_samples=6, num_chains=2, batch_size=2, progress=False
+    ),
+    'ensemble': lambda p: infer.ensemble(p, num_members=2, num_steps=10, progress=False),
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_further_ways_to_fit(way):
+    """Few steps, in single precision: sums of five rows differ by rounding."""
+    np.testing.assert_allclose(WAYS[way](mean(5).shard(2)).thetas, WAYS[way](mean(5)).thetas, rtol=1e-4, atol=1e-5)
+
+
 def chains(posterior, **kwargs):
     return infer.nuts(posterior, num_warmup=2, num_samples=2, num_chains=2, progress=False, **kwargs)
 
