@@ -24,7 +24,7 @@ from brainstate_prob.infer.diagnostics import rounding_problems, warn_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings, potential_of
 from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.psis import k_hat_limit
+from brainstate_prob.infer.psis import k_hat_limit, pareto_k
 from brainstate_prob.infer.start import to_key
 
 __all__ = ['pathfinder']
@@ -111,7 +111,7 @@ def pathfinder(
     thetas = started_chains(posterior, density, Settings(), init, (start_keys, keys)).theta
     settings = (-(-num_draws // num_paths), max_steps, num_elbo_draws)
     run = density.jit('pathfinder_paths', settings, lambda: _paths(density, *settings))
-    draws, lp, log_q, weights, k_hat, elbo, steps = jax.device_get(run(thetas, keys, posterior.data))
+    draws, lp, log_q, weights, elbo, steps = jax.device_get(run(thetas, keys, posterior.data))
     good = np.isfinite(elbo)
     if not good.any() or not np.isfinite(weights).all():
         raise ValueError(
@@ -119,11 +119,12 @@ def pathfinder(
             "(init='prior', 'map', or set the model's parameters), or use infer.nuts."
         )
     draws = draws.reshape(1, -1, density.size).astype(density.dtype)
-    lp, log_q, k_hat = lp.reshape(1, -1), log_q.reshape(1, -1), float(k_hat)
+    lp, log_q = lp.reshape(1, -1), log_q.reshape(1, -1)
     weights = weights.reshape(1, -1)
     kept = weights[0] > 0  # what is not finite has no weight
     stats = {'lp': lp[:, kept], 'log_q': log_q[:, kept]}
     draws, weights = draws[:, kept], weights[:, kept]
+    k_hat = pareto_k((stats['lp'] - stats['log_q'])[0])
     ess = float(1 / np.sum(weights.astype(np.float64) ** 2))
     problems = rounding_problems(density, draws, stats)
     limit = k_hat_limit(num_draws)
@@ -184,9 +185,9 @@ def _paths(density: Density, num_draws: int, max_steps: int, num_elbo_draws: int
         # Far below the others rather than -inf, of which differences would be NaN.
         ratios = jnp.where(good, lp - log_q, -jnp.inf)
         ratios = jnp.where(good, ratios, jnp.max(ratios) - 1e4)
-        log_weights, k_hat = psis_weights(ratios.ravel())
+        log_weights, _ = psis_weights(ratios.ravel())
         weights = jnp.where(good.ravel(), jnp.exp(log_weights), 0.0)
-        return draws, lp, log_q, weights / jnp.sum(weights), k_hat, found.elbo, steps
+        return draws, lp, log_q, weights / jnp.sum(weights), found.elbo, steps
 
     return run
 
