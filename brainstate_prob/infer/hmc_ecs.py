@@ -250,7 +250,7 @@ def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, 
     (value, slope), (_, bend) = jax.jvp(first, (zero,), (jnp.ones_like(zero),))
     rest = _each(density, theta, part) - (value + slope + bend / 2)
     whole = at.value + at.grad @ shift + shift @ at.hessian @ shift / 2
-    variance = data.scale**2 * num**2 / index.shape[0] * jnp.var(rest)
+    variance = (data.scale * float(num)) ** 2 / index.shape[0] * jnp.var(rest)  # float: the square is no int32
     total = data.scale * (whole + num * jnp.mean(rest)) - variance / 2
     return total.astype(theta.dtype), variance.astype(theta.dtype)
 

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.hmc_ecs import _estimate, _reference
+from brainstate_prob.infer.hmc_ecs import _estimate, _Reference, _reference
 from tests.infer.test_nuts import compilations
 
 COUNTS = {'calls': 0}
@@ -71,6 +71,15 @@ def test_the_estimate_is_that_of_the_paper(x64):
     np.testing.assert_allclose(variance, expected_variance, rtol=1e-8)
     np.testing.assert_allclose(found, expanded.sum() + NUM * rest.mean() - expected_variance / 2, rtol=1e-8)
     assert expected_variance > 0.1
+
+
+def test_many_observations_do_not_overflow():
+    """Their number squared is no 32-bit int."""
+    posterior = infer.Posterior(Rate(), jnp.full(100_000, 0.5), jnp.ones(100_000, int))
+    nothing = jnp.zeros(1)
+    at = _Reference(nothing, jnp.zeros(()), nothing, jnp.zeros((1, 1)), jnp.ones((1, 1)))
+    total, variance = _estimate(posterior.density, jnp.array([0.3]), jnp.arange(10), posterior.data, at)
+    assert np.isfinite(total) and variance == pytest.approx(0.0, abs=1e-3)  # all alike
 
 
 def test_draws_are_those_of_the_seed_however_the_chains_run():
