@@ -23,7 +23,7 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.nn.module import Module
 
-__all__ = ['centres', 'draw_from_prior', 'started_chains']
+__all__ = ['centres', 'draw_from_prior', 'shapes_of_chains', 'started_chains']
 
 INITS = ('model', 'map', 'pathfinder', 'prior')
 
@@ -48,8 +48,7 @@ def started_chains(
         For an unknown ``init``, an array of another shape, or a start without finite density.
     """
     kind, thetas = centres(posterior, density, init, keys[0])
-    start = density.jit('chain_starts', settings, lambda: _all_chains(start_function(density, settings)))
-    states, _, found = start(*keys, thetas, _RADIUS[kind], posterior.data)
+    states, _, found = _start_program(density, settings)(*keys, thetas, _RADIUS[kind], posterior.data)
     missed = np.flatnonzero(~np.asarray(found))
     if missed.size:
         checked_start(posterior, density, thetas[missed[0]])  # says why
@@ -58,6 +57,19 @@ def started_chains(
             f"chains, with init={kind!r}. Start elsewhere, e.g. with init='model', or widen prior or likelihood."
         )
     return states
+
+
+def shapes_of_chains(
+    posterior: Posterior, density: Density, settings: Settings, keys: tuple[jax.Array, jax.Array]
+) -> Any:
+    """The shapes of what `started_chains` gives."""
+    thetas = jax.ShapeDtypeStruct((len(keys[0]), density.size), density.dtype)
+    return jax.eval_shape(_start_program(density, settings), *keys, thetas, 0.0, posterior.data)[0]
+
+
+def _start_program(density: Density, settings: Settings) -> Callable:
+    what = (settings.mass_matrix, settings.warmup)
+    return density.jit('chain_starts', what, lambda: _all_chains(start_function(density, settings)))
 
 
 def _all_chains(start: Callable) -> Callable:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -111,6 +112,16 @@ class Runner:
         """Take the chains' states, stacked, and compile by running no steps (``args`` say so)."""
         self.take(states)
         jax.block_until_ready(self._run(self.states[0] if self._one_by_one else self.states, *args))
+
+    def compile_early(self, shapes: Any, *args: Any) -> Callable:
+        """Begin to compile for states of these shapes, stacked, beside other work; what is returned waits for it."""
+        if self._mesh is not None:
+            return lambda: None
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes)
+        lowered = self._run.lower(one if self._one_by_one else shapes, *args)
+        thread = threading.Thread(target=lowered.compile)
+        thread.start()
+        return thread.join
 
     def take(self, states: Any) -> None:
         """Go on from these states, stacked."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.adaptation import EARLY, EARLY_END, SLOW, SLOW_END, schedule
-from brainstate_prob.infer.chain_starts import started_chains
+from brainstate_prob.infer.chain_starts import shapes_of_chains, started_chains
 from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Density
@@ -65,8 +65,15 @@ def sample(
     advance = advance_function(density, settings)
     runner = Runner(density.jit, ('nuts', settings), advance, method, devices, plan.num_chains)
     saving = Checkpoint(checkpoint, every, lambda: _fingerprint(plan, runner))
-    states = started_chains(plan.posterior, density, settings, plan.init, plan.keys())
-    runner.prepare(states, data, np.zeros(buffer_length(density), np.int32), 0, 1, 0.5)
+    keys, nothing = plan.keys(), (data, np.zeros(buffer_length(density), np.int32), 0, 1, 0.5)
+    # The first time, the program compiles while that of the starts does.
+    wait = density.compiled.get(
+        ('compiled early', settings, method, plan.num_chains, _shapes(data), str(jnp.result_type(float))),
+        lambda: runner.compile_early(shapes_of_chains(plan.posterior, density, settings, keys), *nothing),
+    )
+    states = started_chains(plan.posterior, density, settings, plan.init, keys)
+    wait()
+    runner.prepare(states, *nothing)
     found: dict[str, Any] = {'chain_method': method, 'chains_ran': runner.description}
     found['preparation_seconds'] = time.perf_counter() - began
     with saving:
@@ -81,6 +88,11 @@ def sample(
             'fit.'
         ]
     return *run.collected(), found
+
+
+def _shapes(data: Any) -> tuple:
+    leaves, tree = jax.tree.flatten(data)
+    return tree, tuple((np.shape(x), str(jnp.result_type(x))) for x in leaves)
 
 
 def _fingerprint(plan: Plan, runner: Runner) -> dict[str, Any]:
