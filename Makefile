@@ -32,12 +32,12 @@ demo: $(VENV)/.has-plot  ## fit the place cell of examples/ in three ways; resul
 	@$(BIN)/python examples/place_cell.py
 
 test: $(VENV)/.has-dev  ## the tests, in parallel (TESTS=tests/nn, ARGS='-x -k name')
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -q $(TESTS) $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -q $(TESTS) $(ARGS)
 
 torch: $(VENV)/.has-torch  ## install PyTorch (the CPU build), which some tests compare with
 
 test-torch: torch  ## the layers against PyTorch
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -q tests/nn $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -q tests/nn $(ARGS)
 
 test-all:  ## the tests on every supported interpreter found here
 	@for version in 3.11 3.12 3.13; do \
