@@ -70,7 +70,8 @@ class Classification(nn.Module):
 # ## Two data sets
 #
 # *Yacht*: the resistance of a hull in the water from six measures of its shape and speed (308 trials in a towing
-# tank, UCI). *Breast cancer*: benign or malignant, from 30 measures of the cells of 569 tissue samples (UCI, in scikit-learn).
+# tank, UCI). *Breast cancer*: benign or malignant, from 30 measures of the cells of 569 tissue samples (UCI, in
+# scikit-learn).
 # A part of each is held back, and nothing is tuned on it.
 
 # %%

@@ -216,7 +216,12 @@ POSTERIORS = {
     'ar5': (Autoregression, _lags, lambda d: d['y'][5:], {}),
     'hmm_gauss': (HiddenMarkov, lambda d: None, 'y', {}),
     'gp_poisson': (GaussianProcess, lambda d: d['x'], lambda d: d['k'].astype(int), {'target_accept': 0.95}),
-    'pk_one_compartment': (OneCompartment, lambda d: d['times'], 'C_hat', {'mass_matrix': 'dense', 'target_accept': 0.95}),
+    'pk_one_compartment': (
+        OneCompartment,
+        lambda d: d['times'],
+        'C_hat',
+        {'mass_matrix': 'dense', 'target_accept': 0.95},
+    ),
     'german_credit_logistic': (Logistic, _scaled, lambda d: d['y'].astype(int), {}),
     'radon_mn_contextual': (Radon, _houses, lambda d: np.log(d['radon']), {}),
 }

@@ -27,9 +27,7 @@ def normal(model, x):
 
 def normed():
     random.seed(0)
-    return nn.with_prior(
-        nn.Sequential(nn.BatchNorm0d(3, momentum=0.9), nn.Linear(3, 1)), {...: dist.Normal(0.0, 10.0)}
-    )
+    return nn.with_prior(nn.Sequential(nn.BatchNorm0d(3, momentum=0.9), nn.Linear(3, 1)), {...: dist.Normal(0.0, 10.0)})
 
 
 def statistics(model):
@@ -52,9 +50,7 @@ def test_descents_under_fit_true_carry_running_statistics(batch_size):
     model = normed()
     posterior = infer.Posterior(model, X, Y, likelihood=normal)
     with environ.context(fit=True):
-        fit = infer.fit_map(
-            posterior, optimizer=optax.adam(0.05), num_steps=300, batch_size=batch_size, progress=False
-        )
+        fit = infer.fit_map(posterior, optimizer=optax.adam(0.05), num_steps=300, batch_size=batch_size, progress=False)
     # Of the posterior that was given nothing has changed; the fit and the model it is assigned to have the new ones.
     assert all(np.ptp(v) == 0 for v in statistics(model).values())
     fit.assign_to(model)

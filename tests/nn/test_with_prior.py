@@ -192,7 +192,7 @@ def test_hierarchical_priors_by_filter():
 
 
 def test_an_ordinary_network_plus_one_line_goes_to_map_laplace_svi_and_nuts():
-    """A linear model: MAP, Laplace, SVI and NUTS of the layer must agree with the closed form of Bayesian regression."""
+    """A linear model: MAP, Laplace, SVI and NUTS of the layer agree with the closed form of Bayesian regression."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 2)).astype(np.float32)
     y = (x @ np.array([1.0, -2.0]) + 0.5 + 0.5 * rng.normal(size=40)).astype(np.float32)
