@@ -240,7 +240,10 @@ def main() -> None:
                         RESULTS.write_text(json.dumps(results, indent=1))
         print(table(results, published))
     else:
-        options.table.write_text(__doc__.split('\n\n')[1] + '\n\n' + table(results, published))
+        title, protocol = __doc__.split('\n\n')[:2]
+        options.table.write_text(
+            f'# {title.rstrip(".")}\n\n{protocol}\n\n{table(results, published)}'.replace('###', '##')
+        )
 
 
 if __name__ == '__main__':
