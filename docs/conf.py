@@ -18,7 +18,8 @@ version = release = brainstate_prob.__version__
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.autosummary', 'sphinx.ext.mathjax', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build', '_templates', '**.ipynb_checkpoints']
 templates_path = ['_templates']
-source_suffix = {'.md': 'myst-nb', '.ipynb': 'myst-nb', '.rst': 'restructuredtext'}
+# .rst first: what autosummary writes has the first suffix that it takes for its own.
+source_suffix = {'.rst': 'restructuredtext', '.md': 'myst-nb', '.ipynb': 'myst-nb'}
 
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 3

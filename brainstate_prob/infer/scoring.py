@@ -161,7 +161,7 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15) -> dict[str, np
 
 
 def ece(probabilities: Any, labels: Any, bins: int = 15) -> float:
-    """The expected calibration error: the mean |accuracy - confidence| of the parts of `reliability`.
+    """The expected calibration error: the mean abs(accuracy - confidence) of the parts of `reliability`.
 
     Examples
     --------

@@ -20,7 +20,7 @@ __all__ = ['Embedding']
 
 
 class Embedding(Module):
-    """Look up rows of a table: indices of shape (...) give vectors of shape (..., *embedding_size).
+    """Look up rows of a table: indices of shape (...) give vectors of shape (..., `embedding_size`).
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class Embedding(Module):
         Parameters
         ----------
         embeddings
-            Of shape (num_embeddings, *embedding_size).
+            Of shape (num_embeddings, `embedding_size`).
         **options
             As of the class: ``padding_idx``, ``max_norm``, ...
 
