@@ -1,7 +1,9 @@
 """What every test stands on: two devices, no screen, fresh seeds, and where the optional data lies."""
 
+import gc
 import os
 import pathlib
+import sys
 
 # Before jax is imported anywhere: two host devices, so that code over devices is tested on any machine.
 if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
@@ -58,3 +60,13 @@ def _flags_stay_as_they_were():
     before = jax.config.jax_enable_x64
     yield
     assert jax.config.jax_enable_x64 == before, 'the test left jax_enable_x64 changed'
+
+@pytest.fixture(scope='module', autouse=True)
+def _forget_programs():
+    """Compiled programs stay with their model's structure: of all modules together they would fill the memory."""
+    yield
+    density = sys.modules.get('brainstate_prob.infer.density')
+    if density is not None:
+        density._densities.clear()
+    jax.clear_caches()
+    gc.collect()
