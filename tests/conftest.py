@@ -61,6 +61,7 @@ def _flags_stay_as_they_were():
     yield
     assert jax.config.jax_enable_x64 == before, 'the test left jax_enable_x64 changed'
 
+
 @pytest.fixture(scope='module', autouse=True)
 def _forget_programs():
     """Compiled programs stay with their model's structure: of all modules together they would fill the memory."""
