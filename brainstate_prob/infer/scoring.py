@@ -57,7 +57,7 @@ def crps(draws: Any, targets: Any) -> np.ndarray:
     draws, targets = _draws_of(draws, targets)
     if len(draws) == 1:
         return np.abs(draws[0] - targets)
-    # The unbiased estimate by probability-weighted moments: the 'fair' one holds every pair of draws, gigabytes of them.
+    # The unbiased estimate by moments: the estimate called fair holds every pair of draws, gigabytes of them.
     return np.asarray(scoringrules.crps_ensemble(targets, draws, m_axis=0, estimator='pwm', backend='numpy'))
 
 
