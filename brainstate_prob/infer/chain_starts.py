@@ -14,10 +14,10 @@ from jax import lax
 
 from brainstate_prob import graph
 from brainstate_prob.graph.walk import find_states
-from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.kernel import Settings, potential_of, start_function
+from brainstate_prob.infer.kernel import Settings, start_function
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start
@@ -90,7 +90,8 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
                 f'init is a fit of other parameters: {[e.name for e in init.density.entries]}; here they are '
                 f'{[e.name for e in density.entries]}.'
             )
-        which = jax.vmap(lambda key: jax.random.randint(key, (), 0, draws.shape[0]))(keys)
+        weights = None if init.weights is None else jnp.asarray(init.weights).ravel()
+        which = jax.vmap(lambda key: jax.random.choice(key, draws.shape[0], p=weights))(keys)
         return 'map' if draws.shape[0] == 1 else 'draws', _translated(
             init.density, density, draws[which], posterior.data.states
         )
@@ -106,31 +107,12 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
             mode.density, density, jnp.repeat(jnp.asarray(mode.thetas)[0], num, axis=0), posterior.data.states
         )
     if init == 'pathfinder':
-        find = density.jit('pathfinder', None, lambda: _pathfinder(density))
-        return init, find(posterior.start(density), keys, posterior.data)
+        from brainstate_prob.infer.pathfinder import pathfinder_starts
+
+        return init, pathfinder_starts(posterior, density, keys)
     if init == 'prior':
         return init, jnp.stack([_prior_start(posterior, density, key) for key in keys])
     raise ValueError(f'init must be one of {list(INITS)}, a Fit or an array of theta, got {init!r}.')
-
-
-def _pathfinder(density: Density) -> Callable:
-    from brainstate_prob.infer.backends.blackjax import import_blackjax
-
-    vi = import_blackjax().vi.pathfinder
-
-    def run(centre: jax.Array, keys: jax.Array, data: Data) -> jax.Array:
-        potential = potential_of(density, data)
-
-        def one(key: jax.Array) -> jax.Array:
-            from_key, path_key, draw_key = jax.random.split(key, 3)
-            start = centre + jax.random.uniform(from_key, centre.shape, centre.dtype, -1.0, 1.0)
-            path, _ = vi.approximate(path_key, lambda theta: -potential(theta), start, num_samples=20)
-            found = jnp.ravel(vi.sample(draw_key, path, ())[0])
-            return jnp.where(jnp.isfinite(found).all(), found, centre).astype(centre.dtype)
-
-        return lax.map(one, keys)
-
-    return run
 
 
 def _translated(source: Density, density: Density, thetas: jax.Array, states: tuple) -> jax.Array:

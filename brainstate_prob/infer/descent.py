@@ -275,6 +275,7 @@ class Descents:
                     checkpoint.save(self._members.state(), *self._held())
                 chunks.size = until_save(checkpoint, CHUNK)
                 if self._stopped:
+                    chunks.stop(done)
                     break
             checkpoint.finish(self._members.state(), *self._held())
         return self._descent()

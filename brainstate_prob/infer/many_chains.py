@@ -19,9 +19,9 @@ from brainstate_prob.infer.chain_loop import (
 )
 from brainstate_prob.infer.chain_starts import started_chains
 from brainstate_prob.infer.diagnostics import warn_of
-from brainstate_prob.infer.many_chain_kernels import ALGORITHMS
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings
+from brainstate_prob.infer.many_chain_kernels import ALGORITHMS
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
 

@@ -27,7 +27,7 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.psis import k_hat_limit, pareto_k
 from brainstate_prob.infer.start import to_key
 
-__all__ = ['pathfinder']
+__all__ = ['pathfinder', 'pathfinder_starts']
 
 _MOST_MIXED = 1000
 _TOLERANCE = 1e-9  # of the log density, relative: BlackJAX's 1e-5 ends paths of large log densities far from their top
@@ -148,6 +148,16 @@ def pathfinder(
     fit = Fit(posterior, density, draws, method='pathfinder', stats=stats, info=info, weights=weights)
     warn_of(problems, stacklevel=3)
     return fit
+
+
+def pathfinder_starts(posterior: Posterior, density: Density, keys: jax.Array) -> jax.Array:
+    """A draw of a path for each key, (num, size): where chains start with ``init='pathfinder'``."""
+    centre = posterior.start(density)
+    around = jax.vmap(lambda key: jax.random.uniform(key, centre.shape, centre.dtype, -1.0, 1.0))
+    settings = (_FEWEST_DRAWS, 100, _FEWEST_DRAWS)
+    run = density.jit('pathfinder_paths', settings, lambda: _paths(density, *settings))
+    draws, lp = run(centre + around(keys), keys, posterior.data)[:2]
+    return jnp.where(jnp.isfinite(lp[:, :1]), draws[:, 0], centre).astype(centre.dtype)
 
 
 def _paths(density: Density, num_draws: int, max_steps: int, num_elbo_draws: int) -> Callable:

@@ -62,6 +62,11 @@ class Chunks:
         finally:
             self._bar.close()
 
+    def stop(self, done: int) -> None:
+        """The work ended early, ``done`` steps into the present chunk: the bar is full at that length."""
+        self._bar.total = self._bar.n + done
+        self._bar.update(done)
+
     def note(self, **values: str) -> None:
         """Show values behind the bar."""
         self._bar.set_postfix(values, refresh=False)
