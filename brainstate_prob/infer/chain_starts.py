@@ -27,6 +27,8 @@ __all__ = ['centres', 'draw_from_prior', 'shapes_of_chains', 'started_chains']
 
 INITS = ('model', 'map', 'pathfinder', 'prior')
 
+_TRIES = 100  # each of a radius of nine tenths
+
 # In theta. Around the model's parameters as wide as a standard normal's bulk, so that R-hat can see chains that do not
 # meet; around a mode, which stands for the posterior already, narrow.
 _RADIUS = {'model': 1.0, 'map': 0.1, 'pathfinder': 0.0, 'prior': 0.0, 'draws': 0.0, 'array': 0.0}
@@ -48,15 +50,20 @@ def started_chains(
         For an unknown ``init``, an array of another shape, or a start without finite density.
     """
     kind, thetas = centres(posterior, density, init, keys[0])
-    states, _, found = _start_program(density, settings)(*keys, thetas, _RADIUS[kind], posterior.data)
-    missed = np.flatnonzero(~np.asarray(found))
-    if missed.size:
-        checked_start(posterior, density, thetas[missed[0]])  # says why
-        raise ValueError(
-            f'The log density or its gradient is not finite around the start of {missed.size} of {len(keys[0])} '
-            f"chains, with init={kind!r}. Start elsewhere, e.g. with init='model', or widen prior or likelihood."
-        )
-    return states
+    start, radii = _start_program(density, settings), np.full(len(keys[0]), _RADIUS[kind])
+    for _ in range(_TRIES):
+        states, found = start(*keys, thetas, radii, posterior.data)
+        missed = np.flatnonzero(~np.asarray(found))
+        if not missed.size:
+            return states
+        if not radii[missed].any():
+            break
+        radii[missed] *= 0.9
+    checked_start(posterior, density, thetas[missed[0]])  # says why
+    raise ValueError(
+        f'The log density or its gradient is not finite around the start of {missed.size} of {len(keys[0])} chains, '
+        f"with init={kind!r}. Start elsewhere, e.g. with init='model', or widen prior or likelihood."
+    )
 
 
 def shapes_of_chains(
@@ -64,7 +71,8 @@ def shapes_of_chains(
 ) -> Any:
     """The shapes of what `started_chains` gives."""
     thetas = jax.ShapeDtypeStruct((len(keys[0]), density.size), density.dtype)
-    return jax.eval_shape(_start_program(density, settings), *keys, thetas, 0.0, posterior.data)[0]
+    radii = np.zeros(len(keys[0]))
+    return jax.eval_shape(_start_program(density, settings), *keys, thetas, radii, posterior.data)[0]
 
 
 def _start_program(density: Density, settings: Settings) -> Callable:
@@ -74,8 +82,9 @@ def _start_program(density: Density, settings: Settings) -> Callable:
 
 def _all_chains(start: Callable) -> Callable:
     # Mapped, not vectorized: it runs once, and compiles in two thirds of the time.
-    def run(start_keys: jax.Array, keys: jax.Array, centres: jax.Array, radius: jax.Array, data: Any) -> tuple:
-        return lax.map(lambda chain: start(*chain, radius, data), (start_keys, keys, centres))
+    def run(start_keys: jax.Array, keys: jax.Array, centres: jax.Array, radii: jax.Array, data: Any) -> tuple:
+        radii = radii.astype(jnp.result_type(float))
+        return lax.map(lambda chain: start(*chain, data), (start_keys, keys, centres, radii))
 
     return run
 

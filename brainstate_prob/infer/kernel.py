@@ -20,8 +20,6 @@ from brainstate_prob.infer.density import Data, Density
 
 __all__ = ['Chain', 'Settings', 'advance_function', 'buffer_length', 'potential_of', 'start_function']
 
-_TRIES = 100
-
 
 class Settings(NamedTuple):
     """What the compiled code depends on beside the model's structure."""
@@ -53,34 +51,22 @@ def potential_of(density: Density, data: Data) -> Callable:
 
 
 def start_function(density: Density, settings: Settings) -> Callable:
-    """``start(start_key, key, centre, radius, data) -> (chain, theta, found)``: a chain before its first transition.
+    """``start(start_key, key, centre, radius, data) -> (chain, found)``: a chain before its first transition.
 
-    It stands at a point around ``centre``, uniform within the radius, where the density and its gradient are
-    finite; each miss brings it a tenth nearer.
+    It stands at a point around ``centre``, uniform within the radius; whether density and gradient are finite there is
+    what ``found`` says.
     """
 
     def start(start_key: jax.Array, key: jax.Array, centre: jax.Array, radius: jax.Array, data: Data) -> tuple:
-        value_and_grad = jax.value_and_grad(potential_of(density, data))
-
         centre = centre.astype(jnp.result_type(float))
-        jitter = jax.random.uniform(start_key, centre.shape, centre.dtype, -1.0, 1.0)
-
-        def propose(i: Any) -> tuple[Point, jax.Array]:
-            theta = centre + radius * 0.9**i * jitter
-            value, grad = value_and_grad(theta)
-            return Point(theta, value, grad), jnp.isfinite(value) & jnp.isfinite(grad).all()
-
-        nowhere = Point(centre, jnp.zeros((), centre.dtype), jnp.zeros_like(centre))
-        _, at, found = lax.while_loop(
-            lambda loop: (loop[0] < _TRIES) & ~loop[2],
-            lambda loop: (loop[0] + 1, *propose(loop[0])),
-            (0, nowhere, jnp.zeros((), bool)),
-        )
-        adaptation = first_adaptation(settings.mass_matrix, settings.warmup, at.grad)
+        theta = centre + radius * jax.random.uniform(start_key, centre.shape, centre.dtype, -1.0, 1.0)
+        value, grad = jax.value_and_grad(potential_of(density, data))(theta)
+        adaptation = first_adaptation(settings.mass_matrix, settings.warmup, grad)
         own = jax.random.split(key, 3)[0]  # the others are what NumPyro's start would use
-        chain = Chain(at.w, at.potential, adaptation.metric.pull(at.grad), own, adaptation)
+        chain = Chain(theta, value, adaptation.metric.pull(grad), own, adaptation)
         # Without weak types: else the state that comes back would be a new signature, compiled once more.
-        return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), chain), at.w, found
+        chain = jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), chain)
+        return chain, jnp.isfinite(value) & jnp.isfinite(grad).all()
 
     return start
 

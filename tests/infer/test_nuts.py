@@ -76,7 +76,7 @@ def test_the_draws_are_those_of_numpyro(x64, mass_matrix):
     ]
 
     settings = Settings(mass_matrix=mass_matrix, max_tree_depth=6)
-    ours, _, found = jax.jit(start_function(density, settings))(key, key, theta, 0.0, data)
+    ours, found = jax.jit(start_function(density, settings))(key, key, theta, 0.0, data)
     codes = np.zeros(500, np.int32)
     codes[:num_warmup] = schedule(num_warmup)
     advance = jax.jit(advance_function(density, settings))
