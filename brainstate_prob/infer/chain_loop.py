@@ -1,16 +1,17 @@
-"""The host's loop of the further samplers: compiled stretches of any length, a progress bar, draws on the host."""
+"""The host's loop of the further samplers: compiled stretches of any length, a progress bar, draws, a checkpoint."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.kernel import buffer_length
@@ -18,6 +19,7 @@ from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.sharding import next_length
 
 __all__ = [
+    'Phase',
     'block_slices',
     'check_counts',
     'chunk_length',
@@ -82,23 +84,84 @@ def chunk_length(density: Density, num_chains: int = 1) -> int:
     return min(buffer_length(density), max(1, 8_000_000 // (num_chains * density.size)))
 
 
+class Phase(NamedTuple):
+    """A part of a run: ``step(done, length) -> (draws, stats)`` goes ``length`` steps on from its ``done``-th."""
+
+    description: str
+    total: int
+    step: Callable[[int, int], tuple]
+    at_once: bool = False  # all steps in one call
+
+
+class Chains(Protocol):
+    """What a checkpoint holds of the chains: a `Runner`, say."""
+
+    def state(self) -> Any: ...
+
+    def take(self, states: Any) -> None: ...
+
+
 def collect(
-    run: Callable[[int], tuple], total: int, most: int, description: str, progress: bool
+    chains: Chains, phases: Sequence[Phase], most: int, saving: Checkpoint, progress: bool
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Draws and statistics, (chains, total, ...), of ``run(length) -> (draws, stats)``, at most ``most`` at a time."""
-    length, draws, stats, divergences = min(10, most), [], [], 0
-    chunks = Chunks(total, length, description, progress)
-    for this in chunks:
-        began = time.perf_counter()
-        new, told = run(this)
-        draws.append(np.asarray(new)[:, :this])
-        stats.append({name: np.asarray(x)[:, :this] for name, x in told.items()})
-        length = chunks.size = next_length(this, time.perf_counter() - began, _SECONDS_A_CHUNK, most)
-        if 'diverging' in told:
-            divergences += int(stats[-1]['diverging'].sum())
-            chunks.note(divergences=str(divergences))
-    joined = {name: np.concatenate([s[name] for s in stats], axis=1) for name in stats[0]}
-    return np.concatenate(draws, axis=1), joined
+    """Draws and statistics, (chains, total, ...), of the last phase, from wherever the checkpoint stands.
+
+    It is saved at the end of each phase too. The numbers must not depend on where calls end, of at most ``most`` steps.
+
+    Raises
+    ------
+    ValueError
+        For the checkpoint of another run, or of more draws than the last phase is to have.
+    """
+    pieces: dict[str, list[np.ndarray]] = {}
+    step, first, length = 0, 0, min(10, most)
+
+    def held() -> dict[str, np.ndarray]:
+        joined = {name: np.concatenate(arrays, axis=1) for name, arrays in pieces.items()}
+        pieces.update({name: [array] for name, array in joined.items()})
+        return joined
+
+    with saving:
+        saved = saving.load(chains.state()) if saving.exists else None
+        if saved is not None:
+            drawn, wanted = saved.step - sum(phase.total for phase in phases[:-1]), phases[-1].total
+            if drawn > wanted:
+                raise ValueError(
+                    f'{saving.path!r} holds {drawn} draws of each chain, more than the {wanted} asked for. Ask for at '
+                    'least as many, give another path, or remove the file to start anew.'
+                )
+            chains.take(saved.state)
+            step, pieces = saved.step, {name: [array] for name, array in saved.arrays.items()}
+        for phase in phases:
+            divergences = sum(int(x.sum()) for x in pieces.get('diverging', []))
+            chunks = Chunks(
+                phase.total,
+                phase.total if phase.at_once else length,
+                phase.description,
+                progress and phase.total > 0,
+                done=min(step - first, phase.total),
+                every=None if phase.at_once else saving.every,
+            )
+            for this in chunks:
+                began = time.perf_counter()
+                draws, stats = phase.step(step - first, this)
+                if not phase.at_once:
+                    length = chunks.size = next_length(this, time.perf_counter() - began, _SECONDS_A_CHUNK, most)
+                found = {name: np.asarray(x)[:, :this].copy() for name, x in {'draws': draws, **stats}.items()}
+                if phase is phases[-1]:
+                    for name, x in found.items():
+                        pieces.setdefault(name, []).append(x)
+                if 'diverging' in found:
+                    divergences += int(found['diverging'].sum())
+                    chunks.note(divergences=str(divergences))
+                step += this
+                if saving.due(step):
+                    saving.save(chains.state(), held())
+            if saving.path is not None:
+                saving.finish(chains.state(), held())
+            first += phase.total
+    found = held()
+    return found.pop('draws'), found
 
 
 def check_counts(**numbers: Any) -> None:

@@ -1,8 +1,8 @@
 """How several chains run: in one vectorized program, one after another, a thread each, or spread over devices.
 
-Every method runs the same chain. One after another and in threads it is the same compiled program, with the same draws
-bit for bit; vectorized or over devices XLA fuses it differently, and rounding makes long chains drift apart. On a CPU
-the draws are the same bit for bit over any number of devices from two on, and over any number of processes.
+Every method runs the same chain. On a CPU the draws are the same bit for bit one after another, in threads, over any
+number of devices and over any number of processes. Vectorized, and over accelerators, which vectorize their chains, XLA
+orders the arithmetic differently, and rounding makes long chains drift apart.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from brainstate_prob.infer.sharding import devices_of, is_sharded, on_host, plac
 __all__ = ['CHAIN_METHODS', 'Runner', 'choose_method', 'inherited_settings', 'num_cores']
 
 CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
+
+# A program for several devices passes a clean-up of its own, which merges common subexpressions before XLA simplifies
+# arithmetic; then other simplifications apply (``a / exp(b)`` stays a division) and results round differently. Without
+# it the arithmetic is that of one device; XLA merges them later in any case.
+_AS_ON_ONE_DEVICE = {'xla_disable_hlo_passes': 'spmd-cleanup'}
 
 
 def choose_method(method: str | None, devices: Any, num_chains: int, data: Any = None) -> str:
@@ -106,7 +111,15 @@ class Runner:
             used = _enough(devices, -(-num_chains // self._each))
             self.description = f'on {len(used)} device{"s" * (len(used) > 1)}'
             self._mesh = Mesh(np.array(used), ('chains',))
-            self._run = jit('spread_chains', (key, used), lambda: _spread(advance, self._mesh))
+            options = _AS_ON_ONE_DEVICE if used[0].platform == 'cpu' else None
+            self._run = jit(
+                'spread_chains', (key, used), lambda: _spread(advance, self._mesh), compiler_options=options
+            )
+
+    @property
+    def arithmetic(self) -> str:
+        """How the chains run as far as rounding can tell: in threads or one after another is the same."""
+        return 'one by one' if self._one_by_one else self.description
 
     def prepare(self, states: Any, *args: Any) -> None:
         """Take the chains' states, stacked, and compile by running no steps (``args`` say so)."""

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob.infer.chain_loop import (
+    Phase,
     check_counts,
     collect,
     keys_of_chains,
@@ -25,8 +26,10 @@ from brainstate_prob.infer.chain_loop import (
 )
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.chains import Runner, choose_method
+from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import warn_of
+from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.gaussian_prior import draw, gaussian_prior
 from brainstate_prob.infer.kernel import buffer_length
@@ -60,6 +63,8 @@ def elliptical_slice(
     thinning: int = 1,
     chain_method: str | None = None,
     devices: Sequence[Any] | None = None,
+    checkpoint: Any = None,
+    every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample a posterior whose prior is Gaussian in theta, by elliptical slice sampling.
@@ -79,7 +84,7 @@ def elliptical_slice(
         a `Fit` or an array of theta as for `nuts`.
     thinning
         Keep every so-manieth draw.
-    chain_method, devices
+    chain_method, devices, checkpoint, every
         As for `nuts`.
     progress
         Show progress bars.
@@ -93,7 +98,7 @@ def elliptical_slice(
     ------
     ValueError
         For a parameter without a prior, with one that is not Gaussian in theta or has a fitted hyper-parameter; for
-        starts without finite likelihood.
+        starts without finite likelihood; for the checkpoint of another run.
 
     Examples
     --------
@@ -121,15 +126,29 @@ def elliptical_slice(
     method = choose_method(chain_method, devices, num_chains, posterior.data)
     step = stretch_function(density, _step_function(density), _STATS)
     runner = Runner(density.jit, 'elliptical_slice', step, method, devices, num_chains)
-    start_keys, keys = keys_of_chains(density, to_key(seed), num_chains)
-    runner.take(_starts(posterior, density, init, prior, start_keys, keys))
-
-    most = buffer_length(density)
-    if num_warmup:
-        collect(lambda length: runner.step(data, length, 1, *prior), num_warmup, most, 'Warm-up', progress)
-    draws, stats = collect(
-        lambda length: runner.step(data, length, thinning, *prior), num_samples // thinning, most, 'Sampling', progress
+    key = to_key(seed)
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            'elliptical_slice',
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            thinning=thinning,
+            init=init,
+            seed=key,
+            chains=runner.arithmetic,
+        ),
     )
+    start_keys, keys = keys_of_chains(density, key, num_chains)
+    runner.take(_starts(posterior, density, init, prior, start_keys, keys))
+    phases = [
+        Phase('Warm-up', num_warmup, lambda done, length: runner.step(data, length, 1, *prior)),
+        Phase('Sampling', num_samples // thinning, lambda done, length: runner.step(data, length, thinning, *prior)),
+    ]
+    draws, stats = collect(runner, phases, buffer_length(density), saving, progress)
     problems = problems_of(density, draws, stats)
     info = {
         'num_warmup': num_warmup,

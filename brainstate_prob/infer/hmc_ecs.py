@@ -18,11 +18,20 @@ from jax import lax
 
 from brainstate_prob.infer.adaptation import Adaptation, adapted, first_adaptation, schedule
 from brainstate_prob.infer.backends import Point, transition_of
-from brainstate_prob.infer.chain_loop import check_counts, collect, keys_of_chains, problems_of, stretch_function
+from brainstate_prob.infer.chain_loop import (
+    Phase,
+    check_counts,
+    collect,
+    keys_of_chains,
+    problems_of,
+    stretch_function,
+)
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.chains import Runner, choose_method
+from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import warn_of
+from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.metric import Dense, Diagonal
@@ -84,6 +93,8 @@ def hmc_ecs(
     thinning: int = 1,
     chain_method: str | None = None,
     devices: Sequence[Any] | None = None,
+    checkpoint: Any = None,
+    every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample the posterior of many independent observations, with gradients of ``batch_size`` of them.
@@ -105,7 +116,7 @@ def hmc_ecs(
         ``'diagonal'`` or ``'dense'``.
     num_warmup, num_samples, num_chains, seed, noncentered, target_accept, max_tree_depth, thinning
         As for `nuts`.
-    chain_method, devices, progress
+    chain_method, devices, checkpoint, every, progress
         As for `nuts`.
 
     Returns
@@ -118,7 +129,7 @@ def hmc_ecs(
     ------
     ValueError
         For parameters that cannot be sampled, inputs that are not one row an observation, a log-likelihood that is a
-        sum or in which observations depend on each other.
+        sum or in which observations depend on each other; for the checkpoint of another run.
 
     Examples
     --------
@@ -167,28 +178,41 @@ def hmc_ecs(
     step = _step_function(density, batch_size, num_blocks, mass_matrix, max_tree_depth)
     stretch = stretch_function(density, step, _STATS)
     runner = Runner(density.jit, ('hmc_ecs', settings), stretch, method, devices, num_chains)
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            'hmc_ecs',
+            batch_size=batch_size,
+            num_blocks=num_blocks,
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            thinning=thinning,
+            mass_matrix=mass_matrix,
+            target_accept=target_accept,
+            max_tree_depth=max_tree_depth,
+            reference=found.theta,
+            noncentered=str(list(density.noncentered)),
+            seed=key,
+            chains=runner.arithmetic,
+        ),
+    )
     runner.take(start(start_keys, keys, found, data))
     most = buffer_length(density)
-    codes, done = schedule(num_warmup, _KIND), 0
+    codes, none = schedule(num_warmup, _KIND), np.zeros(most, np.int32)
 
-    def warm_up(length: int) -> tuple:
-        nonlocal done
-        padded = np.zeros(most, np.int32)
+    def warm_up(done: int, length: int) -> tuple:
+        padded = none.copy()
         padded[:length] = codes[done : done + length]
-        out = runner.step(data, length, 1, found, padded, done, target_accept)
-        done += length
-        return out
+        return runner.step(data, length, 1, found, padded, done, target_accept)
 
-    if num_warmup:
-        collect(warm_up, num_warmup, most, 'Warm-up', progress)
-    none = np.zeros(most, np.int32)
-    draws, stats = collect(
-        lambda length: runner.step(data, length, thinning, found, none, done, target_accept),
-        num_samples // thinning,
-        most,
-        'Sampling',
-        progress,
-    )
+    def draw(done: int, length: int) -> tuple:
+        return runner.step(data, length, thinning, found, none, num_warmup, target_accept)
+
+    phases = [Phase('Warm-up', num_warmup, warm_up), Phase('Sampling', num_samples // thinning, draw)]
+    draws, stats = collect(runner, phases, most, saving, progress)
     problems = problems_of(density, draws, stats, max_tree_depth=max_tree_depth, target_accept=target_accept)
     variance = float(np.mean(stats['variance']))
     if not variance < _MOST_VARIANCE:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.backends.blackjax import import_blackjax
 from brainstate_prob.infer.chain_loop import (
+    Phase,
     check_counts,
     chunk_length,
     collect,
@@ -18,10 +21,14 @@ from brainstate_prob.infer.chain_loop import (
     stretch_function,
 )
 from brainstate_prob.infer.chain_starts import started_chains
+from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import warn_of
+from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings
-from brainstate_prob.infer.many_chain_kernels import ALGORITHMS
+from brainstate_prob.infer.many_chain_kernels import ALGORITHMS, Algorithm
+from brainstate_prob.infer.members import plain_types
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
 
@@ -41,6 +48,8 @@ def chees(
     noncentered: Any = True,
     target_accept: float = 0.651,
     thinning: int = 1,
+    checkpoint: Any = None,
+    every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample with ChEES-HMC (Hoffman, Radul & Sountsov 2021): HMC whose trajectories are tuned over many chains.
@@ -61,8 +70,10 @@ def chees(
         The acceptance rate (a harmonic mean over chains) that the step size is adapted to.
     thinning
         Keep every so-manieth draw.
+    checkpoint, every
+        As for `nuts`, but from the end of the warm-up on, which is one program: what is killed in it begins anew.
     progress
-        Show a progress bar of the sampling.
+        Show progress bars.
 
     Returns
     -------
@@ -73,7 +84,8 @@ def chees(
     Raises
     ------
     ValueError
-        For parameters that cannot be sampled, starts without finite density, bad numbers.
+        For parameters that cannot be sampled, starts without finite density, bad numbers; for the checkpoint of another
+        run.
     ImportError
         Without BlackJAX: ``pip install 'brainstate-prob[samplers]'``.
 
@@ -96,7 +108,8 @@ def chees(
     if not 0 < target_accept < 1:
         raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    return _sample(posterior, 'chees', counts, seed, init, noncentered, target_accept, progress)
+    tuned = {'target_accept': target_accept}
+    return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, checkpoint, every, progress)
 
 
 def meads(
@@ -109,6 +122,8 @@ def meads(
     init: Any = 'model',
     noncentered: Any = True,
     thinning: int = 4,
+    checkpoint: Any = None,
+    every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample with MEADS (Hoffman & Sountsov 2022): generalized HMC, one gradient a step, tuned over folds of chains.
@@ -117,7 +132,7 @@ def meads(
     ----------
     num_warmup, num_samples, num_chains
         As for `chees`; ``num_chains`` is a multiple of 4. A step is one gradient, so it takes more of them.
-    seed, init, noncentered, thinning, progress
+    seed, init, noncentered, thinning, checkpoint, every, progress
         As for `chees`.
 
     Returns
@@ -137,7 +152,7 @@ def meads(
             f'{_FOLDS} and at least {2 * _FOLDS}, got {num_chains}.'
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    return _sample(posterior, 'meads', counts, seed, init, noncentered, 0.0, progress)
+    return _sample(posterior, 'meads', counts, {}, seed, init, noncentered, checkpoint, every, progress)
 
 
 def mclmc(
@@ -151,6 +166,8 @@ def mclmc(
     noncentered: Any = True,
     energy_variance: float = 5e-4,
     thinning: int = 4,
+    checkpoint: Any = None,
+    every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample with microcanonical Langevin Monte Carlo (Robnik et al. 2023), for many parameters.
@@ -162,7 +179,7 @@ def mclmc(
     ----------
     num_warmup, num_samples, num_chains
         As for `chees`; at least 100 of the first. A step is two gradients.
-    seed, init, noncentered, thinning, progress
+    seed, init, noncentered, thinning, checkpoint, every, progress
         As for `chees`.
     energy_variance
         The variance of the energy error, a parameter, that the step size is tuned to.
@@ -190,45 +207,98 @@ def mclmc(
             'infer.nuts.'
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    return _sample(posterior, 'mclmc', counts, seed, init, noncentered, float(energy_variance), progress)
+    tuned = {'energy_variance': float(energy_variance)}
+    return _sample(posterior, 'mclmc', counts, tuned, seed, init, noncentered, checkpoint, every, progress)
+
+
+def _warm_up_function(algorithm: Algorithm, density: Density, num_warmup: int, target: float) -> Callable:
+    run = algorithm.warm_up(density, num_warmup, target)
+
+    def warm_up(keys: jax.Array, thetas: jax.Array, data: Data) -> tuple:
+        states, parameters, told = run(keys[0], thetas, data)
+        return plain_types(((states, keys[1]), parameters, told))
+
+    return warm_up
+
+
+class _Chains:
+    """All chains and what they were tuned to, as `collect` saves them; before their warm-up some of the same shapes."""
+
+    def __init__(self, shapes: Callable[[], Any]):
+        self._shapes = shapes
+        self.held: Any = None
+
+    def state(self) -> Any:
+        blank = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._shapes())
+        return blank() if self.held is None else self.held
+
+    def take(self, held: Any) -> None:
+        self.held = held
 
 
 def _sample(
     posterior: Posterior,
     method: str,
     counts: dict[str, int],
+    tuned: dict[str, float],
     seed: Any,
     init: Any,
     noncentered: Any,
-    target: float,
+    checkpoint: Any,
+    every: int | None,
     progress: bool,
 ) -> Fit:
     check_counts(**counts)
-    if counts['num_warmup'] < 1 or counts['num_chains'] < 2:
+    num_warmup, num_chains, thinning = counts['num_warmup'], counts['num_chains'], counts['thinning']
+    if num_warmup < 1 or num_chains < 2:
         raise ValueError(
             f'{method} adapts over chains in its warm-up: num_warmup must be at least 1 and num_chains at least 2, got '
-            f'num_warmup={counts["num_warmup"]}, num_chains={counts["num_chains"]}.'
+            f'num_warmup={num_warmup}, num_chains={num_chains}.'
         )
-    import_blackjax()
-    algorithm, num_chains, thinning = ALGORITHMS[method], counts['num_chains'], counts['thinning']
+    blackjax = import_blackjax()
+    algorithm, target = ALGORITHMS[method], next(iter(tuned.values()), 0.0)
     density, data = posterior.sampling_density_for(noncentered), posterior.data
     began = time.perf_counter()
-    start_keys, keys = keys_of_chains(density, to_key(seed), num_chains)
-    thetas = started_chains(posterior, density, Settings(), init, (start_keys, keys)).theta
-    settings = (method, counts['num_warmup'], target)
-    warm_up = density.jit('warm_up', settings, lambda: algorithm.warm_up(density, counts['num_warmup'], target))
-    states, parameters, told = jax.block_until_ready(warm_up(keys[0], thetas, data))
-    state = (states, keys[1])
+    key = to_key(seed)
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            method,
+            blackjax=blackjax.__version__,
+            **{name: number for name, number in counts.items() if name != 'num_samples'},
+            **tuned,
+            init=init,
+            noncentered=str(list(density.noncentered)),
+            seed=key,
+        ),
+    )
+    keys = keys_of_chains(density, key, num_chains)
+    settings = (method, num_warmup, target)
+    warm_up = density.jit('warm_up', settings, lambda: _warm_up_function(algorithm, density, num_warmup, target))
     stretch = stretch_function(density, algorithm.step(density), algorithm.stats, (num_chains,))
     advance = density.jit('many_chains', (method, num_chains), lambda: stretch)
+    shape = jax.ShapeDtypeStruct((num_chains, density.size), jnp.result_type(float))
+    chains = _Chains(lambda: jax.eval_shape(warm_up, keys[1], shape, data))
 
-    def run(length: int) -> tuple:
-        nonlocal state
+    def begin(done: int, length: int) -> tuple:
+        chains.take(warm_up(keys[1], started_chains(posterior, density, Settings(), init, keys).theta, data))
+        return np.zeros((num_chains, 0)), {}
+
+    def draw(done: int, length: int) -> tuple:
+        state, parameters, told = chains.held
         state, draws, stats = advance(state, data, length, thinning, parameters)
+        chains.take((state, parameters, told))
         return np.swapaxes(draws, 0, 1), {name: np.swapaxes(x, 0, 1) for name, x in stats.items()}
 
-    kept = counts['num_samples'] // thinning
-    draws, stats = collect(run, kept, chunk_length(density, num_chains), 'Sampling', progress)
+    phases = [
+        Phase('Warm-up', num_warmup, begin, at_once=True),
+        Phase('Sampling', counts['num_samples'] // thinning, draw),
+    ]
+    draws, stats = collect(chains, phases, chunk_length(density, num_chains), saving, progress)
+    told = chains.held[2]
     problems = problems_of(density, draws, stats, target_accept=target)
     info = {
         **counts,

@@ -96,8 +96,6 @@ def _shapes(data: Any) -> tuple:
 
 
 def _fingerprint(plan: Plan, runner: Runner) -> dict[str, Any]:
-    # In threads or one after another the numbers are the same.
-    one_by_one = 'thread' in runner.description or runner.description == 'one after another'
     return fingerprint_of(
         plan.posterior,
         plan.density,
@@ -110,7 +108,7 @@ def _fingerprint(plan: Plan, runner: Runner) -> dict[str, Any]:
         init=plan.init,
         seed=plan.key,
         noncentered=str(list(plan.density.noncentered)),
-        chains='one by one' if one_by_one else runner.description,
+        chains=runner.arithmetic,
     )
 
 

@@ -19,8 +19,10 @@ from jax.scipy.special import logsumexp
 from brainstate_prob.infer.backends import Point, transition_of
 from brainstate_prob.infer.blocks import HorseshoeBlock
 from brainstate_prob.infer.chain_loop import block_slices, check_counts, split_log_density
+from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import rounding_problems, warn_of
+from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.prior import _refuse_without_prior, prior_thetas
@@ -57,6 +59,8 @@ def smc(
     max_tree_depth: int = 4,
     noncentered: Any = True,
     seed: Any = 0,
+    checkpoint: Any = None,
+    every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample the posterior by adaptive tempered sequential Monte Carlo.
@@ -80,6 +84,9 @@ def smc(
         As for `nuts`.
     seed
         An int or a key.
+    checkpoint, every
+        Save to this file every so many stages (default: after stages, every 30 seconds), and go on from it if it
+        exists: the particles are those of an uninterrupted run, bit for bit.
     progress
         Show a progress bar.
 
@@ -94,7 +101,8 @@ def smc(
     Raises
     ------
     ValueError
-        For a parameter that cannot be sampled or has no proper prior; where the likelihood is nowhere positive.
+        For a parameter that cannot be sampled or has no proper prior; where the likelihood is nowhere positive; for the
+        checkpoint of another run.
 
     Examples
     --------
@@ -121,7 +129,23 @@ def smc(
     for e in density.entries:
         _refuse_without_prior(e)
     began = time.perf_counter()
-    prior_key, run_key = density.jit('smc_keys', None, lambda: jax.random.split)(to_key(seed))
+    key = to_key(seed)
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            'smc',
+            num_particles=num_particles,
+            num_moves=num_moves,
+            target_ess=target_ess,
+            max_tree_depth=max_tree_depth,
+            noncentered=str(list(density.noncentered)),
+            seed=key,
+        ),
+    )
+    prior_key, run_key = density.jit('smc_keys', None, lambda: jax.random.split)(key)
     thetas = _prior_particles(posterior, density, num_particles, prior_key)
     start = density.jit('smc_start', None, lambda: _start_function(density))
     particles = start(thetas, run_key, posterior.data)
@@ -133,22 +157,9 @@ def smc(
         )
     settings = (max_tree_depth, density.size <= min(_MOST_DENSE, num_particles // 10))
     stage = density.jit('smc_stage', settings, lambda: _stage_function(density, *settings))
-    told: list[dict[str, float]] = []
-    chunks = Chunks(100, 100, 'Tempering', progress)
-    bar = iter(chunks)
-    while not told or told[-1]['temperature'] < 1:
-        if len(told) == _MOST_STAGES:
-            raise ValueError(
-                f'The temperature is only {told[-1]["temperature"]:.2g} after {_MOST_STAGES} stages. Prior and data '
-                'are too far apart for this many particles: lower target_ess or use a narrower prior.'
-            )
-        particles, found = stage(particles, posterior.data, num_moves, target_ess)
-        told.append({name: float(x) for name, x in found.items()})
-        chunks.size = 100
-        chunks.note(temperature=f'{told[-1]["temperature"]:.2g}', accept=f'{told[-1]["acceptance_rate"]:.2f}')
-        if told[-1]['temperature'] == 1:
-            for _ in bar:
-                pass
+    particles, told = _tempered(
+        particles, lambda now: stage(now, posterior.data, num_moves, target_ess), saving, progress
+    )
     draws = np.asarray(particles.theta)[None].astype(density.dtype)
     stats = {'lp': np.asarray(particles.lp)[None]}
     problems = _problems(density, draws, stats, told)
@@ -163,10 +174,42 @@ def smc(
         'warnings': problems,
         'seconds': time.perf_counter() - began,
     }
-    history = {name: np.array([one[name] for one in told]) for name in told[0]}
-    fit = Fit(posterior, density, draws, method='smc', stats=stats, history=history, info=info)
+    fit = Fit(posterior, density, draws, method='smc', stats=stats, history=_by_name(told), info=info)
     warn_of(problems, stacklevel=3)
     return fit
+
+
+def _tempered(
+    particles: _Particles, stage: Callable, saving: Checkpoint, progress: bool
+) -> tuple[_Particles, list[dict[str, float]]]:
+    """The particles at temperature 1, and what each stage told, from wherever the checkpoint stands."""
+    told: list[dict[str, float]] = []
+    with saving:
+        saved = saving.load(particles)
+        if saved is not None:
+            particles = saved.state
+            told = [{name: float(x[i]) for name, x in saved.arrays.items()} for i in range(saved.step)]
+        chunks = Chunks(_MOST_STAGES, 1, 'Tempering', progress, done=len(told))
+        for _ in chunks:
+            if told and told[-1]['temperature'] == 1:
+                chunks.stop(0)
+                break
+            particles, found = stage(particles)
+            told.append({name: float(x) for name, x in found.items()})
+            chunks.note(temperature=f'{told[-1]["temperature"]:.2g}', accept=f'{told[-1]["acceptance_rate"]:.2f}')
+            if saving.due(len(told)):
+                saving.save(particles, _by_name(told))
+        if told[-1]['temperature'] < 1:
+            raise ValueError(
+                f'The temperature is only {told[-1]["temperature"]:.2g} after {_MOST_STAGES} stages. Prior and data '
+                'are too far apart for this many particles: lower target_ess or use a narrower prior.'
+            )
+        saving.finish(particles, _by_name(told))
+    return particles, told
+
+
+def _by_name(told: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    return {name: np.array([one[name] for one in told]) for name in told[0]}
 
 
 def _prior_particles(posterior: Posterior, density: Density, num: int, key: jax.Array) -> np.ndarray:

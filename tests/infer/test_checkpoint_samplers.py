@@ -1,0 +1,104 @@
+"""The further samplers from checkpoints: stopped and made longer, they give the draws of one uninterrupted run.
+
+That they do when killed at any moment is shown beside the other ways to fit, in test_checkpoint.py.
+"""
+
+import importlib.util
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from brainstate_prob import infer, nn
+from brainstate_prob.infer import checkpoint as checkpoints
+from brainstate_prob.infer import many_chains
+
+pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
+X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+Y = (X @ np.array([1.0, -2.0]) + 0.5 * np.random.default_rng(1).normal(size=40)).astype(np.float32)
+
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Param(jnp.zeros(2), reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, x):
+        return dist.Normal(x @ self.w.value(), 0.5)
+
+
+class Run(NamedTuple):
+    """A sampler, its options, and how many steps the file has when it is stopped, once after another."""
+
+    sampler: Any
+    options: dict[str, Any]
+    stops: tuple[int, ...]
+
+    def __call__(self, y=Y, **more):
+        return self.sampler(infer.Posterior(Line(), X, y), progress=False, **self.options | more)
+
+
+SHORT = {'num_warmup': 30, 'num_samples': 50, 'num_chains': 2, 'seed': 3}
+MANY = {'num_warmup': 100, 'num_samples': 50, 'num_chains': 8, 'seed': 3}
+NEEDS_BLACKJAX = pytest.mark.skipif(importlib.util.find_spec('blackjax') is None, reason='blackjax is not installed')
+# Saved every 20 steps and at the end of the warm-up: within it, then within the draws.
+RUNS = {
+    'elliptical_slice': Run(infer.elliptical_slice, SHORT, (20, 50)),
+    'elliptical_slice, vectorized': Run(
+        infer.elliptical_slice, SHORT | {'thinning': 2, 'chain_method': 'vectorized'}, (20, 50)
+    ),
+    'hmc_ecs': Run(infer.hmc_ecs, SHORT | {'batch_size': 8, 'num_blocks': 4, 'chain_method': 'sequential'}, (20, 50)),
+    'chees': Run(infer.chees, MANY, (100, 120)),
+    'meads': Run(infer.meads, MANY, (100, 110)),
+    'mclmc': Run(infer.mclmc, MANY | {'thinning': 1}, (100, 120)),
+    'smc': Run(infer.smc, {'num_particles': 64, 'num_moves': 2, 'max_tree_depth': 2, 'target_ess': 0.7}, (1, 3)),
+}
+EVERY = {name: 20 for name in RUNS} | {'meads': 10, 'smc': 1}  # meads keeps every fourth draw, 12 of them
+BLACKJAX = ('chees', 'meads', 'mclmc')
+marked = [pytest.param(name, marks=NEEDS_BLACKJAX if name in BLACKJAX else ()) for name in RUNS]
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped(monkeypatch, run, path, step, every):
+    """``run`` until its file has so many steps."""
+    write = checkpoints.write_checkpoint
+
+    def writing(path, record, arrays):
+        write(path, record, arrays)
+        if record['step'] == step:
+            raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(checkpoints, 'write_checkpoint', writing)
+        run(checkpoint=path, every=every)
+    assert checkpoints.read_checkpoint(str(path))[0]['step'] == step
+
+
+def same(fit, whole):
+    np.testing.assert_array_equal(fit.thetas, whole.thetas)
+    for kind in ('stats', 'history'):
+        ours, theirs = getattr(fit, kind), getattr(whole, kind)
+        assert ours.keys() == theirs.keys()
+        for name in theirs:
+            assert ours[name].dtype == theirs[name].dtype
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert fit.info | {'seconds': 0.0} == whole.info | {'seconds': 0.0}
+
+
+@pytest.mark.parametrize('name', marked)
+def test_it_goes_on_in_warmup_and_in_sampling(tmp_path, monkeypatch, name):
+    run, path = RUNS[name], tmp_path / 'run'
+    whole = run()
+    for step in run.stops:
+        stopped(monkeypatch, run, path, step, EVERY[name])
+    monkeypatch.setattr(many_chains, 'started_chains', lambda *args: pytest.fail('the warm-up was run again'))
+    same(run(checkpoint=path, every=EVERY[name]), whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, 'write_checkpoint', lambda *args: pytest.fail('it was all there'))
+        same(run(checkpoint=path), whole)
