@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.curvature import Curvature, curvature_of
 from brainstate_prob.infer.density import Density
-from brainstate_prob.infer.diagnostics import ConvergenceWarning, warn_of
+from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.gaussians import NotPositiveDefinite
 from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit, refuse_own_density
@@ -139,8 +140,7 @@ def laplace(
         'warnings': notes,
         'seconds': time.perf_counter() - began,
     }
-    warn_of(notes, stacklevel=3)
-    return make_fit(posterior, programs, theta, value, gaussian, num_draws, seed, info)
+    return warned(make_fit(posterior, programs, theta, value, gaussian, num_draws, seed, info))
 
 
 def information_of(programs: Curvature) -> str | None:

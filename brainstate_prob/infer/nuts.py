@@ -9,7 +9,8 @@ import numpy as np
 
 from brainstate_prob.infer.adaptation import WARMUPS
 from brainstate_prob.infer.backends import BACKENDS, check_installed
-from brainstate_prob.infer.diagnostics import mcmc_problems, warn_of
+from brainstate_prob.infer.conflict import warned
+from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.metric import MASS_MATRICES
@@ -185,9 +186,7 @@ def nuts(
         **found,
         'seconds': time.perf_counter() - began,
     }
-    fit = Fit(posterior, density, draws, method='nuts', stats=stats, info=info)
-    warn_of(problems, stacklevel=3)
-    return fit
+    return warned(Fit(posterior, density, draws, method='nuts', stats=stats, info=info))
 
 
 def _settings_of(backend: str, mass_matrix: str, warmup: str | None, max_tree_depth: int) -> Settings:

@@ -14,7 +14,7 @@ import optax
 
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.checkpoint import Checkpoint
-from brainstate_prob.infer.diagnostics import warn_of
+from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.guides import check_guide
@@ -192,10 +192,8 @@ def fit_svi(
     }
     fit = Fit(posterior, density, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
-    problems = _judge(fit, run, num_steps)
-    fit.info |= {'warnings': problems, 'seconds': time.perf_counter() - began}
-    warn_of(problems, stacklevel=3)
-    return fit
+    fit.info |= {'warnings': _judge(fit, run, num_steps), 'seconds': time.perf_counter() - began}
+    return warned(fit)
 
 
 def _judge(fit: Fit, run: _Run, num_steps: int) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
+from brainstate_prob.infer.conflict import suspected_conflicts
 from brainstate_prob.infer.probe import unread_inputs
 from brainstate_prob.infer.start import what_is_not_finite
 from tests.infer.kitchen import kitchen_posterior, scattered
@@ -180,7 +182,8 @@ def line():
 
 def around(posterior, centre, sd=0.1, **kwargs):
     """Independent draws around constrained values, as one would wish of NUTS."""
-    centre = posterior.unconstrain({k: jnp.asarray(v, jnp.float32) for k, v in centre.items()})
+    centre = {k: v if isinstance(v, u.Quantity) else jnp.asarray(v, jnp.float32) for k, v in centre.items()}
+    centre = posterior.unconstrain(centre)
     noise = np.random.default_rng(1).normal(size=(4, 250, posterior.density.size)) * sd
     fit = scattered(posterior, posterior.density, stats=None, **kwargs)
     return infer.Fit(
@@ -200,6 +203,46 @@ def test_prior_and_data_that_disagree_are_named(line):
     (text,) = around(line, GOOD | {'b': 15.0}).check().problems
     assert text.startswith("Prior and data disagree about 'b': its posterior (around 15") and '100.0 % of draws' in text
     assert 'Normal' in text and 'widen the prior' in text
+
+
+@pytest.mark.parametrize(
+    ('prior', 'value', 'conflict'),
+    [
+        (dist.Normal(20.0, 5.0), 15.0, False),
+        (dist.Normal(20.0, 5.0), 60.0, True),
+        (nn.GaussianReg(0.02 * u.second, 0.005 * u.second), 15.0, False),
+        (nn.GaussianReg(0.02 * u.second, 0.005 * u.second), 60.0, True),
+        (dist.Exponential(0.1), 0.01, False),  # far in the lower tail, where its density is highest
+        (dist.Exponential(0.1), 70.0, True),
+        (nn.LogNormalReg(mu=3.0, sigma=0.2), 60.0, True),
+    ],
+    ids=str,
+)
+def test_fits_suspect_a_conflict_by_themselves(prior, value, conflict):
+    class Decay(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tau = nn.Param(10.0 * u.ms, t=nn.ExpT(0 * u.ms), reg=prior)
+
+        def __call__(self):
+            return dist.Normal(self.tau.value() / u.ms, 1.0)
+
+    fit = around(infer.Posterior(Decay(), targets=jnp.zeros(3)), {'tau': jnp.float32(value) * u.ms}, sd=0.02)
+    assert [text for text in fit.check().problems if 'disagree' in text] == suspected_conflicts(fit)
+    assert len(suspected_conflicts(fit)) == conflict and all("'tau'" in text for text in suspected_conflicts(fit))
+
+
+def test_priors_without_a_distribution_function_are_left_to_the_check():
+    model = Line(w_prior=nn.L2Reg(1.0))
+    fit = around(infer.Posterior(model, X, Y), GOOD | {'w': [30.0, 0.0]})
+    assert suspected_conflicts(fit) == [] and "disagree about 'w'" in fit.check().problems[0]
+
+
+def test_a_run_tells_a_conflict_once(line):
+    away = posterior(y=Y + 30)
+    with pytest.warns(infer.ConvergenceWarning, match="disagree about 'b'"):
+        fit = infer.laplace(away)
+    assert sum("disagree about 'b'" in text for text in fit.check().problems) == 1
 
 
 def test_what_the_draws_do_not_resolve_is_named(line):
