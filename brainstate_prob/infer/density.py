@@ -269,9 +269,9 @@ class Density:
                 return jnp.zeros((), int)
             return jnp.sum(~self.distribution(data).support(data.targets))
 
-    def jit(self, name: str, key: Any, build: Callable[[], Callable]) -> Callable:
-        """The compiled function kept under ``name`` and the structure of ``key``, built once."""
-        return self.compiled.get((name, structural_key(key), environ.static_key()), lambda: jax.jit(build()))
+    def jit(self, name: str, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
+        """The compiled function kept under ``name`` and the structure of ``key``, built once; options of `jax.jit`."""
+        return self.compiled.get((name, structural_key(key), environ.static_key()), lambda: jax.jit(build(), **options))
 
 
 def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:
