@@ -122,7 +122,7 @@ def collect(
         return joined
 
     with saving:
-        saved = saving.load(chains.state()) if saving.exists else None
+        saved = None if saving.path is None else saving.load(chains.state())
         if saved is not None:
             drawn, wanted = saved.step - sum(phase.total for phase in phases[:-1]), phases[-1].total
             if drawn > wanted:

@@ -5,6 +5,7 @@ Each life of a run goes on from the checkpoint of the last one and dies at a ran
 through writing the file, before or after it is put in place, or a few milliseconds later, wherever that is.
 """
 
+import importlib.util
 import io
 import os
 import pathlib
@@ -30,17 +31,17 @@ Y = X @ np.array([1.0, -2.0], np.float32) + np.random.default_rng(1).normal(size
 
 
 class Line(nn.Module):
-    def __init__(self):
+    def __init__(self, known_noise=False):
         super().__init__()
         self.w = nn.Param(jnp.zeros(2), reg=dist.Normal(0.0, 1.0))
-        self.sigma = nn.Param(1.0, t=nn.SoftplusT(0.0), reg=dist.HalfNormal(1.0))
+        self.sigma = nn.Param(1.0, t=nn.SoftplusT(0.0), reg=dist.HalfNormal(1.0), fit=not known_noise)
 
     def __call__(self, x):
         return dist.Normal(x @ self.w.value(), self.sigma.value())
 
 
-def posterior():
-    return infer.Posterior(Line(), X, Y)
+def posterior(**model):
+    return infer.Posterior(Line(**model), X, Y)
 
 
 # method: a function of checkpoint options; a new way to fit joins with a line
@@ -60,8 +61,23 @@ RUNS = {
     'nuts': lambda **c: infer.nuts(
         posterior(), num_warmup=400, num_samples=400, num_chains=2, thinning=2, progress=False, **c
     ),
+    'hmc_ecs': lambda **c: infer.hmc_ecs(
+        posterior(), batch_size=10, num_warmup=300, num_samples=300, num_chains=2, progress=False, **c
+    ),
+    'elliptical_slice': lambda **c: infer.elliptical_slice(
+        posterior(known_noise=True), num_warmup=400, num_samples=800, num_chains=2, thinning=2, progress=False, **c
+    ),
+    'smc': lambda **c: infer.smc(
+        posterior(), num_particles=64, num_moves=1, max_tree_depth=2, target_ess=0.99, progress=False, **c
+    ),
 }
 EVERY = {'nuts': 11, 'map': 50, 'svi': 50, 'svi that stops by itself': 40, 'sgmcmc': 60}
+EVERY |= {'hmc_ecs': 9, 'elliptical_slice': 11, 'smc': 1}
+if importlib.util.find_spec('blackjax') is not None:
+    RUNS['chees'] = lambda **c: infer.chees(
+        posterior(), num_warmup=100, num_samples=1600, num_chains=8, thinning=2, progress=False, **c
+    )
+    EVERY['chees'] = 11
 
 
 def result(fit):
@@ -113,8 +129,9 @@ def die_at_random(seed, log):
 
     def logged(self, *args, **kwargs):
         saved = load(self, *args, **kwargs)
-        with open(log, 'a') as file:
-            file.write(f'{0 if saved is None else saved.step}\n')
+        if self.path is not None:  # of a fit within the fit
+            with open(log, 'a') as file:
+                file.write(f'{0 if saved is None else saved.step}\n')
         return saved
 
     checkpoints.Checkpoint.load = logged

@@ -4,9 +4,9 @@ That they do when killed at any moment is shown beside the other ways to fit, in
 """
 
 import importlib.util
+import shutil
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -50,13 +50,14 @@ RUNS = {
     'elliptical_slice, vectorized': Run(
         infer.elliptical_slice, SHORT | {'thinning': 2, 'chain_method': 'vectorized'}, (20, 50)
     ),
+    'elliptical_slice, over devices': Run(infer.elliptical_slice, SHORT | {'devices': 2}, (20, 50)),
     'hmc_ecs': Run(infer.hmc_ecs, SHORT | {'batch_size': 8, 'num_blocks': 4, 'chain_method': 'sequential'}, (20, 50)),
     'chees': Run(infer.chees, MANY, (100, 120)),
     'meads': Run(infer.meads, MANY, (100, 110)),
     'mclmc': Run(infer.mclmc, MANY | {'thinning': 1}, (100, 120)),
     'smc': Run(infer.smc, {'num_particles': 64, 'num_moves': 2, 'max_tree_depth': 2, 'target_ess': 0.7}, (1, 3)),
 }
-EVERY = {name: 20 for name in RUNS} | {'meads': 10, 'smc': 1}  # meads keeps every fourth draw, 12 of them
+EVERY = dict.fromkeys(RUNS, 20) | {'meads': 10, 'smc': 1}  # meads keeps every fourth draw, 12 of them
 BLACKJAX = ('chees', 'meads', 'mclmc')
 marked = [pytest.param(name, marks=NEEDS_BLACKJAX if name in BLACKJAX else ()) for name in RUNS]
 
@@ -102,3 +103,88 @@ def test_it_goes_on_in_warmup_and_in_sampling(tmp_path, monkeypatch, name):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, 'write_checkpoint', lambda *args: pytest.fail('it was all there'))
         same(run(checkpoint=path), whole)
+
+
+# Of chains alone: the particles of one run have no more.
+LONGER = [name for name in RUNS if name != 'smc' and ',' not in name]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """By sampler, the file of a run and its draws."""
+    kept = {}
+
+    def of(name):
+        if name not in kept:
+            path = tmp_path_factory.mktemp('finished') / 'run'
+            kept[name] = path, RUNS[name](checkpoint=path).thetas
+        return kept[name]
+
+    return of
+
+
+@pytest.mark.parametrize('name', [param for param in marked if param.values[0] in LONGER])
+def test_a_finished_run_can_be_made_longer(tmp_path, finished, name):
+    path, first = finished(name)
+    longer_path = shutil.copy(path, tmp_path / 'longer')
+    longer = RUNS[name](checkpoint=longer_path, num_samples=80)
+    same(longer, RUNS[name](num_samples=80))
+    np.testing.assert_array_equal(longer.thetas[:, : first.shape[1]], first)
+    with pytest.raises(
+        ValueError, match=rf'holds {longer.thetas.shape[1]} draws of each chain, more than the .* asked'
+    ):
+        RUNS[name](checkpoint=longer_path)
+
+
+OTHERS = [
+    ('elliptical_slice', {'seed': 4}, 'seed is key'),
+    ('elliptical_slice', {'y': Y + 1}, 'targets is array'),
+    ('elliptical_slice', {'init': 'model'}, 'init is prior there and model here'),
+    ('elliptical_slice', {'num_warmup': 31}, 'num_warmup is 30 there and 31 here'),
+    ('elliptical_slice', {'thinning': 2}, 'thinning is 1 there and 2 here'),
+    ('elliptical_slice', {'num_chains': 3}, 'num_chains is 2 there and 3 here'),
+    ('elliptical_slice', {'chain_method': 'vectorized'}, 'chains is one by one there and vectorized here'),
+    ('hmc_ecs', {'seed': 4}, 'seed is key'),
+    ('hmc_ecs', {'num_blocks': 2}, 'num_blocks is 4 there and 2 here'),
+    ('hmc_ecs', {'target_accept': 0.9}, 'target_accept is 0.8 there and 0.9 here'),
+    ('hmc_ecs', {'reference': np.zeros(2)}, 'reference is array'),
+    ('chees', {'seed': 4}, 'seed is key'),
+    ('chees', {'y': Y + 1}, 'targets is array'),
+    ('chees', {'target_accept': 0.8}, 'target_accept is 0.651 there and 0.8 here'),
+    ('chees', {'thinning': 2}, 'thinning is 1 there and 2 here'),
+    ('meads', {'num_warmup': 101}, 'num_warmup is 100 there and 101 here'),
+    ('mclmc', {'energy_variance': 1e-3}, 'energy_variance is 0.0005 there and 0.001 here'),
+    ('smc', {'seed': 4}, 'seed is key'),
+    ('smc', {'num_moves': 3}, 'num_moves is 2 there and 3 here'),
+    ('smc', {'target_ess': 0.5}, 'target_ess is 0.7 there and 0.5 here'),
+]
+
+
+@pytest.mark.parametrize(
+    ('name', 'other', 'named'),
+    [
+        pytest.param(*case, marks=NEEDS_BLACKJAX if case[0] in BLACKJAX else (), id=f'{case[0]} {case[2]}')
+        for case in OTHERS
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused(finished, name, other, named):
+    with pytest.raises(ValueError, match=f'checkpoint of another run: .*{named}'):
+        RUNS[name](checkpoint=finished(name)[0], **other)
+
+
+@NEEDS_BLACKJAX
+def test_so_is_that_of_another_sampler_or_version(finished, monkeypatch):
+    import blackjax
+
+    path = finished('chees')[0]
+    with pytest.raises(ValueError, match='method is chees there and mclmc here'):
+        RUNS['mclmc'](checkpoint=path)
+    monkeypatch.setattr(blackjax, '__version__', '0.0')
+    with pytest.raises(ValueError, match=r'blackjax is .* there and 0\.0 here'):
+        RUNS['chees'](checkpoint=path)
+
+
+@pytest.mark.parametrize('name', marked)
+def test_every_needs_a_path(name):
+    with pytest.raises(ValueError, match='every=20 needs checkpoint=path'):
+        RUNS[name](every=20)
