@@ -91,7 +91,7 @@ def main() -> dict:
         found |= {'chains on 2': two.thetas, 'ran on 2': two.info['chains_ran']}
         found['chains on one'] = infer.nuts(posterior, chain_method='sequential', **NUTS).thetas
         found['members on 2'] = infer.ensemble(posterior, devices=2, **ENSEMBLE).thetas
-        found['members on one'] = infer.ensemble(posterior, **ENSEMBLE).thetas
+        found['members on one'] = infer.ensemble(posterior, chain_method='sequential', **ENSEMBLE).thetas
         found |= {f'one: {name}': value for name, value in of_data(posterior).items()}
         run = jax.jit(jax.value_and_grad(posterior.density.log_density))
         found['program'] = run.lower(posterior.theta, sharded.data).compile().as_text()

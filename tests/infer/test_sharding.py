@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from jax import lax
 from jax.sharding import AxisType, Mesh
 
 from brainstate_prob import infer, nn
 from brainstate_prob.core.units import u
+from brainstate_prob.infer.chains import Runner
 from brainstate_prob.infer.sharding import Padded, devices_of, is_sharded, next_length, on_host
 
 TWO = jax.devices()[:2]
@@ -165,6 +167,35 @@ REFUSED = [
 def test_what_is_refused(run, message):
     with pytest.raises(ValueError, match=message):
         run()
+
+
+def stretch(theta, y):
+    """A state's ascent of a normal's log density; the compiler may divide by its scale or multiply with the inverse."""
+
+    def log_density(theta):
+        scale = jnp.exp(theta[1:])
+        return jnp.sum(-0.5 * ((y - theta[0]) / scale) ** 2 - jnp.log(scale))
+
+    def step(_, loop):
+        value, grad = jax.value_and_grad(log_density)(loop[0])
+        return loop[0] + 1e-3 * grad, loop[1] + value
+
+    return lax.fori_loop(0, len(y), step, (theta, jnp.zeros((), theta.dtype)))
+
+
+@pytest.mark.parametrize('wide', [False, True])
+def test_states_over_devices_of_a_cpu_advance_as_on_one_bit_for_bit(wide):
+    with jax.enable_x64(wide):
+        theta, y = jax.random.normal(jax.random.key(0), (6, 2)), jnp.linspace(-1.0, 2.0, 61)
+        found = []
+        for method, devices in (('sequential', None), ('parallel', None), ('parallel', 1), ('parallel', 2)):
+            runner = Runner(lambda _, __, build, **kwargs: jax.jit(build(), **kwargs), 0, stretch, method, devices, 6)
+            runner.take(theta)
+            found.append((*runner.step(y), np.asarray(runner.state())))
+    for other in found[1:]:
+        for x, one in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(x, one)
+    assert len(np.unique(found[0][0])) == 6
 
 
 def test_small_helpers():
