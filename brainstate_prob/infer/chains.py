@@ -1,8 +1,9 @@
 """How several chains run: in one vectorized program, one after another, a thread each, or spread over devices.
 
-Every method runs the same chain. On a CPU the draws are the same bit for bit one after another, in threads, over any
-number of devices and over any number of processes. Vectorized, and over accelerators, which vectorize their chains, XLA
-orders the arithmetic differently, and rounding makes long chains drift apart.
+Every method runs the same chain. One after another and in threads it is the same compiled program. Over devices of a
+CPU it is another, whose draws are the same bit for bit over any number of devices and processes, and those of one
+device unless XLA works out a constant of the model otherwise. Vectorized, and over accelerators, which vectorize their
+chains, it orders the arithmetic differently, and rounding makes long chains drift apart.
 """
 
 from __future__ import annotations
