@@ -181,6 +181,7 @@ def nuts(
         'warmup': settings.warmup,
         'noncentered': list(density.noncentered),
         'target_accept': target_accept,
+        'max_tree_depth': max_tree_depth,
         'divergences': int(stats['diverging'].sum()),
         'warnings': problems,
         **found,

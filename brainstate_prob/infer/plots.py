@@ -18,7 +18,7 @@ __all__ = ['plot', 'plot_coverage', 'plot_reliability', 'pyplot']
 # What one major version of ArviZ calls otherwise.
 _IN_0 = {'ppc_dist': 'ppc', 'dist': 'posterior'}
 _IN_1 = {'ppc': 'ppc_dist', 'posterior': 'dist'}
-_NEED_LOG_LIKELIHOOD = ('elpd', 'khat', 'loo')
+_NEED_LOG_LIKELIHOOD = ('elpd', 'loo')
 _NEED_PREDICTIONS = ('bpv', 'loo', 'ppc')
 
 
@@ -53,6 +53,10 @@ def plot(fit: Fit, name: str, **kwargs: Any) -> Any:
         raise AttributeError(f'ArviZ {arviz.__version__} has no plot_{name}; there are {there}.')
     if fit.num_chains * fit.num_draws < 2:
         raise ValueError(f'plot_{name} needs draws of the posterior; {fit.method!r} gives one point. Use nuts, say.')
+    if known == 'khat':
+        return arviz.plot_khat(fit.loo(pointwise=True), **kwargs)
+    if known == 'loo_pit' and is_old(arviz):
+        kwargs = {'y': 'targets'} | kwargs
     data = fit.to_arviz(
         log_likelihood=any(word in known for word in _NEED_LOG_LIKELIHOOD),
         posterior_predictive=any(word in known for word in _NEED_PREDICTIONS),

@@ -259,14 +259,14 @@ def compare(draws, reference, *, mean=0.1, sd=(0.9, 1.1), quantile=0.08):
         x = np.asarray(draws[name], np.float64).reshape(-1, *np.shape(ref['mean']))
         shift = np.abs(x.mean(0) - ref['mean']) / ref['sd']
         ratio = x.std(0) / ref['sd']
-        if shift.max() > mean:
+        if not shift.max() <= mean:  # written so that NaN does not pass
             wrong.append(f'{name}: mean off by {shift.max():.3f} sd')
-        if ratio.min() < sd[0] or ratio.max() > sd[1]:
+        if not (ratio.min() >= sd[0] and ratio.max() <= sd[1]):
             wrong.append(f'{name}: sd ratio {ratio.min():.3f} to {ratio.max():.3f}')
         if 'q05' in ref and quantile is not None:
             width = np.asarray(ref['q95']) - ref['q05']
             for p in (5, 50, 95):
                 off = np.abs(np.percentile(x, p, axis=0) - ref[f'q{p:02d}']) / width
-                if off.max() > quantile:
+                if not off.max() <= quantile:
                     wrong.append(f'{name}: {p} % quantile off by {off.max():.3f} of the range')
     return wrong

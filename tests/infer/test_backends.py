@@ -12,7 +12,7 @@ import pytest
 from brainstate_prob import infer, nn
 from brainstate_prob.infer import adaptation, chain_starts, nuts_loop
 from brainstate_prob.infer.metric import Dense, Diagonal, LowRank
-from tests.infer.models import compare, reference_of, reference_posterior
+from tests.infer.models import POSTERIORS, compare, reference_of, reference_posterior
 from tests.infer.test_nuts import compilations, regression
 
 STATS = {'lp', 'energy', 'acceptance_rate', 'step_size', 'n_steps', 'tree_depth', 'diverging'}
@@ -31,11 +31,22 @@ OTHERS = BACKENDS[1:]
 
 
 @pytest.mark.parametrize('backend', OTHERS)
-@pytest.mark.parametrize('name', ['eight_schools_centred', 'linear_regression_corr'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'eight_schools_centred',
+        'linear_regression_corr',
+        'gauss_mix',
+        pytest.param('hmm_gauss', marks=pytest.mark.slow),
+        pytest.param('radon_mn_contextual', marks=pytest.mark.slow),
+    ],
+)
 def test_backends_are_within_the_bounds(shared_dir, name, backend):
     """Those of the data's notes, as NumPyro's in test_reference_posteriors: five Monte Carlo errors and more."""
-    fit = infer.nuts(reference_posterior(shared_dir, name), backend=backend, seed=1, progress=False)
-    assert compare(fit.magnitudes, reference_of(shared_dir, name)) == []
+    model, _, _, options = POSTERIORS[name]
+    fit = infer.nuts(reference_posterior(shared_dir, name), backend=backend, seed=1, progress=False, **options)
+    derived = getattr(model, 'reference_values', dict)(fit.magnitudes)
+    assert compare(derived, reference_of(shared_dir, name)) == []
     assert fit.info['backend'] == backend and fit.info['warnings'] == []
     assert set(fit.stats) == STATS and fit.thetas.shape[:2] == (4, 1000)
     assert fit.info['divergences'] <= 6
@@ -204,10 +215,18 @@ def test_gradients_and_directions_save_gradients(shared_dir):
     assert worth['low_rank'] > 3 * worth['gradient'] > 3 * worth['stan']
 
 
-def test_a_low_rank_matrix_that_harms_is_given_up(shared_dir, monkeypatch):
-    """Chains whose step sizes disagree: warmed up again with a diagonal matrix, which is said."""
-    monkeypatch.setattr(nuts_loop, '_MOST_APART', 1.0)
-    with pytest.warns(infer.ConvergenceWarning, match='low-rank mass matrix harms here.*step sizes.*diagonal'):
+@pytest.mark.parametrize(
+    ('limit', 'value', 'said'),
+    [
+        ('_MOST_APART', 1.0, 'the step sizes of the chains lie between'),
+        ('_MOST_DIVERGENT', -1.0, 'of the last transitions of the warm-up diverged'),
+        ('_WORST_R_HAT', 0.0, 'R-hat of the log density is'),
+    ],
+)
+def test_a_low_rank_matrix_that_harms_is_given_up(shared_dir, monkeypatch, limit, value, said):
+    """Chains that disagree or diverge: warmed up again with a diagonal matrix, which is said."""
+    monkeypatch.setattr(nuts_loop, limit, value)
+    with pytest.warns(infer.ConvergenceWarning, match=f'low-rank mass matrix harms here.*{said}.*diagonal'):
         fit = infer.nuts(
             reference_posterior(shared_dir, 'linear_regression_corr'), mass_matrix='low_rank', seed=2, progress=False
         )

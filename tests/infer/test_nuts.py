@@ -12,7 +12,9 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.hmc import hmc
 
 from brainstate_prob import infer, nn
+from brainstate_prob.infer import chains
 from brainstate_prob.infer.adaptation import schedule
+from brainstate_prob.infer.arviz_io import import_arviz
 from brainstate_prob.infer.chain_starts import draw_from_prior, started_chains
 from brainstate_prob.infer.kernel import Settings, advance_function, start_function
 from tests.infer.models import Regression
@@ -307,6 +309,36 @@ def test_starts_are_retried_nearer_until_finite():
     assert (np.abs(fit.thetas) < 0.01).all()
 
 
+# Where chains run
+
+
+@pytest.mark.parametrize(
+    ('backend', 'method', 'num_chains', 'chosen'),
+    [
+        ('cpu', None, 4, 'parallel'),
+        ('cpu', None, 1, 'sequential'),
+        ('cpu', 'vectorized', 4, 'vectorized'),
+        ('gpu', None, 4, 'vectorized'),
+        ('gpu', None, 1, 'sequential'),
+        ('gpu', 'sequential', 4, 'sequential'),
+        ('gpu', 'parallel', 1, 'parallel'),
+    ],
+)
+def test_the_way_chains_run_is_chosen_for_the_machine(monkeypatch, backend, method, num_chains, chosen):
+    """As on that machine; what runs is reported as ``info['chain_method']`` and ``info['chains_ran']``."""
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+    monkeypatch.setattr(chains, 'num_cores', lambda: 8)
+    assert chains.choose_method(method, None, num_chains) == chosen
+
+
+def test_one_accelerator_does_not_run_chains_in_parallel(monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+    with pytest.raises(ValueError, match="there is one.*chain_method='vectorized'"):
+        chains.choose_method('parallel', None, 4)
+
+
 # Refusals
 
 
@@ -408,11 +440,15 @@ class Sparse(nn.Module):
 
 
 @pytest.mark.parametrize('init', ['model', 'map', 'prior'])
-def test_scale_mixtures_and_units(init):
+def test_scale_mixtures_and_units(init, tmp_path):
     x = jax.random.normal(jax.random.key(0), (60, 3))
     posterior = infer.Posterior(Sparse(), x, x[:, 1] + 0.5 * jax.random.normal(jax.random.key(1), (60,)))
     fit = quick(posterior, init=init, num_samples=300)
     assert fit.thetas.shape == (2, 300, 7)  # three z, three log lambda, log noise
     assert fit.draws['noise'].unit == u.ms
     assert abs(fit.estimate['noise'] - 500.0 * u.ms) < 100.0 * u.ms
+    fit.save(tmp_path / 'fit.nc')
+    file = import_arviz().from_netcdf(tmp_path / 'fit.nc')
+    assert file['posterior']['noise'].attrs['units'] == 'ms'
+    assert infer.load(tmp_path / 'fit.nc', posterior).draws['noise'].unit == u.ms
     np.testing.assert_allclose(fit.estimate['w'], [0.0, 1.0, 0.0], atol=0.25)

@@ -33,22 +33,15 @@ def _close():
         ('posterior', {'var_names': ['rate']}),
         ('ppc', {}),
         ('energy', {}),
-        ('loo_pit', None),
+        ('loo_pit', {}),
+        ('khat', {}),
     ],
 )
 def test_arvizs_plots_draw_a_fit(fit, name, kwargs):
-    if kwargs is None:
-        kwargs = {'y': 'targets'} if _old() else {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of matplotlib's layout, and of few draws
         getattr(fit, f'plot_{name}')(**kwargs)
     assert plt.get_fignums()
-
-
-def _old():
-    from brainstate_prob.infer.arviz_io import import_arviz, is_old
-
-    return is_old(import_arviz())
 
 
 def test_a_plot_that_there_is_not_lists_those_there_are(fit):

@@ -4,9 +4,11 @@ import warnings
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from brainstate_prob import infer
+from brainstate_prob.infer.ess import rank_r_hat
 from tests.infer.models import POSTERIORS, compare, reference_of, reference_posterior
 
 SLOW = ('kidscore_interaction', 'pk_one_compartment', 'radon_mn_contextual')
@@ -28,13 +30,14 @@ def test_nuts_is_within_the_bounds(shared_dir, name):
         fit = infer.nuts(posterior, seed=1, progress=False, **options)
         derived = getattr(model, 'reference_values', dict)(fit.magnitudes)
         r_hat = max(fit.summary()['r_hat'])
+        r_hat_derived = max(np.max(rank_r_hat(x.reshape(*x.shape[:2], -1).astype(float))) for x in derived.values())
     if name == 'pk_one_compartment':
         check_heavy_tails(derived, reference)
     else:
         assert compare(derived, reference) == []
     assert fit.info['divergences'] <= 6
     assert [w for w in fit.info['warnings'] if 'diverged' not in w] == []
-    assert r_hat < 1.02
+    assert r_hat < 1.02 and r_hat_derived < 1.02
 
 
 def check_heavy_tails(derived, reference):
@@ -64,37 +67,46 @@ def correlated(shared_dir):
     return reference_posterior(shared_dir, 'linear_regression_corr'), reference_of(shared_dir, 'linear_regression_corr')
 
 
-# This posterior is a thousand times narrower than a guide starts by default.
-NARROW = {'init': 'map', 'num_steps': 20000, 'num_draws': 4000, 'progress': False}
+# This posterior is a thousand times narrower than a guide starts by default; the noise of the gradients must die out.
+STEPS = 20000
+NARROW = {'init': 'map', 'init_scale': 0.001, 'num_particles': 10, 'num_steps': STEPS, 'num_draws': 20000}
+NARROW |= {'optimizer': optax.adam(optax.cosine_decay_schedule(1e-2, STEPS)), 'progress': False}
 
 
 @pytest.mark.filterwarnings('ignore:k-hat')
 def test_mean_field_is_too_narrow_by_the_right_factor(correlated):
-    """The best independent normal has the precision's diagonal: 1 / sqrt of it, about half the true sd."""
+    """The best independent normal has the precision's diagonal: 1 / sqrt of it, about half the true sd.
+
+    The data's notes say 0.46 to 0.51, with sigma at its mode; with its mean, as here, it is 3.5 % more.
+    """
     posterior, reference = correlated
-    fit = infer.fit_svi(posterior, guide='normal', init_scale=0.001, **NARROW)
+    fit = infer.fit_svi(posterior, guide='normal', **NARROW)
     beta = fit.magnitudes['beta'][0]
     x = np.asarray(posterior.data.args[0], np.float64)
     factor = reference['sigma']['mean'] / np.sqrt((x**2).sum(axis=0)) / reference['beta']['sd']
     ratio = beta.std(axis=0) / reference['beta']['sd']
-    np.testing.assert_allclose(ratio, factor, rtol=0.08)  # sd of 4000 draws: 1.1 %
-    assert (ratio > 0.43).all() and (ratio < 0.56).all()
+    np.testing.assert_allclose(ratio, factor, rtol=0.03)  # sd of 20000 draws: 0.5 %; the rest is the gradients' noise
+    assert (ratio > 0.455).all() and (ratio < 0.54).all()
     assert compare({'beta': beta}, {'beta': reference['beta']}, sd=(0, 1), quantile=None) == []
 
 
 def test_full_rank_is_near_exact(correlated):
+    """Means within 0.02 sd, as Laplace's, and 0.005 for the noise of the gradients; sds within 4 %."""
     posterior, reference = correlated
-    fit = infer.fit_svi(posterior, guide='multivariate', init_scale=0.001, **NARROW)
-    assert compare(fit.magnitudes, reference) == []
+    fit = infer.fit_svi(posterior, guide='multivariate', **NARROW)
+    off = np.abs(fit.guide_params['auto_loc'][:5] - reference['beta']['mean']) / reference['beta']['sd']
+    assert off.max() < 0.025
+    assert compare(fit.magnitudes, reference, mean=0.04, sd=(0.96, 1.04)) == []  # draws: 0.007 sd, and 0.5 %
     correlation = np.corrcoef(fit.magnitudes['beta'][0].T)
     exact = np.linalg.inv(np.asarray(posterior.data.args[0], np.float64).T @ posterior.data.args[0])
     exact = exact / np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
-    np.testing.assert_allclose(correlation, exact, atol=0.06)
+    np.testing.assert_allclose(correlation, exact, atol=0.03)
 
 
 def test_laplace_guide_is_the_gaussian_at_the_mode(correlated):
-    """Narrower than the reference by 3 to 4 %, as the data's own notes say."""
+    """Narrower than the reference by 3 to 4 % and within 0.02 sd of its means, as the data's own notes say."""
     posterior, reference = correlated
-    fit = infer.fit_svi(posterior, guide='laplace', init='map', num_steps=1000, num_draws=4000, progress=False)
-    ratio = fit.magnitudes['beta'][0].std(axis=0) / reference['beta']['sd']
-    assert ((ratio > 0.93) & (ratio < 1.0)).all()  # sd of 4000 draws: 1.1 %
+    fit = infer.fit_svi(posterior, guide='laplace', init='map', num_steps=1000, num_draws=20000, progress=False)
+    # The bounds leave the draws' errors: 0.5 % and 0.007 sd.
+    beta = {'beta': reference['beta']}
+    assert compare(fit.magnitudes, beta, mean=0.03, sd=(0.955, 0.98), quantile=None) == []
