@@ -29,8 +29,8 @@ from brainstate_prob.infer.chain_loop import (
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.diagnostics import warn_of
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import buffer_length
@@ -238,9 +238,7 @@ def hmc_ecs(
         'warnings': problems,
         'seconds': time.perf_counter() - began,
     }
-    fit = Fit(posterior, density, draws, method='hmc_ecs', stats=stats, info=info)
-    warn_of(problems, stacklevel=3)
-    return fit
+    return warned(Fit(posterior, density, draws, method='hmc_ecs', stats=stats, info=info))
 
 
 # The estimate

@@ -22,14 +22,15 @@ from brainstate_prob.infer.chain_loop import (
 )
 from brainstate_prob.infer.chain_starts import started_chains
 from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.diagnostics import warn_of
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.many_chain_kernels import ALGORITHMS, Algorithm
 from brainstate_prob.infer.members import plain_types
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.sharding import along_chains, devices_of, is_sharded, on_host
 from brainstate_prob.infer.start import to_key
 
 __all__ = ['chees', 'mclmc', 'meads']
@@ -48,6 +49,7 @@ def chees(
     noncentered: Any = True,
     target_accept: float = 0.651,
     thinning: int = 1,
+    devices: Any = None,
     checkpoint: Any = None,
     every: int | None = None,
     progress: bool = True,
@@ -70,6 +72,8 @@ def chees(
         The acceptance rate (a harmonic mean over chains) that the step size is adapted to.
     thinning
         Keep every so-manieth draw.
+    devices
+        Devices to spread the chains over, their number, or a Mesh; they divide the number of chains. Default: one.
     checkpoint, every
         As for `nuts`, but from the end of the warm-up on, which is one program: what is killed in it begins anew.
     progress
@@ -109,7 +113,7 @@ def chees(
         raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'target_accept': target_accept}
-    return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, checkpoint, every, progress)
+    return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
 def meads(
@@ -122,6 +126,7 @@ def meads(
     init: Any = 'model',
     noncentered: Any = True,
     thinning: int = 4,
+    devices: Any = None,
     checkpoint: Any = None,
     every: int | None = None,
     progress: bool = True,
@@ -132,7 +137,7 @@ def meads(
     ----------
     num_warmup, num_samples, num_chains
         As for `chees`; ``num_chains`` is a multiple of 4. A step is one gradient, so it takes more of them.
-    seed, init, noncentered, thinning, checkpoint, every, progress
+    seed, init, noncentered, thinning, devices, checkpoint, every, progress
         As for `chees`.
 
     Returns
@@ -152,7 +157,7 @@ def meads(
             f'{_FOLDS} and at least {2 * _FOLDS}, got {num_chains}.'
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    return _sample(posterior, 'meads', counts, {}, seed, init, noncentered, checkpoint, every, progress)
+    return _sample(posterior, 'meads', counts, {}, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
 def mclmc(
@@ -166,6 +171,7 @@ def mclmc(
     noncentered: Any = True,
     energy_variance: float = 5e-4,
     thinning: int = 4,
+    devices: Any = None,
     checkpoint: Any = None,
     every: int | None = None,
     progress: bool = True,
@@ -179,7 +185,7 @@ def mclmc(
     ----------
     num_warmup, num_samples, num_chains
         As for `chees`; at least 100 of the first. A step is two gradients.
-    seed, init, noncentered, thinning, checkpoint, every, progress
+    seed, init, noncentered, thinning, devices, checkpoint, every, progress
         As for `chees`.
     energy_variance
         The variance of the energy error, a parameter, that the step size is tuned to.
@@ -208,7 +214,7 @@ def mclmc(
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'energy_variance': float(energy_variance)}
-    return _sample(posterior, 'mclmc', counts, tuned, seed, init, noncentered, checkpoint, every, progress)
+    return _sample(posterior, 'mclmc', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
 def _warm_up_function(algorithm: Algorithm, density: Density, num_warmup: int, target: float) -> Callable:
@@ -224,8 +230,8 @@ def _warm_up_function(algorithm: Algorithm, density: Density, num_warmup: int, t
 class _Chains:
     """All chains and what they were tuned to, as `collect` saves them; before their warm-up some of the same shapes."""
 
-    def __init__(self, shapes: Callable[[], Any]):
-        self._shapes = shapes
+    def __init__(self, shapes: Callable[[], Any], spread: Callable[[Any], Any]):
+        self._shapes, self._spread = shapes, spread
         self.held: Any = None
 
     def state(self) -> Any:
@@ -233,7 +239,7 @@ class _Chains:
         return blank() if self.held is None else self.held
 
     def take(self, held: Any) -> None:
-        self.held = held
+        self.held = self._spread(held)  # the same layout after a checkpoint as before it
 
 
 def _sample(
@@ -244,6 +250,7 @@ def _sample(
     seed: Any,
     init: Any,
     noncentered: Any,
+    devices: Any,
     checkpoint: Any,
     every: int | None,
     progress: bool,
@@ -254,6 +261,12 @@ def _sample(
         raise ValueError(
             f'{method} adapts over chains in its warm-up: num_warmup must be at least 1 and num_chains at least 2, got '
             f'num_warmup={num_warmup}, num_chains={num_chains}.'
+        )
+    devices = devices_of(devices)
+    if devices is not None and is_sharded(posterior.data):
+        raise ValueError(
+            'The observations are spread over devices (posterior.shard), which compute all chains together: leave '
+            'devices= out, or spread the chains, of the posterior as it was before .shard().'
         )
     blackjax = import_blackjax()
     algorithm, target = ALGORITHMS[method], next(iter(tuned.values()), 0.0)
@@ -271,6 +284,7 @@ def _sample(
             **{name: number for name, number in counts.items() if name != 'num_samples'},
             **tuned,
             init=init,
+            devices=1 if devices is None else len(devices),
             noncentered=str(list(density.noncentered)),
             seed=key,
         ),
@@ -281,17 +295,19 @@ def _sample(
     stretch = stretch_function(density, algorithm.step(density), algorithm.stats, (num_chains,))
     advance = density.jit('many_chains', (method, num_chains), lambda: stretch)
     shape = jax.ShapeDtypeStruct((num_chains, density.size), jnp.result_type(float))
-    chains = _Chains(lambda: jax.eval_shape(warm_up, keys[1], shape, data))
+    spread = (lambda tree: along_chains(tree, num_chains, devices)) if devices else lambda tree: tree
+    chains = _Chains(lambda: jax.eval_shape(warm_up, keys[1], shape, data), spread)
 
     def begin(done: int, length: int) -> tuple:
-        chains.take(warm_up(keys[1], started_chains(posterior, density, Settings(), init, keys).theta, data))
+        thetas = spread(started_chains(posterior, density, Settings(), init, keys).theta)
+        chains.take(warm_up(keys[1], thetas, data))
         return np.zeros((num_chains, 0)), {}
 
     def draw(done: int, length: int) -> tuple:
         state, parameters, told = chains.held
         state, draws, stats = advance(state, data, length, thinning, parameters)
         chains.take((state, parameters, told))
-        return np.swapaxes(draws, 0, 1), {name: np.swapaxes(x, 0, 1) for name, x in stats.items()}
+        return jax.tree.map(lambda x: np.swapaxes(x, 0, 1), on_host((draws, stats)))
 
     phases = [
         Phase('Warm-up', num_warmup, begin, at_once=True),
@@ -304,10 +320,9 @@ def _sample(
         **counts,
         **{name: float(x) for name, x in told.items()},
         'chain_method': 'vectorized',
+        'chains_ran': f'vectorized on {len(devices)} devices' if devices else 'vectorized',
         'noncentered': list(density.noncentered),
         'warnings': problems,
         'seconds': time.perf_counter() - began,
     }
-    fit = Fit(posterior, density, draws, method=method, stats=stats, info=info)
-    warn_of(problems, stacklevel=4)
-    return fit
+    return warned(Fit(posterior, density, draws, method=method, stats=stats, info=info), stacklevel=4)

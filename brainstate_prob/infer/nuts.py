@@ -54,8 +54,9 @@ def nuts(
     num_warmup, num_samples, num_chains
         Steps of the warm-up and after it, of each chain.
     seed
-        An int or a key. The same seed gives the same draws: bit for bit in threads or one after another, up to rounding
-        (which grows along a chain) if vectorized or over devices. They do not depend on how many chains there are.
+        An int or a key. The same seed gives the same draws: bit for bit in threads, one after another and, on a CPU,
+        over devices (docs/scaling.md has the exception); up to rounding, which grows along a chain, if vectorized. They
+        do not depend on how many chains there are.
     init
         ``'model'``: the model's present theta plus Uniform(-1, 1), redrawn nearer where the density is not finite;
         ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'pathfinder'``: a draw of BlackJAX's

@@ -198,6 +198,24 @@ def placed(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(put, tree)
 
 
+def along_chains(tree: Any, num: int, devices: tuple[jax.Device, ...]) -> Any:
+    """Arrays whose first axis is that of ``num`` chains, spread over devices; the others on each of them.
+
+    Raises
+    ------
+    ValueError
+        Where the devices do not divide the number of chains.
+    """
+    if num % len(devices):
+        raise ValueError(
+            f'{num} chains of one program cannot be spread evenly over {len(devices)} devices. Take a multiple of '
+            f'{len(devices)} chains, or other devices.'
+        )
+    mesh = Mesh(np.array(devices), ('chains',))
+    spread, copies = NamedSharding(mesh, PartitionSpec('chains')), NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: placed(x, spread if np.shape(x)[:1] == (num,) else copies), tree)
+
+
 def replicated(tree: Any) -> Any:
     """Arrays that processes share, as arrays of this process: all of them take part, each gets the whole."""
 

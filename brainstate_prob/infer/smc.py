@@ -20,8 +20,9 @@ from brainstate_prob.infer.backends import Point, transition_of
 from brainstate_prob.infer.blocks import HorseshoeBlock
 from brainstate_prob.infer.chain_loop import block_slices, check_counts, split_log_density
 from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.diagnostics import rounding_problems, warn_of
+from brainstate_prob.infer.diagnostics import rounding_problems
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior
@@ -174,9 +175,7 @@ def smc(
         'warnings': problems,
         'seconds': time.perf_counter() - began,
     }
-    fit = Fit(posterior, density, draws, method='smc', stats=stats, history=_by_name(told), info=info)
-    warn_of(problems, stacklevel=3)
-    return fit
+    return warned(Fit(posterior, density, draws, method='smc', stats=stats, history=_by_name(told), info=info))
 
 
 def _tempered(

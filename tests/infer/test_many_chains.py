@@ -130,3 +130,23 @@ def test_without_blackjax_the_error_says_how_to_get_it(name, monkeypatch):
     monkeypatch.setitem(sys.modules, 'blackjax', None)
     with pytest.raises(ImportError, match=r'brainstate-prob\[samplers\]'):
         SAMPLERS[name][0](line()[0], progress=False)
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_chains_over_devices_are_those_of_one(name, x64):
+    """In double precision, for so few steps that rounding, which sums over devices do otherwise, has not grown."""
+    sampler, settings = SAMPLERS[name]
+    few = settings | {'num_warmup': 100, 'num_samples': 8, 'thinning': 2, 'progress': False}
+    posterior, _ = line()
+    one, two = sampler(posterior, **few), sampler(posterior, **few, devices=2)
+    assert two.info['chains_ran'] == 'vectorized on 2 devices' and one.info['chains_ran'] == 'vectorized'
+    np.testing.assert_allclose(two.thetas, one.thetas, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match='12 chains.*evenly over 8 devices|there are 2'):
+        sampler(posterior, **few | {'num_chains': 12}, devices=8)
+    with pytest.raises(ValueError, match=r'spread over devices \(posterior.shard\)'):
+        sampler(posterior.shard(2), **few, devices=2)
+
+
+def test_the_devices_divide_the_chains():
+    with pytest.raises(ValueError, match='9 chains of one program cannot be spread evenly over 2 devices'):
+        infer.chees(line()[0], num_chains=9, devices=2, progress=False)

@@ -159,6 +159,7 @@ def test_other_ways_give_the_same_chain_up_to_rounding(how, x64):
     np.testing.assert_allclose(other.thetas, one.thetas, rtol=1e-7, atol=1e-7)
     np.testing.assert_array_equal(other.stats['n_steps'], one.stats['n_steps'])
     if 'devices' in how:
+        np.testing.assert_array_equal(other.thetas, one.thetas)
         assert other.info['chains_ran'] == f'on {len(jax.devices())} devices' and len(jax.devices()) > 1
 
 
