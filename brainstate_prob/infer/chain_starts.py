@@ -93,16 +93,17 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
     """What kind of start ``init`` is, and a theta for each key."""
     num = len(keys)
     if isinstance(init, Fit):
-        draws = jnp.asarray(init.thetas).reshape(-1, init.thetas.shape[-1])
         if [e.name for e in init.density.entries] != [e.name for e in density.entries]:
             raise ValueError(
                 f'init is a fit of other parameters: {[e.name for e in init.density.entries]}; here they are '
                 f'{[e.name for e in density.entries]}.'
             )
-        weights = None if init.weights is None else jnp.asarray(init.weights).ravel()
-        which = jax.vmap(lambda key: jax.random.choice(key, draws.shape[0], p=weights))(keys)
-        return 'map' if draws.shape[0] == 1 else 'draws', _translated(
-            init.density, density, draws[which], posterior.data.states
+        # On the host, so that a longer fit compiles nothing.
+        place, num_rows = np.asarray(jax.vmap(jax.random.uniform)(keys), np.float64), len(init.rows)
+        cumulative = np.arange(1, num_rows + 1) if init.weights is None else np.cumsum(np.ravel(init.weights))
+        which = np.searchsorted(cumulative / cumulative[-1], place, side='right').clip(max=num_rows - 1)
+        return 'map' if num_rows == 1 else 'draws', _translated(
+            init.density, density, jnp.asarray(init.rows[which]), posterior.data.states
         )
     if not isinstance(init, str):
         return 'array', _given(density, init, num)

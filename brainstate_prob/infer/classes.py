@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from brainstate_prob import environ
 from brainstate_prob.infer.density import Data, Density
 
 __all__ = ['Predicted', 'class_log_probs', 'predicted']
@@ -22,17 +23,23 @@ class Predicted(NamedTuple):
 
 
 def predicted(density: Density, theta: Any, data: Data) -> Predicted:
-    """What a model predicts, by shapes alone: nothing is computed."""
-    found: list[Predicted] = []
+    """What a model predicts, by shapes alone: nothing is computed, and for shapes seen before nothing traced."""
 
-    def look(theta: jax.Array, data: Data) -> jax.Array:
-        with density.open(theta, data):
-            d = density.distribution(data)
-            found.append(Predicted(type(_base(d)).__name__, d.batch_shape, num_classes(d)))
-        return jnp.zeros(())
+    def trace() -> Predicted:
+        found: list[Predicted] = []
 
-    jax.eval_shape(look, theta, data)
-    return found[0]
+        def look(theta: jax.Array, data: Data) -> jax.Array:
+            with density.open(theta, data):
+                d = density.distribution(data)
+                found.append(Predicted(type(_base(d)).__name__, d.batch_shape, num_classes(d)))
+            return jnp.zeros(())
+
+        jax.eval_shape(look, theta, data)
+        return found[0]
+
+    leaves, treedef = jax.tree.flatten(data)
+    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    return density.compiled.get(('predicted', treedef, shapes, environ.static_key()), trace)
 
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)

@@ -174,7 +174,8 @@ def _point(fit: Fit, row: int) -> Fit:
 def _seeds(key: jax.Array, num: int, dtype: Any) -> np.ndarray:
     """Integers that ``dtype`` holds exactly."""
     most = int(min(2 ** (jnp.finfo(dtype).nmant + 1), 2**31 - 1))
-    return np.asarray(jax.random.randint(jax.random.fold_in(key, 1), (num,), 0, most)).astype(dtype)
+    rng = np.random.default_rng(np.ravel(jax.random.key_data(key)).tolist())
+    return rng.integers(0, most, num).astype(dtype)
 
 
 def _masked_fit(

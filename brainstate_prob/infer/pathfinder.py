@@ -5,6 +5,7 @@ Zhang et al. (2022), by BlackJAX. A quick look at a posterior, and a start for `
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ from brainstate_prob.infer.diagnostics import rounding_problems, warn_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings, potential_of
 from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.psis import k_hat_limit, pareto_k
+from brainstate_prob.infer.psis import k_hat_limit, pareto_k, smoothed_weights
 from brainstate_prob.infer.start import to_key
 
 __all__ = ['pathfinder', 'pathfinder_starts']
@@ -32,6 +33,7 @@ __all__ = ['pathfinder', 'pathfinder_starts']
 _MOST_MIXED = 1000
 _TOLERANCE = 1e-9  # of the log density, relative: BlackJAX's 1e-5 ends paths of large log densities far from their top
 _FEWEST_DRAWS = 25  # below, there is no tail to smooth
+_DRAWS = 128  # of each path in one compiled call
 
 
 def pathfinder(
@@ -50,8 +52,8 @@ def pathfinder(
 
     Each path descends by L-BFGS, and where the Gaussian that L-BFGS sees is nearest to the posterior (by its ELBO), it
     is drawn from. The draws of all paths are weighted by posterior over the mixture of these Gaussians (over their
-    own one, beyond 1000 numbers), so that a path with a poor one does little harm. Another seed or other data of the
-    same shape compile nothing.
+    own one, beyond 1000 numbers), so that a path with a poor one does little harm. Another seed, more draws or other
+    data of the same shape compile nothing.
 
     Parameters
     ----------
@@ -109,19 +111,18 @@ def pathfinder(
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
     thetas = started_chains(posterior, density, Settings(), init, (start_keys, keys)).theta
-    settings = (-(-num_draws // num_paths), max_steps, num_elbo_draws)
-    run = density.jit('pathfinder_paths', settings, lambda: _paths(density, *settings))
-    draws, lp, log_q, weights, elbo, steps = jax.device_get(run(thetas, keys, posterior.data))
-    good = np.isfinite(elbo)
-    if not good.any() or not np.isfinite(weights).all():
+    found, keys, steps = _found(density, thetas, keys, posterior.data, max_steps, num_elbo_draws)
+    draws, lp, log_q = _drawn(density, found, keys, posterior.data, -(-num_draws // num_paths))
+    elbo = np.asarray(found.elbo)
+    good = np.isfinite(lp) & np.isfinite(log_q) & np.isfinite(elbo)[:, None]
+    if not good.any():
         raise ValueError(
             f'None of the {num_paths} paths found a Gaussian at whose draws the log density is finite. Start elsewhere '
             "(init='prior', 'map', or set the model's parameters), or use infer.nuts."
         )
-    draws = draws.reshape(1, -1, density.size).astype(density.dtype)
-    lp, log_q = lp.reshape(1, -1), log_q.reshape(1, -1)
-    weights = weights.reshape(1, -1)
-    kept = weights[0] > 0  # what is not finite has no weight
+    draws, lp, log_q = draws[good].astype(density.dtype)[None], lp[good][None], log_q[good][None]
+    weights = smoothed_weights((lp - log_q)[0])[None].astype(lp.dtype)
+    kept = weights[0] > 0
     stats = {'lp': lp[:, kept], 'log_q': log_q[:, kept]}
     draws, weights = draws[:, kept], weights[:, kept]
     k_hat = pareto_k((stats['lp'] - stats['log_q'])[0])
@@ -154,15 +155,22 @@ def pathfinder_starts(posterior: Posterior, density: Density, keys: jax.Array) -
     """A draw of a path for each key, (num, size): where chains start with ``init='pathfinder'``."""
     centre = posterior.start(density)
     around = jax.vmap(lambda key: jax.random.uniform(key, centre.shape, centre.dtype, -1.0, 1.0))
-    settings = (_FEWEST_DRAWS, 100, _FEWEST_DRAWS)
-    run = density.jit('pathfinder_paths', settings, lambda: _paths(density, *settings))
-    draws, lp = run(centre + around(keys), keys, posterior.data)[:2]
-    return jnp.where(jnp.isfinite(lp[:, :1]), draws[:, 0], centre).astype(centre.dtype)
+    found, keys, _ = _found(density, centre + around(keys), keys, posterior.data, 100, 25)
+    draws, lp, _ = _draw_program(density)(found, keys, np.int32(0), posterior.data)
+    good = jnp.isfinite(lp[:, :1]) & jnp.isfinite(found.elbo)[:, None]
+    return jnp.where(good, draws[:, 0], centre).astype(centre.dtype)
 
 
-def _paths(density: Density, num_draws: int, max_steps: int, num_elbo_draws: int) -> Callable:
+def _found(
+    density: Density, thetas: jax.Array, keys: jax.Array, data: Data, max_steps: int, num_elbo_draws: int
+) -> tuple[Any, jax.Array, jax.Array]:
+    """The best Gaussian of the path from each theta, the keys of its draws, and how many steps the paths have."""
+    settings = (max_steps, num_elbo_draws)
+    return density.jit('pathfinder_paths', settings, lambda: _paths(density, *settings))(thetas, keys, data)
+
+
+def _paths(density: Density, max_steps: int, num_elbo_draws: int) -> Callable:
     vi = import_blackjax().vi.pathfinder
-    from blackjax.diagnostics import psis_weights
 
     def run(thetas: jax.Array, keys: jax.Array, data: Data) -> tuple:
         potential = potential_of(density, data)
@@ -184,22 +192,37 @@ def _paths(density: Density, num_draws: int, max_steps: int, num_elbo_draws: int
             there = jnp.isfinite(told.path.elbo)
             elbo = jnp.where(there & jnp.isfinite(elbo), elbo, -jnp.inf)
             found = jax.tree.map(lambda x: x[jnp.argmax(elbo)], steps._replace(elbo=elbo))
-            draws, log_q = vi.sample(draw_key, found, num_draws)
-            lp = -jax.vmap(potential)(draws)
-            good = jnp.isfinite(lp) & jnp.isfinite(log_q) & jnp.isfinite(found.elbo)
-            return draws, lp, log_q, good, found, jnp.sum(there)
+            return found, draw_key, jnp.sum(there)
 
-        draws, lp, log_q, good, found, steps = lax.map(one, (thetas, keys))
-        if density.size <= _MOST_MIXED:
-            log_q = _mixture(vi, found, draws)
-        # Far below the others rather than -inf, of which differences would be NaN.
-        ratios = jnp.where(good, lp - log_q, -jnp.inf)
-        ratios = jnp.where(good, ratios, jnp.max(ratios) - 1e4)
-        log_weights, _ = psis_weights(ratios.ravel())
-        weights = jnp.where(good.ravel(), jnp.exp(log_weights), 0.0)
-        return draws, lp, log_q, weights / jnp.sum(weights), found.elbo, steps
+        return lax.map(one, (thetas, keys))
 
     return run
+
+
+def _drawn(density: Density, found: Any, keys: jax.Array, data: Data, num: int) -> tuple[np.ndarray, ...]:
+    """``num`` draws of each Gaussian, their log density, and that of the mixture: shapes (paths, num, ...).
+
+    In blocks of one length, so that another number of draws compiles nothing.
+    """
+    vi, blocks = import_blackjax().vi.pathfinder, []
+    mixture = density.jit('pathfinder_mixture', None, lambda: functools.partial(_mixture, vi))
+    for i in range(-(-num // _DRAWS)):
+        draws, lp, log_q = _draw_program(density)(found, keys, np.int32(i), data)
+        blocks.append(jax.device_get((draws, lp, mixture(found, draws) if density.size <= _MOST_MIXED else log_q)))
+    return tuple(np.concatenate(parts, axis=1)[:, :num] for parts in zip(*blocks, strict=True))
+
+
+def _draw_program(density: Density) -> Callable:
+    vi = import_blackjax().vi.pathfinder
+
+    def run(found: Any, keys: jax.Array, block: jax.Array, data: Data) -> tuple:
+        def one(path: tuple) -> tuple:
+            draws, log_q = vi.sample(jax.random.fold_in(path[1], block), path[0], _DRAWS)
+            return draws, -jax.vmap(potential_of(density, data))(draws), log_q
+
+        return lax.map(one, (found, keys))
+
+    return density.jit('pathfinder_draws', None, lambda: run)
 
 
 def _uphill(vi: Any, steps: Any) -> jax.Array:

@@ -37,13 +37,15 @@ __all__ = [
     'over_draws',
     'precision_of',
     'predict',
+    'rows_at_once',
 ]
 
 KINDS = ('draws', 'mean', 'interval', 'log_density', 'probabilities')
 
-_CHUNK = 1024
-# Numbers of the largest input or target over all draws of a chunk: on a CPU they stay in its cache (1 MB in float32,
-# three times as fast as 16 MB).
+# At most: more are hardly faster, and few draws are filled up to as many.
+_CHUNK = 64
+# Numbers of theta, or of the largest input or target, over all draws of a chunk: on a CPU they stay in its cache (1 MB
+# in float32, three times as fast as 16 MB).
 _NUMBERS = {'cpu': 2**18}
 _NUMBERS_ELSEWHERE = 2**22
 
@@ -67,10 +69,11 @@ def precision_of(density: Density) -> contextlib.AbstractContextManager:
 def _chunks(run: Callable, arrays: tuple[np.ndarray, ...], size: int) -> Iterator[tuple[slice, Any]]:
     """``run`` over the rows of ``arrays``, at most ``size`` at a time: (which rows, NumPy arrays with one row a row).
 
-    The last chunk is filled up, and few rows are filled up to a power of two, so that few shapes are ever compiled.
+    The last chunk is filled up, so that one shape is compiled whatever the number of draws. A single row, the point of
+    a fit without draws, is not.
     """
     num = len(arrays[0])
-    size = min(size, 1 << (num - 1).bit_length())
+    size = min(size, num) if num == 1 else size
     for start in range(0, num, size):
         rows = [a[start : start + size] for a in arrays]
         have = len(rows[0])
@@ -109,12 +112,19 @@ def positive(name: str, value: Any, meaning: str) -> int:
     return int(value)
 
 
-def _draws_at_once(asked: int | None, data: Data) -> int:
-    if asked is not None:
-        return positive('draws_at_once', asked, 'how many draws are computed at a time')
-    largest = max([np.size(x) for x in jax.tree.leaves((data.args, data.kwargs, data.targets))], default=1)
+def rows_at_once(density: Density, data: Any = ()) -> int:
+    """How many rows of theta are computed at a time: it depends on the sizes of what is computed, not on how many."""
+    largest = max(density.size, 1, *(np.size(x) for x in jax.tree.leaves(data)))
     numbers = _NUMBERS.get(jax.default_backend(), _NUMBERS_ELSEWHERE)
-    return 1 << max(0, min(_CHUNK, numbers // max(1, largest)).bit_length() - 1)
+    return 1 << max(0, min(_CHUNK, numbers // largest).bit_length() - 1)
+
+
+def _draws_at_once(asked: int | None, num: int, density: Density, data: Data) -> int:
+    usual = rows_at_once(density, (data.args, data.kwargs, data.targets))
+    if asked is None:
+        return usual
+    asked = positive('draws_at_once', asked, 'how many draws are computed at a time')
+    return min(asked, max(usual, 1 << (num - 1).bit_length()))  # not many more than there are
 
 
 # Chunks of inputs
@@ -181,7 +191,7 @@ def constrain(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np
     """The constrained magnitudes by name at each row of flat vectors."""
     with precision_of(density):
         run = density.jit('constrain_rows', None, lambda: jax.vmap(density.constrain, in_axes=(0, None)))
-        return over_draws(lambda t: run(t, states), (rows,), _CHUNK)
+        return over_draws(lambda t: run(t, states), (rows,), rows_at_once(density))
 
 
 def log_densities(density: Density, rows: np.ndarray, data: Data) -> np.ndarray:
@@ -190,7 +200,7 @@ def log_densities(density: Density, rows: np.ndarray, data: Data) -> np.ndarray:
         run = density.jit(
             'log_density_rows', environ.static_key(), lambda: jax.vmap(density.log_density, in_axes=(0, None))
         )
-        return over_draws(lambda t: run(t, data), (rows,), _draws_at_once(None, data))
+        return over_draws(lambda t: run(t, data), (rows,), _draws_at_once(None, len(rows), density, data))
 
 
 def _pointwise(density: Density) -> Callable:
@@ -213,7 +223,7 @@ def log_likelihood(
         run = _pointwise(density)
 
         def compute(part: Data) -> np.ndarray:
-            return over_draws(lambda t: run(t, part), (rows,), _draws_at_once(draws_at_once, part))
+            return over_draws(lambda t: run(t, part), (rows,), _draws_at_once(draws_at_once, len(rows), density, part))
 
         return _over_batches(data, batch_size, compute, axis=1)
 
@@ -229,9 +239,8 @@ def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, d
             lambda: jax.vmap(lambda t, data, a: density.evaluate(function, t, data, a), in_axes=(0, None, None)),
         )
         args = jax.tree.map(jnp.asarray, args)
-        return over_draws(
-            lambda t: run(t, posterior.data, args), (rows,), _draws_at_once(draws_at_once, posterior.data)
-        )
+        size = _draws_at_once(draws_at_once, len(rows), density, posterior.data)
+        return over_draws(lambda t: run(t, posterior.data, args), (rows,), size)
 
 
 def _rows(fit: Fit, num_draws: int | None) -> np.ndarray:
@@ -287,7 +296,11 @@ def predict(
         if kind in ('log_density', 'probabilities'):
             rows = _rows(fit, num_draws)
             run = _pointwise(density) if kind == 'log_density' else _class_rows(density)
-            out = _over_batches(data, batch_size, lambda part: _log_mixture(run, rows, part, draws_at_once), axis=0)
+
+            def score(part: Data) -> np.ndarray:
+                return _log_mixture(run, rows, part, _draws_at_once(draws_at_once, len(rows), density, part))
+
+            out = _over_batches(data, batch_size, score, axis=0)
             return out if kind == 'log_density' else np.exp(out)
         sizes = {'num_draws': num_draws, 'batch_size': batch_size, 'draws_at_once': draws_at_once, 'seed': seed}
         if kind == 'interval':
@@ -346,7 +359,8 @@ def drawn(
         def draw(part: Data) -> Any:
             batch = next(batches)  # other noise for each batch of rows; the first one has that of all rows at once
             key = root if batch == 0 else jax.random.fold_in(root, batch)
-            draws = over_draws(lambda t, i: run(t, i, key, part), (rows, index), _draws_at_once(draws_at_once, part))
+            size = _draws_at_once(draws_at_once, len(rows), density, part)
+            draws = over_draws(lambda t, i: run(t, i, key, part), (rows, index), size)
             return draws if reduce is None else reduce(draws, part)
 
         return _over_batches(data, batch_size, draw, axis=1 if reduce is None else 0)
@@ -359,11 +373,11 @@ def interval_of(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray,
     return exact.mean(0, dtype=np.float64).astype(exact.dtype), lower.astype(exact.dtype), upper.astype(exact.dtype)
 
 
-def _log_mixture(run: Callable, rows: np.ndarray, data: Data, draws_at_once: int | None) -> np.ndarray:
+def _log_mixture(run: Callable, rows: np.ndarray, data: Data, size: int) -> np.ndarray:
     """The log of the mean over draws of exp(``run``), added up chunk by chunk: that of a mixture's density."""
     total: Any = -np.inf
     dtype: Any = None
-    for _, part in _chunks(lambda t: run(t, data), (rows,), _draws_at_once(draws_at_once, data)):
+    for _, part in _chunks(lambda t: run(t, data), (rows,), size):
         dtype = part.dtype
         total = np.logaddexp(total, np.logaddexp.reduce(part.astype(np.float64), axis=0))
     return (total - np.log(len(rows))).astype(dtype)

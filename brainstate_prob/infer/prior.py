@@ -25,6 +25,7 @@ from brainstate_prob.nn.module import Module
 __all__ = ['prior_predictive', 'prior_thetas', 'sample_prior']
 
 _TRIES = 10_000
+_DRAWS, _NUMBERS = 1024, 2**22  # at most, of one compiled call
 
 
 def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: Any = 0) -> Fit:
@@ -40,7 +41,7 @@ def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: 
     num_draws
         How many.
     seed
-        An int or a key. The first draws do not depend on how many there are, up to the next power of two.
+        An int or a key. The first draws do not depend on how many there are.
 
     Returns
     -------
@@ -133,19 +134,33 @@ def prior_thetas(density: Density, num: int, key: jax.Array, start: jax.Array, s
             inside.append(good)
         return density.flatten(thetas, states), jnp.stack(inside) if inside else jnp.ones(0, bool)
 
+    size = max(1, min(_DRAWS, _NUMBERS // max(1, density.size)))
+
+    def draw_some(key: jax.Array, first: jax.Array, num: jax.Array, start: jax.Array, states: tuple) -> tuple:
+        def body(i: jax.Array, drawn: tuple) -> tuple:
+            rows, all_inside = drawn
+            row, inside = draw(jax.random.fold_in(key, first + i), start, states)
+            return rows.at[i].set(row), all_inside & inside
+
+        # As many rows always, of which ``num`` are drawn, so that another number of draws compiles nothing.
+        nothing = jnp.zeros((size, density.size), density.dtype), jnp.ones(len(parts), bool)
+        return lax.fori_loop(jnp.zeros_like(num), num, body, nothing)
+
+    rows, inside = np.empty((num, density.size), density.dtype), np.ones(len(parts), bool)
     with precision_of(density):
-        run = density.jit('prior_thetas', None, lambda: lambda keys, *args: lax.map(lambda k: draw(k, *args), keys))
-        # Few lengths, so that another number of draws compiles nothing.
-        keys = jax.random.split(key, 1 << (num - 1).bit_length())
-        rows, inside = jax.device_get(run(keys, start, states))
-    for part, good in zip(parts, inside[:num].all(axis=0), strict=True):
+        run = density.jit('prior_thetas', None, lambda: draw_some)
+        for first in range(0, num, size):
+            have = min(size, num - first)
+            found, good = jax.device_get(run(key, np.int32(first), np.int32(have), start, states))
+            rows[first : first + have], inside = found[:have], inside & good
+    for part, good in zip(parts, inside, strict=True):
         if not good:
             raise ValueError(
                 f'Param {part[-1].name!r}: of {_TRIES} draws from its prior {part[-1].reg!r} none lay in the codomain '
                 f"{part[-1].t.codomain} of its transform. Give it a prior of that support, e.g. one of NumPyro's "
                 'distributions truncated to it.'
             )
-    return rows[:num]
+    return rows
 
 
 def _drawn_part(density: Density, part: list[Entry], key: jax.Array, thetas: dict, states: tuple) -> tuple[dict, Any]:

@@ -11,7 +11,7 @@ from jax import lax
 
 from brainstate_prob import environ
 from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.predict import over_draws, precision_of
+from brainstate_prob.infer.predict import over_draws, precision_of, rows_at_once
 from brainstate_prob.infer.sharding import whole
 
 __all__ = ['Probe', 'prior_terms', 'probe', 'unread_inputs']
@@ -81,4 +81,4 @@ def prior_terms(density: Density, rows: np.ndarray, states: tuple) -> dict[str, 
 
     with precision_of(density):
         run = density.jit('prior_rows', None, lambda: jax.vmap(one, in_axes=(0, None)))
-        return over_draws(lambda t: run(t, states), (rows,), 1024)
+        return over_draws(lambda t: run(t, states), (rows,), rows_at_once(density))

@@ -15,7 +15,7 @@ from brainstate_prob.infer import predict as predictions
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
 
-__all__ = ['k_hat', 'k_hat_limit', 'k_hat_problem', 'pareto_k']
+__all__ = ['k_hat', 'k_hat_limit', 'k_hat_problem', 'pareto_k', 'smoothed_weights']
 
 _FEWEST_DRAWS = 100
 
@@ -94,11 +94,34 @@ def pareto_k(log_weights: np.ndarray) -> float:
     count = int(np.ceil(min(len(x) / 5, 3 * np.sqrt(len(x)))))
     cutoff = max(x[-count - 1], np.log(np.finfo(float).tiny))
     tail = x[x > cutoff]
-    return np.inf if len(tail) < 5 else _shape(np.exp(tail) - np.exp(cutoff))
+    return np.inf if len(tail) < 5 else _pareto(np.exp(tail) - np.exp(cutoff))[0]
 
 
-def _shape(tail: np.ndarray) -> float:
-    """The empirical Bayes estimate of Zhang & Stephens 2009, drawn to 0.5 as if by 10 more observations."""
+def smoothed_weights(log_ratios: np.ndarray) -> np.ndarray:
+    """Importance weights that sum to 1, the largest smoothed: put at the quantiles of a Pareto tail that fits them.
+
+    Vehtari et al. 2024, algorithm 1. Light tails (shape below 1/3) and fewer than 25 ratios stay as they are.
+    """
+    x = np.asarray(log_ratios, np.float64)
+    order, count = np.argsort(x), min(max(int(3 * np.sqrt(len(x))), 5), len(x) // 5)
+    ratios = np.exp(x - x[order[-1]])
+    if count >= 5:
+        largest = order[-count:]
+        threshold = ratios[order[-count - 1]]
+        tail = ratios[largest] - threshold
+        if tail[int(count / 4 + 0.5) - 1] > 0:
+            shape, scale = _pareto(tail)
+            if shape >= 1 / 3:
+                below = (np.arange(count) + 0.5) / count
+                ratios[largest] = np.minimum(threshold + scale * np.expm1(-shape * np.log1p(-below)) / shape, 1)
+    return ratios / np.sum(ratios)
+
+
+def _pareto(tail: np.ndarray) -> tuple[float, float]:
+    """Shape and scale by the empirical Bayes estimate of Zhang & Stephens 2009.
+
+    The shape is drawn to 0.5 as if by 10 more observations.
+    """
     n = len(tail)
     m = 30 + int(np.sqrt(n))
     b = 1 / tail[-1] + (1 - np.sqrt(m / (np.arange(1, m + 1) - 0.5))) / (3 * tail[int(n / 4 + 0.5) - 1])
@@ -106,5 +129,6 @@ def _shape(tail: np.ndarray) -> float:
     fit = n * (np.log(-b / k) - k - 1)
     weights = np.exp(fit - fit.max())
     weights[weights < 10 * np.finfo(float).eps * weights.sum()] = 0
-    shape = np.log1p(-np.average(b, weights=weights) * tail).mean()
-    return float((n * shape + 5.0) / (n + 10))
+    mean = np.average(b, weights=weights)
+    shape = np.log1p(-mean * tail).mean()
+    return float((n * shape + 5.0) / (n + 10)), float(-shape / mean)
