@@ -216,7 +216,7 @@ def test_prior_and_data_that_disagree_are_named(line):
         (dist.Exponential(0.1), 70.0, True),
         (nn.LogNormalReg(mu=3.0, sigma=0.2), 60.0, True),
     ],
-    ids=str,
+    ids=lambda x: str(x) if isinstance(x, float | bool) else type(x).__name__,
 )
 def test_fits_suspect_a_conflict_by_themselves(prior, value, conflict):
     class Decay(nn.Module):
