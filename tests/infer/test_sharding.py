@@ -1,5 +1,7 @@
 """Observations over two devices: what lies where, what is refused, and that nothing sees the rows that fill them up."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,10 +133,26 @@ WAYS = {
         p, step_size=1e-3, num_warmup=3, num_samples=6, num_chains=2, batch_size=2, progress=False
     ),
     'ensemble': lambda p: infer.ensemble(p, num_members=2, num_steps=10, progress=False),
+    'swag': lambda p: infer.swag(p, num_steps=20, snapshot_every=5, num_draws=4, batch_size=2, progress=False),
+    'elliptical_slice': lambda p: infer.elliptical_slice(p, num_warmup=2, num_samples=4, num_chains=2, progress=False),
+    'hmc_ecs': lambda p: infer.hmc_ecs(
+        p, batch_size=2, num_blocks=2, num_warmup=2, num_samples=4, num_chains=2, progress=False
+    ),
+    'smc': lambda p: infer.smc(p, num_particles=8, num_moves=1, max_tree_depth=2, progress=False),
 }
+if importlib.util.find_spec('blackjax') is not None:
+    few = {'num_warmup': 4, 'num_samples': 4, 'progress': False}
+    WAYS |= {
+        'chees': lambda p: infer.chees(p, num_chains=4, **few),
+        'meads': lambda p: infer.meads(p, num_chains=8, **few),
+        'pathfinder': lambda p: infer.pathfinder(p, num_paths=2, num_draws=25, progress=False),
+    }
 
 
-@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
+@pytest.mark.parametrize(
+    'way', [*list(WAYS)[:3], *(pytest.param(way, marks=pytest.mark.slow) for way in list(WAYS)[3:])]
+)
 def test_further_ways_to_fit(way):
     """Few steps, in single precision: sums of five rows differ by rounding."""
     np.testing.assert_allclose(WAYS[way](mean(5).shard(2)).thetas, WAYS[way](mean(5)).thetas, rtol=1e-4, atol=1e-5)
