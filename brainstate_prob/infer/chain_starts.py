@@ -20,6 +20,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings, start_function
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.sharding import on_host
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.nn.module import Module
 
@@ -99,7 +100,7 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
                 f'{[e.name for e in density.entries]}.'
             )
         # On the host, so that a longer fit compiles nothing.
-        place, num_rows = np.asarray(jax.vmap(jax.random.uniform)(keys), np.float64), len(init.rows)
+        place, num_rows = on_host(jax.vmap(jax.random.uniform)(keys)).astype(np.float64), len(init.rows)
         cumulative = np.arange(1, num_rows + 1) if init.weights is None else np.cumsum(np.ravel(init.weights))
         which = np.searchsorted(cumulative / cumulative[-1], place, side='right').clip(max=num_rows - 1)
         return 'map' if num_rows == 1 else 'draws', _translated(

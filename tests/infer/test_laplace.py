@@ -507,8 +507,8 @@ def test_a_second_fit_compiles_nothing(kwargs):
         return fit
 
     first, traced = run(0.0, 0, 60), len(calls)
-    with compilations() as events:
-        second = run(0.3, 1, 50)
-    assert len(calls) == traced > 0
-    assert events == []
-    assert not np.allclose(first.covariance, second.covariance)
+    for seed, num_draws in enumerate((50, 700, 3000), 1):
+        with compilations() as events:
+            other = run(0.3 * seed, seed, num_draws)
+        assert len(calls) == traced > 0 and events == [], f'{num_draws} draws'
+        assert other.num_draws == num_draws and not np.allclose(first.covariance, other.covariance)

@@ -83,13 +83,14 @@ def test_members_of_an_ensemble_share_the_draws():
 
 
 def test_a_second_fit_compiles_nothing():
-    def run(x, y, seed, steps):
+    def run(x, y, seed, steps, num_draws):
         posterior = infer.Posterior(Dropped(), x, y)
-        return infer.mc_dropout(posterior, num_draws=8, num_steps=steps, seed=seed, progress=False).predict(X[:4])
+        fit = infer.mc_dropout(posterior, num_draws=num_draws, num_steps=steps, seed=seed, progress=False)
+        assert fit.predict(X[:4]).shape == (num_draws, 4)
 
-    run(X, Y, 0, 20)
+    run(X, Y, 0, 20, 8)
     with compilations() as events:
-        run(X + 1.0, Y - 1.0, 1, 30)
+        run(X + 1.0, Y - 1.0, 1, 30, 300)
     assert not events
 
 

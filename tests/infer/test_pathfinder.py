@@ -11,6 +11,7 @@ import pytest
 
 from brainstate_prob import infer, nn
 from brainstate_prob.infer.pathfinder import _mixture, _uphill
+from brainstate_prob.infer.psis import smoothed_weights
 from tests.infer.test_nuts import compilations
 
 COUNTS = {'calls': 0}
@@ -66,6 +67,34 @@ def test_the_weighted_draws_are_those_in_closed_form_and_a_second_fit_compiles_n
     assert fit.draws['rate'].unit == u.Hz and not fit.is_markov
     assert infer.k_hat(fit) == pytest.approx(fit.info['k_hat'], abs=1e-3)
     np.testing.assert_array_equal(infer.pathfinder(posterior, **QUICK).thetas, fit.thetas)
+
+
+def test_more_draws_compile_nothing_and_the_first_ones_stay():
+    first = infer.pathfinder(counts(), **QUICK | {'num_draws': 60})
+    calls = COUNTS['calls']
+    for num in (100, 700, 3000):  # of each path 25 in one block, 175 in two, 750 in six
+        with compilations() as compiled:
+            fit = infer.pathfinder(counts(), **QUICK | {'num_draws': num})
+        assert compiled == [] and COUNTS['calls'] == calls, f'{num} draws'
+        assert fit.num_draws == num and len(np.unique(fit.thetas, axis=1)[0]) == num
+        paths = fit.thetas.reshape(4, num // 4, -1)
+        np.testing.assert_array_equal(paths[:, :15], first.thetas.reshape(4, 15, -1))
+        np.testing.assert_allclose(fit.stats['log_q'].reshape(4, -1)[:, :15].ravel(), first.stats['log_q'][0])
+
+
+@pytest.mark.parametrize('num, scale', [(20, 1.0), (500, 0.1), (500, 1.0), (500, 4.0)])
+def test_smoothed_weights_are_those_of_blackjax(x64, num, scale):
+    diagnostics = pytest.importorskip('blackjax').diagnostics
+    log_ratios = scale * np.random.default_rng(num).standard_exponential(num) - 700.0
+    expected, shape = diagnostics.psis_weights(jnp.asarray(log_ratios))
+    assert num < 25 or (shape >= 1 / 3) == (scale > 0.5)  # light tails stay, heavy ones are smoothed
+    np.testing.assert_allclose(smoothed_weights(log_ratios), np.exp(expected), rtol=1e-6)
+
+
+def test_weights_where_almost_all_are_lost():
+    log_ratios = np.full(100, -1e4)
+    log_ratios[:3] = 0.0
+    np.testing.assert_allclose(smoothed_weights(log_ratios), [1 / 3] * 3 + [0.0] * 97)
 
 
 def test_weights_with_too_heavy_a_tail_are_told(monkeypatch):

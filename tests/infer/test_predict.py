@@ -1,6 +1,8 @@
 """Predictions: right moments, in chunks, reproducible, compiled once."""
 
+import contextlib
 import tracemalloc
+from types import SimpleNamespace
 
 import brainunit as u
 import hypothesis
@@ -14,7 +16,8 @@ import scipy.special
 import scipy.stats
 
 from brainstate_prob import infer, nn, random
-from brainstate_prob.infer.predict import choose, over_draws
+from brainstate_prob.infer.chain_starts import centres
+from brainstate_prob.infer.predict import choose, over_draws, rows_at_once
 from tests.infer.kitchen import compilations, kitchen_posterior, scattered
 
 calls = 0
@@ -128,6 +131,101 @@ def test_a_second_fit_of_the_structure_traces_nothing():
     assert calls == before and not events
 
 
+class Longer(Line):
+    """A structure of its own: no other test has compiled anything for it."""
+
+
+class Classes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Param(jnp.zeros((2, 3)), reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, x):
+        global calls
+        calls += 1
+        return dist.Categorical(logits=x @ self.logits.value())
+
+
+NEW = np.ones((5, 2), 'f4'), np.zeros(5, 'f4')
+USES = {
+    'draws': lambda fit: fit.draws,
+    'summary': lambda fit: fit.summary(),
+    'estimate': lambda fit: fit.assign_to(fit.posterior.model),
+    'predictions': lambda fit: fit.predict(),
+    'predictions in chunks': lambda fit: fit.predict(NEW[0], draws_at_once=7, batch_size=2),
+    'means': lambda fit: fit.predict(NEW[0], kind='mean'),
+    'intervals': lambda fit: fit.predict(NEW[0], kind='interval'),
+    'log densities': lambda fit: fit.predict(*NEW, kind='log_density'),
+    'log-likelihood': lambda fit: fit.log_likelihood(),
+    'evaluate': lambda fit: fit.evaluate(slope_of),
+    'scores': lambda fit: fit.score(),
+    'scores of new data': lambda fit: fit.score(*NEW),
+    'k-hat': lambda fit: infer.k_hat(fit),
+    'check': lambda fit: fit.check(),
+    'ArviZ': lambda fit: fit.to_arviz(),
+    'starts of chains': lambda fit: centres(fit.posterior, fit.density, fit, jax.random.split(jax.random.key(0), 2)),
+    'probabilities': lambda fit: fit.predict(kind='probabilities'),
+    'scores of classes': lambda fit: fit.score(),
+}
+
+
+def slope_of(model):
+    return model.slope.value()
+
+
+@pytest.fixture(scope='module')
+def longer():
+    """Fits of more and more draws, which differ from each other in data too."""
+
+    def make(i, draws, classes):
+        x = jax.random.normal(jax.random.key(i), (6, 2))
+        model, y = (Classes(), jnp.arange(6) % 3) if classes else (Longer(), x.sum(1))
+        stats = {'log_q': np.random.default_rng(i).normal(size=(1, draws)).astype('f4')}
+        return scattered(infer.Posterior(model, x, y), chains=1, draws=draws, seed=i, stats=stats)
+
+    return {c: [make(i, draws, c) for i, draws in enumerate((60, 700, 3000, 100))] for c in (False, True)}
+
+
+@pytest.mark.parametrize('use', USES)
+def test_a_longer_fit_traces_and_compiles_nothing(longer, use):
+    first, *others = longer[use in ('probabilities', 'scores of classes')]
+    with contextlib.suppress(ValueError):  # k-hat of 60 draws
+        USES[use](first)
+    if use == 'k-hat':
+        USES[use](others.pop())
+    before = calls
+    for fit in others:
+        with compilations() as events:
+            USES[use](fit)
+        assert (calls - before, events) == (0, []), f'{fit.num_draws} draws'
+
+
+def test_a_longer_fit_in_double_precision_compiles_nothing(x64):
+    class Double(Line):
+        pass
+
+    x = np.random.default_rng(0).normal(size=(6, 2))
+    short, *others = [scattered(infer.Posterior(Double(), x, x.sum(1)), draws=n) for n in (30, 350, 1500)]
+
+    def use(fit):
+        return fit.draws, fit.predict(), fit.log_likelihood()
+
+    use(short)
+    for fit in others:
+        with compilations() as events:
+            draws, predicted, _ = use(fit)
+        assert events == [] and predicted.dtype == np.float64 and draws['slope'].shape == (2, fit.num_draws, 2)
+
+
+def test_chains_start_at_draws_in_proportion_to_their_weights():
+    weights = np.array([[0.0, 0.2, 0.0, 0.8]])
+    fit = scattered(line_posterior(), chains=1, draws=4, stats={}, weights=weights)
+    _, found = centres(fit.posterior, fit.density, fit, jax.random.split(jax.random.key(0), 1000))
+    counts = np.sum(np.all(np.asarray(found)[:, None] == fit.rows, axis=-1), axis=0)
+    # Binomial with sd 12.6: five of these, once in a million seeds.
+    assert list(counts[[0, 2]]) == [0, 0] and abs(counts[1] - 200) < 63 and counts.sum() == 1000
+
+
 def test_a_model_that_draws_random_numbers_draws_others_each_time():
     class Noisy(nn.Module):
         def __init__(self):
@@ -168,10 +266,16 @@ def test_chunks_have_few_shapes():
         shapes.append(x.shape)
         return {'twice': 2 * x}
 
-    for num in (1, 5, 9, 16, 17, 40):
+    for num in (1, 2, 5, 9, 16, 17, 40):
         rows = np.arange(num, dtype='f4')
         np.testing.assert_array_equal(over_draws(run, (rows,), 16)['twice'], 2 * rows)
-    assert set(shapes) == {(1,), (8,), (16,)}
+    assert set(shapes) == {(1,), (16,)}  # a point is alone
+
+
+@pytest.mark.parametrize('size', [1, 300, 10**5, 10**8])
+def test_rows_of_theta_at_a_time_are_bounded_in_memory(size):
+    num = rows_at_once(SimpleNamespace(size=size), jnp.zeros(100))
+    assert 1 <= num <= 64 and (num == 1 or num * size <= 2**22)
 
 
 @hypothesis.given(num=st.integers(1, 70), batch_size=st.integers(1, 40))

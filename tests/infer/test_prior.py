@@ -142,13 +142,15 @@ def test_groups_of_arviz_and_files(drawn, tmp_path):
 
 
 def test_seeds_lengths_and_compilation(drawn):
-    with compilations() as compiled:
-        again = infer.sample_prior(posterior(), NUM, seed=jax.random.key(0))
-        other = infer.sample_prior(posterior(), 1500, seed=1)
-    assert compiled == []
-    np.testing.assert_array_equal(again.thetas, drawn.thetas)
-    assert other.num_draws == 1500 and not np.array_equal(other.thetas, drawn.thetas[:, :1500])
-    np.testing.assert_array_equal(infer.sample_prior(posterior(), 1100).thetas, drawn.thetas[:, :1100])
+    for num in (1, 60, 700, 3000):
+        with compilations() as compiled:
+            again = infer.sample_prior(posterior(), num, seed=jax.random.key(0))
+            other = infer.sample_prior(posterior(), num, seed=1)
+        assert compiled == [], f'{num} draws'
+        least = min(num, NUM)
+        np.testing.assert_array_equal(again.thetas[:, :least], drawn.thetas[:, :least])
+        assert other.num_draws == num and not np.any(other.thetas[:, :least] == drawn.thetas[:, :least])
+        assert len(np.unique(again.thetas, axis=1)[0]) == num
 
 
 def test_double_precision(x64):
@@ -157,7 +159,11 @@ def test_double_precision(x64):
             super().__init__()
             self.x = nn.Param(np.float64(1.0), t=nn.SoftplusT(0.0), reg=dist.Normal(0.0, 1.0))
 
-    x = infer.sample_prior(One(), NUM).draws['x']
+    infer.sample_prior(One(), 60)
+    with compilations() as compiled:
+        drawn = infer.sample_prior(One(), NUM)
+    assert compiled == []
+    x = drawn.draws['x']
     assert x.dtype == np.float64 and stats.kstest(x.ravel(), stats.halfnorm().cdf).pvalue > LEVEL
 
 
