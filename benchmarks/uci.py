@@ -8,7 +8,8 @@ split-conformal calibration puts on top of a fit to four fifths of the training 
     python benchmarks/uci.py --data ../shared/data/uci --sets yacht --methods map laplace --splits 20
     python benchmarks/uci.py --data ../shared/data/uci --table docs/uci.md
 
-Results are kept split by split in benchmarks/results/uci.json, so a run that was stopped goes on where it was.
+Results are kept split by split in benchmarks/uci.json, so a run that was stopped goes on where it was; without the file it
+all is run anew, which takes hours.
 """
 
 from __future__ import annotations
@@ -30,9 +31,20 @@ import optax
 from brainstate_prob import infer, nn, random
 
 HERE = pathlib.Path(__file__).resolve().parent
-RESULTS = HERE / 'results' / 'uci.json'
+RESULTS = HERE / 'uci.json'
 SETS = ('concrete', 'energy', 'yacht', 'wine_red')
 PUBLISHED = {'pbp': 'PBP', 'mc_dropout_repo_gridsearch': 'MC dropout (2018)', 'deep_ensemble_5': 'Deep ensemble'}
+
+
+READING = """What the tables say:
+
+* Four ways or more have at least PBP's log-likelihood on each set. On concrete, energy and yacht NUTS has the best of
+  all, at 20 to 50 times the ensemble's cost.
+* The intervals of NUTS cover what they promise on every set. Those of MAP, which takes the weights for known, are far
+  too narrow; Laplace's slightly so on energy and wine. On yacht, of 277 training rows, all but these two are too wide,
+  and on energy the ensemble's and SG-MCMC's, to whose spread bootstrap samples and minibatches add.
+* With split-conformal calibration on top every way covers 88 to 93 % on every set, for a fifth of the training data.
+"""
 
 
 class Network(nn.Module):
@@ -236,13 +248,12 @@ def main() -> None:
                         scored = run(options.data / name, split, method)
                         results = load_results()
                         results[key] = {**results.get(key, {}), **scored}
-                        RESULTS.parent.mkdir(exist_ok=True)
-                        RESULTS.write_text(json.dumps(results, indent=1))
+                        RESULTS.write_text(json.dumps(results, indent=1) + '\n')
         print(table(results, published))
     else:
         title, protocol = __doc__.split('\n\n')[:2]
         options.table.write_text(
-            f'# {title.rstrip(".")}\n\n{protocol}\n\n{table(results, published)}'.replace('###', '##')
+            f'# {title.rstrip(".")}\n\n{protocol}\n\n{READING}\n{table(results, published)}'.replace('###', '##')
         )
 
 
