@@ -8,8 +8,8 @@ split-conformal calibration puts on top of a fit to four fifths of the training 
     python benchmarks/uci.py --data ../shared/data/uci --sets yacht --methods map laplace --splits 20
     python benchmarks/uci.py --data ../shared/data/uci --table docs/uci.md
 
-Results are kept split by split in benchmarks/uci.json, so a run that was stopped goes on where it was; without the file it
-all is run anew, which takes hours.
+Results are kept split by split in benchmarks/uci.json, so a run that was stopped goes on where it was.
+Without the file all is run anew, which takes hours.
 """
 
 from __future__ import annotations

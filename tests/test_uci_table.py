@@ -13,7 +13,7 @@ WAYS = ['map', 'laplace', 'ensemble', 'svi', 'sgmcmc', 'nuts']
 
 
 def rows_of(name):
-    """By method or published figure: splits, log-likelihood, the share that the intervals cover, plain and conformal."""
+    """By method or published figure: splits, log-likelihood, what intervals cover, plain and conformal."""
     section = re.search(rf'## {name}\n(.*?)(?=\n## |\Z)', PAGE, re.DOTALL)[1]
     found = {}
     for line in section.strip().splitlines()[2:]:
