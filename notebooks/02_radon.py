@@ -178,8 +178,8 @@ plt.show()
 
 # %% [markdown]
 # On the left, the counties with one or two houses: without pooling their intervals are as wide as the data scatter; the
-# hierarchical model borrows strength from the other counties and is far more certain, and rightly so: the next table has
-# it predict better. On the right, counties with many houses: both agree, the data speak for themselves.
+# hierarchical model borrows strength from the other counties and is far more certain, and rightly so: in the next
+# table it predicts better. On the right, counties with many houses: both agree, the data speak for themselves.
 #
 # ## Which model predicts best?
 #
@@ -201,7 +201,7 @@ comparison[['rank', elpd, 'elpd_diff', 'dse', 'weight']]
 # speaks for it is that it gives each county a level of its own without a loss.
 #
 # The estimate has to guess from the draws what they would be without one house. Where a county's level hangs on that
-# very house, this is rough, and ArviZ warns of it (a Pareto shape above 0.7, here for the model without pooling); its
+# very house, this is rough, and ArviZ warns of it (a Pareto shape above 0.67, here for the model without pooling); its
 # figure is then to be taken for approximate, which a difference of this size survives.
 #
 # ## A new house

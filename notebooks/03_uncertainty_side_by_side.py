@@ -188,9 +188,9 @@ for (task, way), row in scores.items():
 # ## One figure
 #
 # Above the diabetes, below the breast cancer. Left: what is predicted for some of those held back, intervals of 90 %
-# and probabilities, with what came as black dashes. Middle: is it true? Of the intervals of every size, how many held the
-# target; of the samples that got a probability, how many were as said. Below the diagonal is too sure; grey is where
-# chance alone would take a way that is right. Right: what the truth costs.
+# and probabilities, with what came as black dashes. Middle: is it true? Of the intervals of every size, how many held
+# the target; of the samples that got a probability, how many were as said. Below the diagonal is too sure; grey is
+# where chance alone would take a way that is right. Right: what the truth costs.
 
 # %%
 colors = dict(zip(ways, ('tab:red', 'tab:orange', 'tab:green', 'tab:purple', 'tab:cyan', 'black'), strict=True))
