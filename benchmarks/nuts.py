@@ -232,6 +232,7 @@ OURS = {
     'ours: numpyro, gradient': {'warmup': 'gradient'},
     'ours: numpyro, low rank': {'mass_matrix': 'low_rank'},
     'ours: blackjax': {'backend': 'blackjax'},
+    'ours: blackjax, gradient': {'backend': 'blackjax', 'warmup': 'gradient'},
     'ours: blackjax, low rank': {'backend': 'blackjax', 'mass_matrix': 'low_rank'},
     'ours: nutpie': {'backend': 'nutpie'},
 }

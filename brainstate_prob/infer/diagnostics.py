@@ -109,7 +109,7 @@ def _divergences(density: Density, thetas: np.ndarray, diverging: np.ndarray, ta
         side = 'low' if shift[worst] < 0 else 'high'
         where = f', most at {side} values of {_name(density, worst)!r}'
     return (
-        f'{num} of {total} transitions ({100 * num / total:.2g} %) diverged{where}: the draws miss a part of the '
+        f'{num} of {total} transitions ({100 * num / total:.3g} %) diverged{where}: the draws miss a part of the '
         'posterior. Where a parameter is the scale of others, write those non-centred (value = mean + scale * raw, '
         f'raw ~ Normal(0, 1)); else raise target_accept (now {target_accept:g}) towards 0.99, or use a stronger prior.'
     )
@@ -163,7 +163,7 @@ def _deep_trees(density: Density, thetas: np.ndarray, tree_depth: np.ndarray, ma
         )
     )
     return (
-        f'{100 * share:.2g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}: sampling is '
+        f'{100 * share:.3g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}: sampling is '
         "slow, not wrong. Use mass_matrix='dense' for correlated parameters, put inputs on one scale, or raise "
         'max_tree_depth.'
     )

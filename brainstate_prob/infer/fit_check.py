@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainstate_prob.infer.chain_loop import problems_of
 from brainstate_prob.infer.conflict import conflicts
 from brainstate_prob.infer.diagnostics import mcmc_problems, rounding_problems
 from brainstate_prob.infer.report import Finding, Report
@@ -44,7 +45,8 @@ def _sampling(fit: Fit) -> list[str]:
         return []
     if not fit.is_markov or fit.weights is not None:
         return rounding_problems(fit.density, fit.thetas, fit.stats)
-    return mcmc_problems(
+    problems = mcmc_problems if fit.method == 'nuts' else problems_of
+    return problems(
         fit.density,
         fit.thetas,
         fit.stats,

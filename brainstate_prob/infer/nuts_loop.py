@@ -203,7 +203,7 @@ class _Run:
         diverging = np.concatenate(self._arrays['warmup diverging'], axis=1)
         share = diverging[:, -max(10, diverging.shape[1] // 10) :].mean()
         if share > _MOST_DIVERGENT:
-            return f'{100 * share:.2g} % of the last transitions of the warm-up diverged'
+            return f'{100 * share:.3g} % of the last transitions of the warm-up diverged'
         if step.max() > _MOST_APART * step.min():
             return f'the step sizes of the chains lie between {step.min():.2g} and {step.max():.2g}'
         late = np.concatenate(self._arrays['warmup lp'], axis=1)[:, -max(20, diverging.shape[1] // 7) :]

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.infer.chain_loop import problems_of
 from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
@@ -135,7 +137,8 @@ def sgmcmc(
     Returns
     -------
     Fit
-        With ``stats['step_size']`` of each draw; ``fit.info`` has the scale N/B.
+        With ``stats['step_size']`` of each draw; ``fit.info`` has the scale N/B. Problems of the run are issued as
+        `ConvergenceWarning` and kept in ``info['warnings']``.
 
     Raises
     ------
@@ -234,9 +237,10 @@ def sgmcmc(
         **({'friction': friction} if settings.momentum else {}),
         **({'num_cycles': num_cycles} if cyclical else {}),
         **batch_info(posterior, batch_size, stream),
+        'warnings': problems_of(density, draws, {}),
         'seconds': time.perf_counter() - began,
     }
-    return Fit(posterior, density, draws, method=method, stats={'step_size': step_sizes}, info=info)
+    return warned(Fit(posterior, density, draws, method=method, stats={'step_size': step_sizes}, info=info))
 
 
 def _check(method: str, step_size: Any, friction: Any, precondition: Any) -> None:

@@ -13,6 +13,9 @@ from brainstate_prob import infer, nn
 from brainstate_prob.infer.members import Members
 from tests.infer.kitchen import compilations
 
+# Runs here are short, and laws are compared over all chains; that chains which disagree are told is a test of its own.
+pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
+
 
 class Line(nn.Module):
     def __init__(self, size=2):
@@ -307,3 +310,11 @@ def test_random_models_and_clipped_parameters_are_refused():
     model.w = nn.Param(jnp.zeros(2), t=nn.ClipT(-1.0, 1.0))
     with pytest.raises(ValueError, match=r"Param 'w': .*ClipT"):
         infer.sgmcmc(infer.Posterior(model, X, Y), progress=False)
+
+
+def test_chains_that_do_not_meet_are_told():
+    apart = np.repeat([[-3.0], [3.0]], 2, axis=1).astype(np.float32)
+    settings = {'step_size': 1e-9, 'num_warmup': 1, 'num_samples': 400, 'num_chains': 2, 'progress': False}
+    with pytest.warns(infer.ConvergenceWarning, match=r"R-hat of 'w\[.\]' is .*have not mixed"):
+        fit = infer.sgmcmc(infer.Posterior(Line(), X, Y), init=apart, **settings)
+    assert len([text for text in fit.check().problems if 'R-hat' in text]) == 1
