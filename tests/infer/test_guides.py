@@ -273,18 +273,19 @@ TAILS = {
 
 
 def arviz_k(log_weights):
+    """The shape, and how near ours must be: ArviZ 1.x takes minus the log weights, cuts the tail elsewhere."""
     arviz = import_arviz()
     if is_old(arviz):
-        return float(arviz.psislw(log_weights.copy())[1])
+        return pytest.approx(float(arviz.psislw(log_weights.copy())[1]), rel=1e-6, abs=1e-9)
     from arviz_stats.base import array_stats
 
-    return float(array_stats.psislw(log_weights.copy())[1])
+    return pytest.approx(float(array_stats.psislw(-log_weights)[1]), rel=0.015, abs=0.01)
 
 
 @pytest.mark.parametrize('name', TAILS)
 def test_the_tails_shape_is_arvizs(name):
     x = TAILS[name](np.random.default_rng(0))
-    assert pareto_k(x) == pytest.approx(arviz_k(x), rel=1e-6, abs=1e-9)
+    assert pareto_k(x) == arviz_k(x)
 
 
 def test_the_tails_shape_where_there_is_none():
