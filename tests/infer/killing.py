@@ -166,8 +166,9 @@ def kill_often(method, folder, kills):
     life(lambda: np.savez(folder / f'{method} whole.npz', **result(run())))
 
     def doomed(seed, ended):
+        save = np.savez  # as it is before it stumbles
         die_at_random(seed, log)
-        np.savez(folder / f'{method} ended {ended}.npz', **result(run(**options)))
+        save(folder / f'{method} ended {ended}.npz', **result(run(**options)))
 
     killed = ended = 0
     while killed < kills:
