@@ -77,7 +77,7 @@ def conflicts(fit: Fit, names: list[str] | None = None) -> Iterator[str]:
 def suspected_conflicts(fit: Fit) -> list[str]:
     """`conflicts` of the parameters that the priors' distribution functions make suspect.
 
-    These cost a tenth of what draws of the prior do to compile. Priors that have none are left to `Fit.check`.
+    These compile in a fraction of the time that draws of the prior take. Priors that have none are left to `Fit.check`.
     """
     if fit.posterior is None:
         return []
