@@ -1,41 +1,70 @@
 """Keys by structure: what is built alike compares equal, so that a second fit of one structure compiles nothing.
 
 JAX caches compiled code by the identity of the function. ``optax.adam(1e-2)`` written twice, or the same model class
-built twice, are new objects each time; here they get equal keys, under which compiled programs are kept.
+built twice, are new objects each time; here they get equal keys, under which compiled programs are kept. A key has
+what a function can read when it is traced: its code, closure, defaults and the globals that it names.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import pathlib
+import sys
+import sysconfig
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-__all__ = ['Cache', 'structural_key']
+__all__ = ['LIBRARIES', 'Cache', 'Identity', 'array_digest', 'globals_of', 'structural_key']
+
+# Functions from here are fixed: what their globals hold does not change between two fits.
+LIBRARIES = tuple(
+    {
+        *(sysconfig.get_path(name) for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')),
+        str(pathlib.Path(__file__).resolve().parents[1]),
+        '<frozen',
+    }
+)
 
 
-class _ById:
+class Identity:
     """An object that only equals itself; the reference keeps its id from being given to another."""
 
     def __init__(self, value: Any):
         self.value = value
 
     def __eq__(self, other):
-        return isinstance(other, _ById) and self.value is other.value
+        return isinstance(other, Identity) and self.value is other.value
 
     def __hash__(self):
         return id(self.value)
 
 
-def structural_key(x: Any) -> Hashable:
+def array_digest(x: Any) -> Hashable:
+    """Shape, dtype and a hash of the bytes of an array (random keys included)."""
+    dtype = str(x.dtype)
+    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    array = np.asarray(x)
+    return array.shape, dtype, hashlib.blake2b(array.tobytes(), digest_size=16).digest()
+
+
+def structural_key(x: Any, known: Mapping[int, Hashable] | None = None) -> Hashable:
     """A hashable key that is equal for things that are built alike.
 
-    Functions are compared by code, closure and defaults; tuples, dicts, partials and arrays by content; other objects
-    by their own ``==`` if they are hashable, else by identity.
+    Functions are compared by code, closure, defaults and the globals that their code names; classes by identity and
+    the functions and values that they hold; tuples, dicts, partials and arrays by content; other objects by their own
+    ``==`` if they define one and are hashable, else by identity and content, so that a changed object is another.
+
+    Parameters
+    ----------
+    known
+        By ``id``, the keys of objects that are not looked into (the nodes of an object graph, say).
 
     Examples
     --------
@@ -47,48 +76,115 @@ def structural_key(x: Any) -> Hashable:
     ... )
     (True, False)
     """
-    return _key(x, ())
+    return _Walk(known or {}).key(x)
 
 
-def _key(x: Any, above: tuple[int, ...]) -> Hashable:
-    if id(x) in above:
-        return ('cycle', above.index(id(x)))
-    above = (*above, id(x))
+class _Walk:
+    """One computation of a key. An object that is met again is written as the number of its first place."""
 
-    def below(items):
-        return tuple(_key(item, above) for item in items)
+    def __init__(self, known: Mapping[int, Hashable]):
+        self._known = known
+        self._places: dict[int, int] = {}
+        self._alive: list[Any] = []  # ids stay those of these objects while they are compared
 
-    if isinstance(x, types.FunctionType):
-        return (
-            'function',
-            x.__code__,
-            below(_contents(c) for c in x.__closure__ or ()),
-            below(x.__defaults__ or ()),
-            below((x.__kwdefaults__ or {}).items()),
-        )
-    if isinstance(x, types.MethodType):
-        return ('method', *below((x.__func__, x.__self__)))
-    if isinstance(x, functools.partial):
-        return ('partial', *below((x.func, x.args, x.keywords)))
-    if isinstance(x, list | tuple):
-        return (type(x), *below(x))
-    if isinstance(x, dict):
-        return (type(x), *below(x.items()))
-    if isinstance(x, np.ndarray | jax.Array) and not isinstance(x, jax.core.Tracer):
-        array = np.asarray(x)
-        return ('array', array.shape, str(array.dtype), array.tobytes())
-    try:
-        hash(x)
-    except TypeError:
-        return _ById(x)
-    return (type(x), x)
+    def key(self, x: Any) -> Hashable:
+        if x is None or isinstance(x, bool | int | float | complex | str | bytes):
+            return (type(x), x if x == x else 'nan')
+        if id(x) in self._known:
+            return ('known', self._known[id(x)])
+        if id(x) in self._places:
+            return ('again', self._places[id(x)])
+        self._places[id(x)] = len(self._places)
+        self._alive.append(x)
+        return self._content(x)
+
+    def _below(self, items: Any) -> tuple:
+        return tuple(self.key(item) for item in items)
+
+    def _named(self, items: Any) -> tuple:
+        return tuple((name, self.key(value)) for name, value in items)
+
+    def _content(self, x: Any) -> Hashable:
+        if isinstance(x, types.FunctionType):
+            return (
+                'function',
+                x.__code__,
+                self._below(_cell_contents(c) for c in x.__closure__ or ()),
+                self._below(x.__defaults__ or ()),
+                self._named((x.__kwdefaults__ or {}).items()),
+                self._named(vars(x).items()),
+                self._named(globals_of(x)),
+            )
+        if isinstance(x, types.MethodType):
+            return ('method', *self._below((x.__func__, x.__self__)))
+        if isinstance(x, functools.partial):
+            return ('partial', *self._below((x.func, x.args, x.keywords)))
+        if isinstance(x, list | tuple):
+            return (type(x), *self._below(x))
+        if isinstance(x, dict):
+            return (type(x), *((self.key(k), self.key(v)) for k, v in x.items()))
+        if isinstance(x, np.ndarray | jax.Array) and not isinstance(x, jax.core.Tracer):
+            if x.dtype == object:
+                return ('objects', x.shape, *self._below(x.ravel()))
+            return ('array', array_digest(x))
+        if isinstance(x, type):
+            return ('class', x, self._named(_attributes(x)) if _is_users(x.__module__) else ())
+        return self._object(x)
+
+    def _object(self, x: Any) -> Hashable:
+        if isinstance(x, types.ModuleType | types.BuiltinFunctionType | jax.core.Tracer):
+            return Identity(x)
+        if type(x).__eq__ is not object.__eq__:
+            try:
+                hash(x)
+            except TypeError:
+                pass
+            else:
+                return (type(x), x)
+        bookkeeping = getattr(type(x), '_not_in_graph', ())  # caches and owners of a Module
+        content = getattr(x, '__dict__', {})
+        return (Identity(x), self._named((k, v) for k, v in content.items() if k not in bookkeeping))
 
 
-def _contents(cell: Any) -> Any:
+def _cell_contents(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # an empty cell: a name that is bound later
-        return _ById(cell)
+        return Identity(cell)
+
+
+def _is_users(module: str | None) -> bool:
+    """Whether a module is the user's own: its file, if it has one, lies in no library."""
+    file = getattr(sys.modules.get(module or ''), '__file__', None)
+    return file is None or not file.startswith(LIBRARIES)
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The global and attribute names in a function's code, those of functions inside it included."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def globals_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """The globals that a user's function names, and the attributes that it names of modules among them."""
+    if function.__code__.co_filename.startswith(LIBRARIES):
+        return
+    names = sorted(set(_names(function.__code__)))
+    for name in names:
+        if name not in function.__globals__:
+            continue
+        value = function.__globals__[name]
+        yield name, value
+        if isinstance(value, types.ModuleType) and _is_users(value.__name__):
+            yield from ((f'{name}.{n}', vars(value)[n]) for n in names if n in vars(value))
+
+
+def _attributes(x: type) -> Iterator[tuple[str, Any]]:
+    for name, value in sorted(vars(x).items()):
+        if not name.startswith('__') or isinstance(value, types.FunctionType):
+            yield name, value.__func__ if isinstance(value, staticmethod | classmethod) else value
 
 
 class Cache:
@@ -107,6 +203,11 @@ class Cache:
             while len(self._kept) > self._size:
                 self._kept.popitem(last=False)
         return self._kept[key]
+
+    def drop(self, value: Any) -> None:
+        """Keep ``value`` no longer."""
+        for key in [key for key, kept in self._kept.items() if kept is value]:
+            del self._kept[key]
 
     def clear(self) -> None:
         self._kept.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -11,7 +11,9 @@ import numpy as np
 
 from brainstate_prob.core import State, to_predicate
 from brainstate_prob.core.structure import structural_key
+from brainstate_prob.graph.bound import bound_again, is_function, outline_of
 from brainstate_prob.graph.containers import FlattedDict, NestedDict, TreefyState
+from brainstate_prob.graph.held import form_of, is_container, rebuilt
 from brainstate_prob.graph.walk import Node, children, find_states, walk
 
 __all__ = [
@@ -81,11 +83,29 @@ def same_value(a: Any, b: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Tree:
-    """A node or container: its class, its index if it may be shared, and what lies below by key."""
+    """A node or container: its class, its index if it may be shared, what lies below by key, and its form."""
 
     kind: type
     index: int
     below: tuple[tuple[Any, Any], ...]
+    form: tuple[Any, ...] = ()
+
+
+class _Bound:
+    """A function that refers to nodes of the graph: a bound method, a partial or a closure; equal by structure.
+
+    ``outline`` has References in their places, so that a copy of the graph has a function of its own nodes.
+    """
+
+    def __init__(self, outline: Any, key: Hashable):
+        self.outline = outline
+        self._key = key
+
+    def __eq__(self, other):
+        return isinstance(other, _Bound) and self._key == other._key
+
+    def __hash__(self):
+        return hash(self._key)
 
 
 @jax.tree_util.register_static
@@ -111,18 +131,23 @@ def flatten(node: Any) -> tuple[GraphDef, FlattedDict]:
     """Split into the structure and the States' values ``{path: TreefyState}``. Shared objects stay shared."""
     states = find_states(node)
     paths = {id(state): path for path, state in states.items()}
-    seen: dict[int, int] = {}
+    numbers = {id(x): number for number, (_, _, x) in enumerate(walk(node))}
+    seen: set[int] = set()
 
     def visit(value: Any) -> Any:
         if isinstance(value, Node | State):
-            if id(value) in seen:
-                return _Reference(seen[id(value)])
-            seen[id(value)] = index = len(seen)
+            index = numbers[id(value)]
+            if index in seen:
+                return _Reference(index)
+            seen.add(index)
             if isinstance(value, State):
                 return _StateAt(index, paths[id(value)], type(value))
             return _Tree(type(value), index, tuple((k, visit(v)) for k, v in children(value)))
-        if isinstance(value, dict | list | tuple):
-            return _Tree(type(value), -1, tuple((k, visit(v)) for k, v in children(value)))
+        if is_container(value):
+            form = tuple(_Static(part) for part in form_of(value))
+            return _Tree(type(value), -1, tuple((k, visit(v)) for k, v in children(value)), form)
+        if is_function(value) and (outline := outline_of(value, numbers)) is not None:
+            return _Bound(outline, structural_key(value, numbers))
         return _Static(value)
 
     return GraphDef(visit(node)), FlattedDict({path: TreefyState.of(state) for path, state in states.items()})
@@ -132,11 +157,8 @@ def unflatten(definition: GraphDef, values: Mapping) -> Any:
     """The inverse of `flatten`: new nodes and States. Caches and owners start empty."""
     made: dict[int, Any] = {}
 
-    def build(part: Any) -> Any:
-        if isinstance(part, _Static):
-            return part.value
-        if isinstance(part, _Reference):
-            return made[part.index]
+    def make(part: Any) -> None:
+        """Make every node and State, empty: functions and attributes may refer to any of them."""
         if isinstance(part, _StateAt):
             if part.path not in values:
                 raise ValueError(
@@ -145,17 +167,28 @@ def unflatten(definition: GraphDef, values: Mapping) -> Any:
                 )
             value = values[part.path]
             made[part.index] = value.to_state() if isinstance(value, TreefyState) else part.kind(value)
+        elif isinstance(part, _Tree):
+            if issubclass(part.kind, Node):
+                made[part.index] = object.__new__(part.kind)
+            for _, below in part.below:
+                make(below)
+
+    def build(part: Any) -> Any:
+        if isinstance(part, _Static):  # NumPy arrays can be changed in place: a copy has its own
+            return part.value.copy() if isinstance(part.value, np.ndarray) else part.value
+        if isinstance(part, _Bound):
+            return bound_again(part.outline, made)
+        if isinstance(part, _Reference | _StateAt):
             return made[part.index]
         if issubclass(part.kind, Node):
-            node = made[part.index] = object.__new__(part.kind)
+            node = made[part.index]
             for key, below in part.below:
                 setattr(node, key, build(below))
             return node
-        if issubclass(part.kind, dict):
-            return part.kind((k, build(v)) for k, v in part.below)
-        items = [build(v) for _, v in part.below]
-        return part.kind(*items) if hasattr(part.kind, '_fields') else part.kind(items)
+        form = tuple(static.value for static in part.form)
+        return rebuilt(part.kind, form, [(key, build(below)) for key, below in part.below])
 
+    make(definition.root)
     return build(definition.root)
 
 
@@ -219,7 +252,10 @@ def treefy_merge(definition: GraphDef, *states: Any) -> Any:
 
 
 def clone(node: Any) -> Any:
-    """A copy with States of its own; sharing inside the graph is kept, arrays and static values are not copied."""
+    """A copy with States and NumPy arrays of its own; sharing inside the graph is kept, other values are not copied.
+
+    Bound methods, partials and closures that refer to nodes of the graph refer to those of the copy.
+    """
     return unflatten(*flatten(node))
 
 
@@ -269,7 +305,7 @@ def _holders(node: Any):
 
     def inside(path, value):
         for key, child in children(value):
-            if isinstance(child, dict | list | tuple):
+            if is_container(child):
                 yield (*path, key), 0, child
                 yield from inside((*path, key), child)
 

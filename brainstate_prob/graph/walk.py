@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from brainstate_prob.core import State, to_predicate
 from brainstate_prob.graph.containers import FlattedDict
+from brainstate_prob.graph.held import is_container, items_of
 
 __all__ = ['Node', 'children', 'find_states', 'nodes', 'path_of', 'states', 'walk']
 
@@ -18,7 +19,8 @@ Path = tuple[Any, ...]
 class Node:
     """Base class of what graph functions walk: an object whose attributes are the tree.
 
-    Attributes may be Nodes, States, dicts, lists and tuples of these, or anything else, which is then static.
+    Attributes may be Nodes, States, containers of these (see `brainstate_prob.graph.held`), or anything else, which is
+    then static.
     ``_not_in_graph`` names the attributes that are bookkeeping: never walked, copied or pickled. ``_references`` names
     those that refer to a Node that lives elsewhere: it is part of the graph, but has its path there if there is one.
     """
@@ -39,8 +41,8 @@ def _own(parent: Node, path: Path, value: Any) -> None:
     """Tell the nodes below ``value`` where they hang, for messages only."""
     if isinstance(value, Node):
         object.__setattr__(value, '_owner', (weakref.ref(parent), path))
-    elif isinstance(value, dict | list | tuple):
-        for key, item in _items(value):
+    elif is_container(value):
+        for key, item in items_of(value):
             _own(parent, (*path, key), item)
 
 
@@ -67,19 +69,13 @@ def path_of(node: Node) -> Path:
     return path
 
 
-def _items(container: dict | list | tuple) -> Iterator[tuple[Any, Any]]:
-    if isinstance(container, dict):
-        return iter(sorted(container.items(), key=lambda item: (type(item[0]).__name__, item[0])))
-    return enumerate(container)
-
-
 def children(value: Any) -> Iterator[tuple[Any, Any]]:
     """The (key, value) pairs directly below a node or container, sorted; nothing below anything else."""
     if isinstance(value, Node):
         attributes = vars(value)
         yield from ((name, attributes[name]) for name in sorted(attributes) if name not in value._not_in_graph)
-    elif isinstance(value, dict | list | tuple):
-        yield from _items(value)
+    elif is_container(value):
+        yield from items_of(value)
 
 
 def _shortest_paths(root: Any) -> dict[int, Path]:

@@ -7,7 +7,8 @@ model: data, and the values of States that are not fitted, are arguments, so tha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -98,6 +99,10 @@ class Density:
         noncentered: tuple[str, ...] = (),
     ):
         self.model = graph.clone(model)
+        # Functions that the copy does not reach (a likelihood that reads an outer model) see the original's States:
+        # these have the values of the copy's wherever the density is evaluated.
+        copies = find_states(self.model)
+        self._originals = {copies[path]: weakref.ref(state) for path, state in find_states(model).items()}
         self.likelihood = likelihood
         self.own_log_likelihood = log_likelihood
         self.entries = find_entries(self.model)
@@ -110,6 +115,8 @@ class Density:
         self.carried = tuple(i for i, state in enumerate(self._others) if isinstance(state, BatchState))
         self.is_random = False  # known once it has been traced: whether the model draws random numbers
         self.compiled = Cache()
+        # Called before a new program is compiled: raises where the model computes something else by now.
+        self.verify: Callable[[], None] = _nothing
 
     # Coordinates
 
@@ -121,7 +128,7 @@ class Density:
             self._bind_others(trace, states)
             for entry in self.entries:
                 if entry.param is not None:
-                    trace.bind(entry.state, jnp.asarray(thetas[entry.name], entry.dtype))
+                    self._bind_state(trace, entry.state, jnp.asarray(thetas[entry.name], entry.dtype))
             parts = [part for block in self.blocks for part in block.start([thetas[e.name] for e in block.entries])]
         return jnp.concatenate([jnp.asarray(part, self.dtype) for part in parts])
 
@@ -141,9 +148,15 @@ class Density:
 
     # Evaluation
 
+    def _bind_state(self, trace: StateTrace, state: State, value: Any) -> None:
+        trace.bind(state, value)
+        original = self._originals[state]()
+        if original is not None:
+            trace.bind(original, value)
+
     def _bind_others(self, trace: StateTrace, states: tuple) -> None:
         for state, value in zip(self._others, states, strict=bool(states)):
-            trace.bind(state, value)
+            self._bind_state(trace, state, value)
 
     def _bind(self, trace: StateTrace, theta: jax.Array) -> tuple[dict[str, tuple], list[tuple]]:
         """Give the States the values that ``theta`` stands for.
@@ -158,22 +171,43 @@ class Density:
             for entry, piece in zip(block.entries, block.pieces(stretch, value), strict=True):
                 pieces[entry.name] = piece
                 if entry.param is not None:
-                    trace.bind(entry.state, piece[0])
-        for state, value in plain_values(self.entries, {name: piece[0] for name, piece in pieces.items()}).items():
-            trace.bind(state, value)
+                    self._bind_state(trace, entry.state, piece[0])
+        self._bind_plain(trace, {name: piece[0] for name, piece in pieces.items()})
         return pieces, computed
+
+    def _bind_plain(self, trace: StateTrace, thetas: dict[str, Any]) -> None:
+        for state, value in plain_values(self.entries, thetas).items():
+            self._bind_state(trace, state, value)
 
     @contextlib.contextmanager
     def open(self, theta: jax.Array, data: Data):
         """The model with the values that ``theta`` and ``data`` give; what it writes is dropped afterwards."""
+        with self._traced(data) as trace:
+            pieces, computed = self._bind(trace, theta)
+            with self._serving(pieces):
+                yield computed, trace
+
+    @contextlib.contextmanager
+    def open_at(self, pieces: dict[str, tuple[Any, Any]], data: Data):
+        """As `open`, with pairs (theta, constrained magnitude) by name in place of the flat vector."""
+        with self._traced(data) as trace:
+            for entry in self.entries:
+                if entry.param is not None:
+                    self._bind_state(trace, entry.state, pieces[entry.name][0])
+            self._bind_plain(trace, {name: piece[0] for name, piece in pieces.items()})
+            with self._serving(pieces):
+                yield trace
+
+    def _serving(self, pieces: dict[str, tuple[Any, Any]]) -> contextlib.AbstractContextManager:
+        return serve_values({e.param: pieces[e.name] for e in self.entries if e.param is not None})
+
+    @contextlib.contextmanager
+    def _traced(self, data: Data) -> Iterator[StateTrace]:
         with contextlib.ExitStack() as settings, StateTrace() as trace:
             if environ.get('fit', None) is None:
                 settings.enter_context(environ.context(fit=False))  # layers compute what they do in use
             self._bind_others(trace, data.states)
-            pieces, computed = self._bind(trace, theta)
-            served = {e.param: pieces[e.name] for e in self.entries if e.param is not None}
-            with serve_values(served):
-                yield computed, trace
+            yield trace
             self.is_random = self.is_random or any(isinstance(s, RandomState) for s in trace.uses)
 
     def terms(self, theta: jax.Array, data: Data, jacobian: bool = True) -> dict[str, Any]:
@@ -271,7 +305,29 @@ class Density:
 
     def jit(self, name: str, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
         """The compiled function kept under ``name`` and the structure of ``key``, built once; options of `jax.jit`."""
-        return self.compiled.get((name, structural_key(key), environ.static_key()), lambda: jax.jit(build(), **options))
+
+        def program() -> Callable:
+            self.verify()
+            return jax.jit(build(), **options)
+
+        return self.compiled.get((name, structural_key(key), environ.static_key()), program)
+
+    def variant(self, expand: bool, noncentered: tuple[str, ...]) -> Density:
+        """The same log density in other coordinates: see the parameters of `Density`."""
+
+        def build() -> Density:
+            density = Density(self.model, self.likelihood, self.own_log_likelihood, expand, noncentered)
+            mine = find_states(self.model)
+            copies = find_states(density.model)
+            density._originals = {copies[path]: self._originals[state] for path, state in mine.items()}
+            density.verify = self.verify
+            return density
+
+        return self.compiled.get(('variant', expand, noncentered, environ.static_key()), build)
+
+
+def _nothing() -> None:
+    pass
 
 
 def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:
@@ -361,6 +417,26 @@ def density_of(
     noncentered: tuple[str, ...] = (),
 ) -> Density:
     """The `Density` for the structure of ``model``; the same object for every model built alike."""
+    key = (structure_of(model, likelihood, log_likelihood), expand, noncentered)
+    return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand, noncentered))
+
+
+def kept_density(density: Density, model: Module, program: Hashable) -> Density:
+    """The density that is kept for the structure of ``model`` and the traced ``program``; this one, if none is yet.
+
+    Two models of one structure that compute the same have one density, whose compiled programs serve both.
+    """
+    key = (structure_of(model, density.likelihood, density.own_log_likelihood), program)
+    return _densities.get(key, lambda: density)
+
+
+def forget_density(density: Density) -> None:
+    """Keep a density no longer."""
+    _densities.drop(density)
+
+
+def structure_of(model: Module, likelihood: Callable | None, log_likelihood: Callable | None) -> Hashable:
+    """A key of what a density is built from, as far as it can be compared without running it."""
     definition, values = graph.flatten(model)
     shapes = tuple(
         (
@@ -371,15 +447,10 @@ def density_of(
         for path, state in values.items()
         if issubclass(state.type, ParamState)
     )
-    key = (
-        definition,
-        structural_key(shapes),
-        structural_key((likelihood, log_likelihood)),
-        expand,
-        noncentered,
-        environ.static_key(),
-    )
-    return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand, noncentered))
+    known = {id(state): ('State', path) for path, state in find_states(model).items()}
+    known |= {id(node): ('node', path) for path, node in graph.nodes(model).items()}
+    functions = structural_key((likelihood, log_likelihood), known)
+    return definition, structural_key(shapes), functions, environ.static_key()
 
 
 def others_of(model: Module) -> tuple:

@@ -35,6 +35,7 @@ from brainstate_prob.infer.gaussian_prior import draw, gaussian_prior
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key, what_is_not_finite
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['elliptical_slice']
 
@@ -118,6 +119,7 @@ def elliptical_slice(
     """
     check_counts(num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, thinning=thinning)
     density = posterior.sampling_density_for(noncentered=False)
+    announce(posterior)
     began = time.perf_counter()
     data = posterior.data
     mean, scales = gaussian_prior(density, data.states)

@@ -30,6 +30,7 @@ from brainstate_prob.infer.minibatch import check_batch_size, stream_of
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['ensemble']
 
@@ -108,6 +109,7 @@ def ensemble(
     >>> infer.ensemble(posterior, num_members=4, progress=False).draws['mu'].round(2)
     array([[1.33, 1.33, 1.33, 1.33]], dtype=float32)
     """
+    announce(posterior)
     began = time.perf_counter()
     check_positive(num_members=num_members)
     if not isinstance(bootstrap, bool):

@@ -38,6 +38,7 @@ from brainstate_prob.infer.metric import Dense, Diagonal
 from brainstate_prob.infer.minibatch import check_batch_size, take
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['hmc_ecs']
 
@@ -168,6 +169,7 @@ def hmc_ecs(
         raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
     check_batch_size(posterior.data, batch_size, num)
     density, data = posterior.sampling_density_for(noncentered), posterior.data
+    announce(posterior)
     began = time.perf_counter()
     key = to_key(seed)
     start_keys, keys = keys_of_chains(density, key, num_chains)

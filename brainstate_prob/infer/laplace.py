@@ -24,6 +24,7 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import STRUCTURES, describe, refuse_large, tolerance_of
+from brainstate_prob.infer.target.door import announce
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
 
 __all__ = ['checked_options', 'descend', 'laplace']
@@ -111,6 +112,7 @@ def laplace(
     moved = columns_matching(posterior, density, params)
     if structure == 'full':
         refuse_large(len(moved))
+    announce(posterior)
     began = time.perf_counter()
     programs = curvature_of(density, moved, curvature)
     theta = _find_mode(posterior, programs, mode, progress, always=structure == 'full')

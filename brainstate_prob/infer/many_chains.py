@@ -32,6 +32,7 @@ from brainstate_prob.infer.members import plain_types
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import along_chains, devices_of, is_sharded, on_host
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['chees', 'mclmc', 'meads']
 
@@ -113,6 +114,7 @@ def chees(
         raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'target_accept': target_accept}
+    announce(posterior)
     return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
@@ -157,6 +159,7 @@ def meads(
             f'{_FOLDS} and at least {2 * _FOLDS}, got {num_chains}.'
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
+    announce(posterior)
     return _sample(posterior, 'meads', counts, {}, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
@@ -214,6 +217,7 @@ def mclmc(
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'energy_variance': float(energy_variance)}
+    announce(posterior)
     return _sample(posterior, 'mclmc', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
 
 

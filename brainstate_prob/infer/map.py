@@ -26,6 +26,7 @@ from brainstate_prob.infer.minibatch import Stream, stream_of
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
+from brainstate_prob.infer.target.door import announce
 
 __all__ = [
     'batch_info',
@@ -124,6 +125,7 @@ def fit_map(
     >>> round(float(fit.estimate['mu']), 4)
     1.3333
     """
+    announce(posterior)
     began = time.perf_counter()
     check_positive(num_starts=num_starts)
     density, key = posterior.density, to_key(seed)

@@ -25,6 +25,7 @@ from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import full_from, refuse_large
+from brainstate_prob.infer.target.door import announce
 from brainstate_prob.infer.variables import columns_of
 
 __all__ = ['fit_marginal_likelihood']
@@ -104,6 +105,7 @@ def fit_marginal_likelihood(
     if not len(inner):
         raise ValueError('All Params are tuned: there is nothing left to integrate. Use fit_map for them.')
     refuse_large(len(inner))
+    announce(posterior)
     began = time.perf_counter()
     evidence = _Evidence(posterior, density, structure, kind, tuned, inner)
     start = np.asarray(checked_start(posterior, density))

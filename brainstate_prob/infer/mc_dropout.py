@@ -22,6 +22,7 @@ from brainstate_prob.infer.noise import draws_noise, noise
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.predict import choose
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['MaskedDensity', 'mc_dropout', 'with_masks']
 
@@ -117,6 +118,7 @@ def mc_dropout(
     (100, 3)
     """
     check_positive(num_draws=num_draws)
+    announce(posterior)
     density = posterior.density
     if density.carried:
         raise ValueError(

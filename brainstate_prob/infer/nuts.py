@@ -18,6 +18,7 @@ from brainstate_prob.infer.nuts_loop import Plan, sample
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import is_sharded
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['nuts']
 
@@ -138,6 +139,7 @@ def nuts(
     settings = _settings_of(backend, mass_matrix, warmup, int(max_tree_depth))
     check_installed(backend)
     density = posterior.sampling_density_for(noncentered)
+    announce(posterior)
     began = time.perf_counter()
     plan = Plan(
         posterior,

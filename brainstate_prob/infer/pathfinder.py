@@ -27,6 +27,7 @@ from brainstate_prob.infer.kernel import Settings, potential_of
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.psis import k_hat_limit, pareto_k, smoothed_weights
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['pathfinder', 'pathfinder_starts']
 
@@ -108,6 +109,7 @@ def pathfinder(
         raise ValueError(f'num_draws must be at least {_FEWEST_DRAWS}, so that weights have a tail, got {num_draws}.')
     import_blackjax()
     density = posterior.sampling_density_for(noncentered)
+    announce(posterior)
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
     thetas = started_chains(posterior, density, Settings(), init, (start_keys, keys)).theta

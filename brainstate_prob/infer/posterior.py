@@ -12,10 +12,11 @@ import numpy as np
 
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.blocks import Entry
-from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
+from brainstate_prob.infer.density import Data, Density, find_entries, others_of, scores_horseshoe
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, on_host, shard_data
+from brainstate_prob.infer.target.door import admitted
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -99,7 +100,7 @@ class Posterior:
         self.likelihood = likelihood
         self.log_likelihood_function = log_likelihood
         self.coords = dict(coords or {})
-        self.density: Density = density_of(model, likelihood, log_likelihood, expand=False)
+        self.density = Density(model, likelihood, log_likelihood, expand=False)
         if not self.entries:
             raise ValueError(
                 f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
@@ -115,6 +116,7 @@ class Posterior:
         self.data = Data(args, kwargs, checked, others_of(model), one)
         self.dims = _checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
+        self.density, self.inspection = admitted(self.density, model, self.data)
         self._inspect()
 
     # Data
@@ -240,7 +242,7 @@ class Posterior:
         expand = scores_horseshoe(self.entries)
         if not names and not expand:
             return self.density
-        return density_of(self.model, self.likelihood, self.log_likelihood_function, expand=expand, noncentered=names)
+        return self.density.variant(expand, names)
 
     def with_carried(self, density: Density, values: tuple) -> Posterior:
         """The same posterior, with these running statistics of the model's layers."""

@@ -25,6 +25,7 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import sgmcmc_step_size
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['sgmcmc']
 
@@ -162,6 +163,7 @@ def sgmcmc(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 2000), True)
     """
+    announce(posterior)
     began = time.perf_counter()
     method = 'cyclical_sghmc' if method == 'cyclical' else method
     _check(method, step_size, friction, precondition)

@@ -29,6 +29,7 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.prior import _refuse_without_prior, prior_thetas
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['smc']
 
@@ -129,6 +130,7 @@ def smc(
     density = posterior.sampling_density_for(noncentered)
     for e in density.entries:
         _refuse_without_prior(e)
+    announce(posterior)
     began = time.perf_counter()
     key = to_key(seed)
     saving = Checkpoint(

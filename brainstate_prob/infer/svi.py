@@ -25,6 +25,7 @@ from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.psis import k_hat, k_hat_problem
 from brainstate_prob.infer.start import checked_start, to_key
 from brainstate_prob.infer.svi_programs import CHUNK, Carry, Programs, Settings, drawn
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['fit_svi']
 
@@ -147,6 +148,7 @@ def fit_svi(
     family = check_guide(guide, init_scale, density, batch_size is not None or stream is not None, sites)
     settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
     programs = Programs(density, settings, stream is not None, posterior.num_observations)
+    announce(posterior)
     began = time.perf_counter()
     start_key, key, draw_key = jax.random.split(to_key(seed), 3)
     falls = optimizer is None and r_hat is None

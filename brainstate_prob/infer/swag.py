@@ -30,6 +30,7 @@ from brainstate_prob.infer.minibatch import stream_of
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import largest_curvature
+from brainstate_prob.infer.target.door import announce
 
 __all__ = ['Moments', 'collect', 'draw_from', 'no_moments', 'swag']
 
@@ -187,6 +188,7 @@ def swag(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 7 / 5) < 0.1)
     ((1, 1000), True)
     """
+    announce(posterior)
     began = time.perf_counter()
     check_positive(num_steps=num_steps, snapshot_every=snapshot_every, rank=rank, num_draws=num_draws)
     if num_steps // snapshot_every < 2:

@@ -1,0 +1,165 @@
+"""Traced programs as keys, and what their results depend on.
+
+`jax.make_jaxpr` gives what a function computes, whatever Python code it took: two functions with equal programs are the
+same function of their arguments, and one whose program has changed is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from brainstate_prob.core.structure import LIBRARIES, Identity, array_digest
+
+__all__ = ['depends_on', 'has_own_rules', 'program_key']
+
+# Operations whose inner program has the operation's own arguments and results, computed once.
+_CALLS = {'jit', 'pjit', 'closed_call', 'core_call', 'checkpoint', 'remat2', 'custom_jvp_call', 'custom_vjp_call'}
+# The derivative rules of these, Python functions that are made anew in each trace.
+_RULES = {'jvp_jaxpr_fun', 'jvp_jaxpr_thunk', 'fwd_jaxpr_thunk', 'fwd', 'bwd', 'out_trees'}
+
+
+def program_key(program: Any) -> Hashable:
+    """A hashable key of what `jax.make_jaxpr` gives: equal for equal operations on equal constants.
+
+    Derivative rules of the user's own (`jax.custom_jvp`, `jax.custom_vjp`) are not part of it: trace a derivative where
+    `has_own_rules` finds some. Python functions that a program calls back count by identity.
+    """
+    digest, kept = _Digest(), list[Identity]()
+    digest.closed(program, kept)
+    return digest.hash.digest(), tuple(kept)
+
+
+class _Digest:
+    """Writes a program down in an order and with names that do not depend on how it came about."""
+
+    def __init__(self):
+        self.hash = hashlib.blake2b(digest_size=16)
+        self._written: dict[int, int] = {}
+
+    def put(self, *texts: Any) -> None:
+        self.hash.update('\x1f'.join(map(str, texts)).encode() + b'\x1e')
+
+    def closed(self, program: Any, kept: list[Identity]) -> None:
+        for constant in program.consts:
+            self.value(constant, kept)
+        self.open(program.jaxpr, kept)
+
+    def open(self, jaxpr: Any, kept: list[Identity]) -> None:
+        if id(jaxpr) in self._written:  # programs are shared between operations
+            return self.put('again', self._written[id(jaxpr)])
+        self._written[id(jaxpr)] = len(self._written)
+        names: dict[Any, int] = {}
+
+        def name(variable: Any) -> str:
+            if hasattr(variable, 'val'):
+                self.value(variable.val, kept)
+                return f'literal {variable.aval}'
+            return str(names.setdefault(variable, len(names)))
+
+        self.put('program', *(f'{name(v)}:{v.aval}' for v in (*jaxpr.constvars, *jaxpr.invars)))
+        for operation in jaxpr.eqns:
+            self.put(operation.primitive.name, *map(name, operation.invars))
+            rules = _RULES if operation.primitive.name.startswith('custom_') else ()
+            for key, value in sorted(operation.params.items()):
+                if key not in rules:
+                    self.put(key)
+                    self.param(value, kept)
+            self.put('->', *(f'{name(v)}:{v.aval}' for v in operation.outvars))
+        return self.put('out', *map(name, jaxpr.outvars))
+
+    def param(self, x: Any, kept: list[Identity]) -> None:
+        if hasattr(x, 'jaxpr') and hasattr(x, 'consts'):
+            self.closed(x, kept)
+        elif hasattr(x, 'eqns'):
+            self.open(x, kept)
+        elif isinstance(x, list | tuple) and type(x).__repr__ in (list.__repr__, tuple.__repr__):
+            self.put(type(x).__name__, len(x))
+            for part in x:
+                self.param(part, kept)
+        elif isinstance(x, dict):
+            for key, value in x.items():
+                self.put(key)
+                self.param(value, kept)
+        else:
+            self.value(x, kept)
+
+    def value(self, x: Any, kept: list[Identity]) -> None:
+        if isinstance(x, np.ndarray | np.generic | jax.Array) and not isinstance(x, jax.core.Tracer):
+            self.put(array_digest(x))
+            return
+        text = repr(x)
+        if ' at 0x' not in text:
+            self.put(type(x).__qualname__, text)
+        else:
+            self.put('object', len(kept))
+            kept.append(Identity(x))
+
+
+def has_own_rules(program: Any) -> bool:
+    """Whether a program uses derivative rules that the user wrote, which `program_key` does not see."""
+    return _has_own_rules(program.jaxpr, set())
+
+
+def _has_own_rules(jaxpr: Any, seen: set[int]) -> bool:
+    if id(jaxpr) in seen:
+        return False
+    seen.add(id(jaxpr))
+    for operation in jaxpr.eqns:
+        inner = list(_programs_in(operation.params.values()))
+        if operation.primitive.name.startswith('custom_') and not all(_is_of_library(j) for j in inner):
+            return True
+        if any(_has_own_rules(j, seen) for j in inner):
+            return True
+    return False
+
+
+def _programs_in(values: Any) -> Iterator[Any]:
+    for value in values:
+        jaxpr = getattr(value, 'jaxpr', value)
+        if hasattr(jaxpr, 'eqns'):
+            yield jaxpr
+        elif isinstance(value, list | tuple):
+            yield from _programs_in(value)
+
+
+def _is_of_library(jaxpr: Any) -> bool:
+    file = getattr(getattr(jaxpr, 'debug_info', None), 'func_filename', None)
+    return file is not None and file.startswith(LIBRARIES)
+
+
+def depends_on(program: Any, outputs: Iterable[int]) -> set[int]:
+    """The numbers of the arguments of a program (`jax.make_jaxpr`) that the results ``outputs`` depend on.
+
+    Loops and branches count as a whole: each of their results depends on each of their arguments.
+    """
+    return _needed(program.jaxpr, [program.jaxpr.outvars[i] for i in outputs])
+
+
+def _needed(jaxpr: Any, wanted: Sequence[Any]) -> set[int]:
+    live = {id(v) for v in wanted}
+    for operation in reversed(jaxpr.eqns):
+        made = [i for i, v in enumerate(operation.outvars) if id(v) in live]
+        if not made:
+            continue
+        inner = _inner(operation)
+        if inner is None:
+            live.update(map(id, operation.invars))
+        else:
+            within = _needed(inner, [inner.outvars[i] for i in made])
+            live.update(id(operation.invars[i]) for i in within)
+    return {i for i, v in enumerate(jaxpr.invars) if id(v) in live}
+
+
+def _inner(operation: Any) -> Any:
+    if operation.primitive.name not in _CALLS:
+        return None
+    for value in operation.params.values():
+        jaxpr = getattr(value, 'jaxpr', value)
+        if hasattr(jaxpr, 'eqns') and len(jaxpr.invars) == len(operation.invars):
+            return jaxpr
+    return None

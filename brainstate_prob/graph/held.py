@@ -1,0 +1,95 @@
+"""What may hold nodes and States between an attribute and them: the usual containers, taken apart and built again."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from brainstate_prob.core import State
+
+__all__ = ['form_of', 'is_container', 'items_of', 'rebuilt']
+
+
+def is_container(value: Any) -> bool:
+    """Whether nodes and States are looked for inside ``value``.
+
+    Dicts, lists, tuples, deques, namespaces and arrays of objects; instances of dataclasses that hold nodes or States.
+    A set is none: its items have no order, so that their paths would change from one process to the next.
+    """
+    if isinstance(value, dict | list | tuple | deque | types.SimpleNamespace):
+        return True
+    if isinstance(value, np.ndarray):
+        return value.dtype == object
+    if not dataclasses.is_dataclass(value) or isinstance(value, type) or _is_in_graph(value):
+        return False
+    return _is_plain(value) and any(_holds(item) for _, item in items_of(value))
+
+
+def _is_in_graph(value: Any) -> bool:
+    return isinstance(value, State) or hasattr(type(value), '_not_in_graph')
+
+
+def _holds(value: Any) -> bool:
+    return _is_in_graph(value) or (is_container(value) and any(_holds(item) for _, item in items_of(value)))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a dataclass has all its fields and nothing else, so that these make it again."""
+    names = {f.name for f in dataclasses.fields(value)}
+    return getattr(value, '__dict__', {}).keys() <= names and all(hasattr(value, name) for name in names)
+
+
+def items_of(container: Any) -> list[tuple[Any, Any]]:
+    """The (key, item) pairs of a container, those of mappings in sorted order."""
+    if isinstance(container, types.SimpleNamespace):
+        return sorted(vars(container).items())
+    if isinstance(container, dict):
+        return sorted(container.items(), key=lambda item: (type(item[0]).__name__, item[0]))
+    if isinstance(container, np.ndarray):
+        return list(enumerate(container.ravel()))
+    if isinstance(container, list | tuple | deque):
+        return list(enumerate(container))
+    return [(f.name, getattr(container, f.name)) for f in dataclasses.fields(container)]
+
+
+def form_of(container: Any) -> tuple[Any, ...]:
+    """What it takes beside its items to build a container again: the order of a dict, a length, a shape."""
+    if isinstance(container, defaultdict):
+        return (tuple(container), container.default_factory)
+    if isinstance(container, dict):
+        return (tuple(container),)
+    if isinstance(container, deque):
+        return (container.maxlen,)
+    if isinstance(container, np.ndarray):
+        return container.shape
+    return ()
+
+
+def rebuilt(kind: Any, form: Sequence[Any], items: Iterable[tuple[Any, Any]]) -> Any:
+    """A container of class ``kind`` with these items."""
+    if issubclass(kind, types.SimpleNamespace):
+        return kind(**dict(items))
+    if issubclass(kind, dict):
+        by_key = dict(items)
+        ordered = ((key, by_key[key]) for key in form[0])
+        return kind(form[1], ordered) if issubclass(kind, defaultdict) else kind(ordered)
+    if dataclasses.is_dataclass(kind):
+        cls: Any = kind
+        made = object.__new__(cls)
+        for name, value in items:
+            object.__setattr__(made, name, value)  # a frozen one takes no other way
+        return made
+    values = [value for _, value in items]
+    if issubclass(kind, deque):
+        return kind(values, form[0])
+    if issubclass(kind, np.ndarray):
+        array = np.empty(len(values), object)
+        for i, value in enumerate(values):
+            array[i] = value  # one by one: NumPy would look into sequences
+        return array.reshape(tuple(form))
+    return kind(*values) if hasattr(kind, '_fields') else kind(values)

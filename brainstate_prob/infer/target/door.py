@@ -1,0 +1,214 @@
+"""The door: what a model reads, creates and depends on, looked at once before anything is fitted.
+
+A posterior traces its log density once. The trace shows every State that is read and every parameter on which a term
+depends, and the traced program is what its compiled programs are kept under.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from brainstate_prob import environ
+from brainstate_prob.core import ParamState, StateTrace
+from brainstate_prob.core.program import depends_on, has_own_rules, program_key
+from brainstate_prob.core.structure import Identity
+from brainstate_prob.infer.blocks import Block
+from brainstate_prob.infer.density import Data, Density, forget_density, kept_density
+from brainstate_prob.infer.target.reach import place_of
+from brainstate_prob.infer.target.statements import refused_statements
+from brainstate_prob.nn.module import Module
+
+__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce']
+
+
+class Inspection(NamedTuple):
+    """What one trace of a log density shows.
+
+    Attributes
+    ----------
+    program : Hashable
+        The key of the traced program: equal for densities that compute the same.
+    unused : tuple of str
+        The parameters that no term of the log density depends on, their own prior left out.
+    """
+
+    program: Hashable
+    unused: tuple[str, ...]
+
+
+def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Inspection]:
+    """The density under which compiled programs of ``density`` are kept, and what its trace shows.
+
+    Models of one structure whose traces are equal have one density, so that a second fit compiles nothing.
+
+    Parameters
+    ----------
+    model
+        The user's object, where States are looked for that are read but not fitted.
+
+    Raises
+    ------
+    ValueError
+        For a trainable State that is read but is no parameter of the model, or is created by the call; for statements
+        of NumPyro in the model.
+    """
+    traces: list[StateTrace] = []
+    program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
+    _refuse_unfitted(density, model, traces[0])
+    inspection = Inspection(_key_of(program, density, data), _unused(density, program, data))
+    # A function that reads the user's own object, which the copy does not reach, is that of this object only.
+    originals = {ref() for ref in density._originals.values()}
+    own = Identity(model) if any(state in originals for state in traces[0].reads) else None
+    kept = kept_density(density, model, (inspection.program, own))
+    if kept is density:
+        density.verify = _verifier(density, data, inspection.program)
+    return kept, inspection
+
+
+def _verifier(density: Density, data: Data, program: Hashable) -> Callable[[], None]:
+    """A function that raises where the density no longer computes what ``program`` says; it holds no data."""
+    shapes = jax.eval_shape(lambda data: data, data)
+    settings = environ.static_key(), _double()
+
+    def verify() -> None:
+        if (environ.static_key(), _double()) != settings:
+            return
+        now = jax.make_jaxpr(_terms(density, lambda _: None))(*_arguments(density), shapes)
+        if _key_of(now, density, shapes) != program:
+            forget_density(density)
+            raise ValueError(
+                'The log density has changed since this Posterior was made: what the model or its likelihood reads (a '
+                'global, an attribute, a method, an array) is different now. Make a new Posterior.'
+            )
+
+    return verify
+
+
+def _double() -> bool:
+    return jnp.result_type(float) == jnp.float64
+
+
+def _terms(density: Density, note: Callable[[StateTrace], None]) -> Callable:
+    """``terms(pieces, theta, data)``: the likelihood, each prior, and each block's transform.
+
+    The parameters are separate arguments (pairs of theta and constrained value by name), and ``theta`` is that of the
+    transforms only, so that the traced program shows what depends on which. The function is a new one each time: JAX
+    keeps traces by function.
+    """
+
+    def terms(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
+        with density.open_at(pieces, data) as trace:
+            with refused_statements():
+                likelihood = density._pointwise(data)
+            priors = {e.name: Block([e]).log_prior(*pieces[e.name]) for e in density.entries if e.reg is not None}
+            note(trace)
+        return likelihood, priors, _transformed(density, theta)
+
+    return terms
+
+
+def _key_of(program: Any, density: Density, data: Any) -> Hashable:
+    """The key of a traced program; with that of its derivative where the user has written rules for one."""
+    if not has_own_rules(program):
+        return program_key(program)
+    terms = _terms(density, lambda _: None)
+
+    def derivative(pieces: dict[str, tuple], theta: jax.Array, data: Any) -> Any:
+        out, pull = jax.vjp(lambda pieces, theta: terms(pieces, theta, data), pieces, theta)
+        return pull(jax.tree.map(jnp.ones_like, out))
+
+    return program_key(program), program_key(jax.make_jaxpr(derivative)(*_arguments(density), data))
+
+
+def _transformed(density: Density, theta: jax.Array) -> list[tuple]:
+    """The constrained value and the log-determinant of each block."""
+    found = []
+    for block, part in zip(density.blocks, lax.split(theta, [b.size for b in density.blocks]), strict=True):
+        value = block.forward(part)
+        found.append((value, block.log_det(part, value) if block.t.has_density else None))
+    return found
+
+
+def _arguments(density: Density) -> tuple[dict[str, tuple], Any]:
+    pieces = {
+        e.name: (jax.ShapeDtypeStruct(e.shape, e.dtype), jax.ShapeDtypeStruct(e.value_shape, e.dtype))
+        for e in density.entries
+    }
+    return pieces, jax.ShapeDtypeStruct((density.size,), density.dtype)
+
+
+def _unused(density: Density, program: Any, data: Data) -> tuple[str, ...]:
+    """The parameters on which neither the likelihood nor another parameter's prior depends."""
+    if data.targets is None and density.own_log_likelihood is None:
+        return ()  # a prior alone
+    names = [e.name for e in density.entries]
+    places = {name: (2 * i, 2 * i + 1) for i, name in enumerate(sorted(names))}  # as JAX orders the pairs
+    scored = sorted(e.name for e in density.entries if e.reg is not None)
+    used = depends_on(program, [0])
+    others = {name: depends_on(program, [1 + i]) for i, name in enumerate(scored)}
+    unused = []
+    for name in names:
+        elsewhere = used.union(*(needed for other, needed in others.items() if other != name))
+        if elsewhere.isdisjoint(places[name]):
+            unused.append(name)
+    return tuple(unused)
+
+
+def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None:
+    """Refuse trainable States that are read and are no parameters of the model.
+
+    Raises
+    ------
+    ValueError
+        Saying where the State is read from, and how to attach it.
+    """
+    created = [state for state in trace.created if isinstance(state, ParamState)]
+    if created:
+        shapes = ', '.join(str(jnp.shape(state.value)) for state in created[:3])
+        raise ValueError(
+            f'Calling the model creates {len(created)} trainable parameter{"s" * (len(created) > 1)} (of shape '
+            f'{shapes}), anew at each call: they cannot be fitted. Create layers and Params in __init__, as attributes.'
+        )
+    for state in trace.outside:
+        if isinstance(state, ParamState):
+            where = place_of(
+                state, {'the model': model, 'the likelihood': density.own_log_likelihood or density.likelihood}
+            )
+            raise ValueError(
+                f'The log density reads a trainable parameter that is not part of the model: {where}. It would stay a '
+                f'constant in every fit. Make it an attribute of the model, of an nn.Module in it, or of a list, dict '
+                f'or dataclass in it (self.name = param); or nn.Const in place of nn.Param, if it is to stay as it is.'
+            )
+
+
+class ModelWarning(UserWarning):
+    """Something in a model or its data that is probably a mistake, and changes what is fitted."""
+
+
+def announce(posterior: Any) -> list[str]:
+    """Warn of what the door found that is no error; every way to fit calls it first.
+
+    Returns
+    -------
+    list of str
+        What was said, for ``fit.info['warnings']``.
+    """
+    said = [
+        f'No term of the log density depends on Param {name!r} beside its own prior, if it has one: what is fitted is '
+        'that prior. If it is a hyper-parameter of another prior, hand over the Param and not its value, as in '
+        f'nn.GaussianReg(mean=0.0, std=self.{name}): a NumPyro distribution of self.{name}.value() keeps the number '
+        'that it had when the model was built. Else use it in the model, or make it nn.Const.'
+        for name in posterior.inspection.unused
+    ]
+    # A way to fit that begins with another one (MAP before NUTS) says it once.
+    if not sys._getframe(2).f_globals.get('__name__', '').startswith('brainstate_prob.'):
+        for text in said:
+            warnings.warn(text, ModelWarning, stacklevel=3)
+    return said
