@@ -17,9 +17,10 @@ from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.blocks import Entry, HorseshoeBlock, is_horseshoe
-from brainstate_prob.infer.density import Data, Density, density_of, expanded_to, others_of, plain_values
+from brainstate_prob.infer.density import Data, Density, density_of, others_of, plain_values
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior, _refuse_for_sampling, _refuse_narrow_priors
+from brainstate_prob.infer.target.observed import expanded_to
 from brainstate_prob.infer.variables import columns_of
 from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
 from brainstate_prob.nn.memo import serve_values

@@ -15,7 +15,8 @@ from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, find_entries, others_of, scores_horseshoe
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
-from brainstate_prob.infer.sharding import is_padded, on_host, shard_data
+from brainstate_prob.infer.sharding import is_padded, shard_data
+from brainstate_prob.infer.target.data import call_arguments, checked_targets, refuse_nan
 from brainstate_prob.infer.target.door import admitted
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
@@ -110,7 +111,7 @@ class Posterior:
         args, kwargs = self.inputs_of(inputs)
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
         magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
-        checked = None if targets is None else _targets(magnitude)
+        checked = None if targets is None else checked_targets(magnitude)
         # An array: a Python number would be moved to the device at every call.
         one = jnp.ones((), self.density.dtype)
         self.data = Data(args, kwargs, checked, others_of(model), one)
@@ -130,9 +131,9 @@ class Posterior:
         ValueError
             For NaN.
         """
-        args, kwargs = _call_arguments(inputs)
+        args, kwargs = call_arguments(inputs)
         for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-            _refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
+            refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
         return args, kwargs
 
     def targets_of(self, targets: Any) -> jax.Array:
@@ -148,7 +149,7 @@ class Posterior:
         unit = self.targets_unit
         if isinstance(targets, u.Quantity) or not unit.is_unitless:
             targets, _ = split_unit(targets, 'targets', unit)
-        return _targets(targets)
+        return checked_targets(targets)
 
     @property
     def arrays(self) -> dict[str, Any]:
@@ -393,40 +394,6 @@ def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, 
         if len(set(checked[name])) != len(shape):
             raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
     return checked
-
-
-def _call_arguments(inputs: Any) -> tuple[tuple, dict]:
-    if inputs is None:
-        return (), {}
-    if isinstance(inputs, dict):
-        return (), jax.tree.map(jnp.asarray, inputs)
-    return jax.tree.map(jnp.asarray, inputs if isinstance(inputs, tuple) else (inputs,)), {}
-
-
-def _targets(targets: Any) -> Any:
-    try:
-        targets = jnp.asarray(targets)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f'targets must be one array, got {type(targets).__name__}. For several outputs stack them, or use '
-            'log_likelihood=f with everything as inputs.'
-        ) from None
-    if targets.size == 0:
-        raise ValueError(f'There are no observations: the targets have shape {targets.shape}.')
-    _refuse_nan(targets, 'targets')
-    return targets
-
-
-def _refuse_nan(x: Any, name: str) -> None:
-    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-        return
-    elsewhere = isinstance(x, jax.Array) and not x.is_fully_addressable  # on the devices of other processes
-    bad = on_host(jnp.isnan(x)) if elsewhere else np.isnan(np.asarray(x, dtype=np.float64))
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f'{name} has {int(bad.sum())} NaN entries, the first at {first}. Drop or impute them before fitting.'
-        )
 
 
 def _refuse_narrow_priors(entries: list[Entry]) -> None:
