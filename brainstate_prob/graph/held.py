@@ -23,6 +23,8 @@ def is_container(value: Any) -> bool:
     """
     if isinstance(value, dict | list | tuple | deque | types.SimpleNamespace):
         return True
+    if value is None or isinstance(value, bool | int | float | str):
+        return False
     if isinstance(value, np.ndarray):
         return value.dtype == object
     if not dataclasses.is_dataclass(value) or isinstance(value, type) or _is_in_graph(value):

@@ -117,7 +117,7 @@ class Density:
         self.is_random = False  # known once it has been traced: whether the model draws random numbers
         self.compiled = Cache()
         # Called before a new program is compiled: raises where the model computes something else by now.
-        self.verify: Callable[[], None] = _nothing
+        self.verify: Callable[[], None] | None = None
 
     # Coordinates
 
@@ -308,7 +308,8 @@ class Density:
         """The compiled function kept under ``name`` and the structure of ``key``, built once; options of `jax.jit`."""
 
         def program() -> Callable:
-            self.verify()
+            if self.verify is not None:
+                self.verify()
             return jax.jit(build(), **options)
 
         return self.compiled.get((name, structural_key(key), environ.static_key()), program)
@@ -325,10 +326,6 @@ class Density:
             return density
 
         return self.compiled.get(('variant', expand, noncentered, environ.static_key()), build)
-
-
-def _nothing() -> None:
-    pass
 
 
 def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:

@@ -17,7 +17,7 @@ from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, shard_data
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, refuse_nan
-from brainstate_prob.infer.target.door import admitted
+from brainstate_prob.infer.target.door import admitted, guard
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -119,6 +119,7 @@ class Posterior:
         self.labels  # noqa: B018 checked now
         self.density, self.inspection = admitted(self.density, model, self.data)
         self._inspect()
+        guard(self.density, self.data, self.inspection)
 
     # Data
 

@@ -25,7 +25,7 @@ from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.target.statements import refused_statements
 from brainstate_prob.nn.module import Module
 
-__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce']
+__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard']
 
 
 class Inspection(NamedTuple):
@@ -66,10 +66,16 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in traces[0].reads) else None
-    kept = kept_density(density, model, (inspection.program, own))
-    if kept is density:
+    return kept_density(density, model, (inspection.program, own)), inspection
+
+
+def guard(density: Density, data: Data, inspection: Inspection) -> None:
+    """Let the density compile a new program only where it computes what was inspected.
+
+    What a model reads may change after its posterior was made; all its programs must be of one density.
+    """
+    if density.verify is None:
         density.verify = _verifier(density, data, inspection.program)
-    return kept, inspection
 
 
 def _verifier(density: Density, data: Data, program: Hashable) -> Callable[[], None]:
