@@ -31,6 +31,7 @@ from brainstate_prob.infer.smc import smc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
 from brainstate_prob.infer.swag import swag
+from brainstate_prob.infer.target.door import ModelWarning
 
 __all__ = [
     'ConvergenceWarning',
@@ -39,6 +40,7 @@ __all__ = [
     'Fit',
     'FitProgress',
     'LaplaceFit',
+    'ModelWarning',
     'Posterior',
     'SBC',
     'calibration',

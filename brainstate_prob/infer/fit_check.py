@@ -11,6 +11,7 @@ from brainstate_prob.infer.chain_loop import problems_of
 from brainstate_prob.infer.conflict import conflicts
 from brainstate_prob.infer.diagnostics import mcmc_problems, rounding_problems
 from brainstate_prob.infer.report import Finding, Report
+from brainstate_prob.infer.target.door import unused_messages
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
@@ -23,6 +24,8 @@ def check(fit: Fit) -> Report:
     texts = list(fit.info.get('warnings', []))
     texts += [text for text in _sampling(fit) if text not in texts]
     findings = [Finding('warning', text) for text in texts]
+    if fit.posterior is not None:
+        findings += [Finding('warning', text) for text in unused_messages(fit.posterior)]
     findings += _numbers(fit)
     try:
         findings += [Finding('warning', text) for text in conflicts(fit) if text not in texts]

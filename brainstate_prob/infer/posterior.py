@@ -105,7 +105,7 @@ class Posterior:
         if not self.entries:
             raise ValueError(
                 f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
-                'fit=False are not trained).'
+                'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
             )
         _refuse_narrow_priors(self.entries)
         args, kwargs = self.inputs_of(inputs)

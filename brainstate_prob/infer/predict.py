@@ -14,6 +14,7 @@ import numpy as np
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.program import program_key
 from brainstate_prob.infer.classes import class_log_probs
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.posterior import Posterior
@@ -233,12 +234,18 @@ def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, d
     posterior, density = fit.posterior_for('evaluate'), fit.density
     with precision_of(density):
         rows = _rows(fit, num_draws)
+        args = jax.tree.map(jnp.asarray, args)
+
+        def one(theta: jax.Array, data: Data, args: tuple) -> Any:
+            return density.evaluate(function, theta, data, args)
+
+        # What the function reads (globals, methods) may have changed since the last call: its trace is the key.
+        program, out = jax.make_jaxpr(one, return_shape=True)(rows[0], posterior.data, args)
         run = density.jit(
             'evaluate_rows',
-            (function, environ.static_key()),
-            lambda: jax.vmap(lambda t, data, a: density.evaluate(function, t, data, a), in_axes=(0, None, None)),
+            (program_key(program), jax.tree.structure(out)),
+            lambda: jax.vmap(one, in_axes=(0, None, None)),
         )
-        args = jax.tree.map(jnp.asarray, args)
         size = _draws_at_once(draws_at_once, len(rows), density, posterior.data)
         return over_draws(lambda t: run(t, posterior.data, args), (rows,), size)
 

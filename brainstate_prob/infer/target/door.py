@@ -25,7 +25,7 @@ from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.target.statements import refused_statements
 from brainstate_prob.nn.module import Module
 
-__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard']
+__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'unused_messages']
 
 
 class Inspection(NamedTuple):
@@ -198,23 +198,20 @@ class ModelWarning(UserWarning):
     """Something in a model or its data that is probably a mistake, and changes what is fitted."""
 
 
-def announce(posterior: Any) -> list[str]:
-    """Warn of what the door found that is no error; every way to fit calls it first.
-
-    Returns
-    -------
-    list of str
-        What was said, for ``fit.info['warnings']``.
-    """
-    said = [
+def unused_messages(posterior: Any) -> list[str]:
+    """In words, which parameters no term of the log density depends on."""
+    return [
         f'No term of the log density depends on Param {name!r} beside its own prior, if it has one: what is fitted is '
         'that prior. If it is a hyper-parameter of another prior, hand over the Param and not its value, as in '
         f'nn.GaussianReg(mean=0.0, std=self.{name}): a NumPyro distribution of self.{name}.value() keeps the number '
         'that it had when the model was built. Else use it in the model, or make it nn.Const.'
         for name in posterior.inspection.unused
     ]
+
+
+def announce(posterior: Any) -> None:
+    """Warn of what the door found that is no error; every way to fit calls it first."""
     # A way to fit that begins with another one (MAP before NUTS) says it once.
     if not sys._getframe(2).f_globals.get('__name__', '').startswith('brainstate_prob.'):
-        for text in said:
+        for text in unused_messages(posterior):
             warnings.warn(text, ModelWarning, stacklevel=3)
-    return said
