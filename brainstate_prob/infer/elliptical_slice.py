@@ -117,9 +117,9 @@ def elliptical_slice(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 1000), True)
     """
+    announce(posterior)
     check_counts(num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, thinning=thinning)
     density = posterior.sampling_density_for(noncentered=False)
-    announce(posterior)
     began = time.perf_counter()
     data = posterior.data
     mean, scales = gaussian_prior(density, data.states)

@@ -148,6 +148,7 @@ def hmc_ecs(
     >>> bool(abs(fit.draws['rate'].mean() - 2002 / 1251) < 0.02)
     True
     """
+    announce(posterior)
     check_counts(
         num_warmup=num_warmup,
         num_samples=num_samples,
@@ -169,7 +170,6 @@ def hmc_ecs(
         raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
     check_batch_size(posterior.data, batch_size, num)
     density, data = posterior.sampling_density_for(noncentered), posterior.data
-    announce(posterior)
     began = time.perf_counter()
     key = to_key(seed)
     start_keys, keys = keys_of_chains(density, key, num_chains)

@@ -107,12 +107,12 @@ def laplace(
     >>> fit.mode['w'].round(2), fit.predict(x, linearized=True).shape
     (array([0.2 , 0.82], dtype=float32), (1000, 3))
     """
+    announce(posterior)
     curvature = checked_options(posterior, structure, curvature, rank, num_draws)
     density = _coordinates(posterior, mode, noncentered)
     moved = columns_matching(posterior, density, params)
     if structure == 'full':
         refuse_large(len(moved))
-    announce(posterior)
     began = time.perf_counter()
     programs = curvature_of(density, moved, curvature)
     theta = _find_mode(posterior, programs, mode, progress, always=structure == 'full')

@@ -110,11 +110,11 @@ def chees(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.15)
     ((16, 100), True)
     """
+    announce(posterior)
     if not 0 < target_accept < 1:
         raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'target_accept': target_accept}
-    announce(posterior)
     return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
@@ -152,6 +152,7 @@ def meads(
     ValueError, ImportError
         As `chees`.
     """
+    announce(posterior)
     check_counts(num_chains=num_chains)
     if num_chains % _FOLDS or num_chains < 2 * _FOLDS:
         raise ValueError(
@@ -159,7 +160,6 @@ def meads(
             f'{_FOLDS} and at least {2 * _FOLDS}, got {num_chains}.'
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    announce(posterior)
     return _sample(posterior, 'meads', counts, {}, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
@@ -205,6 +205,7 @@ def mclmc(
     ImportError
         Without BlackJAX.
     """
+    announce(posterior)
     if not energy_variance > 0:
         raise ValueError(f'energy_variance must be positive, got {energy_variance}.')
     check_counts(num_warmup=num_warmup)
@@ -217,7 +218,6 @@ def mclmc(
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'energy_variance': float(energy_variance)}
-    announce(posterior)
     return _sample(posterior, 'mclmc', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
 
 

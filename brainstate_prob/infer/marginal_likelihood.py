@@ -93,6 +93,7 @@ def fit_marginal_likelihood(
     >>> {path: round(float(value), 2) for path, value in fit.mode.items() if path != 'mu'}
     {'mu.reg.mean': 1.0, 'mu.reg.std': 2.35}
     """
+    announce(posterior)
     if structure not in ('full', 'diagonal'):
         raise ValueError(
             f"structure must be 'full' or 'diagonal' here, got {structure!r}: the marginal likelihood is "
@@ -105,7 +106,6 @@ def fit_marginal_likelihood(
     if not len(inner):
         raise ValueError('All Params are tuned: there is nothing left to integrate. Use fit_map for them.')
     refuse_large(len(inner))
-    announce(posterior)
     began = time.perf_counter()
     evidence = _Evidence(posterior, density, structure, kind, tuned, inner)
     start = np.asarray(checked_start(posterior, density))

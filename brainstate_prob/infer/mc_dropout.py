@@ -117,8 +117,8 @@ def mc_dropout(
     >>> fit.predict(jnp.ones(3), kind='mean').shape
     (100, 3)
     """
-    check_positive(num_draws=num_draws)
     announce(posterior)
+    check_positive(num_draws=num_draws)
     density = posterior.density
     if density.carried:
         raise ValueError(

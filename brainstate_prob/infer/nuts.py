@@ -125,6 +125,7 @@ def nuts(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 500), True)
     """
+    announce(posterior)
     _check_numbers(
         num_warmup=num_warmup,
         num_samples=num_samples,
@@ -139,7 +140,6 @@ def nuts(
     settings = _settings_of(backend, mass_matrix, warmup, int(max_tree_depth))
     check_installed(backend)
     density = posterior.sampling_density_for(noncentered)
-    announce(posterior)
     began = time.perf_counter()
     plan = Plan(
         posterior,

@@ -103,13 +103,13 @@ def pathfinder(
     >>> bool(abs(fit.summary()['mean'][0] - 4 / 3) < 0.1)
     True
     """
+    announce(posterior)
     del progress  # as every way to fit has it
     check_counts(num_paths=num_paths, num_draws=num_draws, max_steps=max_steps, num_elbo_draws=num_elbo_draws)
     if num_draws < _FEWEST_DRAWS:
         raise ValueError(f'num_draws must be at least {_FEWEST_DRAWS}, so that weights have a tail, got {num_draws}.')
     import_blackjax()
     density = posterior.sampling_density_for(noncentered)
-    announce(posterior)
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
     thetas = started_chains(posterior, density, Settings(), init, (start_keys, keys)).theta

@@ -122,6 +122,7 @@ def smc(
     >>> bool(0.3 < (fit.draws['x'] > 0).mean() < 0.7)  # two modes, at 1 and at -1
     True
     """
+    announce(posterior)
     check_counts(num_particles=num_particles, num_moves=num_moves, max_tree_depth=max_tree_depth)
     if num_particles < 2:
         raise ValueError(f'num_particles must be at least 2, got {num_particles}.')
@@ -130,7 +131,6 @@ def smc(
     density = posterior.sampling_density_for(noncentered)
     for e in density.entries:
         _refuse_without_prior(e)
-    announce(posterior)
     began = time.perf_counter()
     key = to_key(seed)
     saving = Checkpoint(

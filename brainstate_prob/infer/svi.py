@@ -134,6 +134,7 @@ def fit_svi(
     >>> bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     True
     """
+    announce(posterior)
     for name, value in (('num_steps', num_steps), ('num_particles', num_particles), ('num_draws', num_draws)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f'{name} must be an int from 1 on, got {value!r}.')
@@ -148,7 +149,6 @@ def fit_svi(
     family = check_guide(guide, init_scale, density, batch_size is not None or stream is not None, sites)
     settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
     programs = Programs(density, settings, stream is not None, posterior.num_observations)
-    announce(posterior)
     began = time.perf_counter()
     start_key, key, draw_key = jax.random.split(to_key(seed), 3)
     falls = optimizer is None and r_hat is None

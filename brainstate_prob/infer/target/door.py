@@ -168,7 +168,7 @@ def _unused(density: Density, program: Any, data: Data) -> tuple[str, ...]:
 
 
 def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None:
-    """Refuse trainable States that are read and are no parameters of the model.
+    """Refuse trainable States that are read and are no parameters of the model, and parameters that are written.
 
     Raises
     ------
@@ -177,11 +177,19 @@ def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None
     """
     created = [state for state in trace.created if isinstance(state, ParamState)]
     if created:
-        shapes = ', '.join(str(jnp.shape(state.value)) for state in created[:3])
         raise ValueError(
-            f'Calling the model creates {len(created)} trainable parameter{"s" * (len(created) > 1)} (of shape '
-            f'{shapes}), anew at each call: they cannot be fitted. Create layers and Params in __init__, as attributes.'
+            f'Calling the model creates {len(created)} trainable parameter{"s" * (len(created) > 1)} anew at each '
+            'call, which cannot be fitted. Create layers and Params in __init__, as attributes.'
         )
+    entries: dict[Any, str] = {e.state: e.name for e in density.entries}
+    entries |= {density._originals[state](): name for state, name in entries.items()}
+    for state in trace.writes:
+        if state in entries:
+            raise ValueError(
+                f'Calling the model writes to its parameter {entries[state]!r}: what is written is dropped after each '
+                'evaluation, and would not be fitted. Compute with its value (p.value()) and keep the result in a '
+                'variable, or write to an nn.LongTermState that is no parameter.'
+            )
     for state in trace.outside:
         if isinstance(state, ParamState):
             where = place_of(
@@ -209,9 +217,39 @@ def unused_messages(posterior: Any) -> list[str]:
     ]
 
 
+def _check_precision(density: Density) -> str | None:
+    """What to say where a model has another precision than JAX has now.
+
+    Raises
+    ------
+    ValueError
+        For a model of double precision in single: JAX would take half of its digits.
+    """
+    if density.dtype == jnp.float64 and not _double():
+        raise ValueError(
+            'The posterior is in double precision, and JAX is in single precision now. Fit it where it was made: '
+            'inside jax.enable_x64(True).'
+        )
+    if density.dtype != jnp.float32 or not _double():
+        return None
+    return (
+        'The parameters of the model are float32, and JAX is in double precision now: the model was built before '
+        'jax.enable_x64(True), so the fit is in single precision. Build the model, the data and the Posterior inside '
+        'it.'
+    )
+
+
 def announce(posterior: Any) -> None:
-    """Warn of what the door found that is no error; every way to fit calls it first."""
+    """Warn of what the door found that is no error; every way to fit calls it first.
+
+    Raises
+    ------
+    ValueError
+        For a posterior of double precision where JAX is in single.
+    """
+    precision = _check_precision(posterior.density)
+    texts = unused_messages(posterior) + ([] if precision is None else [precision])
     # A way to fit that begins with another one (MAP before NUTS) says it once.
     if not sys._getframe(2).f_globals.get('__name__', '').startswith('brainstate_prob.'):
-        for text in unused_messages(posterior):
+        for text in texts:
             warnings.warn(text, ModelWarning, stacklevel=3)

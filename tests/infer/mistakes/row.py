@@ -22,12 +22,12 @@ WAYS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     'smc': (infer.smc, {**QUIET, 'num_particles': 8}),
     'pathfinder': (infer.pathfinder, {}),
     'ensemble': (infer.ensemble, {**QUIET, 'num_members': 2, 'num_steps': 2}),
-    'swag': (infer.swag, {**QUIET, 'num_steps': 4}),
+    'swag': (infer.swag, {**QUIET, 'num_steps': 4, 'snapshot_every': 1}),
     'mc_dropout': (infer.mc_dropout, {**QUIET, 'num_steps': 2}),
     'chees': (infer.chees, {**SHORT, 'num_chains': 2}),
-    'meads': (infer.meads, {**SHORT, 'num_chains': 8}),
-    'mclmc': (infer.mclmc, SHORT),
-    'hmc_ecs': (infer.hmc_ecs, SHORT),
+    'meads': (infer.meads, {**SHORT, 'num_chains': 8, 'thinning': 1}),
+    'mclmc': (infer.mclmc, {**SHORT, 'num_warmup': 100, 'num_chains': 2}),
+    'hmc_ecs': (infer.hmc_ecs, {**SHORT, 'batch_size': 2}),
     'elliptical_slice': (infer.elliptical_slice, SHORT),
 }
 ALL = tuple(WAYS)
