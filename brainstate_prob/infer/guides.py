@@ -18,6 +18,7 @@ from numpyro.infer import autoguide, init_to_median, init_to_uniform, init_to_va
 
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.numpyro_modules import bind_submodules
+from brainstate_prob.infer.options import nearest
 from brainstate_prob.infer.variables import columns_of
 
 bind_submodules()
@@ -138,6 +139,7 @@ def check_guide(
     if named and guide not in GUIDES:
         raise ValueError(
             f'guide must be one of {list(GUIDES)}, a NumPyro autoguide class or a function of the model, got {guide!r}.'
+            f'{" " + nearest(guide, GUIDES)}'.rstrip()
         )
     if isinstance(guide, autoguide.AutoGuide):
         if not sites:

@@ -16,9 +16,11 @@ from brainstate_prob.core import StateTrace
 from brainstate_prob.core.structure import Cache
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.early_stopping import early_stopping_rule
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.map import check_positive, fit_map
+from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.noise import draws_noise, noise
+from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.predict import choose
 from brainstate_prob.infer.start import to_key
@@ -117,7 +119,7 @@ def mc_dropout(
     >>> fit.predict(jnp.ones(3), kind='mean').shape
     (100, 3)
     """
-    check_positive(num_draws=num_draws)
+    check_options(mc_dropout, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     announce(posterior)
     density = posterior.density
     if density.carried:

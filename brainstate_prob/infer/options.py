@@ -9,10 +9,9 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import operator
 import os
-from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,24 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import devices_of
 from brainstate_prob.infer.target.words import what_is_no_posterior
 
-__all__ = ['RULES', 'checked', 'choice', 'count', 'flag', 'nearest', 'number', 'optimizer', 'probability', 'refuse']
+__all__ = [
+    'RULES',
+    'check_options',
+    'check_saving',
+    'check_thinning',
+    'choice',
+    'count',
+    'flag',
+    'nearest',
+    'not_negative',
+    'number',
+    'optax_optimizer',
+    'probability',
+    'refuse',
+    'seed',
+    'way_to_fit',
+]
 
-P = ParamSpec('P')
-R = TypeVar('R')
 Rule = Callable[[str, Any], Any]
 
 _LARGEST = 2**31 - 1  # compiled programs count in 32 bits
@@ -101,7 +114,7 @@ def choice(*allowed: str, none: bool = False) -> Rule:
     """One of some words, or None if ``none``."""
 
     def check(name: str, value: Any) -> Any:
-        if isinstance(value, str) and value in allowed or (none and value is None):
+        if (isinstance(value, str) and value in allowed) or (none and value is None):
             return value
         words = f'one of {list(allowed)}{" or None" if none else ""}'
         raise refuse(name, words, value, nearest(value, allowed) if isinstance(value, str) else '')
@@ -154,7 +167,7 @@ def file_to_write(name: str, value: Any) -> None:
         raise PermissionError(f'{name}={os.fspath(value)!r} cannot be written. Give the path of a file that can.')
 
 
-def optimizer(*named: str) -> Rule:
+def optax_optimizer(*named: str) -> Rule:
     """An optax optimizer, or one of some names."""
     example = 'optax.adam(1e-2)'
 
@@ -203,6 +216,13 @@ def iterable(name: str, value: Any) -> None:
         )
 
 
+def way_to_fit(name: str, value: Any) -> None:
+    """A function of a posterior and a seed."""
+    if not callable(value):
+        hint = 'Hand over the function and not its result: functools.partial(infer.nuts, num_samples=500).'
+        raise refuse(name, 'a way to fit, fit(posterior, seed=...)', value, hint)
+
+
 _WORDS_OF_INIT = choice('model', 'map', 'pathfinder', 'prior')
 
 
@@ -212,6 +232,18 @@ def init(name: str, value: Any) -> None:
         _WORDS_OF_INIT(name, value)
     elif isinstance(value, bool | int | float):
         raise refuse(name, "'model', 'map', 'pathfinder', 'prior', a Fit or an array of theta", value)
+
+
+def posterior(name: str, value: Any) -> None:
+    """A Posterior.
+
+    Raises
+    ------
+    TypeError
+        With what to write in place of what was given.
+    """
+    if not isinstance(value, Posterior):
+        raise TypeError(what_is_no_posterior(value))
 
 
 # By name. None is allowed where it is the default.
@@ -237,7 +269,6 @@ RULES: dict[str, Rule] = {
             'snapshot_every',
             'batch_size',
             'draws_at_once',
-            'every',
             'bins',
         ),
         count(),
@@ -256,80 +287,78 @@ RULES: dict[str, Rule] = {
         ('progress', 'jacobian', 'bootstrap', 'precondition', 'sites', 'log_likelihood', 'posterior_predictive'), flag
     ),
     'seed': seed,
-    'checkpoint': file_to_write,
     'chain_method': choice('vectorized', 'sequential', 'parallel', none=True),
     'devices': lambda name, value: devices_of(value),
     'callbacks': functions,
     'batches': iterable,
     'init': init,
+    'posterior': posterior,
 }
 
 
-def _posterior(name: str, value: Any) -> None:
-    if not isinstance(value, Posterior):
-        raise TypeError(what_is_no_posterior(value))
-
-
-def checked(**rules: Rule | None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Check the options of a function, by `RULES` and by ``rules`` of its own, before it runs.
+def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | None) -> None:
+    """Check the arguments of a function, by `RULES` and by ``rules`` of its own; its first statement.
 
     Parameters
     ----------
+    function
+        Whose defaults say where None is allowed.
+    given
+        Its arguments by name: ``locals()``.
     **rules
-        By the name of an argument: what it allows there; None for one that is checked elsewhere.
+        What an argument allows here; None for one that is checked elsewhere.
 
     Raises
     ------
     ValueError
-        When the function is called with a wrong value, or with options that do not go together.
+        For a wrong value, or options that do not go together.
     TypeError
-        For an option that it does not have, and for a ``posterior`` that is none.
+        For a ``posterior`` that is none.
 
     Examples
     --------
-    >>> @checked(method=choice('fast', 'slow'))
-    ... def draw(num_samples=100, method='fast'):
-    ...     return num_samples
+    >>> def draw(num_samples=100, method='fast'):
+    ...     check_options(draw, locals(), method=choice('fast', 'slow'))
     >>> draw(1.5)
     Traceback (most recent call last):
     ...
     ValueError: num_samples must be an int of at least 1, got 1.5.
+    >>> draw(method='fest')
+    Traceback (most recent call last):
+    ...
+    ValueError: method must be one of ['fast', 'slow'], got 'fest'. Did you mean 'fast'?
     """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
-        parameters = signature.parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        applied = {name: rule for name, rule in (RULES | {'posterior': _posterior} | rules).items() if name in parameters}
-        applied = {name: rule for name, rule in applied.items() if rule is not None}
-
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            unknown = [name for name in kwargs if name not in parameters]
-            if unknown and not takes_any:
-                hint = nearest(unknown[0], parameters) or f'They are {[n for n in parameters if n != "self"]}.'
-                raise TypeError(f'{function.__name__} has no option {unknown[0]!r}. {hint}')
-            given = signature.bind(*args, **kwargs).arguments
-            for name, rule in applied.items():
-                if name in given and not (given[name] is None and parameters[name].default is None):
-                    rule(name, given[name])
-            _check_together(given, parameters)
-            return function(*args, **kwargs)
-
-        run.rules = applied  # type: ignore[attr-defined]
-        return run
-
-    return decorate
+    defaults = _defaults(function)
+    for name, value in given.items():
+        rule = rules[name] if name in rules else RULES.get(name)
+        if rule is not None and name in defaults and not (value is None and defaults[name] is None):
+            rule(name, value)
+    if 'checkpoint' in defaults:
+        check_saving(given['checkpoint'], given['every'])
 
 
-def _check_together(given: dict[str, Any], parameters: Any) -> None:
-    """Options that mean nothing without, or against, each other."""
+@functools.cache
+def _defaults(function: Callable) -> dict[str, Any]:
+    return {name: p.default for name, p in inspect.signature(function).parameters.items()}
 
-    def value(name: str) -> Any:
-        return given[name] if name in given else parameters[name].default if name in parameters else None
 
-    if value('every') is not None and 'checkpoint' in parameters and value('checkpoint') is None:
-        raise ValueError(f'every={value("every")} needs checkpoint=path, the file to write to.')
-    thinning, num_samples = value('thinning'), value('num_samples')
-    if thinning is not None and num_samples is not None and operator.gt(thinning, num_samples):
+def check_saving(checkpoint: Any, every: Any) -> None:
+    """Refuse a checkpoint that cannot be written, and ``every=`` without one.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, PermissionError
+        As `file_to_write`.
+    """
+    if every is not None:
+        count()('every', every)
+        if checkpoint is None:
+            raise ValueError(f'every={every} needs checkpoint=path, the file to write to.')
+    if checkpoint is not None:
+        file_to_write('checkpoint', checkpoint)
+
+
+def check_thinning(thinning: int, num_samples: int) -> None:
+    """Refuse a thinning that keeps no draw."""
+    if thinning > num_samples:
         raise ValueError(f'thinning={thinning} keeps none of num_samples={num_samples} draws. Lower it.')
