@@ -236,7 +236,7 @@ def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Density:
     if isinstance(mode, str) and mode == 'model':
         return posterior.density
     if not isinstance(mode, Fit) or mode.thetas.shape[:2] != (1, 1):
-        raise TypeError(
+        raise ValueError(
             "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model' or None, got "
             f'{mode!r}.'
         )

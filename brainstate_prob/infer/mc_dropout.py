@@ -165,7 +165,7 @@ def with_masks(fit: Fit) -> Fit:
 def _rows_of(fit: Fit, posterior: Posterior, density: Density, num_draws: int) -> np.ndarray:
     """The parameters of each draw: evenly spread over those of ``fit``, in the density's coordinates."""
     if not isinstance(fit, Fit):
-        raise TypeError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
+        raise ValueError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
     chosen = choose(num_draws, fit.num_chains * fit.num_draws, fit.weights)
     rows = [np.asarray(centres(posterior, density, _point(fit, i), to_key(0)[None])[1][0]) for i in np.unique(chosen)]
     return np.stack(rows)[np.unique(chosen, return_inverse=True)[1]]

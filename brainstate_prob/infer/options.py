@@ -71,14 +71,16 @@ def count(least: int = 1, most: int = _LARGEST) -> Rule:
     """An int from ``least`` to ``most``."""
 
     def check(name: str, value: Any) -> int:
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if whole and least <= value <= most:
-            return int(value)
-        if whole and value > most:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            rounded = int(value) if isinstance(value, float) and value == np.floor(value) and abs(value) <= most else 0
+            raise refuse(
+                name, f'an int of at least {least}', value, f'Write {rounded}.' if rounded >= least > 0 else ''
+            )
+        if value < least:
+            raise refuse(name, f'an int of at least {least}', value)
+        if value > most:
             raise refuse(name, f'an int of at most {most}', value)
-        integral = isinstance(value, float | np.floating) and value == np.floor(value) and abs(value) <= most
-        hint = f'Write {int(value)}.' if integral and value >= least else ''
-        raise refuse(name, f'an int of at least {least}', value, hint)
+        return int(value)
 
     return check
 

@@ -104,8 +104,8 @@ def pathfinder(
     >>> bool(abs(fit.summary()['mean'][0] - 4 / 3) < 0.1)
     True
     """
-    del progress  # as every way to fit has it
     check_options(pathfinder, locals())
+    del progress  # as every way to fit has it
     if num_draws < _FEWEST_DRAWS:
         raise ValueError(f'num_draws must be at least {_FEWEST_DRAWS}, so that weights have a tail, got {num_draws}.')
     import_blackjax()

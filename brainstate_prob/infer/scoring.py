@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstate_prob.infer.options import count, probability
+from brainstate_prob.infer.options import RULES, probability
 
 __all__ = ['accuracy', 'brier', 'coverage', 'crps', 'ece', 'interval_score', 'nll', 'pit', 'reliability', 'rmse']
 
@@ -148,7 +148,7 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15) -> dict[str, np
     >>> table['accuracy'], table['count']
     (array([nan, 0.5]), array([0, 2]))
     """
-    bins = count()('bins', bins)
+    RULES['bins']('bins', bins)
     probabilities, labels = _classes(probabilities, labels)
     confidence = np.ravel(probabilities.max(-1))
     right = np.ravel(probabilities.argmax(-1) == labels)
