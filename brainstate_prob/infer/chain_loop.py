@@ -21,7 +21,6 @@ from brainstate_prob.infer.sharding import next_length
 __all__ = [
     'Phase',
     'block_slices',
-    'check_counts',
     'chunk_length',
     'collect',
     'keys_of_chains',
@@ -162,26 +161,6 @@ def collect(
             first += phase.total
     found = held()
     return found.pop('draws'), found
-
-
-def check_counts(**numbers: Any) -> None:
-    """Refuse what is no int of at least 1 (``num_warmup``: 0).
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
-    """
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f'{name} must be an int, got {value!r}.')
-        least = 0 if name == 'num_warmup' else 1
-        if value < least:
-            raise ValueError(f'{name} must be at least {least}, got {value}.')
-    if numbers.get('thinning', 1) > numbers.get('num_samples', np.inf):
-        raise ValueError(
-            f'thinning={numbers["thinning"]} keeps none of num_samples={numbers["num_samples"]} draws. Lower it.'
-        )
 
 
 def problems_of(density: Density, draws: np.ndarray, stats: dict[str, np.ndarray], **limits: Any) -> list[str]:

@@ -19,6 +19,7 @@ from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings, start_function
 from brainstate_prob.infer.map import fit_map
+from brainstate_prob.infer.options import nearest, refuse
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import on_host
 from brainstate_prob.infer.start import checked_start
@@ -123,7 +124,7 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
         return init, pathfinder_starts(posterior, density, keys)
     if init == 'prior':
         return init, jnp.stack([_prior_start(posterior, density, key) for key in keys])
-    raise ValueError(f'init must be one of {list(INITS)}, a Fit or an array of theta, got {init!r}.')
+    raise refuse('init', f'one of {list(INITS)}, a Fit or an array of theta', init, nearest(init, INITS))
 
 
 def _translated(source: Density, density: Density, thetas: jax.Array, states: tuple) -> jax.Array:

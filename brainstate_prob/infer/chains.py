@@ -45,10 +45,6 @@ def choose_method(method: str | None, devices: Any, num_chains: int, data: Any =
     ValueError
         For an unknown method, or one that the devices or the data do not allow.
     """
-    if method is not None and method not in CHAIN_METHODS:
-        raise ValueError(
-            f'chain_method must be one of {list(CHAIN_METHODS)} or None (chosen for the machine), got {method!r}.'
-        )
     if devices is not None and method not in (None, 'parallel'):
         raise ValueError(
             f"devices= spreads chains over devices, which is chain_method='parallel', but got {method!r}. "

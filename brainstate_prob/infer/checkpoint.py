@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.fingerprint import differences_of
+from brainstate_prob.infer.options import check_saving
 
 try:
     import fcntl
@@ -76,10 +77,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike | None, every: int | None, fingerprint: Callable[[], dict[str, Any]]):
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1):
-            raise ValueError(f'every must be an int from 1 on (steps between two saves) or None, got {every!r}.')
-        if every is not None and path is None:
-            raise ValueError(f'every={every} needs checkpoint=path, the file to write to.')
+        check_saving(path, every)
         if path is not None and jax.process_count() > 1:
             raise ValueError(
                 f'checkpoint={path!r} is written by a run of one process, and this one is of {jax.process_count()}, '
@@ -96,11 +94,6 @@ class Checkpoint:
 
     def __enter__(self) -> Checkpoint:
         if self.path is not None:
-            folder = os.path.dirname(self.path)
-            if not os.path.isdir(folder):
-                raise FileNotFoundError(f'checkpoint={self.path!r}: there is no folder {folder!r}. Make it first.')
-            if os.path.isdir(self.path):
-                raise ValueError(f'checkpoint={self.path!r} is a folder; give the path of a file in it.')
             self._lock = _locked(f'{self.path}.lock')
             with contextlib.suppress(FileNotFoundError):
                 os.remove(_temporary(self.path))  # of a run that was killed while it wrote

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstate_prob.core.units import u
+from brainstate_prob.infer.options import nearest, probability, refuse
 from brainstate_prob.infer.predict import Interval
 from brainstate_prob.infer.scores import predicts_classes
 from brainstate_prob.nn.magnitudes import with_unit
@@ -39,8 +40,7 @@ def conformal_quantile(scores: Any, prob: float) -> float:
     scores = np.sort(np.asarray(scores, np.float64))
     if scores.ndim != 1 or np.isnan(scores).any():
         raise ValueError(f'scores must be one number an observation, none NaN; got shape {scores.shape}.')
-    if not 0 < prob < 1:
-        raise ValueError(f'prob is a probability between 0 and 1; got {prob!r}.')
+    prob = probability('prob', prob)
     rank = int(np.ceil(np.round((len(scores) + 1) * prob, 9)))  # (4 + 1) * 0.8 is 4, whatever its rounding
     if rank > len(scores):
         raise ValueError(
@@ -130,7 +130,7 @@ def conformal(
         method = 'threshold' if of_classes else 'quantile'
     if method not in allowed:
         kind = 'classes' if of_classes else 'numbers'
-        raise ValueError(f'method must be one of {list(allowed)} for targets that are {kind}, got {method!r}.')
+        raise refuse('method', f'one of {list(allowed)} for targets that are {kind}', method, nearest(method, allowed))
     y = np.asarray(fit.posterior.targets_of(targets))
     if y.ndim != 1:
         raise ValueError(

@@ -12,9 +12,10 @@ import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.options import count, not_negative, refuse
 from brainstate_prob.infer.posterior import Posterior
 
-__all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of']
+__all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of', 'early_stopping_rule']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +53,8 @@ class EarlyStopping:
     min_gain: float = 0.0
 
     def __post_init__(self):
-        for name in ('patience', 'every'):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f'EarlyStopping: {name} must be an int of at least 1, got {value!r}.')
-        if not self.min_gain >= 0:
-            raise ValueError(f'EarlyStopping: min_gain must not be negative, got {self.min_gain!r}.')
+        for name, rule in (('patience', count()), ('every', count()), ('min_gain', not_negative)):
+            rule(f'EarlyStopping: {name}', getattr(self, name))
         if self.held_out is not None and not (isinstance(self.held_out, tuple | list) and len(self.held_out) == 2):
             raise ValueError('EarlyStopping: held_out must be a pair (inputs, targets).')
 
@@ -67,14 +64,19 @@ def early_stopping_of(option: Any) -> EarlyStopping | None:
 
     Raises
     ------
-    TypeError
+    ValueError
         For anything else.
     """
     if option is None or isinstance(option, EarlyStopping):
         return option
     if isinstance(option, int | np.integer) and not isinstance(option, bool):
         return EarlyStopping(int(option))
-    raise TypeError(f'early_stopping must be an int (the patience), infer.EarlyStopping(...) or None, got {option!r}.')
+    raise refuse('early_stopping', 'an int (the patience), infer.EarlyStopping(...) or None', option)
+
+
+def early_stopping_rule(name: str, value: Any) -> None:
+    """`early_stopping_of` as a rule for options."""
+    early_stopping_of(value)
 
 
 class Monitor:

@@ -17,7 +17,6 @@ from jax import lax
 
 from brainstate_prob.infer.chain_loop import (
     Phase,
-    check_counts,
     collect,
     keys_of_chains,
     problems_of,
@@ -33,9 +32,9 @@ from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.gaussian_prior import draw, gaussian_prior
 from brainstate_prob.infer.kernel import buffer_length
+from brainstate_prob.infer.options import check_options, check_thinning
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key, what_is_not_finite
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['elliptical_slice']
 
@@ -117,8 +116,8 @@ def elliptical_slice(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 1000), True)
     """
-    announce(posterior)
-    check_counts(num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, thinning=thinning)
+    check_options(elliptical_slice, locals())
+    check_thinning(thinning, num_samples)
     density = posterior.sampling_density_for(noncentered=False)
     began = time.perf_counter()
     data = posterior.data

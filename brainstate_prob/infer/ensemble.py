@@ -14,13 +14,12 @@ from brainstate_prob import environ
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.descent import Descent, Descents, Settings
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
-from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of
+from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of, early_stopping_rule
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.map import (
     batch_info,
     check_first_batch,
-    check_positive,
     checked_callbacks,
     resolved_optimizer,
 )
@@ -28,9 +27,9 @@ from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.members import checked_devices
 from brainstate_prob.infer.minibatch import check_batch_size, stream_of
 from brainstate_prob.infer.noise import draws_noise
+from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['ensemble']
 
@@ -109,11 +108,8 @@ def ensemble(
     >>> infer.ensemble(posterior, num_members=4, progress=False).draws['mu'].round(2)
     array([[1.33, 1.33, 1.33, 1.33]], dtype=float32)
     """
-    announce(posterior)
+    check_options(ensemble, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
-    check_positive(num_members=num_members)
-    if not isinstance(bootstrap, bool):
-        raise TypeError(f'bootstrap must be True or False, got {bootstrap!r}.')
     density, key = posterior.density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     if bootstrap:

@@ -12,6 +12,7 @@ import numpy as np
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.draws import Draws
+from brainstate_prob.infer.options import check_options
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.variables import Variable, columns_of, variables_of
 from brainstate_prob.nn.magnitudes import with_unit
@@ -184,6 +185,7 @@ class Fit:
             ``ess_tail`` and ``r_hat``; for a single best point ``estimate`` and ``unit``. ``summary()['mean']`` is a
             column, ``to_dict()`` everything, by row.
         """
+        check_options(Fit.summary, locals())
         from brainstate_prob.infer.table import summarize
 
         return summarize(self, prob)
@@ -259,6 +261,7 @@ class Fit:
             For a posterior with ``log_likelihood=``, which has no predictions (but log densities), or a distribution
             without mean or classes.
         """
+        check_options(Fit.predict, locals())
         return predictions.predict(self, inputs, targets, num_draws, batch_size, draws_at_once, seed, kind, prob)
 
     def evaluate(
@@ -285,10 +288,12 @@ class Fit:
         With ``rate = fit.evaluate(lambda model, x: model.rate(x), grid)`` a credible band is
         ``numpy.quantile(rate, [0.05, 0.95], axis=0)``.
         """
+        check_options(Fit.evaluate, locals())
         return predictions.evaluate(self, function, args, num_draws, draws_at_once)
 
     def log_likelihood(self, batch_size: int | None = None, draws_at_once: int | None = None) -> np.ndarray:
         """The log-likelihood of each observation at each draw, of shape (chains, draws, ...); sizes as in `predict`."""
+        check_options(Fit.log_likelihood, locals())
         posterior = self.posterior_for('log_likelihood')
         out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size, draws_at_once)
         return out.reshape(*self.thetas.shape[:2], *out.shape[1:])
@@ -323,6 +328,7 @@ class Fit:
             interval, ``pit distance`` (of the ranks of the targets among the draws from uniform, Kolmogorov and
             Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See `infer.scoring`.
         """
+        check_options(Fit.score, locals())
         from brainstate_prob.infer.scores import score
 
         sizes = {'num_draws': num_draws, 'batch_size': batch_size, 'draws_at_once': draws_at_once, 'seed': seed}
@@ -358,6 +364,7 @@ class Fit:
         seed
             An int or a key for the predictive draws.
         """
+        check_options(Fit.to_arviz, locals())
         from brainstate_prob.infer.arviz_io import datasets_of, wrap
 
         fit = self if self.weights is None else self._resampled()
@@ -391,6 +398,7 @@ class Fit:
         seed
             An int or a key for the predictive draws.
         """
+        check_options(Fit.save, locals())
         from brainstate_prob.infer.storage import save
 
         save(self, path, log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, seed=seed)

@@ -18,6 +18,7 @@ from numpyro.infer import autoguide, init_to_median, init_to_uniform, init_to_va
 
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.numpyro_modules import bind_submodules
+from brainstate_prob.infer.options import nearest
 from brainstate_prob.infer.variables import columns_of
 
 bind_submodules()
@@ -125,9 +126,7 @@ def check_guide(
     Raises
     ------
     ValueError
-        For an unknown name, or a guide that does not go with so few parameters or with minibatches.
-    TypeError
-        For what is no guide.
+        For what is no guide, or one that does not go with so few parameters or with minibatches.
     """
     named = isinstance(guide, str)
     if init_scale is not None and not (named and guide not in _POINTS and init_scale > 0):
@@ -138,10 +137,11 @@ def check_guide(
     if named and guide not in GUIDES:
         raise ValueError(
             f'guide must be one of {list(GUIDES)}, a NumPyro autoguide class or a function of the model, got {guide!r}.'
+            f'{" " + nearest(guide, GUIDES)}'.rstrip()
         )
     if isinstance(guide, autoguide.AutoGuide):
         if not sites:
-            raise TypeError(
+            raise ValueError(
                 f'{type(guide).__name__} was built for a model of its own; here the model is one flat theta. Pass '
                 f'the class, or a function of the model: guide=lambda model: {type(guide).__name__}(model, ...). Or, '
                 'if it was built for infer.to_numpyro(model), set sites=True.'
@@ -149,7 +149,7 @@ def check_guide(
         return functools.partial(_copied, guide)
     family: Any = GUIDES[guide] if named else guide
     if not callable(family):
-        raise TypeError(
+        raise ValueError(
             f'guide must be a name, a NumPyro autoguide class or a function of the model, got {type(guide).__name__}.'
         )
     if family in _UNFIT:
@@ -222,7 +222,7 @@ def make_guide(guide: Callable, model: Callable, values: dict[str, jax.Array], a
     if isinstance(made, autoguide.AutoGuide) and not isinstance(made, autoguide.AutoGuideList):
         return made
     if not callable(made):
-        raise TypeError(
+        raise ValueError(
             f'The guide function returned {type(made).__name__}; it must return a guide: a NumPyro autoguide or a '
             "function of the data that samples 'theta' (with sites=True: the parameters)."
         )

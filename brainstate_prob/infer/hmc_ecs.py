@@ -20,7 +20,6 @@ from brainstate_prob.infer.adaptation import Adaptation, adapted, first_adaptati
 from brainstate_prob.infer.backends import Point, transition_of
 from brainstate_prob.infer.chain_loop import (
     Phase,
-    check_counts,
     collect,
     keys_of_chains,
     problems_of,
@@ -36,9 +35,9 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.metric import Dense, Diagonal
 from brainstate_prob.infer.minibatch import check_batch_size, take
+from brainstate_prob.infer.options import check_options, check_thinning, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['hmc_ecs']
 
@@ -148,26 +147,14 @@ def hmc_ecs(
     >>> bool(abs(fit.draws['rate'].mean() - 2002 / 1251) < 0.02)
     True
     """
-    announce(posterior)
-    check_counts(
-        num_warmup=num_warmup,
-        num_samples=num_samples,
-        num_chains=num_chains,
-        thinning=thinning,
-        max_tree_depth=max_tree_depth,
-        batch_size=batch_size,
-    )
+    check_options(hmc_ecs, locals(), mass_matrix=choice('diagonal', 'dense'))
+    check_thinning(thinning, num_samples)
     num = posterior.num_observations
     if not 2 <= batch_size < num:
         raise ValueError(f'batch_size must be at least 2 and less than the {num} observations, got {batch_size}.')
     num_blocks = min(10, batch_size) if num_blocks is None else num_blocks
-    check_counts(num_blocks=num_blocks)
     if num_blocks > batch_size:
         raise ValueError(f'num_blocks must be at most batch_size = {batch_size}, got {num_blocks}.')
-    if mass_matrix not in ('diagonal', 'dense'):
-        raise ValueError(f"mass_matrix must be 'diagonal' or 'dense', got {mass_matrix!r}.")
-    if not 0 < target_accept < 1:
-        raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
     check_batch_size(posterior.data, batch_size, num)
     density, data = posterior.sampling_density_for(noncentered), posterior.data
     began = time.perf_counter()

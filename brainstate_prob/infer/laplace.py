@@ -20,18 +20,22 @@ from brainstate_prob.infer.gaussians import NotPositiveDefinite
 from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit, refuse_own_density
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.newton import newton, value_and_grad
+from brainstate_prob.infer.options import check_options, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import STRUCTURES, describe, refuse_large, tolerance_of
-from brainstate_prob.infer.target.door import announce
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
 
-__all__ = ['checked_options', 'descend', 'laplace']
+__all__ = ['CURVATURES', 'checked_options', 'descend', 'laplace']
+
+CURVATURES = ('hessian', 'ggn')
 
 _NEWTON_STEPS = 30
 _FEW, _MANY = 100, 1000  # numbers up to which Newton's method needs no help, and costs little
 _FAR = 0.1  # standard deviations by direction: farther from the mode the Gaussian is visibly misplaced
+
+CURVATURES = ('hessian', 'ggn')
 
 
 def laplace(
@@ -107,8 +111,8 @@ def laplace(
     >>> fit.mode['w'].round(2), fit.predict(x, linearized=True).shape
     (array([0.2 , 0.82], dtype=float32), (1000, 3))
     """
-    announce(posterior)
-    curvature = checked_options(posterior, structure, curvature, rank, num_draws)
+    check_options(laplace, locals(), structure=choice(*STRUCTURES), curvature=choice(*CURVATURES, none=True))
+    curvature = checked_options(posterior, structure, curvature, rank)
     density = _coordinates(posterior, mode, noncentered)
     moved = columns_matching(posterior, density, params)
     if structure == 'full':
@@ -158,22 +162,14 @@ def mode_tolerance(density: Density) -> float:
 
 
 def checked_options(
-    posterior: Posterior, structure: Any, curvature: Any, rank: Any = None, num_draws: Any = 1
+    posterior: Posterior, structure: Any, curvature: Any, rank: Any = None
 ) -> Literal['hessian', 'ggn']:
     """The kind of curvature, if the options agree."""
-    if structure not in STRUCTURES:
-        raise ValueError(f'structure must be one of {list(STRUCTURES)}, got {structure!r}.')
-    if curvature not in (None, 'hessian', 'ggn'):
-        raise ValueError(f"curvature must be 'hessian' or 'ggn', got {curvature!r}.")
     if structure == 'kfac' and curvature == 'hessian':
         raise ValueError(
             "structure='kfac' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. Leave "
             "curvature out, or use structure='full', 'low_rank' or 'diagonal'."
         )
-    for name, value in (('rank', rank), ('num_draws', num_draws)):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
-        if not (whole or (name == 'rank' and value is None)):
-            raise ValueError(f'{name} must be an int from 1 on, got {value!r}.')
     if rank is not None and structure != 'low_rank':
         raise ValueError(f"rank belongs to structure='low_rank', not to {structure!r}.")
     kind: Literal['hessian', 'ggn'] = 'ggn' if curvature == 'ggn' or structure == 'kfac' else 'hessian'
@@ -238,7 +234,7 @@ def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Density:
     if isinstance(mode, str) and mode == 'model':
         return posterior.density
     if not isinstance(mode, Fit) or mode.thetas.shape[:2] != (1, 1):
-        raise TypeError(
+        raise ValueError(
             "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model' or None, got "
             f'{mode!r}.'
         )

@@ -13,7 +13,6 @@ import numpy as np
 from brainstate_prob.infer.backends.blackjax import import_blackjax
 from brainstate_prob.infer.chain_loop import (
     Phase,
-    check_counts,
     chunk_length,
     collect,
     keys_of_chains,
@@ -29,10 +28,10 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.many_chain_kernels import ALGORITHMS, Algorithm
 from brainstate_prob.infer.members import plain_types
+from brainstate_prob.infer.options import check_options, check_thinning
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import along_chains, devices_of, is_sharded, on_host
 from brainstate_prob.infer.start import to_key
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['chees', 'mclmc', 'meads']
 
@@ -110,9 +109,8 @@ def chees(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.15)
     ((16, 100), True)
     """
-    announce(posterior)
-    if not 0 < target_accept < 1:
-        raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
+    check_options(chees, locals())
+    check_thinning(thinning, num_samples)
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'target_accept': target_accept}
     return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
@@ -152,8 +150,8 @@ def meads(
     ValueError, ImportError
         As `chees`.
     """
-    announce(posterior)
-    check_counts(num_chains=num_chains)
+    check_options(meads, locals())
+    check_thinning(thinning, num_samples)
     if num_chains % _FOLDS or num_chains < 2 * _FOLDS:
         raise ValueError(
             f'num_chains of MEADS, which tunes each of {_FOLDS} folds of chains by the others, must be a multiple of '
@@ -205,10 +203,8 @@ def mclmc(
     ImportError
         Without BlackJAX.
     """
-    announce(posterior)
-    if not energy_variance > 0:
-        raise ValueError(f'energy_variance must be positive, got {energy_variance}.')
-    check_counts(num_warmup=num_warmup)
+    check_options(mclmc, locals())
+    check_thinning(thinning, num_samples)
     if num_warmup < 100:
         raise ValueError(f'num_warmup of MCLMC, which estimates autocorrelations, must be at least 100: {num_warmup}.')
     if posterior.sampling_density_for(noncentered).size < 2:
@@ -259,7 +255,6 @@ def _sample(
     every: int | None,
     progress: bool,
 ) -> Fit:
-    check_counts(**counts)
     num_warmup, num_chains, thinning = counts['num_warmup'], counts['num_chains'], counts['thinning']
     if num_warmup < 1 or num_chains < 2:
         raise ValueError(

@@ -18,20 +18,19 @@ from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.descent import Descent, Descents, Settings
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
-from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of
+from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of, early_stopping_rule
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.minibatch import Stream, stream_of
 from brainstate_prob.infer.noise import draws_noise
+from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
-from brainstate_prob.infer.target.door import announce
 
 __all__ = [
     'batch_info',
     'check_first_batch',
-    'check_positive',
     'checked_callbacks',
     'fit_map',
     'resolved_optimizer',
@@ -125,9 +124,8 @@ def fit_map(
     >>> round(float(fit.estimate['mu']), 4)
     1.3333
     """
-    announce(posterior)
+    check_options(fit_map, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
-    check_positive(num_starts=num_starts)
     density, key = posterior.density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
@@ -247,8 +245,6 @@ def resolved_optimizer(
         if optimizer == 'lbfgs' and tol is None:
             tol = 1e-8 if density.dtype == jnp.float64 else 1e-5
         optimizer = named[optimizer]()
-    if not (hasattr(optimizer, 'init') and hasattr(optimizer, 'update')):
-        raise TypeError(f"optimizer must be an optax optimizer, 'lbfgs' or 'adam', got {optimizer!r}.")
     if not _searches(optimizer, density):
         return optimizer, tol
     if in_batches:
@@ -284,18 +280,7 @@ def _searches(optimizer: Any, density: Density) -> bool:
 
 def checked_callbacks(callbacks: Any) -> tuple[Callable, ...]:
     """The functions, as a tuple."""
-    callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
-    for callback in callbacks:
-        if not callable(callback):
-            raise TypeError(f'callbacks are functions of a FitProgress, got {callback!r}.')
-    return callbacks
-
-
-def check_positive(**numbers: Any) -> None:
-    """Refuse what is no int of at least 1, by name."""
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f'{name} must be an int of at least 1, got {value!r}.')
+    return (callbacks,) if callable(callbacks) else tuple(callbacks)
 
 
 def batch_info(posterior: Posterior, batch_size: int | None, stream: Stream | None) -> dict[str, Any]:

@@ -17,15 +17,22 @@ from brainstate_prob.infer.curvature import curvature_of
 from brainstate_prob.infer.density import Density, find_entries
 from brainstate_prob.infer.diagnostics import warn_of
 from brainstate_prob.infer.gaussians import Diagonal, NotPositiveDefinite
-from brainstate_prob.infer.laplace import checked_options, descend, information_of, mode_tolerance, not_positive
+from brainstate_prob.infer.laplace import (
+    CURVATURES,
+    checked_options,
+    descend,
+    information_of,
+    mode_tolerance,
+    not_positive,
+)
 from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit
 from brainstate_prob.infer.newton import Point, newton, value_and_grad
+from brainstate_prob.infer.options import check_options, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import full_from, refuse_large
-from brainstate_prob.infer.target.door import announce
 from brainstate_prob.infer.variables import columns_of
 
 __all__ = ['fit_marginal_likelihood']
@@ -93,13 +100,13 @@ def fit_marginal_likelihood(
     >>> {path: round(float(value), 2) for path, value in fit.mode.items() if path != 'mu'}
     {'mu.reg.mean': 1.0, 'mu.reg.std': 2.35}
     """
-    announce(posterior)
-    if structure not in ('full', 'diagonal'):
-        raise ValueError(
-            f"structure must be 'full' or 'diagonal' here, got {structure!r}: the marginal likelihood is "
-            'differentiated through the precision.'
-        )
-    kind = checked_options(posterior, structure, curvature, num_draws=num_draws)
+    check_options(
+        fit_marginal_likelihood,
+        locals(),
+        structure=choice('full', 'diagonal'),
+        curvature=choice(*CURVATURES, none=True),
+    )
+    kind = checked_options(posterior, structure, curvature)
     density = posterior.sampling_density
     tuned = _tuned(posterior, density, hyper)
     inner = np.setdiff1d(np.arange(density.size), tuned)

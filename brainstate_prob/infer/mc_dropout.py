@@ -16,13 +16,14 @@ from brainstate_prob.core import StateTrace
 from brainstate_prob.core.structure import Cache
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.early_stopping import early_stopping_rule
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.map import check_positive, fit_map
+from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.noise import draws_noise, noise
+from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.predict import choose
 from brainstate_prob.infer.start import to_key
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['MaskedDensity', 'mc_dropout', 'with_masks']
 
@@ -117,8 +118,7 @@ def mc_dropout(
     >>> fit.predict(jnp.ones(3), kind='mean').shape
     (100, 3)
     """
-    announce(posterior)
-    check_positive(num_draws=num_draws)
+    check_options(mc_dropout, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     density = posterior.density
     if density.carried:
         raise ValueError(
@@ -163,7 +163,7 @@ def with_masks(fit: Fit) -> Fit:
 def _rows_of(fit: Fit, posterior: Posterior, density: Density, num_draws: int) -> np.ndarray:
     """The parameters of each draw: evenly spread over those of ``fit``, in the density's coordinates."""
     if not isinstance(fit, Fit):
-        raise TypeError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
+        raise ValueError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
     chosen = choose(num_draws, fit.num_chains * fit.num_draws, fit.weights)
     rows = [np.asarray(centres(posterior, density, _point(fit, i), to_key(0)[None])[1][0]) for i in np.unique(chosen)]
     return np.stack(rows)[np.unique(chosen, return_inverse=True)[1]]

@@ -48,8 +48,6 @@ def check_batch_size(data: Data, batch_size: int | None, num_observations: int) 
         return
     if data.targets is None:
         raise ValueError('batch_size needs targets: without them there is nothing to take a part of.')
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
-        raise TypeError(f'batch_size must be an int, how many observations a step sees; got {batch_size!r}.')
     if not 1 <= batch_size <= num_observations:
         raise ValueError(
             f'batch_size must be from 1 to the number of observations {num_observations}, got {batch_size}.'

@@ -113,7 +113,7 @@ def chosen(entries: list[Entry], which: Any) -> tuple[str, ...]:
     try:
         accepts = to_predicate(which)
     except TypeError:
-        raise TypeError(
+        raise ValueError(
             f'noncentered must be True, False, a dotted path, a list of these or a filter f(path, param), got '
             f'{which!r}.'
         ) from None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-
 from brainstate_prob.infer.adaptation import WARMUPS
 from brainstate_prob.infer.backends import BACKENDS, check_installed
 from brainstate_prob.infer.conflict import warned
@@ -15,10 +13,10 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.metric import MASS_MATRICES
 from brainstate_prob.infer.nuts_loop import Plan, sample
+from brainstate_prob.infer.options import check_options, check_thinning, choice, count
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import is_sharded
 from brainstate_prob.infer.start import to_key
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['nuts']
 
@@ -125,18 +123,15 @@ def nuts(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 500), True)
     """
-    announce(posterior)
-    _check_numbers(
-        num_warmup=num_warmup,
-        num_samples=num_samples,
-        num_chains=num_chains,
-        max_tree_depth=max_tree_depth,
-        thinning=thinning,
+    check_options(
+        nuts,
+        locals(),
+        backend=choice(*BACKENDS),
+        mass_matrix=choice(*MASS_MATRICES),
+        warmup=choice(*WARMUPS, none=True),
+        num_warmup=count(),
     )
-    if not 0 < target_accept < 1:
-        raise ValueError(f'target_accept is an acceptance rate between 0 and 1, got {target_accept}.')
-    if thinning > num_samples:
-        raise ValueError(f'thinning={thinning} keeps none of num_samples={num_samples} draws. Lower it.')
+    check_thinning(thinning, num_samples)
     settings = _settings_of(backend, mass_matrix, warmup, int(max_tree_depth))
     check_installed(backend)
     density = posterior.sampling_density_for(noncentered)
@@ -194,11 +189,6 @@ def nuts(
 
 
 def _settings_of(backend: str, mass_matrix: str, warmup: str | None, max_tree_depth: int) -> Settings:
-    for name, value, allowed in (('backend', backend, BACKENDS), ('mass_matrix', mass_matrix, MASS_MATRICES)):
-        if value not in allowed:
-            raise ValueError(f'{name} must be one of {list(allowed)}, got {value!r}.')
-    if warmup not in (None, *WARMUPS):
-        raise ValueError(f'warmup must be one of {list(WARMUPS)} or None, got {warmup!r}.')
     by_gradients = mass_matrix == 'low_rank' or backend == 'nutpie'
     if by_gradients and warmup == 'stan':
         what = "mass_matrix='low_rank'" if mass_matrix == 'low_rank' else "backend='nutpie'"
@@ -207,11 +197,3 @@ def _settings_of(backend: str, mass_matrix: str, warmup: str | None, max_tree_de
         what = "backend='nutpie'" if backend == 'nutpie' else "warmup='gradient'"
         raise ValueError(f"{what} adapts no dense mass matrix. Use mass_matrix='low_rank', or warmup='stan'.")
     return Settings(backend, mass_matrix, warmup or ('gradient' if by_gradients else 'stan'), max_tree_depth)
-
-
-def _check_numbers(**numbers: Any) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f'{name} must be an int, got {value!r}.')
-        if value < 1:
-            raise ValueError(f'{name} must be at least 1, got {value}.')

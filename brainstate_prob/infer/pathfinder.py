@@ -18,16 +18,16 @@ from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal
 
 from brainstate_prob.infer.backends.blackjax import import_blackjax
-from brainstate_prob.infer.chain_loop import check_counts, keys_of_chains
+from brainstate_prob.infer.chain_loop import keys_of_chains
 from brainstate_prob.infer.chain_starts import started_chains
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import rounding_problems, warn_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.kernel import Settings, potential_of
+from brainstate_prob.infer.options import check_options
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.psis import k_hat_limit, pareto_k, smoothed_weights
 from brainstate_prob.infer.start import to_key
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['pathfinder', 'pathfinder_starts']
 
@@ -103,9 +103,8 @@ def pathfinder(
     >>> bool(abs(fit.summary()['mean'][0] - 4 / 3) < 0.1)
     True
     """
-    announce(posterior)
+    check_options(pathfinder, locals())
     del progress  # as every way to fit has it
-    check_counts(num_paths=num_paths, num_draws=num_draws, max_steps=max_steps, num_elbo_draws=num_elbo_draws)
     if num_draws < _FEWEST_DRAWS:
         raise ValueError(f'num_draws must be at least {_FEWEST_DRAWS}, so that weights have a tail, got {num_draws}.')
     import_blackjax()

@@ -17,6 +17,7 @@ from brainstate_prob.core import StateTrace
 from brainstate_prob.core.program import program_key
 from brainstate_prob.infer.classes import class_log_probs
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.options import choice, count
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import on_host, whole
 from brainstate_prob.infer.start import to_key
@@ -106,13 +107,6 @@ def choose(num_draws: int, total: int, weights: np.ndarray | None) -> np.ndarray
     return np.searchsorted(cumulative / cumulative[-1], position).clip(max=total - 1)
 
 
-def positive(name: str, value: Any, meaning: str) -> int:
-    """``value``, if it is an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f'{name} is {meaning}, an int of at least 1; got {value!r}.')
-    return int(value)
-
-
 def rows_at_once(density: Density, data: Any = ()) -> int:
     """How many rows of theta are computed at a time: it depends on the sizes of what is computed, not on how many."""
     largest = max(density.size, 1, *(np.size(x) for x in jax.tree.leaves(data)))
@@ -124,7 +118,7 @@ def _draws_at_once(asked: int | None, num: int, density: Density, data: Data) ->
     usual = rows_at_once(density, (data.args, data.kwargs, data.targets))
     if asked is None:
         return usual
-    asked = positive('draws_at_once', asked, 'how many draws are computed at a time')
+    asked = count()('draws_at_once', asked)
     return min(asked, max(usual, 1 << (num - 1).bit_length()))  # not many more than there are
 
 
@@ -142,7 +136,7 @@ def _batches(data: Data, batch_size: int | None) -> Iterator[tuple[slice | None,
     if batch_size is None:
         yield None, data
         return
-    size = positive('batch_size', batch_size, 'how many rows of the inputs are computed at a time')
+    size = count()('batch_size', batch_size)
     rows, data = None, whole(data)
     leaves = jax.tree_util.tree_flatten_with_path({'inputs': (data.args, data.kwargs), 'targets': data.targets})[0]
     for where, leaf in leaves:
@@ -254,7 +248,7 @@ def _rows(fit: Fit, num_draws: int | None) -> np.ndarray:
     if num_draws is None and fit.weights is None:
         return fit.rows
     total = fit.num_chains * fit.num_draws
-    number = total if num_draws is None else positive('num_draws', num_draws, 'how many draws are used')
+    number = total if num_draws is None else count()('num_draws', num_draws)
     return fit.rows[choose(number, total, fit.weights)]
 
 
@@ -287,10 +281,7 @@ def predict(
 ) -> Any:
     """See `Fit.predict`."""
     posterior, density = fit.posterior_for('predict'), fit.density
-    if kind not in KINDS:
-        raise ValueError(f'kind must be one of {list(KINDS)}, got {kind!r}.')
-    if not 0 < prob < 1:
-        raise ValueError(f'prob is the probability of the interval, between 0 and 1; got {prob!r}.')
+    choice(*KINDS)('kind', kind)
     if posterior.log_likelihood_function is not None and kind != 'log_density':
         raise ValueError(
             'This posterior scores data by log_likelihood=f, which says nothing about how targets are drawn. '

@@ -16,8 +16,9 @@ from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.noncentered import depth_of
+from brainstate_prob.infer.options import check_options
 from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.predict import positive, precision_of
+from brainstate_prob.infer.predict import precision_of
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.nn.bijections import IdentityT, OrderedT
 from brainstate_prob.nn.module import Module
@@ -67,11 +68,11 @@ def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: 
     >>> draws.shape, str(draws.unit)
     ((1, 500), 'ms')
     """
+    check_options(sample_prior, locals(), posterior=None)
     if isinstance(posterior, Module):
         posterior = Posterior(posterior)
     if not isinstance(posterior, Posterior):
         raise TypeError(f'sample_prior takes a Posterior or a Module, got {type(posterior).__name__}.')
-    num_draws = positive('num_draws', num_draws, 'how many draws of the prior')
     density = posterior.density
     for e in density.entries:
         _refuse_without_prior(e)

@@ -17,8 +17,9 @@ import numpy as np
 
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.options import check_options, way_to_fit
 from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.predict import choose, positive
+from brainstate_prob.infer.predict import choose
 from brainstate_prob.infer.prior import sample_prior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
@@ -173,8 +174,7 @@ def sbc(
     ValueError
         For a Param without prior, a posterior without targets or with ``log_likelihood=``, a fit with fewer draws.
     """
-    num_simulations = positive('num_simulations', num_simulations, 'how many data sets are simulated')
-    num_draws = positive('num_draws', num_draws, 'how many draws of each fit are used')
+    check_options(sbc, locals(), fit=way_to_fit)
     if posterior.data.targets is None or posterior.log_likelihood_function is not None:
         raise ValueError(
             'sbc simulates targets from the likelihood: give the Posterior targets (for their shape) and a model or '

@@ -30,8 +30,6 @@ def predicts_classes(fit: Fit) -> bool:
 
 def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> FitSummary:
     """See `Fit.score`."""
-    if not 0 < prob < 1:
-        raise ValueError(f'prob is the probability of the interval, between 0 and 1; got {prob!r}.')
     posterior = fit.posterior_for('score')
     noiseless = {name: sizes[name] for name in ('num_draws', 'batch_size', 'draws_at_once')}
     log_density = np.asarray(fit.predict(inputs, targets, kind='log_density', **noiseless), np.float64)

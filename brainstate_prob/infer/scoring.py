@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from brainstate_prob.infer.options import RULES, probability
+
 __all__ = ['accuracy', 'brier', 'coverage', 'crps', 'ece', 'interval_score', 'nll', 'pit', 'reliability', 'rmse']
 
 
@@ -69,7 +71,7 @@ def interval_score(lower: Any, upper: Any, targets: Any, prob: float = 0.9) -> n
     >>> interval_score([0.0, 0.0], [1.0, 1.0], [0.5, 2.0], prob=0.9)
     array([ 1., 21.])
     """
-    _check_prob(prob)
+    probability('prob', prob)
     lower, targets = _alike(lower, targets, 'lower')
     upper, targets = _alike(upper, targets, 'upper')
     outside = np.maximum(lower - targets, 0) + np.maximum(targets - upper, 0)
@@ -146,8 +148,7 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15) -> dict[str, np
     >>> table['accuracy'], table['count']
     (array([nan, 0.5]), array([0, 2]))
     """
-    if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
-        raise ValueError(f'bins is how many parts (0, 1] has, an int of at least 1; got {bins!r}.')
+    RULES['bins']('bins', bins)
     probabilities, labels = _classes(probabilities, labels)
     confidence = np.ravel(probabilities.max(-1))
     right = np.ravel(probabilities.argmax(-1) == labels)
@@ -176,11 +177,6 @@ def ece(probabilities: Any, labels: Any, bins: int = 15) -> float:
 
 
 # What comes in
-
-
-def _check_prob(prob: float) -> None:
-    if not 0 < prob < 1:
-        raise ValueError(f'prob is a probability between 0 and 1; got {prob!r}.')
 
 
 def _float(x: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from brainstate_prob.core.filters import to_predicate
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Density, find_entries
+from brainstate_prob.infer.options import nearest
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.variables import columns_of
 from brainstate_prob.nn.module import Module
@@ -31,7 +32,8 @@ def columns_matching(posterior: Posterior, density: Density, spec: Any) -> np.nd
     entries = find_entries(posterior.model)
     chosen = [e.name for e in entries if _matches(spec, e, entries)]
     if not chosen:
-        raise ValueError(f'{spec!r} matches no parameter; the paths are {posterior.names}.')
+        hint = nearest(spec, posterior.names) if isinstance(spec, str) else ''
+        raise ValueError(f'params={spec!r} matches no parameter; the paths are {posterior.names}. {hint}'.rstrip())
     return np.sort(np.concatenate([columns[name] for name in chosen]))
 
 

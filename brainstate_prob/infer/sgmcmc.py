@@ -17,15 +17,15 @@ from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.map import batch_info, check_first_batch, check_positive
+from brainstate_prob.infer.map import batch_info, check_first_batch
 from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.members import Members, checked_devices, plain_types, until_save
 from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, loop_in_batches, stream_of, take
+from brainstate_prob.infer.options import check_options, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import sgmcmc_step_size
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['sgmcmc']
 
@@ -163,13 +163,9 @@ def sgmcmc(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 2000), True)
     """
-    announce(posterior)
+    check_options(sgmcmc, locals(), method=choice(*METHODS, 'cyclical'))
     began = time.perf_counter()
     method = 'cyclical_sghmc' if method == 'cyclical' else method
-    _check(method, step_size, friction, precondition)
-    check_positive(num_samples=num_samples, num_chains=num_chains, thinning=thinning, num_cycles=num_cycles)
-    if isinstance(num_warmup, bool) or not isinstance(num_warmup, int | np.integer) or num_warmup < 0:
-        raise ValueError(f'num_warmup must be an int of at least 0, got {num_warmup!r}.')
     if precondition and num_warmup == 0:
         raise ValueError('precondition=True is learned in the warm-up; give num_warmup of at least 1.')
     cyclical = method.startswith('cyclical')
@@ -243,21 +239,6 @@ def sgmcmc(
         'seconds': time.perf_counter() - began,
     }
     return warned(Fit(posterior, density, draws, method=method, stats={'step_size': step_sizes}, info=info))
-
-
-def _check(method: str, step_size: Any, friction: Any, precondition: Any) -> None:
-    if method not in METHODS:
-        raise ValueError(f'method must be one of {[*METHODS, "cyclical"]}, got {method!r}.')
-    if (
-        step_size is not None
-        and not callable(step_size)
-        and not (isinstance(step_size, int | float | np.number) and 0 < step_size < np.inf)
-    ):
-        raise ValueError(f'step_size must be a positive number or a function of the step, got {step_size!r}.')
-    if not 0 < friction < 1:
-        raise ValueError(f'friction must lie between 0 and 1, got {friction!r}.')
-    if not isinstance(precondition, bool):
-        raise TypeError(f'precondition must be True or False, got {precondition!r}.')
 
 
 def _buffer(density: Density) -> int:

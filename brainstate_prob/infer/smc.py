@@ -18,18 +18,18 @@ from jax.scipy.special import logsumexp
 
 from brainstate_prob.infer.backends import Point, transition_of
 from brainstate_prob.infer.blocks import HorseshoeBlock
-from brainstate_prob.infer.chain_loop import block_slices, check_counts, split_log_density
+from brainstate_prob.infer.chain_loop import block_slices, split_log_density
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import rounding_problems
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.options import check_options, count
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.prior import _refuse_without_prior, prior_thetas
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['smc']
 
@@ -122,12 +122,7 @@ def smc(
     >>> bool(0.3 < (fit.draws['x'] > 0).mean() < 0.7)  # two modes, at 1 and at -1
     True
     """
-    announce(posterior)
-    check_counts(num_particles=num_particles, num_moves=num_moves, max_tree_depth=max_tree_depth)
-    if num_particles < 2:
-        raise ValueError(f'num_particles must be at least 2, got {num_particles}.')
-    if not 0 < target_ess < 1:
-        raise ValueError(f'target_ess is a share of the particles between 0 and 1, got {target_ess}.')
+    check_options(smc, locals(), num_particles=count(2))
     density = posterior.sampling_density_for(noncentered)
     for e in density.entries:
         _refuse_without_prior(e)

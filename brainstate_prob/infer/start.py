@@ -9,13 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.options import seed as check_seed
 from brainstate_prob.infer.posterior import Posterior
 
 __all__ = ['checked_start', 'to_key', 'what_is_not_finite']
 
 
 def to_key(seed: Any) -> jax.Array:
-    """A random key of an int or a key."""
+    """A random key of an int or a key.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    check_seed('seed', seed)
     if isinstance(seed, int | np.integer):
         return jax.random.key(int(seed))
     seed = jnp.asarray(seed)

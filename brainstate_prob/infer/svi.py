@@ -20,12 +20,12 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.guides import check_guide
 from brainstate_prob.infer.map import batch_info, check_first_batch
 from brainstate_prob.infer.minibatch import Stream, stream_of
+from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.psis import k_hat, k_hat_problem
 from brainstate_prob.infer.start import checked_start, to_key
 from brainstate_prob.infer.svi_programs import CHUNK, Carry, Programs, Settings, drawn
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['fit_svi']
 
@@ -134,14 +134,7 @@ def fit_svi(
     >>> bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     True
     """
-    announce(posterior)
-    for name, value in (('num_steps', num_steps), ('num_particles', num_particles), ('num_draws', num_draws)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f'{name} must be an int from 1 on, got {value!r}.')
-    if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f'optimizer must be an optax optimizer such as optax.adam(5e-3), got {optimizer!r}.')
-    if r_hat is not None and (isinstance(r_hat, bool) or not isinstance(r_hat, int | float) or not r_hat > 1):
-        raise ValueError(f'r_hat must be a number above 1, such as 1.1, got {r_hat!r}.')
+    check_options(fit_svi, locals(), optimizer=optax_optimizer())
     if sites and isinstance(guide, str):
         raise ValueError(f'sites=True is for a guide of your own; guide={guide!r} is one of theta. Drop sites=True.')
     stream = stream_of(posterior, batch_size, batches, num_observations)

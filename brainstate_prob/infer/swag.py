@@ -20,17 +20,16 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.map import (
     batch_info,
     check_first_batch,
-    check_positive,
     checked_callbacks,
     fit_map,
     resolved_optimizer,
 )
 from brainstate_prob.infer.member_starts import member_starts
 from brainstate_prob.infer.minibatch import stream_of
+from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import largest_curvature
-from brainstate_prob.infer.target.door import announce
 
 __all__ = ['Moments', 'collect', 'draw_from', 'no_moments', 'swag']
 
@@ -188,16 +187,13 @@ def swag(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 7 / 5) < 0.1)
     ((1, 1000), True)
     """
-    announce(posterior)
+    check_options(swag, locals(), optimizer=optax_optimizer())
     began = time.perf_counter()
-    check_positive(num_steps=num_steps, snapshot_every=snapshot_every, rank=rank, num_draws=num_draws)
     if num_steps // snapshot_every < 2:
         raise ValueError(
             f'num_steps={num_steps} and snapshot_every={snapshot_every} give {num_steps // snapshot_every} snapshots; '
             'a covariance needs two at least.'
         )
-    if not 0 <= scale < np.inf:
-        raise ValueError(f'scale must be a number of at least 0, got {scale!r}.')
     density, key = posterior.sampling_density, to_key(seed)
     if density.carried and environ.get('fit', False):
         raise ValueError(
@@ -205,8 +201,6 @@ def swag(
             'LayerNorm or GroupNorm, or environ.context(fit=False), where they stand still.'
         )
     stream = stream_of(posterior, batch_size, batches, num_observations)
-    if isinstance(optimizer, str):
-        raise TypeError(f'optimizer must be an optax optimizer such as optax.sgd(1e-2), got {optimizer!r}.')
     given = optimizer is not None
     optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
     if start is None:

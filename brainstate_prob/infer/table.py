@@ -116,8 +116,6 @@ def row_names(variable: Variable, coords: dict[str, np.ndarray]) -> list[str]:
 
 def summarize(fit: Fit, prob: float = 0.9) -> FitSummary:
     """See `Fit.summary`."""
-    if not 0 < prob < 1:
-        raise ValueError(f'prob is the probability of the interval, between 0 and 1; got {prob!r}.')
     rows = tuple(name for v in fit.variables for name in row_names(v, fit.coords))
     units = np.array(
         ['-' if v.parsed_unit.is_unitless else v.unit for v in fit.variables for _ in range(int(np.prod(v.shape)))],

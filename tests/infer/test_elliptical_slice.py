@@ -152,7 +152,7 @@ def test_fitted_hyperparameters_no_prior_and_no_bijection_are_refused():
     'wrong, error',
     [
         ({'num_samples': 0}, ValueError),
-        ({'num_chains': 1.5}, TypeError),
+        ({'num_chains': 1.5}, ValueError),
         ({'thinning': 2000}, ValueError),
         ({'init': 'nowhere'}, ValueError),
         ({'chain_method': 'sideways'}, ValueError),

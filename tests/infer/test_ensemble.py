@@ -256,7 +256,7 @@ REFUSED = [
     ({'devices': 4}, ValueError, 'devices=4, but there are 2'),
     ({'devices': 2, 'chain_method': 'sequential'}, ValueError, 'devices= spreads chains over devices'),
     ({'chain_method': 'quick'}, ValueError, 'chain_method must be one of'),
-    ({'bootstrap': 1}, TypeError, 'bootstrap must be True or False'),
+    ({'bootstrap': 1}, ValueError, 'bootstrap must be True or False'),
     ({'optimizer': 'lbfgs', 'batch_size': 8}, ValueError, 'L-BFGS needs the full data'),
     ({'bootstrap': True, 'batches': [(X, Y)], 'num_observations': 24}, ValueError, 'does not go with batches='),
     ({'optimizer': optax.sgd(1e3)}, ValueError, 'The loss of member . became'),

@@ -329,7 +329,7 @@ REFUSED = [
         ValueError,
         r"the sites {'w': \(3,\)}.*samples {}",
     ),
-    ({'guide': autoguide.AutoNormal(infer.to_numpyro(Line()))}, TypeError, r'to_numpyro\(model\), set sites=True'),
+    ({'guide': autoguide.AutoNormal(infer.to_numpyro(Line()))}, ValueError, r'to_numpyro\(model\), set sites=True'),
     ({'r_hat': 1.0}, ValueError, 'r_hat must be a number above 1'),
     ({'batch_size': 5, 'batches': []}, ValueError, 'not both'),
     ({'guide': autoguide.AutoDAIS, 'batches': [(X, Y)], 'num_observations': 60}, ValueError, 'Drop them'),

@@ -158,7 +158,7 @@ def test_what_cannot_be_subsampled_is_refused():
     [
         ({'batch_size': 1}, ValueError),
         ({'batch_size': NUM}, ValueError),
-        ({'batch_size': 10.0}, TypeError),
+        ({'batch_size': 10.0}, ValueError),
         ({'num_blocks': 51}, ValueError),
         ({'mass_matrix': 'low_rank'}, ValueError),
         ({'target_accept': 0}, ValueError),

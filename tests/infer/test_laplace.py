@@ -466,7 +466,7 @@ REFUSED = [
     (Line, {}, {'structure': 'low_rank', 'rank': 0}, ValueError, 'rank must be an int from 1 on, got 0'),
     (Line, {}, {'num_draws': 0}, ValueError, 'num_draws must be an int from 1 on, got 0'),
     (Line, {}, {'params': 'v'}, ValueError, r"'v' matches no parameter; the paths are \['c', 'w'\]"),
-    (Line, {}, {'mode': 'prior'}, TypeError, "mode must be a Fit of one point .*got 'prior'"),
+    (Line, {}, {'mode': 'prior'}, ValueError, "mode must be a Fit of one point .*got 'prior'"),
     (Large, {}, {}, ValueError, r"5001 numbers would take 0.2 GB a copy; the largest is 5000. Use structure='kfac'"),
 ]
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_sampled_is_refused(name):
         ('meads', {'thinning': 0}, ValueError, 'thinning'),
         ('mclmc', {'num_warmup': 10}, ValueError, 'num_warmup.*at least 100'),
         ('mclmc', {'energy_variance': 0.0}, ValueError, 'energy_variance'),
-        ('mclmc', {'num_samples': 1.5}, TypeError, 'num_samples'),
+        ('mclmc', {'num_samples': 1.5}, ValueError, 'num_samples'),
     ],
 )
 def test_bad_arguments(name, wrong, error, message):

@@ -148,7 +148,7 @@ class Plain(nn.Module):
         (Plain, {}, ValueError, 'there is no dropout. Add nn.Dropout'),
         (Normed, {}, ValueError, 'running statistics .* LayerNorm'),
         (Dropped, {'num_draws': 0}, ValueError, 'num_draws must be an int of at least 1'),
-        (Dropped, {'fit': 3}, TypeError, 'fit must be a Fit that was trained with dropout, got int'),
+        (Dropped, {'fit': 3}, ValueError, 'fit must be a Fit that was trained with dropout, got int'),
         (Dropped, {'optimizer': 'lbfgs'}, ValueError, 'which L-BFGS cannot follow'),
     ],
 )

@@ -188,8 +188,8 @@ REFUSED = [
     ),
     ({'batches': [(X, Y)], 'num_observations': 10}, ValueError, 'has 60 observations, more than num_observations=10'),
     ({'batches': [(X, Y)], 'num_observations': 0}, ValueError, 'at least 1, got 0'),
-    ({'batches': [(X, Y)], 'num_observations': 60.0}, TypeError, 'must be an int, got 60.0'),
-    ({'batches': 3, 'num_observations': 60}, TypeError, 'an iterable of pairs'),
+    ({'batches': [(X, Y)], 'num_observations': 60.0}, ValueError, 'an int of at least 1, got 60.0. Write 60'),
+    ({'batches': 3, 'num_observations': 60}, ValueError, 'an iterable of pairs'),
     ({'batches': [], 'num_observations': 60}, ValueError, 'gave no batch at all'),
     ({'batches': [X], 'num_observations': 60}, ValueError, r'a pair \(inputs, targets\), got ArrayImpl'),
     ({'batches': [(X, Y, Y)], 'num_observations': 60}, ValueError, r'got tuple of 3'),
@@ -202,7 +202,7 @@ REFUSED = [
         'A pass over batches had 60 observations, but',
     ),
     ({'batches': [(X, Y)], 'num_observations': 60, 'optimizer': 'lbfgs'}, ValueError, 'L-BFGS needs the full data'),
-    ({'batch_size': 2.5}, TypeError, 'batch_size must be an int'),
+    ({'batch_size': 2.5}, ValueError, 'batch_size must be an int'),
     ({'batch_size': 61}, ValueError, 'from 1 to the number of observations 60, got 61'),
 ]
 

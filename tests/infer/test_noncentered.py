@@ -192,7 +192,7 @@ def test_the_switch_takes_paths_and_filters():
     assert names(False) == ()
     with pytest.raises(ValueError, match=r"names 'top', which cannot be non-centred.*\['a', 'a2', 'b', 'c', 'tau'\]"):
         names('top')
-    with pytest.raises(TypeError, match=r'noncentered must be.*got 3'):
+    with pytest.raises(ValueError, match=r'noncentered must be.*got 3'):
         names(3)
 
 

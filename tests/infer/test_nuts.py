@@ -348,7 +348,7 @@ REFUSED = [
     ({'num_chains': 0}, ValueError, 'num_chains must be at least 1, got 0'),
     ({'num_samples': -1}, ValueError, 'num_samples must be at least 1'),
     ({'num_warmup': 0}, ValueError, 'num_warmup must be at least 1'),
-    ({'num_warmup': 10.0}, TypeError, 'num_warmup must be an int, got 10.0'),
+    ({'num_warmup': 10.0}, ValueError, 'num_warmup must be an int of at least 1, got 10.0'),
     ({'max_tree_depth': 0}, ValueError, 'max_tree_depth'),
     ({'thinning': 0}, ValueError, 'thinning must be at least 1'),
     ({'thinning': 101}, ValueError, 'keeps none of num_samples=100'),

@@ -160,7 +160,7 @@ def test_what_cannot_be_sampled_is_refused():
     [
         ({'num_paths': 0}, ValueError),
         ({'num_draws': 10}, ValueError),
-        ({'max_steps': 1.5}, TypeError),
+        ({'max_steps': 1.5}, ValueError),
         ({'num_elbo_draws': 0}, ValueError),
         ({'init': 'nowhere'}, ValueError),
     ],

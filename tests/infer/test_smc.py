@@ -199,7 +199,7 @@ def test_what_has_no_proper_prior_is_refused(options, message):
         ({'num_particles': 1}, ValueError),
         ({'num_moves': 0}, ValueError),
         ({'target_ess': 1.0}, ValueError),
-        ({'max_tree_depth': 2.0}, TypeError),
+        ({'max_tree_depth': 2.0}, ValueError),
     ],
 )
 def test_bad_arguments(wrong, error):

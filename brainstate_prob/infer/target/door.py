@@ -240,7 +240,7 @@ def _check_precision(density: Density) -> str | None:
 
 
 def announce(posterior: Any) -> None:
-    """Warn of what the door found that is no error; every way to fit calls it first.
+    """Warn, at the line that calls a way to fit, of what the door found that is no error.
 
     Raises
     ------
@@ -250,6 +250,6 @@ def announce(posterior: Any) -> None:
     precision = _check_precision(posterior.density)
     texts = unused_messages(posterior) + ([] if precision is None else [precision])
     # A way to fit that begins with another one (MAP before NUTS) says it once.
-    if not sys._getframe(2).f_globals.get('__name__', '').startswith('brainstate_prob.'):
+    if not sys._getframe(3).f_globals.get('__name__', '').startswith('brainstate_prob.'):
         for text in texts:
-            warnings.warn(text, ModelWarning, stacklevel=3)
+            warnings.warn(text, ModelWarning, stacklevel=4)

@@ -26,7 +26,7 @@ WAYS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     'mc_dropout': (infer.mc_dropout, {**QUIET, 'num_steps': 2}),
     'chees': (infer.chees, {**SHORT, 'num_chains': 2}),
     'meads': (infer.meads, {**SHORT, 'num_chains': 8, 'thinning': 1}),
-    'mclmc': (infer.mclmc, {**SHORT, 'num_warmup': 100, 'num_chains': 2}),
+    'mclmc': (infer.mclmc, {**SHORT, 'num_warmup': 100, 'num_chains': 2, 'thinning': 1}),
     'hmc_ecs': (infer.hmc_ecs, {**SHORT, 'batch_size': 2}),
     'elliptical_slice': (infer.elliptical_slice, SHORT),
 }

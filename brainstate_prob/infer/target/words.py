@@ -1,0 +1,260 @@
+"""Mistakes in a model in the user's words: what is given in place of one, and what JAX says while it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import linecache
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpyro.distributions as dist
+
+from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.param import Param
+
+__all__ = [
+    'check_call',
+    'plain_words',
+    'what_is_no_distribution',
+    'what_is_no_model',
+    'what_is_no_posterior',
+]
+
+_WRITE = 'Write the model as a subclass of nn.Module whose __call__ returns a NumPyro distribution of the targets.'
+_LIBRARIES = {
+    'flax': 'Flax',
+    'equinox': 'Equinox',
+    'haiku': 'Haiku',
+    'brainstate': 'brainstate',
+    'torch': 'PyTorch',
+    'keras': 'Keras',
+    'sklearn': 'scikit-learn',
+}
+
+
+# What is given in place of a model, a posterior or a distribution
+
+
+def what_is_no_model(given: Any, taker: str = 'A Posterior') -> str:
+    """The error for what is given in place of a Module, with what to write."""
+    head = f'{taker} takes a Module, got {type(given).__name__}'
+    if isinstance(given, type):
+        if issubclass(given, Module):
+            return f'{head}: {given.__name__} is the class. Call it for a model, {given.__name__}(...).'
+        return f'{head}: the class {given.__name__}. {_WRITE}'
+    library = _library_of(given)
+    if library is not None:
+        return (
+            f'{head}, a module of {library}. {_WRITE} Build its layers of those in brainstate_prob.nn (nn.Linear, '
+            'nn.Conv2d, ...), or keep its weights in a ParamState of the Module and call its functions with them.'
+        )
+    kind = _kind_of(given)
+    if kind == 'Posterior':
+        return f'{head}: it is a Posterior already. Pass it on as it is, or its model, posterior.model.'
+    if kind == 'Fit':
+        return f'{head}, a result. Its posterior is fit.posterior; fit.assign_to(model) writes its values into a model.'
+    if isinstance(given, Param):
+        return f'{head}, one parameter. {_WRITE} Its attributes are the Params.'
+    if inspect.isfunction(given) and {'numpyro', 'sample'} & set(given.__code__.co_names):
+        return (
+            f'{head}: {given.__name__} is a NumPyro model, which numpyro.infer fits. Here parameters are attributes '
+            'and not statements: nn.Param(start, reg=prior) in place of numpyro.sample(name, prior), and the '
+            f'distribution of the observed site is what the model returns. {_WRITE}'
+        )
+    if callable(given) and not isinstance(given, jax.Array):
+        return f'{head}. A function has no parameters that could be fitted. {_WRITE}'
+    return f'{head}. {_WRITE} The arguments are (model, inputs, targets).'
+
+
+def what_is_no_posterior(given: Any) -> str:
+    """The error for what a way to fit is given in place of a Posterior, with what to write."""
+    head = f'A way to fit takes a Posterior, got {type(given).__name__}'
+    if isinstance(given, Module):
+        return f'{head}, a model. Say what it is fitted to: infer.Posterior(model, inputs, targets).'
+    if isinstance(given, type):
+        return f'{head}: the class {given.__name__}. Write infer.Posterior(model, inputs, targets), with a model.'
+    if _kind_of(given) == 'Fit':
+        return f'{head}, a result. Its posterior is fit.posterior; where to start from it is init=fit.'
+    return f'{head}. Write infer.Posterior(model, inputs, targets).'
+
+
+def what_is_no_distribution(out: Any) -> str:
+    """The error for what a model returns in place of a NumPyro distribution, with what to write."""
+    head = (
+        'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
+        f'{type(out).__name__}'
+    )
+    ways = (
+        'Return one, pass likelihood=f with f(model, *inputs) -> distribution, or log_likelihood=f for a log density '
+        'of your own.'
+    )
+    if out is None:
+        return f'{head}: nothing. Does __call__ end with return? {ways}'
+    if isinstance(out, type) and issubclass(out, dist.Distribution):
+        return f'{head}: the class {out.__name__}. Call it with its parameters, dist.{out.__name__}(...).'
+    if isinstance(out, Param):
+        return f'{head}: a parameter. Its value is param.value(). {ways}'
+    if isinstance(out, tuple | list) and any(isinstance(x, dist.Distribution) for x in out):
+        return (
+            f'{head} of {len(out)}. For several outputs return one distribution of an array that has them along an '
+            f'axis, or use log_likelihood=f. {ways}'
+        )
+    if _library_of(out) is not None or 'tensorflow_probability' in type(out).__module__:
+        return f'{head} of {type(out).__module__.split(".")[0]}. Use that of numpyro.distributions. {ways}'
+    return f'{head}. {ways}'
+
+
+def _kind_of(value: Any) -> str | None:
+    """``'Posterior'`` or ``'Fit'`` where it is one: their rooms import this one."""
+    return next((c.__name__ for c in type(value).__mro__ if c.__name__ in ('Posterior', 'Fit')), None)
+
+
+def _library_of(value: Any) -> str | None:
+    modules = {c.__module__.split('.')[0] for c in type(value).__mro__}
+    return next((name for module, name in _LIBRARIES.items() if module in modules), None)
+
+
+# How a model is called
+
+
+def check_call(function: Callable, args: tuple, kwargs: Mapping[str, Any], name: str = 'The model') -> None:
+    """Whether ``function(*args, **kwargs)`` fits what it takes.
+
+    Raises
+    ------
+    TypeError
+        With what it takes, what the Posterior's inputs give, and how to write inputs.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        given = [f'{len(args)} positional' if args else '', f'the keywords {list(kwargs)}' if kwargs else '']
+        listed = len(args) == 1 and isinstance(args[0], list)
+        raise TypeError(
+            f'{name} takes {signature}, but the inputs of the Posterior give '
+            f'{" and ".join(x for x in given if x) or "none"}: {error}. Inputs are one array, a tuple of arrays '
+            '(positional arguments), or a dict (keyword arguments).'
+            + (' A list is one argument: write a tuple for several.' if listed else '')
+        ) from None
+
+
+# What JAX says while a model is called
+
+
+@contextlib.contextmanager
+def plain_words(model: Module, *names: str) -> Iterator[None]:
+    """Say in plain words what a model does with a parameter's value that cannot be compiled.
+
+    Parameters
+    ----------
+    model
+        Whose Params the message names.
+    *names
+        Their paths, where they are known; default: those of the model.
+
+    Raises
+    ------
+    TypeError
+        In place of JAX's errors about values in Python's ``if``, ``float()``, NumPy functions, shapes, indices and
+        assignments in place. It has the line of the model and, where that names one, the parameter's path; the
+        original error is its cause. All others pass unchanged.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        paths = names or tuple('.'.join(map(str, path)) for path, _ in model.named_param_modules())
+        raise TypeError(_sentence(told, error, paths)) from error
+
+
+_IN_PLACE = 'assigns to entries of an array in place'
+_DEPENDS = re.compile(r'depends on the values? of the arguments? (\S+)')
+_CONVERTERS = re.compile(r'the `(float|int|complex)` function|(item|tolist)\(\) method')
+
+
+def _told(error: BaseException) -> tuple[str, str] | None:
+    """What was done with the value, and the fix; None for an error of another kind."""
+    text, e = str(error), jax.errors
+    if isinstance(error, e.TracerBoolConversionError):
+        return (
+            "in Python's if, while, and, or, max or assert",
+            'Write jnp.where(condition, a, b) in place of if, & and | in place of and and or, jnp.maximum in place of '
+            'max.',
+        )
+    if isinstance(error, e.NonConcreteBooleanIndexError):
+        return (
+            'in a comparison that selects entries, x[x > value], so that the shape would depend on it',
+            'Keep all entries and write jnp.where(x > value, x, 0), or weigh them.',
+        )
+    if isinstance(error, e.TracerIntegerConversionError):
+        return (
+            'as a Python int, an index of a list or the length of range()',
+            'Index arrays of jnp, jnp.asarray(list)[i]; take lengths from shapes or constants.',
+        )
+    if isinstance(error, e.TracerArrayConversionError):
+        return ('in a function of NumPy or SciPy', 'Use that of jax.numpy (jnp) or jax.scipy, and jnp arrays.')
+    if isinstance(error, e.ConcretizationTypeError):
+        converter = _CONVERTERS.search(text)
+        if converter is not None:
+            done = f'in {converter[1] or converter[2]}() or a function of the math module'
+            return (done, 'Leave the value as it is: arrays of no dimension are numbers. Use jnp in place of math.')
+        return (
+            'where a shape would depend on it',
+            'Shapes must be constants: functions such as jnp.nonzero and jnp.unique take size=, others have a form '
+            'with jnp.where.',
+        )
+    if isinstance(error, TypeError):
+        if 'Shapes must be 1D sequences of concrete values' in text:
+            return ('as a shape', 'Take shapes from constants or from the shapes of the inputs.')
+        if 'unsupported format string passed to' in text and 'Tracer' in text:
+            return ('in a format string', "Use jax.debug.print('{x:.2f}', x=value) to see it.")
+        if 'do not support in-place item assignment' in text:
+            return (_IN_PLACE, 'Arrays do not change: write x = x.at[i].set(y).')
+    return None
+
+
+def _sentence(told: tuple[str, str], error: BaseException, paths: tuple[str, ...]) -> str:
+    done, fix = told
+    where, line = _place_of(error)
+    depends = _DEPENDS.search(str(error))
+    named = [path for path in re.findall(r'\w+\.([\w.]+)\.value\(\)', line) if path in paths]
+    at = f' ({where}: {line})' if line else ''
+    if done == _IN_PLACE:
+        return f'The model {done}{at}. {fix}'
+    if depends is not None and re.match(r'(data|args|kwargs|inputs)\b', depends[1]):
+        what = 'its inputs'
+    elif named:
+        what = f'the value of {named[0]!r}'
+    else:
+        what = 'a value that depends on parameters or inputs'
+    return (
+        f'The model uses {what} {done}{at}. A model is compiled once for all values of its parameters and inputs, '
+        f'so it must not look at one of them. {fix}'
+    )
+
+
+def _place_of(error: BaseException) -> tuple[str, str]:
+    """The file and line, and its text, of the last step in the user's own code."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_of_a_library(f.filename)]
+    if not frames:
+        return '', ''
+    frame = frames[-1]
+    text = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+    return f'{frame.filename.rsplit("/", 1)[-1]}, line {frame.lineno}', text
+
+
+def _is_of_a_library(filename: str) -> bool:
+    if filename.startswith('<') and 'ipython' not in filename:
+        return filename != '<stdin>' and not filename.startswith('<string')
+    name = filename.replace('\\', '/')
+    return 'site-packages/' in name or '/brainstate_prob/' in name or '/lib/python3' in name or 'contextlib.py' in name
