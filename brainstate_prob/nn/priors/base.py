@@ -17,6 +17,7 @@ from brainstate_prob import random
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
 from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.priors.arguments import check_call
 from brainstate_prob.nn.priors.densities import log_density
 from brainstate_prob.nn.priors.hyper import Hyper, checked, in_unit, trainable, value_unit
 
@@ -63,6 +64,10 @@ class Regularization(Module):
     weight: Any = 1.0
     unit: u.Unit | None = None
     fit_hyper: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        check_call(cls, args, kwargs)
+        return super().__new__(cls)
 
     def __init__(self, fit_hyper: bool = False):
         super().__init__()

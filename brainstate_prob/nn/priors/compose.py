@@ -37,7 +37,7 @@ class Prior(Regularization):
     Prior(Normal(loc=0, scale=1))
     """
 
-    def __init__(self, distribution: dist.Distribution, weight: Any = 1.0):
+    def __init__(self, distribution: dist.Distribution, *, weight: Any = 1.0):
         super().__init__()
         if not isinstance(distribution, dist.Distribution):
             raise TypeError(f'Prior takes a NumPyro distribution, got {distribution!r}.')
