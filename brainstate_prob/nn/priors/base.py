@@ -154,12 +154,18 @@ class Regularization(Module):
             )
         return x, unit
 
+    def check_shape(self, shape: tuple[int, ...], unit: u.Unit | None = None) -> None:
+        """Raise where the prior is not one for values of this shape, in ``unit``."""
+        self._check_event(shape)
+        self._check_shapes(shape, self.hyper_values(unit))
+
     def _check_shapes(self, shape: tuple[int, ...], params: dict[str, Any]) -> None:
         for name, value in params.items():
             if not broadcasts_to(jnp.shape(value), shape):
                 raise ValueError(
                     f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a '
-                    f'value of shape {shape}; a hyper-parameter never enlarges the value.'
+                    f'value of shape {shape}; a hyper-parameter never enlarges the value. Give the Param a value of '
+                    'the full shape.'
                 )
 
     # Where values lie, start and come from
