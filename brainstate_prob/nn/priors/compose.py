@@ -286,7 +286,7 @@ def _instead(reg: Any) -> str:
     if isinstance(reg, float | int | np.number | jax.Array | np.ndarray) and not isinstance(reg, bool):
         return f' For a penalty of that weight write reg=nn.L2Reg({short(reg)}).'
     if is_param(reg):
-        return f' A Param is a value; as a hyper-parameter it stands in a prior, e.g. nn.GaussianReg(std=...).'
+        return ' A Param is a value; as a hyper-parameter it stands in a prior, e.g. nn.GaussianReg(std=...).'
     if callable(getattr(reg, 'log_prob', None)):
         return ' Write the distribution of another library with NumPyro.'
     return ''

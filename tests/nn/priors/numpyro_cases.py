@@ -44,7 +44,7 @@ EXAMPLES = {
     'FoldedDistribution': (lambda: dist.FoldedDistribution(dist.Normal(0.5, 1.0)), (2,)),
     'Gamma': (lambda: dist.Gamma(2.0, 3.0), (2,)),
     'GammaPoisson': (lambda: dist.GammaPoisson(2.0, 3.0), (2,)),
-    'GaussianCopula': (lambda: dist.GaussianCopula(dist.Exponential(0.7).expand((2,)), CORRELATION), (2,)),
+    'GaussianCopula': (lambda: dist.GaussianCopula(dist.Exponential(jnp.array([0.7, 2.0])), CORRELATION), (2,)),
     'GaussianCopulaBeta': (lambda: dist.GaussianCopulaBeta(jnp.array([2.0, 3.0]), jnp.ones(2), CORRELATION), (2,)),
     'GaussianRandomWalk': (lambda: dist.GaussianRandomWalk(0.5, num_steps=4), (2, 4)),
     'GaussianStateSpace': (lambda: dist.GaussianStateSpace(3, jnp.eye(2) * 0.5, covariance_matrix=CORRELATION), (3, 2)),
