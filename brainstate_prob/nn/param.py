@@ -24,6 +24,7 @@ from brainstate_prob.nn.bijections.instead import instead_of
 from brainstate_prob.nn.magnitudes import checked_dims, short, split_unit, unit_name, with_unit
 from brainstate_prob.nn.memo import served_value
 from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.not_a_number import NotANumber
 from brainstate_prob.nn.priors import Regularization, as_regularization
 from brainstate_prob.nn.supports import is_known, is_narrower
 
@@ -32,7 +33,7 @@ __all__ = ['Const', 'Param']
 logger = logging.getLogger(__name__)
 
 
-class Param(Module):
+class Param(NotANumber, Module):
     """A parameter with an optional bijective transform, prior and unit.
 
     Parameters

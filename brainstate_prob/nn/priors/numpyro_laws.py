@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import numpyro.distributions as dist
 
+from brainstate_prob.core.units import u
 from brainstate_prob.nn.supports import is_narrower
 
 __all__ = ['check_density', 'described']
@@ -31,6 +32,12 @@ def check_density(distribution: Any) -> None:
 def _problem(d: Any) -> str | None:
     """What keeps ``d`` itself from being a prior on real numbers; None where nothing does."""
     name = type(d).__name__
+    units = {str(x.unit) for x in vars(d).values() if isinstance(x, u.Quantity)}
+    if units:
+        return (
+            f'was given quantities in {", ".join(sorted(units))}. NumPyro distributions take plain numbers, which are read '
+            'in the unit of the Param; priors such as nn.GaussianReg(mean=..., std=...) take quantities.'
+        )
     try:
         discrete, support = d.is_discrete, d.support
     except NotImplementedError:
@@ -84,7 +91,7 @@ def described(d: Any) -> str:
     parts = []
     for name in getattr(d, 'arg_constraints', {}):
         value = vars(d).get(name)
-        if value is not None and not isinstance(value, jax.core.Tracer):
+        if value is not None and not isinstance(value, jax.core.Tracer | u.Quantity):
             array = np.asarray(value)
             text = (
                 f'{float(array):.6g}'
