@@ -162,7 +162,8 @@ class Param(NotANumber, Module):
         Raises
         ------
         ValueError
-            For another shape, or a value outside the transform's codomain.
+            For another shape, or a value outside the transform's codomain. A bound that the value has in floating
+            point is taken: the nearest point inside stands for it.
         brainunit.UnitMismatchError
             For a unit of another dimension.
         """
@@ -425,13 +426,11 @@ class Param(NotANumber, Module):
         return split_unit(bound, self._label(), self.unit)[0].astype(self.dtype)
 
     def _write(self, magnitude: jax.Array) -> None:
-        numeric = self._numeric_t()
-        if not holds_tracer(magnitude):
-            try:
-                numeric.check(magnitude)
-            except ValueError as error:
-                raise ValueError(f'{self._label()}: {error}') from None
-        self.val.value = numeric.inverse(magnitude) if self.fit else magnitude
+        try:
+            theta = self._numeric_t().inverse(magnitude)
+        except ValueError as error:
+            raise ValueError(f'{self._label()}: {error}') from None
+        self.val.value = theta if self.fit else magnitude
 
     def _inside(self, magnitude: jax.Array) -> jax.Array:
         """``magnitude``, moved inside the codomain where it lies on or beyond its edge."""
