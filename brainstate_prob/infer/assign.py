@@ -86,12 +86,11 @@ def _means(fit: Fit, entries: list[Entry]) -> dict[str, Any]:
         entry = next(e for e in entries if e.name == name)
         mean = jnp.asarray(u.get_magnitude(mean))
         try:
-            entry.t.check(mean)
+            thetas[name] = entry.t.inverse(mean)
         except ValueError as error:
             raise ValueError(
                 f"Param {name!r}: the mean of the draws is no possible value: {error} Use which='mode' or a draw."
             ) from None
-        thetas[name] = entry.t.inverse(mean)
     return thetas
 
 

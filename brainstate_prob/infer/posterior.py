@@ -332,7 +332,6 @@ class Posterior:
         thetas = {}
         for e in self.entries:
             magnitude, _ = split_unit(values[e.name], e.name, e.unit)
-            e.t.check(magnitude)
             thetas[e.name] = e.t.inverse(magnitude)
         return self.density.flatten(thetas)
 

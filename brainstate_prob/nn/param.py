@@ -20,18 +20,20 @@ from brainstate_prob.core.state import holds_tracer
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
 from brainstate_prob.nn.bijections import IdentityT, Transform, transform_for
+from brainstate_prob.nn.bijections.instead import instead_of
 from brainstate_prob.nn.magnitudes import checked_dims, short, split_unit, unit_name, with_unit
 from brainstate_prob.nn.memo import served_value
 from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.not_a_number import NotANumber
 from brainstate_prob.nn.priors import Regularization, as_regularization
-from brainstate_prob.nn.supports import is_narrower
+from brainstate_prob.nn.supports import is_known, is_narrower
 
 __all__ = ['Const', 'Param']
 
 logger = logging.getLogger(__name__)
 
 
-class Param(Module):
+class Param(NotANumber, Module):
     """A parameter with an optional bijective transform, prior and unit.
 
     Parameters
@@ -98,19 +100,19 @@ class Param(Module):
             self.reg: Regularization | None = as_regularization(reg)
         except TypeError as error:
             raise TypeError(f'{self._label()}: reg: {error}') from None
-        if t is None:
-            t = IdentityT() if self.reg is None else transform_for(self.reg.support)
-        if not isinstance(t, Transform):
-            raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(), got {short(t)}.')
-        if precompute is not None and not callable(precompute):
-            raise TypeError(f'{self._label()}: precompute must be a callable of the value, got {short(precompute)}.')
         if prior_on not in ('value', 'unconstrained'):
             raise ValueError(f"{self._label()}: prior_on must be 'value' or 'unconstrained', got {prior_on!r}.")
+        self.prior_on = prior_on
+        if t is None:
+            t = self._chosen_t()
+        if not isinstance(t, Transform):
+            raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(); {instead_of(t)}')
+        if precompute is not None and not callable(precompute):
+            raise TypeError(f'{self._label()}: precompute must be a callable of the value, got {short(precompute)}.')
         self.t = t
         self.precompute = precompute
         self.fit = bool(fit)
         self.enable_cache_logging = enable_cache_logging
-        self.prior_on = prior_on
         magnitude, self.unit = split_unit(value, self._label())
         try:
             numeric = self._numeric_t()
@@ -160,7 +162,8 @@ class Param(Module):
         Raises
         ------
         ValueError
-            For another shape, or a value outside the transform's codomain.
+            For another shape, or a value outside the transform's codomain. A bound that the value has in floating
+            point is taken: the nearest point inside stands for it.
         brainunit.UnitMismatchError
             For a unit of another dimension.
         """
@@ -295,6 +298,15 @@ class Param(Module):
         path = dotted(path_of(self)) or self.name
         return f'{type(self).__name__} {path!r}' if path else type(self).__name__
 
+    def _chosen_t(self) -> Transform:
+        """The transform onto the prior's support."""
+        if self.reg is None or self.prior_on == 'unconstrained':
+            return IdentityT()
+        try:
+            return transform_for(self.reg.support)
+        except NotImplementedError as error:
+            raise NotImplementedError(f'{self._label()}: the prior {self.reg!r}: {error}') from None
+
     def _log(self, event: str) -> None:
         if self.enable_cache_logging:
             logger.info('%s: cache %s', self._label(), event)
@@ -368,19 +380,36 @@ class Param(Module):
             return numeric.inverse(inside), inside
 
     def _check_prior(self, numeric: Transform) -> None:
-        if self.reg is None or self.prior_on == 'unconstrained':
+        if self.reg is None or not self.fit:
             return
-        support = self.reg.support_in(self.unit)
-        if self.fit and is_narrower(support, numeric.codomain):
-            try:
-                advice = f'Use t={transform_for(support)!r}, or t=None to have it chosen.'
-            except (TypeError, ValueError):
-                advice = 'Choose a transform onto the support.'
-            warnings.warn(
-                f'{self._label()}: the prior {self.reg!r} has support {support}, narrower than the codomain '
-                f'{numeric.codomain} of {self.t!r}: values outside it have density 0. {advice}',
-                stacklevel=3,
+        on_theta = self.prior_on == 'unconstrained'
+        self.reg.check_shape(
+            jnp.shape(self.val.value) if on_theta else self.shape, u.UNITLESS if on_theta else self.unit
+        )
+        support = self.reg.support if on_theta else self.reg.support_in(self.unit)
+        reached = numeric.domain if on_theta else numeric.codomain
+        if not is_narrower(support, reached):
+            return
+        said = f'{self._label()}: the prior {self.reg!r} has support {support}'
+        if not (is_known(support) and is_known(reached)):
+            raise ValueError(
+                f'{said}, and {self.t!r} is not known to stay within it: values outside it would count as if they were '
+                'possible. No transform of this library reaches it. Build such a value in the model from Params over '
+                'real numbers, e.g. a correlation from its partial correlations.'
             )
+        if on_theta:
+            raise ValueError(
+                f"{said}, but prior_on='unconstrained' scores theta, which may be any value of {reached}. Use "
+                "prior_on='value', or a prior over the whole line."
+            )
+        try:
+            advice = f'Use t={transform_for(support)!r}, or t=None to have it chosen.'
+        except (TypeError, ValueError):
+            advice = 'Choose a transform onto the support.'
+        warnings.warn(
+            f'{said}, narrower than the codomain {reached} of {self.t!r}: values outside it have density 0. {advice}',
+            stacklevel=3,
+        )
 
     def _convert(self, value: Any) -> jax.Array:
         """The magnitude of ``value`` in the Param's unit, with its shape and dtype; errors otherwise."""
@@ -397,13 +426,11 @@ class Param(Module):
         return split_unit(bound, self._label(), self.unit)[0].astype(self.dtype)
 
     def _write(self, magnitude: jax.Array) -> None:
-        numeric = self._numeric_t()
-        if not holds_tracer(magnitude):
-            try:
-                numeric.check(magnitude)
-            except ValueError as error:
-                raise ValueError(f'{self._label()}: {error}') from None
-        self.val.value = numeric.inverse(magnitude) if self.fit else magnitude
+        try:
+            theta = self._numeric_t().inverse(magnitude)
+        except ValueError as error:
+            raise ValueError(f'{self._label()}: {error}') from None
+        self.val.value = theta if self.fit else magnitude
 
     def _inside(self, magnitude: jax.Array) -> jax.Array:
         """``magnitude``, moved inside the codomain where it lies on or beyond its edge."""

@@ -1,54 +1,99 @@
-"""Comparing supports: is a prior's support narrower than a transform's codomain?"""
+"""Comparing supports: is a prior's support narrower than a transform's codomain, as far as is known?"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 from numpyro.distributions import constraints
 
-__all__ = ['bounds', 'is_narrower']
+from brainstate_prob.nn.bijections import ParamSupport
 
+__all__ = ['bounds', 'is_known', 'is_narrower']
+
+# The vector sets that a transform reaches, with the lowest and highest value of an entry.
 _VECTOR_SETS = {
     type(constraints.simplex): (0.0, 1.0),
     type(constraints.ordered_vector): (-np.inf, np.inf),
     type(constraints.positive_ordered_vector): (0.0, np.inf),
     type(constraints.sphere): (-1.0, 1.0),
 }
+# What holds entry by entry and is told by its bounds. A constraint in neither table says more than its bounds do.
+_INTERVALS = frozenset(
+    constraint if isinstance(constraint, type) else type(constraint)
+    for constraint in (
+        constraints.real,
+        constraints.positive,
+        constraints.nonnegative,
+        constraints.softplus_positive,
+        constraints.greater_than,
+        constraints.greater_than_eq,
+        constraints.less_than,
+        constraints.less_than_eq,
+        constraints.unit_interval,
+        constraints.interval,
+        constraints.open_interval,
+        constraints.circular,
+    )
+)
 
 
 def _elementwise(constraint: Any) -> Any:
     """The constraint of one entry: ``independent`` only says how many axes make an event."""
-    while hasattr(constraint, 'base_constraint'):
-        constraint = constraint.base_constraint
-    return constraint
+    while True:
+        if hasattr(constraint, 'base_constraint'):
+            constraint = constraint.base_constraint
+        elif isinstance(constraint, ParamSupport) and not isinstance(constraint.transform.codomain, ParamSupport):
+            constraint = constraint.transform.codomain
+        else:
+            return constraint
+
+
+def is_known(constraint: Any) -> bool:
+    """Whether the set is one that bounds or a transform describe. Matrices and sums, for instance, are not."""
+    constraint = _elementwise(constraint)
+    return type(constraint) in _INTERVALS or type(constraint) in _VECTOR_SETS or isinstance(constraint, ParamSupport)
 
 
 def bounds(constraint: Any) -> tuple[Any, Any]:
-    """The lowest and highest value of an entry under ``constraint``; infinite where there is none."""
+    """The lowest and highest value of an entry under a known ``constraint``; infinite where there is none."""
     constraint = _elementwise(constraint)
     if type(constraint) in _VECTOR_SETS:
         return _VECTOR_SETS[type(constraint)]
+    if isinstance(constraint, ParamSupport):
+        return constraint.transform.bounds
     low = getattr(constraint, 'lower_bound', -np.inf)
     high = getattr(constraint, 'upper_bound', np.inf)
     return low, high
 
 
 def is_narrower(support: Any, codomain: Any) -> bool:
-    """Whether some value of ``codomain`` lies outside ``support`` (edges do not count).
+    """Whether some value of ``codomain`` may lie outside ``support`` (edges do not count).
+
+    A support that is not known is narrower than every codomain but itself.
 
     Examples
     --------
     >>> is_narrower(constraints.positive, constraints.real), is_narrower(constraints.real, constraints.positive)
     (True, False)
+    >>> is_narrower(constraints.corr_cholesky, constraints.real)
+    True
     """
     inner, outer = _elementwise(support), _elementwise(codomain)
-    if type(inner) in _VECTOR_SETS and type(inner) is not type(outer):
-        return True
-    (low, high), (outer_low, outer_high) = bounds(inner), bounds(outer)
-    try:
-        return bool(
-            np.any(np.asarray(low) > np.asarray(outer_low)) or np.any(np.asarray(high) < np.asarray(outer_high))
-        )
-    except Exception:  # traced bounds cannot be compared
+    if inner is constraints.real:
         return False
+    if not is_known(inner) or not is_known(outer) or isinstance(inner, ParamSupport):
+        return not _is_same(inner, outer)
+    if type(inner) in _VECTOR_SETS:
+        positive_ordered = type(outer) is type(constraints.positive_ordered_vector)
+        return type(inner) is not type(outer) and not (positive_ordered and inner is constraints.ordered_vector)
+    ends = [*bounds(inner), *bounds(outer)]
+    if any(isinstance(end, jax.core.Tracer) for end in ends):
+        return False  # bounds that are being traced cannot be compared
+    low, high, outer_low, outer_high = (np.asarray(end) for end in ends)
+    return bool(np.any(low > outer_low) or np.any(high < outer_high))
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and bool(a == b)

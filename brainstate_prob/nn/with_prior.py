@@ -160,10 +160,12 @@ class _Attacher:
             items = [self.rebuild(x, (*path, i), owners) for i, x in enumerate(value)]
             same = all(a is b for a, b in zip(items, value, strict=True))
             return value if same else type(value)(items)
+        if isinstance(value, Param | ParamState) and id(value) in self.done:
+            return self.done[id(value)]
         if isinstance(value, Param):
-            return self.done.get(id(value)) or self.remember(value, self.param(value, path, owners))
+            return self.remember(value, self.param(value, path, owners))
         if isinstance(value, ParamState):
-            return self.done.get(id(value)) or self.remember(value, self.state(value, path, owners))
+            return self.remember(value, self.state(value, path, owners))
         if isinstance(value, Module) and not isinstance(value, Regularization):
             self.visit(value, path, owners)
         return value

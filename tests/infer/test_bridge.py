@@ -114,7 +114,7 @@ MODELS = {
         a=nn.Param([0.1, 0.2], reg=dist.MultivariateNormal(jnp.zeros(2), 0.5 * jnp.eye(2) + 0.5))
     ),
     'penalty': lambda: One(
-        a=nn.Param([0.1, 0.2], reg=nn.L2Reg(0.3)), b=nn.Param(jnp.ones((2, 2)), reg=nn.OrthogonalReg(0.1))
+        a=nn.Param([0.1, 0.2], reg=nn.L2Reg(0.3)), b=nn.Param(jnp.ones((2, 2)), reg=nn.OrthogonalReg(weight=0.1))
     ),
     'weight': lambda: One(a=nn.Param([0.1, 0.2], reg=nn.GaussianReg(0.0, 1.0, weight=0.25))),
     'units': lambda: One(
@@ -246,7 +246,7 @@ def test_a_sample_shape_gives_independent_draws():
     [
         (nn.Param(1.0), "'a' has no prior, so there is nothing to draw it from"),
         (
-            nn.Param(jnp.ones((2, 2)), reg=nn.OrthogonalReg(0.1)),
+            nn.Param(jnp.ones((2, 2)), reg=nn.OrthogonalReg(weight=0.1)),
             "'a' has the prior OrthogonalReg.*cannot be normalized",
         ),
     ],

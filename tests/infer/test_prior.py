@@ -188,7 +188,7 @@ REFUSED = {
     'no prior': (lambda: one(), r"'layer.w' has no prior.*reg="),
     'a bare ParamState': (Plain, r"'inner.w' has no prior.*nn.with_prior"),
     'no density': (
-        lambda: one(value=jnp.zeros(4), reg=nn.TotalVariationReg(1.0)),
+        lambda: one(value=jnp.zeros(4), reg=nn.TotalVariationReg(weight=1.0)),
         r"'layer.w' has the prior TotalVariationReg.*cannot be normalized",
     ),
     'a power': (lambda: one(reg=nn.GaussianReg(0.0, 1.0, weight=2.0)), r"'layer.w'.*weight 2.*std / sqrt"),

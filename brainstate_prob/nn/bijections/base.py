@@ -14,6 +14,7 @@ from brainstate_prob.nn.bijections.arguments import (
     show,
     unit_of,
 )
+from brainstate_prob.nn.bijections.saturated import at_ends, inward
 from brainstate_prob.nn.bijections.value import Value
 
 __all__ = ['NoDensityError', 'Transform', 'from_family']
@@ -144,13 +145,16 @@ class Transform(Value):
     def inverse(self, y):
         """Map a constrained value to theta, a plain array.
 
-        A concrete value outside the open codomain raises `ValueError`; under tracing it gives nan or inf. A quantity is
-        converted to the unit of the transform; `brainunit.UnitMismatchError` is raised where it cannot be.
+        A concrete value outside the open codomain raises `ValueError`; under tracing it gives nan or inf. What `forward`
+        gives where it saturates, a bound, is taken: the nearest point inside stands for it. A quantity is converted
+        to the unit of the transform; `brainunit.UnitMismatchError` is raised where it cannot be.
         """
         plain, y = self._take_value(y)
-        if is_concrete(y):
-            self._raise_outside(plain, y)
-        return plain._inv(y)
+        if not is_concrete(y):
+            return plain._inv(y)
+        inside, theta = plain._accept(y)
+        self._raise_outside(plain, y, inside)
+        return theta
 
     def log_abs_det_jacobian(self, x, y=None):
         """Log of the absolute Jacobian determinant of the numbers at `x`, one an event.
@@ -193,6 +197,27 @@ class Transform(Value):
     def _in(self, y):
         return self._contains(y, **self._cast(y.dtype))
 
+    # Concrete values that are saturated.
+
+    def _accept(self, y):
+        """Which events of a concrete `y` are values of `forward`, saturated ones included, and their theta."""
+        inside = self._in(y)
+        if np.all(np.asarray(inside)):
+            return inside, self._inv(y)
+        saturated = ~inside & self._saturated(y)
+        if not np.any(np.asarray(saturated)):
+            return inside, self._inv(y)
+        wide = saturated.reshape(saturated.shape + (1,) * (y.ndim - saturated.ndim))
+        return inside | saturated, self._inv(self._inward(y, jnp.broadcast_to(wide, y.shape)))
+
+    def _saturated(self, y):
+        """Which events lie at an end that `forward` reaches in floating point."""
+        return at_ends(self, y)
+
+    def _inward(self, y, where):
+        """`y`, moved inside at the entries `where` of saturated events."""
+        return inward(self, y, where)
+
     # -- domain and codomain --------------------------------------------------------------------------------------
 
     @property
@@ -232,7 +257,7 @@ class Transform(Value):
         """Raise `ValueError` where a concrete value does not lie in the codomain: which entries, and how many."""
         plain, y = self._take_value(y)
         if is_concrete(y):
-            self._raise_outside(plain, y)
+            self._raise_outside(plain, y, plain._in(y))
 
     def nearest_interior(self, y):
         """Move a concrete value to a nearby point of the codomain whose theta is finite.
@@ -257,8 +282,8 @@ class Transform(Value):
         low, high = (float(np.broadcast_to(np.asarray(b, 'f8'), shape)[index]) for b in self.bounds)
         return f'lie in {"[" if self._closed else "("}{low:g}, {high:g}{"]" if self._closed and high < INF else ")"}'
 
-    def _raise_outside(self, plain, y):
-        inside = np.asarray(plain._in(y))
+    def _raise_outside(self, plain, y, inside):
+        inside = np.asarray(inside)
         if inside.all():
             return
         where = np.argwhere(~inside)

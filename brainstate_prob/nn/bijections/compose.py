@@ -134,6 +134,14 @@ class ChainT(Transform):
             y = part._inv(y)
         return inside
 
+    def _accept(self, y):
+        inside = True
+        for part in reversed(self.transforms):
+            here, y = part._accept(y)
+            extra = tuple(range(here.ndim - (self.event_rank - part.event_rank), here.ndim))
+            inside = inside & jnp.all(here, axis=extra)
+        return inside, y
+
     def _to_interior(self, y):
         """Pull back part by part: each takes its own nearest point, and only a moved one is mapped forward again."""
         inside = self._in(y)
@@ -304,6 +312,11 @@ class MaskedT(Transform):
 
     def _contains(self, y):
         return jnp.where(self.mask, self.transform._in(y), jnp.isfinite(y))
+
+    def _accept(self, y):
+        inside_point = self.transform._fwd(jnp.broadcast_to(jnp.asarray(self.safe_value, y.dtype), y.shape))
+        inside, theta = self.transform._accept(self._safe(y, inside_point))
+        return jnp.where(self.mask, inside, jnp.isfinite(y)), jnp.where(self.mask, theta, y)
 
     def _to_interior(self, y):
         return jnp.where(self.mask, self.transform._to_interior(y), y)

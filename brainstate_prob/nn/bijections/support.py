@@ -63,9 +63,10 @@ def transform_for(constraint) -> Transform:
     """
     make = _MAKERS.get(type(constraint))
     if make is None:
-        kind = 'is discrete' if getattr(constraint, 'is_discrete', False) else 'has none here'
+        depends = type(constraint) is type(constraints.dependent)  # which cannot say whether it is discrete
+        discrete = not depends and getattr(constraint, 'is_discrete', False)
         raise NotImplementedError(
-            f'No transform reaches the support {constraint!r}, which {kind}. There is one for: '
-            f'{", ".join(_TABLE)}. Give t= yourself for another support.'
+            f'No transform reaches the support {constraint!r}, which {"is discrete" if discrete else "has none here"}. '
+            f'There is one for: {", ".join(_TABLE)}. Give t= yourself for another support.'
         )
     return make(constraint)

@@ -8,6 +8,7 @@ from numpyro.distributions import constraints
 
 from brainstate_prob.nn.bijections.base import Transform
 from brainstate_prob.nn.bijections.positive import softplus_inverse
+from brainstate_prob.nn.bijections.saturated import part_ties
 
 __all__ = ['OrderedT', 'SimplexT', 'UnitVectorT']
 
@@ -38,6 +39,12 @@ class OrderedT(Transform):
 
     def _contains(self, y):
         return jnp.all(jnp.isfinite(y), axis=-1) & jnp.all(y[..., 1:] > y[..., :-1], axis=-1)
+
+    def _saturated(self, y):
+        return jnp.all(jnp.isfinite(y), axis=-1) & jnp.all(y[..., 1:] >= y[..., :-1], axis=-1)
+
+    def _inward(self, y, where):
+        return jnp.where(where, part_ties(y), y)
 
     def _nearest(self, y, eps):
         y = np.sort(y, axis=-1)
@@ -97,8 +104,14 @@ class SimplexT(Transform):
         return 0.0, 1.0
 
     def _contains(self, y):
+        return jnp.all(y > 0, axis=-1) & self._saturated(y)
+
+    def _saturated(self, y):
         off = jnp.abs(jnp.sum(y, axis=-1) - 1)
-        return jnp.all(y > 0, axis=-1) & (off <= max(16, 2 * y.shape[-1]) * jnp.finfo(y.dtype).eps)
+        return jnp.all(y >= 0, axis=-1) & (off <= max(16, 2 * y.shape[-1]) * jnp.finfo(y.dtype).eps)
+
+    def _inward(self, y, where):
+        return jnp.where(where, jnp.maximum(y, jnp.finfo(y.dtype).tiny), y)
 
     def _nearest(self, y, eps):
         n = y.shape[-1]
@@ -165,6 +178,9 @@ class UnitVectorT(Transform):
 
     def _bounds(self):
         return -1.0, 1.0
+
+    def _saturated(self, y):
+        return jnp.zeros(y.shape[:-1], bool)
 
     def _contains(self, y):
         off = jnp.abs(jnp.sqrt(jnp.sum(y * y, axis=-1)) - 1)

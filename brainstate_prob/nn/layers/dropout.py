@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import ShortTermState
 from brainstate_prob.core.units import u
+from brainstate_prob.nn.bijections.arguments import is_concrete
 from brainstate_prob.nn.layers.shapes import SpatialModule, as_array, check_input, label, split_unit, with_unit
+from brainstate_prob.nn.magnitudes import short
 from brainstate_prob.nn.module import ElementWiseBlock
 
 __all__ = [
@@ -28,13 +32,11 @@ ALPHA = -1.7580993408473766  # the limit of SELU at minus infinity: -scale * alp
 
 
 class _Dropout(ElementWiseBlock):
-    """Keep entries with probability ``prob`` in training; subclasses say which entries share a draw."""
+    """Keep entries with probability ``prob`` = 1 - ``rate`` in training; subclasses say which entries share a draw."""
 
-    def __init__(self, prob: float = 0.5, name: str | None = None):
+    def __init__(self, prob: float | None = None, name: str | None = None, *, rate: float | None = None):
         super().__init__(name)
-        if not 0 <= prob <= 1:
-            raise ValueError(f'{label(self)}: prob is the probability of keeping a unit, in [0, 1]; got {prob!r}.')
-        self.prob = prob
+        self.prob = _kept(self, prob, rate)
 
     def update(self, x):
         x = as_array(x)
@@ -51,7 +53,26 @@ class _Dropout(ElementWiseBlock):
         return with_unit(jnp.where(keep, x / (self.prob or 1), 0), unit)
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(prob={self.prob})'
+        return f'{type(self).__name__}(prob={self.prob:.6g}, keeps {self.prob:.6g} and drops {1 - self.prob:.6g})'
+
+
+def _kept(layer: Any, prob: Any, rate: Any) -> float:
+    """The probability of keeping a unit, from one of the two ways to say it; half where none is used."""
+    if prob is not None and rate is not None:
+        raise ValueError(
+            f'{label(layer)}: got both prob={prob!r} (the share that is kept) and rate={rate!r} (the share that is '
+            'dropped). Give one of them.'
+        )
+    name, share, means = ('prob', prob, 'keeping') if rate is None else ('rate', rate, 'dropping')
+    if share is None:
+        return 0.5
+    if isinstance(share, jax.Array | np.ndarray) and share.ndim == 0 and is_concrete(share):
+        share = float(share)
+    if isinstance(share, bool) or not isinstance(share, numbers.Real):
+        raise TypeError(f'{label(layer)}: {name} is the probability of {means} a unit, a number; got {short(share)}.')
+    if not 0 <= share <= 1:
+        raise ValueError(f'{label(layer)}: {name} is the probability of {means} a unit, in [0, 1]; got {share!r}.')
+    return float(share) if rate is None else 1 - float(share)
 
 
 class Dropout(_Dropout):
@@ -63,9 +84,11 @@ class Dropout(_Dropout):
     Parameters
     ----------
     prob
-        The probability of keeping an entry.
+        The probability of keeping an entry; 0.5 by default.
     broadcast_dims
         Axes along which the mask is shared.
+    rate
+        The probability of dropping an entry, in place of ``prob``.
 
     Raises
     ------
@@ -86,8 +109,15 @@ class Dropout(_Dropout):
     [0.0, 1.25]
     """
 
-    def __init__(self, prob: float = 0.5, broadcast_dims: int | Sequence[int] = (), name: str | None = None):
-        super().__init__(prob, name)
+    def __init__(
+        self,
+        prob: float | None = None,
+        broadcast_dims: int | Sequence[int] = (),
+        name: str | None = None,
+        *,
+        rate: float | None = None,
+    ):
+        super().__init__(prob, name, rate=rate)
         self.broadcast_dims = (broadcast_dims,) if isinstance(broadcast_dims, int) else tuple(broadcast_dims)
 
     def _mask_shape(self, x):
@@ -103,9 +133,11 @@ class _DropoutNd(SpatialModule, _Dropout):
     Parameters
     ----------
     prob
-        The probability of *keeping* a channel.
+        The probability of *keeping* a channel; 0.5 by default.
     channel_axis
         The axis of the channels; the ``spatial`` last ones besides it are the places, any others are batch axes.
+    rate
+        The probability of dropping a channel, in place of ``prob``.
 
     Raises
     ------
@@ -115,8 +147,10 @@ class _DropoutNd(SpatialModule, _Dropout):
         For an input with too few axes.
     """
 
-    def __init__(self, prob: float = 0.5, channel_axis: int = -1, name: str | None = None):
-        super().__init__(prob, name)
+    def __init__(
+        self, prob: float | None = None, channel_axis: int = -1, name: str | None = None, *, rate: float | None = None
+    ):
+        super().__init__(prob, name, rate=rate)
         self.channel_axis = channel_axis
 
     def update(self, x):
@@ -194,7 +228,9 @@ class AlphaDropout(_Dropout):
     Parameters
     ----------
     prob
-        The probability of *keeping* an entry.
+        The probability of *keeping* an entry; 0.5 by default.
+    rate
+        The probability of dropping an entry, in place of ``prob``.
 
     Raises
     ------
@@ -229,10 +265,12 @@ class FeatureAlphaDropout(AlphaDropout):
     Parameters
     ----------
     prob
-        The probability of *keeping* a channel.
+        The probability of *keeping* a channel; 0.5 by default.
     channel_axis
         The axis of the channels. The first other axis is the batch, if there are more than two axes; the mask is
         shared along the rest.
+    rate
+        The probability of dropping a channel, in place of ``prob``.
 
     Raises
     ------
@@ -249,8 +287,10 @@ class FeatureAlphaDropout(AlphaDropout):
     True
     """
 
-    def __init__(self, prob: float = 0.5, channel_axis: int = -1, name: str | None = None):
-        super().__init__(prob, name)
+    def __init__(
+        self, prob: float | None = None, channel_axis: int = -1, name: str | None = None, *, rate: float | None = None
+    ):
+        super().__init__(prob, name, rate=rate)
         self.channel_axis = channel_axis
 
     def _mask_shape(self, x):
@@ -265,7 +305,9 @@ class DropoutFixed(_Dropout):
     in_size
         The shape of one sample.
     prob
-        The probability of *keeping* an entry.
+        The probability of *keeping* an entry; 0.5 by default.
+    rate
+        The probability of dropping an entry, in place of ``prob``.
 
     Raises
     ------
@@ -285,8 +327,8 @@ class DropoutFixed(_Dropout):
     True
     """
 
-    def __init__(self, in_size: Any, prob: float = 0.5, name: str | None = None):
-        super().__init__(prob, name)
+    def __init__(self, in_size: Any, prob: float | None = None, name: str | None = None, *, rate: float | None = None):
+        super().__init__(prob, name, rate=rate)
         self.in_size = self.out_size = in_size
 
     def init_state(self, batch_size: int | None = None, **kwargs) -> None:

@@ -17,6 +17,7 @@ from brainstate_prob import random
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
 from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.priors.arguments import check_call
 from brainstate_prob.nn.priors.densities import log_density
 from brainstate_prob.nn.priors.hyper import Hyper, checked, in_unit, trainable, value_unit
 
@@ -63,6 +64,10 @@ class Regularization(Module):
     weight: Any = 1.0
     unit: u.Unit | None = None
     fit_hyper: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        check_call(cls, args, kwargs)
+        return super().__new__(cls)
 
     def __init__(self, fit_hyper: bool = False):
         super().__init__()
@@ -149,12 +154,18 @@ class Regularization(Module):
             )
         return x, unit
 
+    def check_shape(self, shape: tuple[int, ...], unit: u.Unit | None = None) -> None:
+        """Raise where the prior is not one for values of this shape, in ``unit``."""
+        self._check_event(shape)
+        self._check_shapes(shape, self.hyper_values(unit))
+
     def _check_shapes(self, shape: tuple[int, ...], params: dict[str, Any]) -> None:
         for name, value in params.items():
             if not broadcasts_to(jnp.shape(value), shape):
                 raise ValueError(
                     f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a '
-                    f'value of shape {shape}; a hyper-parameter never enlarges the value.'
+                    f'value of shape {shape}; a hyper-parameter never enlarges the value. Give the Param a value of '
+                    'the full shape.'
                 )
 
     # Where values lie, start and come from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -11,9 +12,12 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from brainstate_prob import random
+from brainstate_prob.nn.magnitudes import short
 from brainstate_prob.nn.priors.base import Regularization, full_shape
 from brainstate_prob.nn.priors.densities import log_density, masked_log_prob
 from brainstate_prob.nn.priors.hyper import Hyper, checked, is_param, trainable
+from brainstate_prob.nn.priors.numpyro_laws import check_density, described
+from brainstate_prob.nn.supports import bounds, is_known, is_narrower
 
 __all__ = ['ChainedReg', 'Prior', 'as_regularization']
 
@@ -37,21 +41,18 @@ class Prior(Regularization):
     Prior(Normal(loc=0, scale=1))
     """
 
-    def __init__(self, distribution: dist.Distribution, weight: Any = 1.0):
+    def __init__(self, distribution: dist.Distribution, *, weight: Any = 1.0):
         super().__init__()
         if not isinstance(distribution, dist.Distribution):
             raise TypeError(f'Prior takes a NumPyro distribution, got {distribution!r}.')
-        if distribution.support is None or distribution.is_discrete:
-            raise TypeError(
-                f'{_described(distribution)} is discrete, but parameters are real numbers. Sum discrete '
-                'choices out in the likelihood, or relax them (dist.RelaxedBernoulli, nn.SpikeAndSlabReg).'
-            )
+        check_density(distribution)
         self._set(False, {}, weight)
         # What two priors built alike must compare equal by: the class and its plain numbers.
         self._kind, self._params = _family(distribution)
         leaves, self._tree = jax.tree.flatten(distribution)
         self._leaves = tuple(_constant(leaf) for leaf in leaves)
-        self._described = _described(distribution)
+        self._described = described(distribution)
+        self.proper = not isinstance(distribution, dist.ImproperUniform)
         self.event_dim = distribution.event_dim
 
     @property
@@ -71,6 +72,10 @@ class Prior(Regularization):
         self._check_batch(x.shape)
         return super().log_prob(value)
 
+    def check_shape(self, shape, unit=None):
+        self._check_event(shape)
+        self._check_batch(shape)
+
     def _check_batch(self, shape: tuple[int, ...]) -> None:
         d = self.distribution
         batch = shape[: len(shape) - self.event_dim]
@@ -82,7 +87,8 @@ class Prior(Regularization):
         if not fits:
             raise ValueError(
                 f'{self._label()}: {self._described} is about values of shape '
-                f'{(*d.batch_shape, *d.event_shape)}; the value has shape {shape}.'
+                f'{(*d.batch_shape, *d.event_shape)}; the value has shape {shape}. Give the Param a value of the '
+                'shape of its prior, or the prior parameters that broadcast to the value.'
             )
 
     def sample_init(self, shape, key=None):
@@ -108,7 +114,10 @@ class Prior(Regularization):
 
     @property
     def support(self):
-        return self.distribution.support
+        support = self.distribution.support
+        if support is None and self._kind is not None:  # NumPyro's Levy loses it on its way through a tree of arrays
+            support = self._kind(**self._params, validate_args=False).support
+        return constraints.dependent if support is None else support
 
     def family_key(self):
         return None if self._kind is None else (self._kind,)
@@ -145,24 +154,6 @@ def _constant(x: Any) -> Any:
     return float(array) if array.ndim == 0 else array
 
 
-def _described(d: Any) -> str:
-    """A distribution in words: NumPy's own repr is an address."""
-    parts = []
-    for name in getattr(d, 'arg_constraints', {}):
-        value = vars(d).get(name)
-        if value is not None and not isinstance(value, jax.core.Tracer):
-            array = np.asarray(value)
-            text = (
-                f'{float(array):.6g}'
-                if array.ndim == 0
-                else np.array2string(array, precision=4, threshold=6, edgeitems=2, separator=', ')
-            )
-            parts.append(f'{name}={" ".join(text.split())}')
-    if isinstance(d, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
-        parts = [_described(d.base_dist), *parts]
-    return f'{type(d).__name__}({", ".join(parts)})'
-
-
 class ChainedReg(Regularization):
     """weight * sum of the losses of several priors. Draws and the reset value come from the first.
 
@@ -196,6 +187,10 @@ class ChainedReg(Regularization):
             self.weight = trainable(hyper, self.weight)
         self.proper = len(members) == 1 and members[0].proper
         self.event_dim = max((reg.event_dim for reg in members), default=0)
+
+    def check_shape(self, shape, unit=None):
+        for reg in self.regularizations:
+            reg.check_shape(shape, unit)
 
     def loss(self, value):
         x, _ = self._take(value)
@@ -232,20 +227,32 @@ class ChainedReg(Regularization):
 
 
 def _intersection(supports: list[Any]) -> Any:
-    """Where all the supports hold: the vector set among them, or the common interval."""
-    from brainstate_prob.nn.supports import bounds
-
+    """Where all the supports hold: the one that lies within all others, or the common interval; else unknown."""
     narrow = [s for s in supports if s is not constraints.real and s is not constraints.real_vector]
-    if len(narrow) < 2:
-        return narrow[0] if narrow else constraints.real
-    vectors = [s for s in narrow if s.event_dim]
-    if vectors:
-        return vectors[0]
-    low, high = zip(*(bounds(s) for s in narrow), strict=True)
-    lower, upper = max(low), min(high)
-    if upper == np.inf:
-        return constraints.positive if lower == 0 else constraints.greater_than(lower)
-    return constraints.less_than(upper) if lower == -np.inf else constraints.interval(lower, upper)
+    if not narrow:
+        return constraints.real
+    for support in narrow:
+        if not any(is_narrower(other, support) for other in narrow if other is not support):
+            return support
+    if not all(is_known(s) for s in narrow) or any(s.event_dim for s in narrow):
+        return constraints.dependent
+    lows, highs = zip(*(bounds(s) for s in narrow), strict=True)
+    lower, upper = functools.reduce(_max, lows), functools.reduce(_min, highs)
+    if _is_number(upper, np.inf):
+        return constraints.positive if _is_number(lower, 0) else constraints.greater_than(lower)
+    return constraints.less_than(upper) if _is_number(lower, -np.inf) else constraints.interval(lower, upper)
+
+
+def _max(a: Any, b: Any) -> Any:
+    return max(a, b) if isinstance(a, float) and isinstance(b, float) else jnp.maximum(a, b)
+
+
+def _min(a: Any, b: Any) -> Any:
+    return min(a, b) if isinstance(a, float) and isinstance(b, float) else jnp.minimum(a, b)
+
+
+def _is_number(value: Any, number: float) -> bool:
+    return isinstance(value, float) and value == number
 
 
 def as_regularization(reg: Any) -> Regularization | None:
@@ -261,6 +268,25 @@ def as_regularization(reg: Any) -> Regularization | None:
     if isinstance(reg, dist.Distribution):
         return Prior(reg)
     raise TypeError(
-        f'{reg!r} is no prior. Allowed: a Regularization such as nn.GaussianReg(0., 1.), a NumPyro distribution such '
-        'as dist.Normal(0., 1.), None. Pass an instance, not the class.'
+        f'{_called(reg)} is no prior. Allowed: a Regularization such as nn.GaussianReg(0., 1.), a NumPyro distribution '
+        f'such as dist.Normal(0., 1.), None.{_instead(reg)}'
     )
+
+
+def _called(reg: Any) -> str:
+    return f'the class {reg.__name__}' if isinstance(reg, type) else short(reg)
+
+
+def _instead(reg: Any) -> str:
+    """What to write in place of what is no prior, where that is plain."""
+    if isinstance(reg, type):
+        prefix = 'nn' if issubclass(reg, Regularization) else 'dist' if issubclass(reg, dist.Distribution) else None
+        write = f' Write reg={prefix}.{reg.__name__}(...).' if prefix else ''
+        return f' Pass an instance, not the class.{write}'
+    if isinstance(reg, float | int | np.number | jax.Array | np.ndarray) and not isinstance(reg, bool):
+        return f' For a penalty of that weight write reg=nn.L2Reg({short(reg)}).'
+    if is_param(reg):
+        return ' A Param is a value; as a hyper-parameter it stands in a prior, e.g. nn.GaussianReg(std=...).'
+    if callable(getattr(reg, 'log_prob', None)):
+        return ' Write the distribution of another library with NumPyro.'
+    return ''

@@ -48,7 +48,7 @@ class GaussianReg(DistributionReg):
     numpyro_class = dist.Normal
     hypers: ClassVar = {'mean': Hyper('loc', 'value'), 'std': Hyper('scale', 'value', 'positive')}
 
-    def __init__(self, mean: Any = 0.0, std: Any = 1.0, weight: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, mean: Any = 0.0, std: Any = 1.0, *, weight: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'mean': mean, 'std': std}, weight)
 
@@ -63,7 +63,7 @@ class StudentTReg(DistributionReg):
     fixed: ClassVar = {'loc': 0.0}
     hypers: ClassVar = {'df': Hyper('df', 'none', 'positive'), 'scale': Hyper('scale', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, df: Any = 3.0, scale: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, df: Any = 3.0, scale: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'df': df, 'scale': scale}, weight)
 
@@ -75,7 +75,7 @@ class CauchyReg(DistributionReg):
     fixed: ClassVar = {'loc': 0.0}
     hypers: ClassVar = {'scale': Hyper('scale', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, scale: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, scale: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'scale': scale}, weight)
 
@@ -89,7 +89,7 @@ class BetaReg(DistributionReg):
         'b': Hyper('concentration0', 'none', 'positive'),
     }
 
-    def __init__(self, weight: Any = 1.0, a: Any = 2.0, b: Any = 2.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, a: Any = 2.0, b: Any = 2.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'a': a, 'b': b}, weight)
 
@@ -105,7 +105,7 @@ class LogNormalReg(DistributionReg):
     numpyro_class = dist.LogNormal
     hypers: ClassVar = {'mu': Hyper('loc'), 'sigma': Hyper('scale', 'none', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, mu: Any = 0.0, sigma: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, mu: Any = 0.0, sigma: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'mu': mu, 'sigma': sigma}, weight)
 
@@ -119,7 +119,7 @@ class ExponentialReg(DistributionReg):
     numpyro_class = dist.Exponential
     hypers: ClassVar = {'rate': Hyper('rate', 'rate', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, rate: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, rate: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'rate': rate}, weight)
 
@@ -143,7 +143,7 @@ class GammaReg(DistributionReg):
     numpyro_class = dist.Gamma
     hypers: ClassVar = {'alpha': Hyper('concentration', 'none', 'positive'), 'beta': Hyper('rate', 'rate', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, alpha: Any = 2.0, beta: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, alpha: Any = 2.0, beta: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'alpha': alpha, 'beta': beta}, weight)
 
@@ -158,7 +158,7 @@ class InverseGammaReg(DistributionReg):
     numpyro_class = dist.InverseGamma
     hypers: ClassVar = {'alpha': Hyper('concentration', 'none', 'positive'), 'beta': Hyper('rate', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, alpha: Any = 2.0, beta: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, alpha: Any = 2.0, beta: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'alpha': alpha, 'beta': beta}, weight)
 
@@ -233,11 +233,11 @@ class UniformReg(_Bounded):
 
     def __init__(
         self,
+        *,
         weight: Any = 1.0,
         lower: Any = -1.0,
         upper: Any = 1.0,
         fit_hyper: bool = False,
-        *,
         hard: bool = False,
         normalized: bool = False,
     ):
@@ -313,7 +313,7 @@ class LogUniformReg(_Bounded):
     numpyro_class = dist.LogUniform
     hypers: ClassVar = {'lower': Hyper('low', 'value', 'positive'), 'upper': Hyper('high', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, lower: Any = 0.001, upper: Any = 1000.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, lower: Any = 0.001, upper: Any = 1000.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set_bounds(fit_hyper, weight, lower, upper)
 
@@ -331,7 +331,7 @@ class HorseshoeReg(Regularization):
 
     hypers: ClassVar = {'tau': Hyper('tau', 'value', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, tau: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, tau: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'tau': tau}, weight)
 
@@ -369,7 +369,13 @@ class SpikeAndSlabReg(Regularization):
     }
 
     def __init__(
-        self, weight: Any = 1.0, spike_scale: Any = 0.01, slab_scale: Any = 1.0, pi: Any = 0.5, fit_hyper: bool = False
+        self,
+        *,
+        weight: Any = 1.0,
+        spike_scale: Any = 0.01,
+        slab_scale: Any = 1.0,
+        pi: Any = 0.5,
+        fit_hyper: bool = False,
     ):
         super().__init__(fit_hyper)
         self._set(fit_hyper, {'spike_scale': spike_scale, 'slab_scale': slab_scale, 'pi': pi}, weight)
@@ -417,7 +423,7 @@ class DirichletReg(DistributionReg):
     event_dim = 1
     hypers: ClassVar = {'alpha': Hyper('concentration', 'none', 'positive')}
 
-    def __init__(self, weight: Any = 1.0, alpha: Any = 1.0, fit_hyper: bool = False, *, logits: bool = False):
+    def __init__(self, *, weight: Any = 1.0, alpha: Any = 1.0, fit_hyper: bool = False, logits: bool = False):
         super().__init__(fit_hyper)
         self.logits = bool(logits)
         self._set(fit_hyper, {'alpha': alpha}, weight)

@@ -56,10 +56,10 @@ class GroupLassoReg(Penalty):
 
     def __init__(
         self,
+        *,
         weight: Any = 1.0,
         group_size: int | None = 1,
         fit_hyper: bool = False,
-        *,
         axis: int | None = None,
         normalized: bool = False,
     ):
@@ -135,10 +135,10 @@ class TotalVariationReg(Penalty):
 
     def __init__(
         self,
+        *,
         weight: Any = 1.0,
         order: int = 1,
         fit_hyper: bool = False,
-        *,
         axis: int | None = None,
         normalized: bool = False,
     ):
@@ -210,10 +210,10 @@ class MaxNormReg(Penalty):
 
     def __init__(
         self,
+        *,
         weight: Any = 1.0,
         max_value: Any = 1.0,
         fit_hyper: bool = False,
-        *,
         axis: int | tuple[int, ...] | None = None,
         normalized: bool = False,
     ):
@@ -309,7 +309,7 @@ class EntropyReg(_Unnormalized):
     hypers: ClassVar = {'weight': Hyper('strength', 'none', 'nonnegative')}
 
     def __init__(
-        self, weight: Any = 1.0, maximize: bool = True, fit_hyper: bool = False, *, logits: bool = False, axis: int = -1
+        self, *, weight: Any = 1.0, maximize: bool = True, fit_hyper: bool = False, logits: bool = False, axis: int = -1
     ):
         super().__init__(fit_hyper)
         self.maximize = bool(maximize)
@@ -379,7 +379,7 @@ class OrthogonalReg(_Unnormalized):
 
     hypers: ClassVar = {'weight': Hyper('strength', 'none', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1.0, fit_hyper: bool = False):
+    def __init__(self, *, weight: Any = 1.0, fit_hyper: bool = False):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, False, {'weight': weight})
 
@@ -424,7 +424,7 @@ class SpectralNormReg(_Unnormalized):
     }
 
     def __init__(
-        self, weight: Any = 1.0, max_value: Any = 1.0, n_power_iterations: int | None = None, fit_hyper: bool = False
+        self, *, weight: Any = 1.0, max_value: Any = 1.0, n_power_iterations: int | None = None, fit_hyper: bool = False
     ):
         super().__init__(fit_hyper)
         self.n_power_iterations = _positive_int(

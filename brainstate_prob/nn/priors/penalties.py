@@ -80,7 +80,7 @@ class L1Reg(EntrywisePenalty):
 
     hypers: ClassVar = {'weight': Hyper('strength', 'rate', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1.0, fit_hyper: bool = False, *, normalized: bool = False):
+    def __init__(self, weight: Any = 1.0, *, fit_hyper: bool = False, normalized: bool = False):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, normalized, {'weight': weight})
 
@@ -106,7 +106,7 @@ class L2Reg(EntrywisePenalty):
 
     hypers: ClassVar = {'weight': Hyper('strength', 'rate2', 'nonnegative')}
 
-    def __init__(self, weight: Any = 1.0, fit_hyper: bool = False, *, normalized: bool = False):
+    def __init__(self, weight: Any = 1.0, *, fit_hyper: bool = False, normalized: bool = False):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, normalized, {'weight': weight})
 
@@ -138,8 +138,8 @@ class ElasticNetReg(EntrywisePenalty):
         l1_weight: Any = 1.0,
         l2_weight: Any = 1.0,
         alpha: Any = 0.5,
-        fit_hyper: bool = False,
         *,
+        fit_hyper: bool = False,
         normalized: bool = False,
     ):
         super().__init__(fit_hyper)
@@ -196,7 +196,7 @@ class HuberReg(EntrywisePenalty):
         'delta': Hyper('delta', 'value', 'positive'),
     }
 
-    def __init__(self, weight: Any = 1.0, delta: Any = 1.0, fit_hyper: bool = False, *, normalized: bool = False):
+    def __init__(self, *, weight: Any = 1.0, delta: Any = 1.0, fit_hyper: bool = False, normalized: bool = False):
         super().__init__(fit_hyper)
         self._set_penalty(fit_hyper, normalized, {'weight': weight, 'delta': delta})
 

@@ -32,6 +32,19 @@ def test_prob_is_the_probability_of_keeping(prob):
     assert abs(kept.mean() - prob) < 5 * np.sqrt(prob * (1 - prob) / N)
 
 
+@pytest.mark.parametrize('layer', [*RANDOM, lambda *a, **k: nn.DropoutFixed(4, *a, **k)])
+def test_rate_is_the_probability_of_dropping(layer):
+    assert layer(rate=0.2).prob == layer(0.8).prob == 0.8
+    assert layer().prob == layer(rate=jnp.array(0.5)).prob == 0.5
+    assert repr(layer(rate=0.2)).endswith('(prob=0.8, keeps 0.8 and drops 0.2)')
+    with pytest.raises(ValueError, match=r'both prob=0.8 \(the share that is kept\) and rate=0.2'):
+        layer(0.8, rate=0.2)
+    with pytest.raises(ValueError, match=r'rate is the probability of dropping a unit, in \[0, 1\]; got 20'):
+        layer(rate=20)
+    with pytest.raises(TypeError, match="prob is the probability of keeping a unit, a number; got '0.5'"):
+        layer('0.5')
+
+
 # (layer, input shape, the axes along which the mask is the same)
 SHARED = [
     (nn.Dropout(0.5, broadcast_dims=0), (30, 400), (0,)),

@@ -137,7 +137,7 @@ def test_heavy_tails_of_a_numpyro_prior_do_not_overflow():
 
 
 class TestChain:
-    members = (P.L1Reg(0.01), P.L2Reg(0.001), P.UniformReg(1.0, -1.0, 1.0))
+    members = (P.L1Reg(0.01), P.L2Reg(0.001), P.UniformReg(weight=1.0, lower=-1.0, upper=1.0))
     value = jnp.array([0.5, -0.3, 0.8])
 
     def test_the_page(self):

@@ -351,7 +351,9 @@ class TestDirichlet:
     def test_weights_are_one_an_event(self):
         each = P.DirichletReg(alpha=2.0).log_prob(self.p)
         weights = np.array([1.0, 2.0])
-        np.testing.assert_allclose(P.DirichletReg(weights, alpha=2.0).loss(self.p), -(each * weights).sum(), rtol=1e-6)
+        np.testing.assert_allclose(
+            P.DirichletReg(weight=weights, alpha=2.0).loss(self.p), -(each * weights).sum(), rtol=1e-6
+        )
 
     def test_logits_are_a_density_over_logits(self, x64):
         reg = P.DirichletReg(alpha=np.array([1.5, 2.5]), logits=True)

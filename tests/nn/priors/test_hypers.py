@@ -1,5 +1,7 @@
 """Hyper-parameters: what is refused, units, arrays, Params (hierarchical priors), precision."""
 
+import pickle
+
 import brainunit as u
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ from brainstate_prob.nn.param import Const, Param
         (lambda: P.StudentTReg(df=0.0), 'df'),
         (lambda: P.UniformReg(lower=2.0, upper=1.0), 'lower must be less than upper'),
         (lambda: P.UniformReg(lower=1.0, upper=1.0), 'lower must be less than upper'),
-        (lambda: P.UniformReg(0.0, normalized=True), 'weight of 0'),
+        (lambda: P.UniformReg(weight=0.0, normalized=True), 'weight of 0'),
         (lambda: P.LogUniformReg(lower=0.0), 'lower must be > 0'),
         (lambda: P.LogUniformReg(lower=2.0 * u.ms, upper=1.0 * u.ms), 'lower must be less than upper'),
         (lambda: P.L2Reg(-1.0), 'L2Reg: weight must be >= 0'),
@@ -62,8 +64,18 @@ UNITS = [
     (P.GaussianReg(1.0, 5.0), 3.0 * mV, P.GaussianReg(1.0, 5.0), 3.0),
     (P.StudentTReg(scale=2.0 * mV), 3.0 * mV, P.StudentTReg(scale=2.0), 3.0),
     (P.CauchyReg(scale=1.0 * mV), 0.003 * u.volt, P.CauchyReg(scale=0.001), 0.003),
-    (P.UniformReg(2.0, -1.0 * mV, 1.0 * mV), 3.0 * mV, P.UniformReg(2.0, -1.0, 1.0), 3.0),
-    (P.UniformReg(2.0, -1.0 * mV, 1.0 * mV, hard=True), 0.5 * mV, P.UniformReg(2.0, -1.0, 1.0, hard=True), 0.5),
+    (
+        P.UniformReg(weight=2.0, lower=-1.0 * mV, upper=1.0 * mV),
+        3.0 * mV,
+        P.UniformReg(weight=2.0, lower=-1.0, upper=1.0),
+        3.0,
+    ),
+    (
+        P.UniformReg(weight=2.0, lower=-1.0 * mV, upper=1.0 * mV, hard=True),
+        0.5 * mV,
+        P.UniformReg(weight=2.0, lower=-1.0, upper=1.0, hard=True),
+        0.5,
+    ),
     (P.BetaReg(), 0.5 * mV, P.BetaReg(), 0.5),
     (P.LogNormalReg(mu=1.0), 3.0 * mV, P.LogNormalReg(mu=1.0), 3.0),
     (P.ExponentialReg(rate=0.5 / mV), 3.0 * mV, P.ExponentialReg(rate=0.5), 3.0),
@@ -81,11 +93,21 @@ UNITS = [
     (P.L1Reg(2.0), 3.0 * mV, P.L1Reg(2.0), 3.0),
     (P.L2Reg(2.0 / mV**2), 3.0 * mV, P.L2Reg(2.0), 3.0),
     (P.ElasticNetReg(2.0 / mV, 3.0 / mV**2), 3.0 * mV, P.ElasticNetReg(2.0, 3.0), 3.0),
-    (P.HuberReg(1.0 / mV**2, 2.0 * mV), 3.0 * mV, P.HuberReg(1.0, 2.0), 3.0),
-    (P.GroupLassoReg(2.0 / mV), [3.0, 4.0] * mV, P.GroupLassoReg(2.0), [3.0, 4.0]),
-    (P.TotalVariationReg(2.0 / mV), [3.0, 4.0] * mV, P.TotalVariationReg(2.0), [3.0, 4.0]),
-    (P.MaxNormReg(2.0 / mV**2, 1.0 * mV), [3.0, 4.0] * mV, P.MaxNormReg(2.0, 1.0), [3.0, 4.0]),
-    (P.SpectralNormReg(2.0 / mV**2, 1.0 * mV), np.eye(2) * 3.0 * mV, P.SpectralNormReg(2.0, 1.0), np.eye(2) * 3.0),
+    (P.HuberReg(weight=1.0 / mV**2, delta=2.0 * mV), 3.0 * mV, P.HuberReg(weight=1.0, delta=2.0), 3.0),
+    (P.GroupLassoReg(weight=2.0 / mV), [3.0, 4.0] * mV, P.GroupLassoReg(weight=2.0), [3.0, 4.0]),
+    (P.TotalVariationReg(weight=2.0 / mV), [3.0, 4.0] * mV, P.TotalVariationReg(weight=2.0), [3.0, 4.0]),
+    (
+        P.MaxNormReg(weight=2.0 / mV**2, max_value=1.0 * mV),
+        [3.0, 4.0] * mV,
+        P.MaxNormReg(weight=2.0, max_value=1.0),
+        [3.0, 4.0],
+    ),
+    (
+        P.SpectralNormReg(weight=2.0 / mV**2, max_value=1.0 * mV),
+        np.eye(2) * 3.0 * mV,
+        P.SpectralNormReg(weight=2.0, max_value=1.0),
+        np.eye(2) * 3.0,
+    ),
     (P.OrthogonalReg(), np.eye(2) * 3.0 * mV, P.OrthogonalReg(), np.eye(2) * 3.0),
     (
         P.ChainedReg(P.L1Reg(2.0 / mV), P.GaussianReg(0.0, 5.0 * mV)),
@@ -206,8 +228,8 @@ def test_hyper_parameters_with_units_and_constants_as_params():
 @pytest.mark.parametrize(
     'make',
     [
-        lambda **k: P.UniformReg(1.0, -1.0, 3.0, **k),
-        lambda **k: P.LogUniformReg(1.0, 1.0, 3.0, **k),
+        lambda **k: P.UniformReg(weight=1.0, lower=-1.0, upper=3.0, **k),
+        lambda **k: P.LogUniformReg(weight=1.0, lower=1.0, upper=3.0, **k),
     ],
 )
 def test_fitted_bounds_stay_in_order_and_move(make):
@@ -226,7 +248,7 @@ def test_fitted_bounds_stay_in_order_and_move(make):
 def test_soft_bounds_are_pulled_to_the_data():
     data = np.random.default_rng(0).uniform(2.0, 5.0, 200)
     losses = {
-        (lo, hi): float(P.UniformReg(50.0, lo, hi, normalized=True).loss(data))
+        (lo, hi): float(P.UniformReg(weight=50.0, lower=lo, upper=hi, normalized=True).loss(data))
         for lo in (-1.0, 1.0, 2.0, 2.5)
         for hi in (4.0, 5.0, 6.0, 20.0)
     }
@@ -273,3 +295,47 @@ def test_bad_shapes(shape, error):
     for reg in (P.GaussianReg(), P.ChainedReg(), P.L1Reg()):
         with pytest.raises(error, match='shape'):
             reg.sample_init(shape)
+
+
+# (call, what the message must say)
+BY_NAME = [
+    (lambda: P.LogNormalReg(0.0, 0.5), r'nn.LogNormalReg\(0.0, 0.5\): .* Write nn.LogNormalReg\(mu=0.0, sigma=0.5\)'),
+    (lambda: P.GammaReg(2.0), r'Write nn.GammaReg\(alpha=2.0\)'),
+    (lambda: P.GammaReg(2.0, alpha=3.0), r'Write nn.GammaReg\(beta=2.0\)'),
+    (lambda: P.UniformReg(-1.0, 1.0), r'Write nn.UniformReg\(lower=-1.0, upper=1.0\)'),
+    (lambda: P.HuberReg(1.0, 0.5), r'Write nn.HuberReg\(weight=1.0, delta=0.5\)'),
+    (lambda: P.GaussianReg(0.0, 1.0, 2.0), r'Write nn.GaussianReg\(mean=0.0, std=1.0, weight=2.0\)'),
+    (lambda: P.L1Reg(0.1, True), r'Write nn.L1Reg\(weight=0.1, fit_hyper=True\)'),
+    (lambda: P.GaussianReg(0.0, sigma=1.0), "no argument 'sigma'. Its arguments are: mean, std, weight, fit_hyper"),
+    (lambda: P.ChainedReg(P.L1Reg(), wieght=1.0), "no argument 'wieght'"),
+]
+
+
+@pytest.mark.parametrize('call, words', BY_NAME)
+def test_the_arguments_of_priors_are_given_by_name(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def test_every_prior_but_four_takes_names_only():
+    priors = [getattr(P, name) for name in P.__all__ if name.endswith('Reg') and getattr(P, name).hypers]
+    free = {P.L1Reg: 1, P.L2Reg: 1, P.ElasticNetReg: 3, P.GaussianReg: 2}
+    assert len(priors) == 23
+    for prior in priors:
+        count = free.get(prior, 0)
+        prior(*[0.5] * count)
+        with pytest.raises(TypeError, match=f'Write nn.{prior.__name__}'):
+            prior(*[0.5] * (count + 1))
+
+
+def test_a_prior_of_the_user_takes_what_its_constructor_says():
+    class Shrink(P.Regularization):
+        def __init__(self, strength, power=2.0):
+            super().__init__()
+            self.strength, self.power = strength, power
+
+        def loss(self, value):
+            return self.strength * jnp.sum(jnp.abs(value) ** self.power)
+
+    assert Shrink(2.0, 3.0).loss(jnp.array([2.0])) == 16.0
+    assert pickle.loads(pickle.dumps(P.LogNormalReg(mu=1.0))).mu == 1.0

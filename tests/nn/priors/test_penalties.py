@@ -26,23 +26,23 @@ ENTRYWISE = {
     'ElasticNetReg, L2 only': (lambda **k: P.ElasticNetReg(2.0, 3.0, 0.0, **k), lambda v: 3 * v**2),
     'ElasticNetReg, mostly L1': (lambda **k: P.ElasticNetReg(20.0, 0.1, 0.9, **k), lambda v: 18 * abs(v) + 0.01 * v**2),
     'HuberReg': (
-        lambda **k: P.HuberReg(0.8, 0.5, **k),
+        lambda **k: P.HuberReg(weight=0.8, delta=0.5, **k),
         lambda v: 0.8 * (v**2 / 2 if abs(v) <= 0.5 else 0.5 * (abs(v) - 0.25)),
     ),
     'HuberReg, mostly tails': (
-        lambda **k: P.HuberReg(1.0, 0.05, **k),
+        lambda **k: P.HuberReg(weight=1.0, delta=0.05, **k),
         lambda v: v**2 / 2 if abs(v) <= 0.05 else 0.05 * (abs(v) - 0.025),
     ),
     'HuberReg, mostly core': (
-        lambda **k: P.HuberReg(1.0, 5.0, **k),
+        lambda **k: P.HuberReg(weight=1.0, delta=5.0, **k),
         lambda v: v**2 / 2 if abs(v) <= 5 else 5.0 * (abs(v) - 2.5),
     ),
     'UniformReg': (
-        lambda **k: P.UniformReg(2.0, -1.0, 3.0, **k),
+        lambda **k: P.UniformReg(weight=2.0, lower=-1.0, upper=3.0, **k),
         lambda v: 2 * (max(0, -1 - v) ** 2 + max(0, v - 3) ** 2),
     ),
     'UniformReg, fitted': (
-        lambda **k: P.UniformReg(2.0, -1.0, 3.0, fit_hyper=True),
+        lambda **k: P.UniformReg(weight=2.0, lower=-1.0, upper=3.0, fit_hyper=True),
         lambda v: 2 * (max(0, -1 - v) ** 2 + max(0, v - 3) ** 2),
     ),
 }
@@ -177,12 +177,19 @@ def test_total_variation_is_improper_and_normalized_over_its_differences():
     assert not P.TotalVariationReg().proper
     x = np.array([1.0, 2.0, 4.0])
     expected = -st.laplace(0, 0.5).logpdf([1, 2]).sum()
-    np.testing.assert_allclose(P.TotalVariationReg(2.0, normalized=True).loss(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(P.TotalVariationReg(weight=2.0, normalized=True).loss(x), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     'reg',
-    [P.L1Reg(0.0), P.L2Reg(0.0), P.ElasticNetReg(0.0, 0.0), P.HuberReg(0.0), P.GroupLassoReg(0.0), P.UniformReg(0.0)],
+    [
+        P.L1Reg(0.0),
+        P.L2Reg(0.0),
+        P.ElasticNetReg(0.0, 0.0),
+        P.HuberReg(weight=0.0),
+        P.GroupLassoReg(weight=0.0),
+        P.UniformReg(weight=0.0),
+    ],
 )
 def test_a_weight_of_zero_scores_nothing_and_draws_nothing(reg):
     assert reg.loss(np.ones(3)) == 0
@@ -194,30 +201,39 @@ class TestGroups:
     def test_groups_of_the_flattened_value(self, x64):
         x = np.arange(1.0, 8.0)
         norms = [np.linalg.norm(x[:3]), np.linalg.norm(x[3:6]), 7.0]
-        np.testing.assert_allclose(P.GroupLassoReg(2.0, 3).loss(x), 2 * sum(norms))
-        np.testing.assert_allclose(P.GroupLassoReg(2.0, 3).loss(x[:6].reshape(2, 3)), 2 * sum(norms[:2]))
-        np.testing.assert_allclose(P.GroupLassoReg(np.array([1.0, 2.0, 3.0]), 3).loss(x), np.dot([1, 2, 3], norms))
-        assert P.GroupLassoReg(1.0, 1).loss(-x) == x.sum()
+        np.testing.assert_allclose(P.GroupLassoReg(weight=2.0, group_size=3).loss(x), 2 * sum(norms))
+        np.testing.assert_allclose(
+            P.GroupLassoReg(weight=2.0, group_size=3).loss(x[:6].reshape(2, 3)), 2 * sum(norms[:2])
+        )
+        np.testing.assert_allclose(
+            P.GroupLassoReg(weight=np.array([1.0, 2.0, 3.0]), group_size=3).loss(x), np.dot([1, 2, 3], norms)
+        )
+        assert P.GroupLassoReg(weight=1.0, group_size=1).loss(-x) == x.sum()
 
     def test_axis(self, x64):
         x = np.arange(12.0).reshape(3, 4)
         columns = np.linalg.norm(x, axis=0).sum()
-        np.testing.assert_allclose(P.GroupLassoReg(1.0, None, axis=0).loss(x), columns)
-        np.testing.assert_allclose(P.GroupLassoReg(1.0, 3, axis=0).loss(x), columns)
-        np.testing.assert_allclose(P.GroupLassoReg(1.0, 3, axis=0).loss(x), P.GroupLassoReg(1.0, 3, axis=1).loss(x.T))
+        np.testing.assert_allclose(P.GroupLassoReg(weight=1.0, group_size=None, axis=0).loss(x), columns)
+        np.testing.assert_allclose(P.GroupLassoReg(weight=1.0, group_size=3, axis=0).loss(x), columns)
+        np.testing.assert_allclose(
+            P.GroupLassoReg(weight=1.0, group_size=3, axis=0).loss(x),
+            P.GroupLassoReg(weight=1.0, group_size=3, axis=1).loss(x.T),
+        )
         with pytest.raises(ValueError, match='no axis 2'):
-            P.GroupLassoReg(1.0, 3, axis=2).loss(x)
-        assert P.GroupLassoReg(1.0, 2, axis=0).sample_init((3, 4)).shape == (3, 4)
+            P.GroupLassoReg(weight=1.0, group_size=3, axis=2).loss(x)
+        assert P.GroupLassoReg(weight=1.0, group_size=2, axis=0).sample_init((3, 4)).shape == (3, 4)
 
     def test_zero_is_exact_with_a_gradient(self):
-        value, grad = jax.value_and_grad(P.GroupLassoReg(1.0, 5).loss)(jnp.zeros(5))
+        value, grad = jax.value_and_grad(P.GroupLassoReg(weight=1.0, group_size=5).loss)(jnp.zeros(5))
         assert value == 0
         np.testing.assert_array_equal(grad, 0)
-        np.testing.assert_allclose(P.GroupLassoReg(1.0, 2).loss(jnp.array([3e30, 4e30])), 5e30, rtol=1e-6)
+        np.testing.assert_allclose(
+            P.GroupLassoReg(weight=1.0, group_size=2).loss(jnp.array([3e30, 4e30])), 5e30, rtol=1e-6
+        )
 
     @pytest.mark.parametrize('size', [1, 2, 3])
     def test_constant_by_quadrature_and_draws(self, size, x64):
-        reg = P.GroupLassoReg(2.0, size, normalized=True)
+        reg = P.GroupLassoReg(weight=2.0, group_size=size, normalized=True)
         sphere = {1: 2, 2: 2 * np.pi, 3: 4 * np.pi}[size]
         z = scipy.integrate.quad(lambda r: sphere * r ** (size - 1) * np.exp(-2 * r), 0, np.inf)[0]
         np.testing.assert_allclose(reg.loss(np.zeros(size)), np.log(z), atol=1e-8)
@@ -234,7 +250,7 @@ class TestGroups:
         with pytest.raises(ValueError, match='say which'):
             P.GroupLassoReg(group_size=None)
         with pytest.raises(ValueError, match='each of the'):
-            P.GroupLassoReg(np.ones(4), 2).loss(np.ones(4))
+            P.GroupLassoReg(weight=np.ones(4), group_size=2).loss(np.ones(4))
 
 
 class TestTotalVariation:
@@ -244,12 +260,12 @@ class TestTotalVariation:
         assert P.TotalVariationReg(axis=0).loss(x) == 10
         assert P.TotalVariationReg(axis=1).loss(x) == 0
         assert P.TotalVariationReg(axis=0).loss(x) == P.TotalVariationReg(axis=1).loss(x.T)
-        assert P.TotalVariationReg(2.0, order=2).loss(np.array([1.0, 2.0, 4.0, 4.0])) == 2 * (1 + 2)
+        assert P.TotalVariationReg(weight=2.0, order=2).loss(np.array([1.0, 2.0, 4.0, 4.0])) == 2 * (1 + 2)
         assert (jax.grad(P.TotalVariationReg().loss)(jnp.ones(3)) == 0).all()
 
     @pytest.mark.parametrize('order', [1, 2])
     def test_draws_have_laplace_differences(self, order):
-        x = np.asarray(P.TotalVariationReg(2.0, order=order).sample_init(2000, key=jax.random.PRNGKey(0)), float)
+        x = np.asarray(P.TotalVariationReg(weight=2.0, order=order).sample_init(2000, key=jax.random.PRNGKey(0)), float)
         assert x[0] == 0
         steps = np.diff(x, order)
         assert st.kstest(steps, st.laplace(0, 0.5).cdf).pvalue > 1e-3  # fixed seed, false alarm 1e-3
@@ -282,7 +298,7 @@ class TestMaxNorm:
 
     @pytest.mark.parametrize('d', [1, 2, 3, 7])
     def test_constant_by_quadrature_and_draws(self, d, x64):
-        reg = P.MaxNormReg(3.0, 1.5, axis=-1, normalized=True)
+        reg = P.MaxNormReg(weight=3.0, max_value=1.5, axis=-1, normalized=True)
         sphere = 2 * np.pi ** (d / 2) / scipy.special.gamma(d / 2)
         f = lambda r: sphere * r ** (d - 1) * np.exp(-3 * max(0, r - 1.5) ** 2)
         z = scipy.integrate.quad(f, 0, 1.5)[0] + scipy.integrate.quad(f, 1.5, 12)[0]
@@ -292,7 +308,7 @@ class TestMaxNorm:
         cdf = np.cumsum([f(r) for r in grid])
         radius = np.linalg.norm(x, axis=-1)
         assert st.kstest(radius, lambda r: np.interp(r, grid, cdf / cdf[-1])).pvalue > 1e-3  # fixed seed, 1e-3
-        whole = P.MaxNormReg(3.0, 1.5).sample_init((d,))
+        whole = P.MaxNormReg(weight=3.0, max_value=1.5).sample_init((d,))
         assert whole.shape == (d,)
 
 
@@ -300,7 +316,7 @@ class TestEntropy:
     def test_plain_form(self, x64):
         assert P.EntropyReg().loss(np.array([1.0, 0.0, 0.0])) == 0
         np.testing.assert_allclose(P.EntropyReg().loss(np.full((2, 3), 1 / 3)), -2 * np.log(3))
-        np.testing.assert_allclose(P.EntropyReg(2.0, maximize=False).loss(np.full(4, 0.25)), 2 * np.log(4))
+        np.testing.assert_allclose(P.EntropyReg(weight=2.0, maximize=False).loss(np.full(4, 0.25)), 2 * np.log(4))
         np.testing.assert_allclose(P.EntropyReg(axis=0).loss(np.full((3, 2), 1 / 3)), -2 * np.log(3))
         np.testing.assert_allclose(P.EntropyReg(logits=True).loss(np.zeros((2, 3))), -2 * np.log(3))
         assert P.EntropyReg(logits=True).loss(np.array([0.0, 1e4])) == 0
@@ -334,15 +350,17 @@ class TestMatrices:
 
     def test_orthogonal_plain_form(self, x64):
         w = np.arange(6.0).reshape(3, 2)
-        np.testing.assert_allclose(P.OrthogonalReg(2.0).loss(w), 2 * np.sum((w.T @ w - np.eye(2)) ** 2))
-        np.testing.assert_allclose(P.OrthogonalReg(2.0).loss(w.T), P.OrthogonalReg(2.0).loss(w))
+        np.testing.assert_allclose(P.OrthogonalReg(weight=2.0).loss(w), 2 * np.sum((w.T @ w - np.eye(2)) ** 2))
+        np.testing.assert_allclose(P.OrthogonalReg(weight=2.0).loss(w.T), P.OrthogonalReg(weight=2.0).loss(w))
 
     def test_spectral_plain_form(self, x64):
         w = np.random.default_rng(0).normal(size=(4, 3)) * 2
         s = np.linalg.svd(w)[1][0]
-        np.testing.assert_allclose(P.SpectralNormReg(2.0, 1.5).loss(w), 2 * (s - 1.5) ** 2)
-        np.testing.assert_allclose(P.SpectralNormReg(2.0, 1.5, 200).loss(w), 2 * (s - 1.5) ** 2, rtol=1e-4)
-        assert P.SpectralNormReg(2.0, 1.5, 1).loss(w) < 2 * (s - 1.5) ** 2
+        np.testing.assert_allclose(P.SpectralNormReg(weight=2.0, max_value=1.5).loss(w), 2 * (s - 1.5) ** 2)
+        np.testing.assert_allclose(
+            P.SpectralNormReg(weight=2.0, max_value=1.5, n_power_iterations=200).loss(w), 2 * (s - 1.5) ** 2, rtol=1e-4
+        )
+        assert P.SpectralNormReg(weight=2.0, max_value=1.5, n_power_iterations=1).loss(w) < 2 * (s - 1.5) ** 2
         assert P.SpectralNormReg().loss(w / s * 0.99) == 0
         draw = P.SpectralNormReg(max_value=2.0).sample_init((3, 4))
         np.testing.assert_allclose(np.linalg.svd(draw)[1][0], 2, rtol=1e-6)

@@ -1,0 +1,125 @@
+"""What a Param answers where it is used as if it were its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from brainstate_prob.graph import Node, path_of
+
+__all__ = ['NotANumber']
+
+_BINARY = {
+    'add': '+',
+    'sub': '-',
+    'mul': '*',
+    'truediv': '/',
+    'floordiv': '//',
+    'mod': '%',
+    'pow': '**',
+    'matmul': '@',
+    'and': '&',
+    'or': '|',
+    'xor': '^',
+    'divmod': 'divmod',
+}
+_COMPARISONS = {'lt': '<', 'le': '<=', 'gt': '>', 'ge': '>='}
+_UNARY = {'neg': '-param', 'pos': '+param', 'abs': 'abs(param)', 'invert': '~param', 'round': 'round(param)'}
+_CONVERSIONS = {'float': 'float(param)', 'int': 'int(param)', 'complex': 'complex(param)', 'index': 'an index'}
+_CONTAINER = {
+    'len': 'len(param)',
+    'iter': 'a loop over it',
+    'getitem': 'param[...]',
+    'setitem': 'param[...] = ...',
+    'contains': '... in param',
+}
+_ARRAYS = {'array': 'a function of NumPy', 'array_ufunc': 'a function of NumPy'}
+# What people look for on arrays. `shape` and `dtype` a Param has.
+_ATTRIBUTES = frozenset(
+    'T all any argmax argmin astype at clip copy cumsum dot flatten item max mean min ndim prod ravel reshape round size '
+    'squeeze std sum swapaxes tolist transpose var'.split()
+)
+
+
+class NotANumber(Node):
+    """Base of what holds a value without being one: every use as a number or an array is refused in words.
+
+    The error is a `TypeError`, and a `ValueError` in functions of JAX.
+
+    Equality and hash are those of the object, so that Params may be keys.
+
+    Examples
+    --------
+    >>> from brainstate_prob import nn
+    >>> model = nn.Module()
+    >>> model.slope = nn.Param(2.0)
+    >>> 3.0 * model.slope
+    Traceback (most recent call last):
+        ...
+    TypeError: Param 'slope' is not a number: use its value, slope.value(), in ... * param. ...
+    """
+
+    def _refuse(self, use: str, error: type[Exception] = TypeError) -> NoReturn:
+        path = '.'.join(map(str, path_of(self)))
+        name = path or 'param'
+        raise error(
+            f'{self._named(path)} is not a number: use its value, {name}.value(), in {use}. A prior of this library takes '
+            f'the Param itself as a hyper-parameter, e.g. nn.GaussianReg(mean={name}, std=1.0); a NumPyro distribution '
+            'takes numbers.'
+        )
+
+    def _named(self, path: str) -> str:
+        label = path or getattr(self, 'name', None)
+        if label:
+            return f'{type(self).__name__} {label!r}'
+        try:
+            return repr(self)
+        except AttributeError:  # in the middle of its construction
+            return f'This {type(self).__name__}'
+
+    def __bool__(self) -> bool:
+        self._refuse('a condition (if param, not param, param and ...)')
+
+    @property
+    def __jax_array__(self) -> Any:
+        # A property, since JAX complains of objects that have the method before it calls it. A ValueError, since JAX puts
+        # a message of its own in place of a TypeError.
+        self._refuse('a function of JAX', ValueError)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._refuse('param(...)')
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        self._refuse(f'the format {spec!r}')
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _ATTRIBUTES:
+            path = '.'.join(map(str, path_of(self)))
+            raise AttributeError(
+                f'{self._named(path)} is not an array and has no {name!r}. Use its value: '
+                f'{path or "param"}.value().{name}.'
+            )
+        raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+
+
+def _refusing(name: str, use: str) -> Callable:
+    def refuse(self: NotANumber, *args: Any, **kwargs: Any) -> Any:
+        self._refuse(use)
+
+    refuse.__name__ = refuse.__qualname__ = name
+    return refuse
+
+
+def _uses() -> dict[str, str]:
+    """What each special method stands for, in the words of the one who writes it."""
+    uses = {f'__{name}__': f'param {sign} ...' for name, sign in (_BINARY | _COMPARISONS).items()}
+    uses |= {f'__r{name}__': f'... {sign} param' for name, sign in _BINARY.items()}
+    for names in (_UNARY, _CONVERSIONS, _CONTAINER, _ARRAYS):
+        uses |= {f'__{name}__': use for name, use in names.items()}
+    return uses
+
+
+for _name, _use in _uses().items():
+    setattr(NotANumber, _name, _refusing(_name, _use))
