@@ -31,6 +31,7 @@ from brainstate_prob.infer.smc import smc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
 from brainstate_prob.infer.swag import swag
+from brainstate_prob.infer.target.data import PrecisionWarning
 
 __all__ = [
     'ConvergenceWarning',
@@ -40,6 +41,7 @@ __all__ = [
     'FitProgress',
     'LaplaceFit',
     'Posterior',
+    'PrecisionWarning',
     'SBC',
     'calibration',
     'chees',

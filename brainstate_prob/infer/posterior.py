@@ -16,7 +16,7 @@ from brainstate_prob.infer.density import Data, Density, density_of, find_entrie
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, shard_data
-from brainstate_prob.infer.target.data import call_arguments, checked_targets, refuse_nan
+from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -126,13 +126,12 @@ class Posterior:
 
         Raises
         ------
+        TypeError
+            For what is no array of numbers: text, dates, functions, sets.
         ValueError
-            For NaN.
+            For NaN, masked entries, and numbers that the present precision does not hold.
         """
-        args, kwargs = call_arguments(inputs)
-        for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-            refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
-        return args, kwargs
+        return call_arguments(inputs)
 
     def targets_of(self, targets: Any) -> jax.Array:
         """The magnitude of other targets, in the unit of those that were given.
@@ -146,7 +145,7 @@ class Posterior:
         """
         unit = self.targets_unit
         if isinstance(targets, u.Quantity) or not unit.is_unitless:
-            targets, _ = split_unit(targets, 'targets', unit)
+            targets = magnitude_in(targets, unit)
         return checked_targets(targets)
 
     @property
