@@ -21,7 +21,13 @@ from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Block, Entry, is_horseshoe, make_blocks
-from brainstate_prob.infer.target.observed import checked_distribution, checked_log_prob, expanded_to
+from brainstate_prob.infer.target.observed import (
+    checked_distribution,
+    checked_log_likelihood,
+    checked_log_prob,
+    expanded_to,
+)
+from brainstate_prob.infer.target.support import outside_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.memo import serve_values
 from brainstate_prob.nn.module import Module, dotted
@@ -226,7 +232,8 @@ class Density:
     def _pointwise(self, data: Data) -> jax.Array:
         if self.own_log_likelihood is not None:
             args = data.args if data.targets is None else (*data.args, data.targets)
-            return jnp.asarray(self.own_log_likelihood(self.model, *args, **data.kwargs))
+            out = self.own_log_likelihood(self.model, *args, **data.kwargs)
+            return checked_log_likelihood(out, data.targets, (data.args, data.kwargs))
         if data.targets is None:
             return jnp.zeros((), self.dtype)
         return checked_log_prob(self.distribution(data), data.targets)
@@ -268,7 +275,7 @@ class Density:
             self._pointwise(data)
             if self.own_log_likelihood is not None or data.targets is None:
                 return jnp.zeros((), int)
-            return jnp.sum(~self.distribution(data).support(data.targets))
+            return jnp.sum(outside_of(self.distribution(data), data.targets))
 
     def jit(self, name: str, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
         """The compiled function kept under ``name`` and the structure of ``key``, built once; options of `jax.jit`."""

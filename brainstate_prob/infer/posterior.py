@@ -17,6 +17,7 @@ from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, shard_data
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
+from brainstate_prob.infer.target.support import refuse_impossible
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -141,7 +142,7 @@ class Posterior:
         brainunit.UnitMismatchError
             For targets of another dimension.
         ValueError
-            For NaN.
+            As `inputs_of`.
         """
         unit = self.targets_unit
         if isinstance(targets, u.Quantity) or not unit.is_unitless:
@@ -364,13 +365,7 @@ class Posterior:
 
     def _inspect(self) -> None:
         """Evaluate once: shapes, types and supports are right before anything long starts."""
-        outside = int(self.density.jit('num_outside', None, lambda: self.density.num_outside)(self.theta, self.data))
-        if outside:
-            raise ValueError(
-                f'{outside} of the targets have probability zero under the likelihood, whatever the parameters '
-                '(negative '
-                'counts, say). Check the targets or choose another distribution.'
-            )
+        refuse_impossible(self.density, self.theta, self.data)
 
     def __repr__(self) -> str:
         return (
