@@ -8,6 +8,7 @@ import scipy.sparse
 import xarray as xr
 
 from brainstate_prob import infer, nn
+from brainstate_prob.core.units import u
 from tests.infer.mistakes.row import Mistake
 
 X, Y = np.arange(3.0), np.array([0.1, 0.9, 2.2])
@@ -105,4 +106,54 @@ TOLD = [
     warned('some numbers too small', inputs(np.array([1e-46, 1.0, 2.0])), '1 of 3 numbers', 'become 0', WIDE),
 ]
 
-ROWS = [*KINDS, *PRECISION, *TOLD]
+
+def own(function, *, x=X, y=Y):
+    return lambda: infer.Posterior(Line(), x, y, log_likelihood=function)
+
+
+COLUMN = Y[:, None]
+LOG_LIKELIHOODS = [
+    refused(
+        'a log-likelihood that broadcasts',
+        own(lambda m, x, y: m(x).log_prob(y), y=COLUMN),
+        r'shape \(3, 3\) for targets of shape \(3, 1\)', r'\(\) or \(3,\) or \(3, 1\)', r'targets\[:, 0\]',
+    ),
+    refused(
+        'a log-likelihood of some observations',
+        own(lambda m, x, y: m(x).log_prob(y)[1:]),
+        r'shape \(2,\) for targets of shape \(3,\)', 'one for each observation',
+    ),
+    refused('a sum that keeps its axis', own(lambda m, x, y: m(x).log_prob(y).sum(keepdims=True)), r'shape \(1,\)'),
+    refused('a log-likelihood that is a distribution', own(lambda m, x, y: m(x)), 'distribution', 'likelihood='),
+    refused('a log-likelihood without return', own(lambda m, x, y: None), 'returned None', 'return'),
+    refused('a pair as log-likelihood', own(lambda m, x, y: (m(x).log_prob(y), 0.0)), 'returned a tuple', 'one real'),
+    refused('a list as log-likelihood', own(lambda m, x, y: [0.0, 1.0, 2.0]), 'returned a list', 'jnp.stack'),
+    refused('a dict as log-likelihood', own(lambda m, x, y: {'y': 0.0}), 'returned a dict'),
+    refused('text as log-likelihood', own(lambda m, x, y: 'normal'), 'returned a str'),
+    refused('a Param as log-likelihood', own(lambda m, x, y: m.b), 'returned a Param', r'param.value\(\)'),
+    refused('a log-likelihood with a unit', own(lambda m, x, y: m(x).log_prob(y) * u.mV), 'in mV', 'plain number'),
+    refused('a complex log-likelihood', own(lambda m, x, y: m(x).log_prob(y) + 0j), 'complex64', 'floating'),
+    refused('an integer log-likelihood', own(lambda m, x, y: jnp.zeros(3, int)), 'dtype int32', 'floating'),
+    refused('a log-likelihood of hits', own(lambda m, x, y: m(x).mean == y), 'dtype bool', 'floating'),
+    refused(
+        'a log-likelihood that is NaN in a row',
+        own(lambda m, x, y: m(x).log_prob(jnp.log(y - 0.5))),
+        'NaN for 1 of 3 observations', r'the first at \(0,\)', 'logarithms', r'-jnp\.inf',
+    ),
+    refused(
+        'a sum that is NaN', own(lambda m, x, y: m(x).log_prob(jnp.sqrt(-y)).sum()), 'NaN for their sum', 'wherever'
+    ),
+    refused(
+        'a table as log-likelihood without targets',
+        lambda: infer.Posterior(Line(), X, log_likelihood=lambda m, x: m(x).log_prob(COLUMN)),
+        r'shape \(3, 3\), and there are no targets', 'sum it', 'targets=',
+    ),
+    refused('a likelihood that broadcasts', targets(COLUMN), r'predicts .* shape \(3,\)', r'have shape \(3, 1\)'),
+    refused(
+        'negative counts',
+        lambda: infer.Posterior(Line(), X, [1, -2, 3], likelihood=lambda m, x: dist.Poisson(jnp.exp(m(x).mean))),
+        '1 of the targets have probability zero', 'whatever the parameters',
+    ),
+]  # fmt: skip
+
+ROWS = [*KINDS, *PRECISION, *TOLD, *LOG_LIKELIHOODS]
