@@ -17,6 +17,7 @@ from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, shard_data
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
+from brainstate_prob.infer.target.quantities import InUnit, warn_of_unchecked
 from brainstate_prob.infer.target.support import refuse_impossible
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
@@ -114,7 +115,8 @@ class Posterior:
         checked = None if targets is None else checked_targets(magnitude)
         # An array: a Python number would be moved to the device at every call.
         one = jnp.ones((), self.density.dtype)
-        self.data = Data(args, kwargs, checked, others_of(model), one)
+        unit = None if self.targets_unit.is_unitless else InUnit(self.targets_unit)
+        self.data = Data(args, kwargs, checked, others_of(model), one, unit)
         self.dims = _checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
         self._inspect()
@@ -366,6 +368,9 @@ class Posterior:
     def _inspect(self) -> None:
         """Evaluate once: shapes, types and supports are right before anything long starts."""
         refuse_impossible(self.density, self.theta, self.data)
+        own = self.log_likelihood_function is not None
+        if self.data.unit is not None and (own or not self.density.says_unit):
+            warn_of_unchecked(self.targets_unit, own)
 
     def __repr__(self) -> str:
         return (

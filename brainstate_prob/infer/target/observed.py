@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from brainstate_prob.core import State
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import Node
+from brainstate_prob.infer.target.quantities import InUnit, QuantityDistribution, magnitudes_in, refuse_quantities
 from brainstate_prob.infer.target.support import log_prob_inside
 
 __all__ = [
@@ -22,20 +23,32 @@ __all__ = [
 ]
 
 
-def checked_distribution(out: Any) -> dist.Distribution:
-    """``out``, if it is a NumPyro distribution.
+def checked_distribution(out: Any, targets: Any = None, unit: InUnit | None = None) -> dist.Distribution:
+    """``out``, if it is a NumPyro distribution; one of quantities as that of magnitudes in the targets' unit.
 
     Raises
     ------
     TypeError
         Otherwise, saying what to return.
+    brainunit.UnitMismatchError
+        For quantities of another dimension than that of the targets.
     """
+    if isinstance(out, QuantityDistribution):
+        if unit is not None:
+            return magnitudes_in(out, unit.unit)
+        if targets is not None and not out.unit.is_unitless:
+            raise u.UnitMismatchError(
+                f'The model predicts quantities in {out.unit}, but the targets are plain numbers. Multiply them by '
+                'their unit.'
+            )
+        return out.distribution
     if not isinstance(out, dist.Distribution):
         raise TypeError(
             'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
             f'{type(out).__name__}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
             'log_likelihood=f for a log density of your own.'
         )
+    refuse_quantities(out)
     return out
 
 
