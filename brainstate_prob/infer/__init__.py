@@ -31,7 +31,9 @@ from brainstate_prob.infer.smc import smc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
 from brainstate_prob.infer.swag import swag
+from brainstate_prob.infer.target.data import PrecisionWarning
 from brainstate_prob.infer.target.door import ModelWarning
+from brainstate_prob.infer.target.quantities import QuantityDistribution, UncheckedUnitWarning, of_quantities, with_unit
 
 __all__ = [
     'ConvergenceWarning',
@@ -42,7 +44,10 @@ __all__ = [
     'LaplaceFit',
     'ModelWarning',
     'Posterior',
+    'PrecisionWarning',
+    'QuantityDistribution',
     'SBC',
+    'UncheckedUnitWarning',
     'calibration',
     'chees',
     'compare',
@@ -61,6 +66,7 @@ __all__ = [
     'mclmc',
     'meads',
     'nuts',
+    'of_quantities',
     'pathfinder',
     'plot_coverage',
     'plot_reliability',
@@ -73,4 +79,5 @@ __all__ = [
     'swag',
     'temperature_scaling',
     'to_numpyro',
+    'with_unit',
 ]

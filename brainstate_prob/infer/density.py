@@ -7,6 +7,7 @@ model: data, and the values of States that are not fitted, are arguments, so tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
@@ -22,7 +23,14 @@ from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Block, Entry, is_horseshoe, make_blocks
-from brainstate_prob.infer.target.observed import checked_distribution, checked_log_prob, expanded_to
+from brainstate_prob.infer.target.observed import (
+    checked_distribution,
+    checked_log_likelihood,
+    checked_log_prob,
+    expanded_to,
+)
+from brainstate_prob.infer.target.quantities import QuantityDistribution, quantities_explained
+from brainstate_prob.infer.target.support import outside_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.memo import serve_values
 from brainstate_prob.nn.module import Module, dotted
@@ -39,6 +47,7 @@ class Data(NamedTuple):
     targets: Any
     states: tuple
     scale: Any = 1.0
+    unit: Any = None  # of the targets: an `InUnit`, which belongs to the structure, or None
 
 
 def find_entries(model: Module) -> list[Entry]:
@@ -115,6 +124,7 @@ class Density:
         # Running statistics: descents carry them from step to step; everything else sees them as they are.
         self.carried = tuple(i for i, state in enumerate(self._others) if isinstance(state, BatchState))
         self.is_random = False  # known once it has been traced: whether the model draws random numbers
+        self.says_unit = False  # known then too: whether the model says the unit of what it predicts
         self.compiled = Cache()
         # Called before a new program is compiled: raises where the model computes something else by now.
         self.verify: Callable[[], None] | None = None
@@ -260,16 +270,20 @@ class Density:
     def _pointwise(self, data: Data) -> jax.Array:
         if self.own_log_likelihood is not None:
             args = data.args if data.targets is None else (*data.args, data.targets)
-            return jnp.asarray(self.own_log_likelihood(self.model, *args, **data.kwargs))
+            with quantities_explained():
+                out = self.own_log_likelihood(self.model, *args, **data.kwargs)
+            return checked_log_likelihood(out, data.targets, (data.args, data.kwargs))
         if data.targets is None:
             return jnp.zeros((), self.dtype)
         return checked_log_prob(self.distribution(data), data.targets)
 
     def distribution(self, data: Data) -> dist.Distribution:
         """What the model says about the targets, inside `open`."""
-        if self.likelihood is None:
-            return checked_distribution(self.model(*data.args, **data.kwargs))
-        return checked_distribution(self.likelihood(self.model, *data.args, **data.kwargs))
+        function = self.model if self.likelihood is None else functools.partial(self.likelihood, self.model)
+        with quantities_explained():
+            out = function(*data.args, **data.kwargs)
+        self.says_unit = isinstance(out, QuantityDistribution)
+        return checked_distribution(out, data.targets, data.unit)
 
     def pointwise(self, theta: jax.Array, data: Data) -> jax.Array:
         """The log-likelihood of each observation."""
@@ -302,7 +316,7 @@ class Density:
             self._pointwise(data)
             if self.own_log_likelihood is not None or data.targets is None:
                 return jnp.zeros((), int)
-            return jnp.sum(~self.distribution(data).support(data.targets))
+            return jnp.sum(outside_of(self.distribution(data), data.targets))
 
     def jit(self, name: str, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
         """The compiled function kept under ``name`` and the structure of ``key``, built once; options of `jax.jit`."""

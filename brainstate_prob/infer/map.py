@@ -27,6 +27,7 @@ from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
+from brainstate_prob.infer.target.support import refuse_impossible
 
 __all__ = [
     'batch_info',
@@ -303,9 +304,4 @@ def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None)
     """
     if stream is None:
         return
-    outside = int(density.jit('num_outside', None, lambda: density.num_outside)(theta, stream.peek()))
-    if outside:
-        raise ValueError(
-            f'{outside} targets of the first batch have probability zero under the likelihood, whatever the '
-            'parameters (negative counts, say). Check the targets or choose another distribution.'
-        )
+    refuse_impossible(density, theta, stream.peek(), 'the targets of the first batch')

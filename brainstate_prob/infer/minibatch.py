@@ -258,7 +258,8 @@ class Stream:
         self._seen += size
         self._largest = max(self._largest, size)
         whole = self.posterior.data
-        return Data(args, kwargs, targets, whole.states, np.asarray(self.num_observations / size, whole.scale.dtype))
+        scale = np.asarray(self.num_observations / size, whole.scale.dtype)
+        return whole._replace(args=args, kwargs=kwargs, targets=targets, scale=scale)
 
 
 def stream_of(

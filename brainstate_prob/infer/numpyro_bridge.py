@@ -21,6 +21,7 @@ from brainstate_prob.infer.density import Data, Density, density_of, others_of, 
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior, _refuse_for_sampling, _refuse_narrow_priors
 from brainstate_prob.infer.target.observed import expanded_to
+from brainstate_prob.infer.target.quantities import InUnit
 from brainstate_prob.infer.variables import columns_of
 from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
 from brainstate_prob.nn.memo import serve_values
@@ -168,7 +169,14 @@ def to_numpyro(
     run = sites_model(density)
 
     def numpyro_model(*args: Any, targets: Any = None, **kwargs: Any) -> Any:
-        data = Data(args, kwargs, None if targets is None else jnp.asarray(u.get_magnitude(targets)), others_of(model))
+        magnitude = None if targets is None else jnp.asarray(u.get_magnitude(targets))
+        data = Data(
+            args,
+            kwargs,
+            magnitude,
+            others_of(model),
+            unit=InUnit(targets.unit) if isinstance(targets, u.Quantity) else None,
+        )
         scale = 1.0
         if num_observations is not None and targets is not None:
             scale = num_observations / (jnp.shape(targets) or (1,))[0]

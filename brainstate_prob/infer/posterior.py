@@ -16,8 +16,10 @@ from brainstate_prob.infer.density import Data, Density, find_entries, others_of
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, shard_data
-from brainstate_prob.infer.target.data import call_arguments, checked_targets, refuse_nan
+from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard
+from brainstate_prob.infer.target.quantities import InUnit, warn_of_unchecked
+from brainstate_prob.infer.target.support import refuse_impossible
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -114,7 +116,8 @@ class Posterior:
         checked = None if targets is None else checked_targets(magnitude)
         # An array: a Python number would be moved to the device at every call.
         one = jnp.ones((), self.density.dtype)
-        self.data = Data(args, kwargs, checked, others_of(model), one)
+        unit = None if self.targets_unit.is_unitless else InUnit(self.targets_unit)
+        self.data = Data(args, kwargs, checked, others_of(model), one, unit)
         self.dims = _checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
         self.density, self.inspection = admitted(self.density, model, self.data)
@@ -129,13 +132,12 @@ class Posterior:
 
         Raises
         ------
+        TypeError
+            For what is no array of numbers: text, dates, functions, sets.
         ValueError
-            For NaN.
+            For NaN, masked entries, and numbers that the present precision does not hold.
         """
-        args, kwargs = call_arguments(inputs)
-        for where, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-            refuse_nan(leaf, 'inputs' + jax.tree_util.keystr(where[1:]))
-        return args, kwargs
+        return call_arguments(inputs)
 
     def targets_of(self, targets: Any) -> jax.Array:
         """The magnitude of other targets, in the unit of those that were given.
@@ -145,11 +147,11 @@ class Posterior:
         brainunit.UnitMismatchError
             For targets of another dimension.
         ValueError
-            For NaN.
+            As `inputs_of`.
         """
         unit = self.targets_unit
         if isinstance(targets, u.Quantity) or not unit.is_unitless:
-            targets, _ = split_unit(targets, 'targets', unit)
+            targets = magnitude_in(targets, unit)
         return checked_targets(targets)
 
     @property
@@ -367,13 +369,10 @@ class Posterior:
 
     def _inspect(self) -> None:
         """Evaluate once: shapes, types and supports are right before anything long starts."""
-        outside = int(self.density.jit('num_outside', None, lambda: self.density.num_outside)(self.theta, self.data))
-        if outside:
-            raise ValueError(
-                f'{outside} of the targets have probability zero under the likelihood, whatever the parameters '
-                '(negative '
-                'counts, say). Check the targets or choose another distribution.'
-            )
+        refuse_impossible(self.density, self.theta, self.data)
+        own = self.log_likelihood_function is not None
+        if self.data.unit is not None and (own or not self.density.says_unit):
+            warn_of_unchecked(self.targets_unit, own)
 
     def __repr__(self) -> str:
         return (

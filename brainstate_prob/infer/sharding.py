@@ -155,6 +155,7 @@ def shard_data(data: Data, devices: Any = None, axis: str | None = None) -> Data
         put(data.targets),
         placed(data.states, by_copies),
         placed(data.scale, by_copies),
+        data.unit,
     )
 
 

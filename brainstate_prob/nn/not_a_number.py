@@ -36,8 +36,37 @@ _CONTAINER = {
 _ARRAYS = {'array': 'a function of NumPy', 'array_ufunc': 'a function of NumPy'}
 # What people look for on arrays. `shape` and `dtype` a Param has.
 _ATTRIBUTES = frozenset(
-    'T all any argmax argmin astype at clip copy cumsum dot flatten item max mean min ndim prod ravel reshape round size '
-    'squeeze std sum swapaxes tolist transpose var'.split()
+    [
+        'T',
+        'all',
+        'any',
+        'argmax',
+        'argmin',
+        'astype',
+        'at',
+        'clip',
+        'copy',
+        'cumsum',
+        'dot',
+        'flatten',
+        'item',
+        'max',
+        'mean',
+        'min',
+        'ndim',
+        'prod',
+        'ravel',
+        'reshape',
+        'round',
+        'size',
+        'squeeze',
+        'std',
+        'sum',
+        'swapaxes',
+        'tolist',
+        'transpose',
+        'var',
+    ]
 )
 
 

@@ -1,48 +1,321 @@
-"""Data as arrays: what a user gives as inputs and targets, converted in one place and checked."""
+"""Data as arrays: what a user gives as inputs and targets, converted in one place, exactly or with a word about it."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core import State
+from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import Node
 from brainstate_prob.infer.sharding import on_host
+from brainstate_prob.nn.magnitudes import unit_name
 
-__all__ = ['call_arguments', 'checked_targets', 'refuse_nan']
+__all__ = ['PrecisionWarning', 'call_arguments', 'checked_targets', 'magnitude_in']
+
+_WIDER = 'work under jax.enable_x64(True)'
+
+
+class PrecisionWarning(UserWarning):
+    """Numbers of the data that single precision does not tell apart, or rounds to zero."""
 
 
 def call_arguments(inputs: Any) -> tuple[tuple, dict]:
-    """The positional and keyword arguments that ``inputs`` stand for, as arrays."""
+    """The positional and keyword arguments that ``inputs`` stand for, as arrays.
+
+    Raises
+    ------
+    TypeError
+        For what is no number: text, dates, functions, sets, modules.
+    ValueError
+        For NaN, masked entries, lists of unequal length, and numbers that the present precision does not hold.
+    """
     if inputs is None:
         return (), {}
-    if isinstance(inputs, dict):
-        return (), jax.tree.map(jnp.asarray, inputs)
-    return jax.tree.map(jnp.asarray, inputs if isinstance(inputs, tuple) else (inputs,)), {}
+    if isinstance(inputs, Mapping):
+        unnamed = [k for k in inputs if not isinstance(k, str)]
+        if unnamed:
+            raise TypeError(
+                f'A dict of inputs holds the keyword arguments of the model by name, but has the key {unnamed[0]!r}.'
+            )
+        return (), _arrays(dict(inputs))
+    return _arrays(inputs if isinstance(inputs, tuple) else (inputs,)), {}
 
 
 def checked_targets(targets: Any) -> Any:
-    """The targets as one array, which has observations and no NaN."""
-    try:
+    """The targets as one array, which has observations and no NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `call_arguments`, and for several arrays or none.
+    """
+    if hasattr(targets, '__jax_array__'):
         targets = jnp.asarray(targets)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f'targets must be one array, got {type(targets).__name__}. For several outputs stack them, or use '
-            'log_likelihood=f with everything as inputs.'
-        ) from None
+    elif isinstance(targets, list | tuple) and not _is_table_of_numbers(targets):
+        if any(isinstance(x, u.Quantity) for x in jax.tree.leaves(targets, is_leaf=_is_quantity)):
+            raise TypeError('targets is a list of quantities. Give one Quantity: jnp.array([1.0, 2.0]) * u.mV.')
+        targets = _stacked([as_array(x, f'targets[{i}]') for i, x in enumerate(targets)])
+    elif isinstance(targets, Mapping) or not (
+        _is_leaf(targets) or jax.tree_util.treedef_is_leaf(jax.tree.structure(targets))
+    ):
+        raise TypeError(_one_array(targets))
+    targets = as_array(targets, 'targets')
     if targets.size == 0:
         raise ValueError(f'There are no observations: the targets have shape {targets.shape}.')
-    refuse_nan(targets, 'targets')
     return targets
 
 
-def refuse_nan(x: Any, name: str) -> None:
+def magnitude_in(targets: Any, unit: u.Unit) -> Any:
+    """The magnitude of targets in ``unit``.
+
+    Raises
+    ------
+    brainunit.UnitMismatchError
+        For targets of another dimension, or plain numbers where there is a unit.
+    """
+    if not isinstance(targets, u.Quantity):
+        if unit.is_unitless:
+            return targets
+        raise u.UnitMismatchError(
+            f'targets has the unit {unit_name(unit)}; got plain numbers. Multiply them by the unit, e.g. targets * '
+            f'{unit_name(unit)}.'
+        )
+    if not targets.unit.has_same_dim(unit):
+        raise u.UnitMismatchError(
+            f'targets has the unit {unit_name(unit)}; a value in {unit_name(targets.unit)} cannot be converted to it.'
+        )
+    magnitude = targets.mantissa
+    return (
+        magnitude
+        if targets.unit == unit
+        else u.Quantity(as_array(magnitude, 'targets'), unit=targets.unit).to_decimal(unit)
+    )
+
+
+def as_array(x: Any, name: str) -> Any:
+    """``x`` as an array of real or complex numbers or bools in the present precision, every number as it was.
+
+    Floating numbers are rounded to that precision. Where this loses more than digits, it is refused (infinity) or
+    warned of (zero, values that become equal).
+    """
+    if isinstance(x, jax.Array):
+        _refuse_nan(x, name)
+        return x
+    _refuse_foreign(x, name)
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if isinstance(x, list | tuple):
+            raise ValueError(
+                f'{name} is a list whose parts have unequal lengths, which is no array. Pad them and mask what is '
+                'padded, or give one long array and an array of group numbers.'
+            ) from None
+        raise TypeError(f'{name}: a {type(x).__name__} cannot be read as an array ({error}). {_NUMBERS}') from None
+    _refuse_kind(array, x, name)
+    narrow = _narrowed(array, name)
+    _refuse_nan(narrow, name)
+    # A Python number stays one of weak type. NumPy's memory is copied: it may be changed in place later.
+    return jnp.asarray(x) if isinstance(x, bool | int | float | complex) else jnp.array(narrow)
+
+
+def _arrays(tree: Any) -> Any:
+    def convert(where: tuple, x: Any) -> Any:
+        name = 'inputs' + jax.tree_util.keystr(where)
+        if isinstance(x, u.Quantity):
+            return u.Quantity(as_array(x.mantissa, name), unit=x.unit)
+        return as_array(x, name)
+
+    return jax.tree_util.tree_map_with_path(convert, tree, is_leaf=_is_leaf)
+
+
+def _is_leaf(x: Any) -> bool:
+    return (
+        _is_quantity(x) or isinstance(x, Node | State | Iterator) or (isinstance(x, list) and _is_table_of_numbers(x))
+    )
+
+
+def _is_quantity(x: Any) -> bool:
+    return isinstance(x, u.Quantity)
+
+
+def _is_table_of_numbers(x: Any) -> bool:
+    """Whether it is a list of numbers, or of such lists: one array, written down. Lists of arrays stay lists."""
+    rows = [x]
+    while rows:
+        row = rows.pop()
+        for entry in row:
+            if isinstance(entry, list | tuple):
+                rows.append(entry)
+            elif not (entry is None or isinstance(entry, bool | int | float | complex | str | np.generic)):
+                return False
+    return len(x) > 0
+
+
+def _stacked(arrays: list) -> Any:
+    shapes = {jnp.shape(x) for x in arrays}
+    if len(shapes) > 1:
+        raise TypeError(
+            f'targets must be one array, got a list of arrays of shapes {sorted(shapes)}. Join them by '
+            'jnp.concatenate, or use log_likelihood=f with everything as inputs.'
+        )
+    return jnp.stack(arrays) if arrays else np.zeros(0)
+
+
+def _one_array(targets: Any) -> str:
+    return (
+        f'targets must be one array, got {type(targets).__name__}. For several outputs stack them, or use '
+        'log_likelihood=f with everything as inputs.'
+    )
+
+
+# What is no array of numbers
+
+_NUMBERS = 'Data are arrays of numbers.'
+
+
+def _refuse_foreign(x: Any, name: str) -> None:
+    """Refuse objects that are no numbers, each with what to give in its place."""
+    kind = type(x).__name__
+    if isinstance(x, Node | State):
+        raise TypeError(
+            f'{name} is a {kind}, which is part of a model and no data. Make it an attribute of the model, or give '
+            'its value: param.value().'
+        )
+    if isinstance(x, str | bytes):
+        raise TypeError(
+            f'{name} is text: {x!r}. {_NUMBERS} Encode labels by np.unique(labels, return_inverse=True)[1]; an option '
+            'of the model is an attribute of it.'
+        )
+    if isinstance(x, Set):
+        raise TypeError(f'{name} is a {kind}, which has no order. Give a list or an array.')
+    if isinstance(x, Iterator):
+        raise TypeError(
+            f'{name} is a {kind}, which gives its values only once. Give an array or a list: np.array(list(values)).'
+        )
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(
+            f'{name} has {int(np.ma.count_masked(x))} masked entries of {x.size}, and a mask is not kept in an array. '
+            'Drop them, or fill them in (y.filled(1.0), by a value that the distribution can take), give ~y.mask as '
+            'an input, and return dist.Normal(...).mask(mask).'
+        )
+    if callable(getattr(x, 'toarray', None)):
+        raise TypeError(f'{name} is a sparse matrix ({kind}). Give it as {name}.toarray().')
+    if callable(x) or isinstance(x, Mapping):
+        raise TypeError(f'{name} is a {kind}. {_NUMBERS} Keep functions and options as attributes of the model.')
+
+
+def _refuse_kind(array: np.ndarray, x: Any, name: str) -> None:
+    """Refuse dtypes that are no numbers."""
+    dtype = array.dtype
+    if dtype.kind in 'mM':
+        raise TypeError(
+            f'{name} holds dates or times ({dtype}). Give numbers, counted from the first, in a unit of moderate '
+            "size: (t - t[0]) / np.timedelta64(1, 's')."
+        )
+    if dtype.kind in 'USOT':
+        entries = array.ravel().tolist()
+        kinds = sorted({type(e).__name__ for e in entries})
+        text = [e for e in entries if isinstance(e, str | bytes)]
+        missing = [i for i, e in enumerate(entries) if e is None or type(e).__name__ in ('NAType', 'NaTType')]
+        if text:
+            raise TypeError(
+                f'{name} holds text: {text[0]!r}. {_NUMBERS} Encode labels by np.unique(labels, '
+                'return_inverse=True)[1]; turn numbers written as text into numbers by .astype(float).'
+            )
+        if missing:
+            first = tuple(int(i) for i in np.unravel_index(missing[0], array.shape))
+            raise ValueError(
+                f'{name} has {len(missing)} missing entries ({entries[missing[0]]}), the first at {first}. Drop or '
+                'impute them before fitting.'
+            )
+        if kinds == ['int']:
+            raise ValueError(f'{name} has integers beyond 64 bits. Give them as floating numbers, in another scale.')
+        raise TypeError(
+            f'{name} is an array of Python objects ({", ".join(kinds)}) of shape {array.shape}. {_NUMBERS} '
+            'If each of them is a number, .astype(float) makes it one; arrays of unequal length have to be padded.'
+        )
+    if dtype.names is not None:
+        raise TypeError(f'{name} has named columns {dtype.names}. Give them as a dict of inputs, one array each.')
+    if not (dtype.kind in 'biufc' or jnp.issubdtype(dtype, jnp.floating)):
+        raise TypeError(f'{name} has the dtype {dtype}. {_NUMBERS}')
+
+
+# Precision
+
+
+def _narrowed(array: np.ndarray, name: str) -> np.ndarray:
+    """The array in the present precision, if its numbers are those that it had."""
+    wide = array.dtype
+    target = jax.dtypes.canonicalize_dtype(np.float64 if wide == np.longdouble else wide)
+    if target == wide or array.size == 0:
+        return array.astype(target)
+    if wide.kind in 'iu':
+        limits, low, high = np.iinfo(target), array.min(), array.max()
+        if low < limits.min or high > limits.max:
+            raise ValueError(
+                f'{name} has integers from {low} to {high}, which {limits.bits} bits do not hold ({limits.min} to '
+                f'{limits.max}). Subtract an origin or divide by a unit first ((t - t[0]) / 1e9), or {_WIDER}.'
+            )
+        return array.astype(target)
+    with np.errstate(over='ignore', under='ignore', invalid='ignore'):
+        narrow = array.astype(target)
+        lost = np.isinf(narrow) & ~np.isinf(array)
+        if lost.any():
+            first = tuple(int(i) for i in np.argwhere(lost)[0])
+            raise ValueError(
+                f'{name} has {int(lost.sum())} numbers too large for {target}, where they would be infinite (the first '
+                f'at {first}: {array[first]:g}). Divide by a scale, or {_WIDER}.'
+            )
+    gone = (narrow == 0) & (array != 0)
+    if gone.any():
+        first = tuple(int(i) for i in np.argwhere(gone)[0])
+        text = (
+            f'{int(gone.sum())} of {array.size} numbers of {name} are too small for {target} (the first at {first}: '
+            f'{array[first]:g}) and become 0. Multiply by a scale, or {_WIDER}.'
+        )
+        if not narrow.any():
+            raise ValueError(text)
+        warnings.warn(text, PrecisionWarning, stacklevel=2)
+    if wide.kind == 'f':
+        _tell_equal(array, narrow, name)
+    return narrow
+
+
+def _tell_equal(array: np.ndarray, narrow: np.ndarray, name: str) -> None:
+    """Warn of columns in which most of the distinct values become equal: a small range far from zero."""
+    columns = array.reshape(-1, array.shape[-1]) if array.ndim > 1 else array.reshape(-1, 1)
+    finite = np.where(np.isfinite(columns), columns, 0.0)
+    high, low = finite.max(0), finite.min(0)
+    largest = np.maximum(np.abs(high), np.abs(low))
+    step = largest * np.finfo(narrow.dtype).eps
+    # Fewer than 256 steps in the range; below 1e-12 of the values it is noise of double precision itself.
+    for column in np.flatnonzero((high - low < 256 * step) & (high - low > 1e-12 * largest)):
+        values = columns[:, column]
+        distinct = len(np.unique(values))
+        left = len(np.unique(narrow.reshape(columns.shape)[:, column]))
+        if left < distinct / 2:
+            where = f'Column {column} of {name}' if array.ndim > 1 else name
+            warnings.warn(
+                f'{where} has {distinct} different values between {low[column]!r} and {high[column]!r}, of which '
+                f'{narrow.dtype} tells {left} apart. Subtract an origin first (t - t[0]), or {_WIDER}.',
+                PrecisionWarning,
+                stacklevel=2,
+            )
+            return
+
+
+def _refuse_nan(x: Any, name: str) -> None:
     """Refuse NaN entries, saying where the first is."""
-    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
         return
     elsewhere = isinstance(x, jax.Array) and not x.is_fully_addressable  # on the devices of other processes
-    bad = on_host(jnp.isnan(x)) if elsewhere else np.isnan(np.asarray(x, dtype=np.float64))
+    bad = on_host(jnp.isnan(x)) if elsewhere else np.isnan(np.asarray(x))
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(

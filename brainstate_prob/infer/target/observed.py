@@ -1,4 +1,4 @@
-"""What a model says about its observations: a distribution of the targets, their shapes and supports."""
+"""What a model says about its observations: a distribution of the targets, or their log density; kinds and shapes."""
 
 from __future__ import annotations
 
@@ -8,31 +8,136 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-__all__ = ['checked_batch_shape', 'checked_distribution', 'checked_log_prob', 'expanded_to']
+from brainstate_prob.core import State
+from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import Node
+from brainstate_prob.infer.target.quantities import InUnit, QuantityDistribution, magnitudes_in, refuse_quantities
+from brainstate_prob.infer.target.support import log_prob_inside
+
+__all__ = [
+    'checked_batch_shape',
+    'checked_distribution',
+    'checked_log_likelihood',
+    'checked_log_prob',
+    'expanded_to',
+]
 
 
-def checked_distribution(out: Any) -> dist.Distribution:
-    """``out``, if it is a NumPyro distribution.
+def checked_distribution(out: Any, targets: Any = None, unit: InUnit | None = None) -> dist.Distribution:
+    """``out``, if it is a NumPyro distribution; one of quantities as that of magnitudes in the targets' unit.
 
     Raises
     ------
     TypeError
         Otherwise, saying what to return.
+    brainunit.UnitMismatchError
+        For quantities of another dimension than that of the targets.
     """
+    if isinstance(out, QuantityDistribution):
+        if unit is not None:
+            return magnitudes_in(out, unit.unit)
+        if targets is not None and not out.unit.is_unitless:
+            raise u.UnitMismatchError(
+                f'The model predicts quantities in {out.unit}, but the targets are plain numbers. Multiply them by '
+                'their unit.'
+            )
+        return out.distribution
     if not isinstance(out, dist.Distribution):
         raise TypeError(
-            f'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but '
-            'returned '
+            'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
             f'{type(out).__name__}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
             'log_likelihood=f for a log density of your own.'
         )
+    refuse_quantities(out)
     return out
 
 
 def checked_log_prob(distribution: dist.Distribution, targets: Any) -> jax.Array:
-    """``distribution.log_prob(targets)``, if the shapes agree: see `checked_batch_shape`."""
-    checked_batch_shape(distribution, targets)
-    return distribution.log_prob(targets)
+    """``distribution.log_prob(targets)``, if the shapes agree: see `checked_batch_shape`.
+
+    Outside of a support that may depend on parameters it is minus infinity.
+    """
+    batch = checked_batch_shape(distribution, targets)
+    if jnp.iscomplexobj(targets):
+        _refuse_complex(distribution)
+    log_prob = log_prob_inside(distribution, targets)
+    if jnp.shape(log_prob) not in (batch, distribution.batch_shape):
+        raise ValueError(
+            f'{type(distribution).__name__}.log_prob gave shape {jnp.shape(log_prob)} for targets of shape '
+            f'{jnp.shape(targets)}, but has one log density for each entry of shape {batch}.'
+        )
+    return jnp.broadcast_to(log_prob, batch)
+
+
+def _refuse_complex(distribution: dist.Distribution) -> None:
+    try:
+        draw = jax.eval_shape(distribution.sample, jax.random.key(0))
+    except NotImplementedError:
+        return
+    if not jnp.issubdtype(draw.dtype, jnp.complexfloating):
+        raise TypeError(
+            f'The targets are complex, but {type(distribution).__name__} is a distribution of real numbers. Score '
+            'jnp.real(y) and jnp.imag(y), stacked as targets of one more axis, or pass log_likelihood=f.'
+        )
+
+
+def checked_log_likelihood(out: Any, targets: Any, inputs: Any) -> jax.Array:
+    """What ``log_likelihood=`` returned: the log density of each observation, or their sum.
+
+    Its shape is () or a leading part of the targets' shape: all of it, or without the axes of the observed vectors.
+    Without targets it is (), one axis, or a leading part of the shape of an input.
+
+    Raises
+    ------
+    TypeError
+        For anything but real floating numbers.
+    ValueError
+        For another shape.
+    """
+    number = 'Return one real number (the sum over the observations), or one for each observation'
+    if isinstance(out, dist.Distribution):
+        raise TypeError(
+            f'log_likelihood= returned a distribution ({type(out).__name__}). Return its log density, '
+            'd.log_prob(targets), or pass the function as likelihood=.'
+        )
+    if out is None:
+        raise TypeError(f'log_likelihood= returned None. {number}; does it end with a return?')
+    if isinstance(out, u.Quantity):
+        raise TypeError(
+            f'log_likelihood= returned a Quantity in {out.unit}, but a log density is a plain number. Divide '
+            'quantities by a unit before they enter a density: mean / u.mV.'
+        )
+    if isinstance(out, Node | State):
+        raise TypeError(f'log_likelihood= returned a {type(out).__name__}. {number}; of a Param take param.value().')
+    try:
+        kind = jnp.result_type(out)
+    except (TypeError, ValueError):
+        kind = None
+    if kind is None or isinstance(out, list | tuple | dict | str):
+        raise TypeError(f'log_likelihood= returned a {type(out).__name__}. {number}, as an array (jnp.stack).')
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise TypeError(f'log_likelihood= returned numbers of dtype {kind}. {number}: floating, not complex or int.')
+    array = jnp.asarray(out)
+    allowed = _leading(targets) if targets is not None else None
+    if allowed is not None and array.shape not in allowed:
+        raise ValueError(
+            f'log_likelihood= returned shape {array.shape} for targets of shape {jnp.shape(targets)}. {number}: '
+            f'shape {" or ".join(str(shape) for shape in allowed)}. A prediction of shape (N,) and targets of shape '
+            '(N, 1) broadcast to (N, N): score targets[:, 0].'
+        )
+    if allowed is None and array.ndim > 1:
+        shapes = {shape for x in jax.tree.leaves(inputs) for shape in _leading(x)}
+        if array.shape not in shapes:
+            raise ValueError(
+                f'log_likelihood= returned shape {array.shape}, and there are no targets of this shape. {number}: '
+                'sum it, or give the observations as targets=.'
+            )
+    return array
+
+
+def _leading(x: Any) -> list[tuple[int, ...]]:
+    shape = jnp.shape(x)
+    return [shape[:i] for i in range(len(shape) + 1)]
 
 
 def expanded_to(distribution: dist.Distribution, targets: Any) -> dist.Distribution:
@@ -58,8 +163,7 @@ def checked_batch_shape(distribution: dist.Distribution, targets: Any) -> tuple[
     if not fits or (event and shape[len(shape) - event :] != distribution.event_shape):
         raise ValueError(
             f'The model predicts targets of shape {distribution.batch_shape + distribution.event_shape}, the targets '
-            'have shape '
-            f'{shape}. They must agree (a scalar prediction may serve all). Reshape the prediction or the targets, '
-            'e.g. x[:, 0] in place of x.'
+            f'have shape {shape}. They must agree (a scalar prediction may serve all). Reshape the prediction or the '
+            'targets, e.g. x[:, 0] in place of x.'
         )
     return batch

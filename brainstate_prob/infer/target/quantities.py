@@ -1,0 +1,375 @@
+"""Distributions of quantities: a NumPyro distribution of magnitudes, and the unit that they are in."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from brainstate_prob.core.units import u
+from brainstate_prob.nn.magnitudes import unit_name
+
+__all__ = [
+    'InUnit',
+    'QuantityDistribution',
+    'UncheckedUnitWarning',
+    'magnitudes_in',
+    'of_quantities',
+    'quantities_explained',
+    'refuse_quantities',
+    'warn_of_unchecked',
+    'with_unit',
+]
+
+
+class UncheckedUnitWarning(UserWarning):
+    """The targets have a unit, and the model does not say the unit of what it predicts."""
+
+
+class InUnit:
+    """A unit as part of data: it belongs to the structure of what is compiled, not to its arguments."""
+
+    def __init__(self, unit: u.Unit):
+        self.unit = unit
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, InUnit) and self.unit == other.unit
+
+    def __hash__(self) -> int:
+        return hash(self.unit)
+
+    def __repr__(self) -> str:
+        return f'InUnit({self.unit})'
+
+
+jax.tree_util.register_pytree_node(InUnit, lambda x: ((), x), lambda x, _: x)
+
+# By distribution, the power of the observations' unit that each parameter has; other parameters are plain numbers.
+_LOCATION_SCALE = {'loc': 1, 'scale': 1}
+_BOUNDED = {**_LOCATION_SCALE, 'low': 1, 'high': 1}
+_POWERS: dict[Callable, dict[str, int]] = {
+    dist.AsymmetricLaplace: _LOCATION_SCALE,
+    dist.AsymmetricLaplaceQuantile: _LOCATION_SCALE,
+    dist.Cauchy: _LOCATION_SCALE,
+    dist.Delta: {'v': 1},
+    dist.Exponential: {'rate': -1},
+    dist.Gamma: {'rate': -1},
+    dist.GaussianRandomWalk: {'scale': 1},
+    dist.Gumbel: _LOCATION_SCALE,
+    dist.HalfCauchy: {'scale': 1},
+    dist.HalfNormal: {'scale': 1},
+    dist.InverseGamma: {'rate': 1},
+    dist.Laplace: _LOCATION_SCALE,
+    dist.Levy: _LOCATION_SCALE,
+    dist.Logistic: _LOCATION_SCALE,
+    dist.LogUniform: {'low': 1, 'high': 1},
+    dist.LowRankMultivariateNormal: {'loc': 1, 'cov_factor': 1, 'cov_diag': 2},
+    dist.MultivariateNormal: {'loc': 1, 'scale_tril': 1, 'covariance_matrix': 2, 'precision_matrix': -2},
+    dist.MultivariateStudentT: {'loc': 1, 'scale_tril': 1},
+    dist.Normal: _LOCATION_SCALE,
+    dist.Pareto: {'scale': 1},
+    dist.SoftLaplace: _LOCATION_SCALE,
+    dist.StudentT: _LOCATION_SCALE,
+    dist.TruncatedCauchy: _BOUNDED,
+    dist.TruncatedNormal: _BOUNDED,
+    dist.Uniform: {'low': 1, 'high': 1},
+    dist.Weibull: {'scale': 1},
+}
+
+
+class QuantityDistribution:
+    """A distribution of quantities: what `with_unit` and `of_quantities` give.
+
+    Attributes
+    ----------
+    distribution
+        The NumPyro distribution of the magnitudes.
+    unit
+        Their unit.
+    """
+
+    def __init__(self, distribution: dist.Distribution, unit: u.Unit):
+        self.distribution, self.unit = distribution, unit
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """That of the distribution."""
+        return self.distribution.batch_shape
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """That of the distribution."""
+        return self.distribution.event_shape
+
+    @property
+    def mean(self) -> Any:
+        """The mean, a Quantity."""
+        return u.Quantity(self.distribution.mean, unit=self.unit)
+
+    @property
+    def variance(self) -> Any:
+        """The variance, a Quantity."""
+        return u.Quantity(self.distribution.variance, unit=self.unit**2)
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
+        """Draws, a Quantity."""
+        return u.Quantity(self.distribution.sample(key, sample_shape), unit=self.unit)
+
+    def log_prob(self, value: Any) -> jax.Array:
+        """The log density of the magnitude of ``value`` in its own unit."""
+        if not isinstance(value, u.Quantity):
+            raise u.UnitMismatchError(f'The distribution is one of quantities in {self.unit}; got plain numbers.')
+        return magnitudes_in(self, value.unit).log_prob(value.mantissa)
+
+    def mask(self, mask: Any) -> QuantityDistribution:
+        """As of the distribution."""
+        return QuantityDistribution(self.distribution.mask(mask), self.unit)
+
+    def expand(self, batch_shape: tuple[int, ...]) -> QuantityDistribution:
+        """As of the distribution."""
+        return QuantityDistribution(self.distribution.expand(batch_shape), self.unit)
+
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> QuantityDistribution:
+        """As of the distribution."""
+        return QuantityDistribution(self.distribution.to_event(reinterpreted_batch_ndims), self.unit)
+
+    def __repr__(self) -> str:
+        return f'QuantityDistribution({type(self.distribution).__name__}, {self.unit})'
+
+
+jax.tree_util.register_pytree_node(
+    QuantityDistribution,
+    lambda x: ((x.distribution,), InUnit(x.unit)),
+    lambda unit, children: QuantityDistribution(children[0], unit.unit),
+)
+
+
+def with_unit(distribution: dist.Distribution, unit: u.Unit) -> QuantityDistribution:
+    """Say the unit of what a distribution is of, so that a `Posterior` compares it with the unit of its targets.
+
+    Parameters
+    ----------
+    distribution
+        A NumPyro distribution of magnitudes.
+    unit
+        The unit that they are in. Targets in another unit of its dimension are scored in theirs, where it is known
+        how the distribution scales; of another dimension they are refused.
+
+    Examples
+    --------
+    >>> import brainunit as u, numpyro.distributions as dist
+    >>> from brainstate_prob import infer
+    >>> mean, sigma = -65.0 * u.mV, 0.5 * u.mV
+    >>> infer.with_unit(dist.Normal(mean / u.mV, sigma / u.mV), u.mV).mean
+    Quantity(-65., "mV")
+    """
+    if isinstance(distribution, QuantityDistribution) or not isinstance(distribution, dist.Distribution):
+        raise TypeError(
+            f'with_unit takes a NumPyro distribution of magnitudes, got {type(distribution).__name__}, e.g. '
+            'infer.with_unit(dist.Normal(mean / u.mV, sigma / u.mV), u.mV).'
+        )
+    if not isinstance(unit, u.Unit):
+        raise TypeError(f'with_unit takes a unit such as u.mV, got {type(unit).__name__}.')
+    refuse_quantities(distribution)
+    return QuantityDistribution(distribution, unit)
+
+
+def of_quantities(law: Callable[..., dist.Distribution], *args: Any, **kwargs: Any) -> QuantityDistribution:
+    """A distribution whose parameters are quantities, with the unit of its location or scale.
+
+    Parameters
+    ----------
+    law
+        A NumPyro distribution for which it is known which parameters carry the unit of the observations (a location
+        and a scale, say), or its inverse (a rate).
+    args, kwargs
+        Its parameters: quantities where they carry a unit, plain numbers otherwise.
+
+    Raises
+    ------
+    brainunit.UnitMismatchError
+        For a parameter of another dimension, or plain numbers where a unit belongs.
+    TypeError
+        For a distribution of which it is not known.
+
+    Examples
+    --------
+    >>> import brainunit as u, numpyro.distributions as dist
+    >>> from brainstate_prob import infer
+    >>> infer.of_quantities(dist.Normal, -65.0 * u.mV, 0.0005 * u.volt)
+    QuantityDistribution(Normal, mV)
+    """
+    name = getattr(law, '__name__', type(law).__name__)
+    if law not in _POWERS:
+        raise TypeError(
+            f'of_quantities does not know which parameters of {name} carry the unit of the observations. Divide by '
+            f'units and say it: infer.with_unit(dist.{name}(...), u.mV).'
+        )
+    powers = _POWERS[law]
+    given = inspect.signature(law).bind(*args, **kwargs).arguments
+    extra = given.pop('kwargs', {})
+    given = {**given, **extra}
+    unit = None
+    for parameter in sorted(powers, key=lambda p: powers[p] != 1):  # the unit as the location or the scale has it
+        if isinstance(given.get(parameter), u.Quantity):
+            unit = given[parameter].unit
+            unit = unit if powers[parameter] == 1 else unit ** (1 / powers[parameter])
+            break
+    if unit is None:
+        raise TypeError(f'of_quantities: no parameter of {name} is a Quantity, of {list(powers)}.')
+    return QuantityDistribution(
+        law(**{k: _plain(v, powers.get(k, 0), unit, f'{k} of {name}') for k, v in given.items()}), unit
+    )
+
+
+def _plain(value: Any, power: int, unit: u.Unit, label: str) -> Any:
+    """The magnitude of a parameter in the unit that it should have."""
+    if value is None or isinstance(value, bool):
+        return value
+    wanted = unit**power if power else u.UNITLESS
+    if not isinstance(value, u.Quantity):
+        if power:
+            raise u.UnitMismatchError(f'The {label} has the unit {unit_name(wanted)}; got plain numbers.')
+        return value
+    if not value.unit.has_same_dim(wanted):
+        raise u.UnitMismatchError(
+            f'The {label} has the unit {unit_name(wanted)}; a value in {unit_name(value.unit)} cannot be converted.'
+        )
+    return value.to_decimal(wanted)
+
+
+def magnitudes_in(d: QuantityDistribution, unit: u.Unit) -> dist.Distribution:
+    """The distribution of magnitudes in another unit of the same dimension.
+
+    Raises
+    ------
+    brainunit.UnitMismatchError
+        For another dimension.
+    ValueError
+        Where it is not known how the distribution scales.
+    """
+    if d.unit == unit:
+        return d.distribution
+    if not d.unit.has_same_dim(unit):
+        raise u.UnitMismatchError(
+            f'The model predicts quantities in {unit_name(d.unit)}, but the targets are in {unit_name(unit)}, which is '
+            'another dimension. Correct the unit of one of them.'
+        )
+    factor = float(u.Quantity(1.0, unit=d.unit).to_decimal(unit))
+    try:
+        return _scaled(d.distribution, factor)
+    except NotImplementedError:
+        raise ValueError(
+            f'The model predicts {type(d.distribution).__name__} in {d.unit}, the targets are in {unit}, and it is not '
+            f'known how this distribution scales. Give the targets in {d.unit}, or predict them in {unit}.'
+        ) from None
+
+
+def _scaled(d: dist.Distribution, factor: float) -> dist.Distribution:
+    """The distribution of ``factor`` times what ``d`` is of."""
+    if isinstance(d, dist.MaskedDistribution):
+        return _scaled(d.base_dist, factor).mask(d._mask)
+    if isinstance(d, dist.ExpandedDistribution):
+        return _scaled(d.base_dist, factor).expand(d.batch_shape)
+    if isinstance(d, dist.Independent):
+        return _scaled(d.base_dist, factor).to_event(d.reinterpreted_batch_ndims)
+    if isinstance(d, dist.MixtureSameFamily):
+        return dist.MixtureSameFamily(d.mixing_distribution, _scaled(d.component_distribution, factor))
+    if isinstance(d, dist.LeftTruncatedDistribution):
+        return dist.LeftTruncatedDistribution(_scaled(d.base_dist, factor), low=d.low * factor)
+    if isinstance(d, dist.RightTruncatedDistribution):
+        return dist.RightTruncatedDistribution(_scaled(d.base_dist, factor), high=d.high * factor)
+    if isinstance(d, dist.TwoSidedTruncatedDistribution):
+        return dist.TwoSidedTruncatedDistribution(
+            _scaled(d.base_dist, factor), low=d.low * factor, high=d.high * factor
+        )
+    if type(d) is dist.LogNormal:
+        return dist.LogNormal(d.loc + jnp.log(factor), d.scale)
+    if type(d) not in _POWERS:
+        raise NotImplementedError
+    powers = _POWERS[type(d)]
+    names = ('loc', 'scale_tril') if isinstance(d, dist.MultivariateNormal) else tuple(d.arg_constraints)
+    return type(d)(**{name: getattr(d, name) * factor ** powers.get(name, 0) for name in names})
+
+
+def _spelled(unit: u.Unit) -> str:
+    """A unit as one writes it in code, where it has a name there."""
+    return f'u.{unit}' if str(unit).isidentifier() and hasattr(u, str(unit)) else 'unit'
+
+
+def warn_of_unchecked(unit: u.Unit, own: bool) -> None:
+    """Say that the unit of the targets cannot be compared with anything."""
+    spelled = _spelled(unit)
+    plain = f'or give the targets as plain numbers, targets / {spelled}, if these are what it takes'
+    if own:
+        text = (
+            f'log_likelihood= takes the magnitudes of the targets, in {unit}; whether it means this unit cannot be '
+            'checked. Pass likelihood= with a distribution that says its unit (infer.with_unit), '
+        )
+    else:
+        text = (
+            f'The targets are in {unit}, but the model predicts plain numbers: whether these are in {unit} cannot be '
+            'checked. Return infer.of_quantities(dist.Normal, mean, sigma) of quantities, or say the unit of '
+            f'magnitudes, infer.with_unit(dist.Normal(mean / {spelled}, sigma / {spelled}), {spelled}); '
+        )
+    warnings.warn(text + plain + '.', UncheckedUnitWarning, stacklevel=4)
+
+
+# Quantities where NumPyro takes plain numbers
+
+
+def refuse_quantities(d: dist.Distribution) -> None:
+    """Refuse a distribution that was built from quantities without an error.
+
+    Raises
+    ------
+    TypeError
+        Showing how to say the unit.
+    """
+    for leaf in jax.tree.leaves(d, is_leaf=lambda x: isinstance(x, u.Quantity)):
+        if isinstance(leaf, u.Quantity):
+            raise TypeError(_no_quantities(type(d).__name__, leaf))
+
+
+@contextlib.contextmanager
+def quantities_explained() -> Iterator[None]:
+    """Put errors that NumPyro raises about quantities into words."""
+    try:
+        yield
+    except Exception as error:
+        found = _quantity_in_numpyro(error)
+        if found is None:
+            raise
+        raise TypeError(_no_quantities(*found)) from error
+
+
+def _no_quantities(name: str, quantity: Any) -> str:
+    unit = quantity.unit
+    return (
+        f"dist.{name} got a Quantity in {unit_name(unit)}; NumPyro's distributions are of plain numbers. Write "
+        f'infer.of_quantities(dist.{name}, ...), which keeps the unit, or divide by it and say it: '
+        f'infer.with_unit(dist.{name}(... / {_spelled(unit)}), {_spelled(unit)}).'
+    )
+
+
+def _quantity_in_numpyro(error: BaseException) -> tuple[str, Any] | None:
+    """The distribution that an error comes from and a Quantity among its arguments, if there is one."""
+    place = error.__traceback__
+    while place is not None:
+        frame = place.tb_frame
+        if frame.f_globals.get('__name__', '').startswith('numpyro.distributions'):
+            values = frame.f_locals
+            owner = values.get('cls', values.get('self'))
+            name = getattr(owner, '__name__', frame.f_code.co_name if owner is None else type(owner).__name__)
+            arguments = [*values.get('args', ()), *dict(values.get('kwargs', {})).values(), *values.values()]
+            for x in arguments:
+                if isinstance(x, u.Quantity):
+                    return name, x
+        place = place.tb_next
+    return None

@@ -1,0 +1,159 @@
+"""Mistakes in data: kinds, dtypes, missing entries, numbers that the precision does not hold."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import scipy.sparse
+import xarray as xr
+
+from brainstate_prob import infer, nn
+from brainstate_prob.core.units import u
+from tests.infer.mistakes.row import Mistake
+
+X, Y = np.arange(3.0), np.array([0.1, 0.9, 2.2])
+BEYOND = np.array([2**40, 2**40 + 1, 3])
+WIDE = 'enable_x64'
+
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Param(1.0, reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, x):
+        return dist.Normal(self.b.value() * (x if x.ndim < 2 else x[:, 0]), 1.0)
+
+
+def inputs(x, *, targets=Y):
+    return lambda: infer.Posterior(Line(), x() if callable(x) else x, targets)
+
+
+def targets(y):
+    return lambda: infer.Posterior(Line(), X, y)
+
+
+def refused(name, make, *words):
+    return Mistake(name, make, words)
+
+
+KINDS = [
+    refused('text in inputs', inputs(['a', 'b', 'c']), r'inputs\[0\] holds text', 'return_inverse'),
+    refused('one word as inputs', inputs('file.csv'), r"inputs\[0\] is text: 'file.csv'", 'arrays of numbers'),
+    refused('text in targets', targets(['a', 'b', 'c']), 'targets holds text', 'return_inverse'),
+    refused('numbers written as text', targets(np.array(['1', '2', '3'])), "holds text: '1'", 'astype'),
+    refused('bytes in inputs', inputs((X, b'x')), r'inputs\[1\] is text'),
+    refused('text in a dict of inputs', inputs({'x': np.array(['a'])}), r"inputs\['x'\] holds text"),
+    refused('a number as key of inputs', inputs({0: X}), 'by name', 'has the key 0'),
+    refused('a set of inputs', inputs({0.0, 1.0, 2.0}), r'inputs\[0\] is a set', 'no order', 'list'),
+    refused('a set of targets', targets({0.0, 1.0}), 'targets is a set', 'no order'),
+    refused('a generator of inputs', inputs(lambda: (i for i in X)), r'is a generator', 'only once', 'np.array'),
+    refused('a map of targets', targets(map(float, 'abc')), 'targets is a map', 'only once'),
+    refused('a function as input', inputs((X, np.sin)), r'inputs\[1\] is a ufunc', 'attributes of the model'),
+    refused('a class as input', inputs((X, nn.Param)), r'inputs\[1\] is a type', 'attributes of the model'),
+    refused('a Param as input', inputs(lambda: nn.Param(1.0)), r'inputs\[0\] is a Param', 'part of a model'),
+    refused('a model as input', inputs(lambda: (Line(), X)), r'inputs\[0\] is a Line', 'attribute of the model'),
+    refused('dates as inputs', inputs(np.arange('2020-01-01', '2020-01-04', dtype='M8[D]')), 'dates', r't - t\[0\]'),
+    refused('durations as targets', targets(np.arange(3).astype('m8[s]')), 'dates or times', 'timedelta64'),
+    refused('dates from pandas', inputs(lambda: pd.Series(pd.date_range('2020', periods=3))), 'dates or times'),
+    refused('labels from pandas', inputs(lambda: pd.Series(list('aba')).astype('category')), 'holds text', 'unique'),
+    refused('a table of mixed columns', inputs(lambda: pd.DataFrame({'x': X, 's': list('abc')})), "text: 'a'"),
+    refused('pandas NA', targets(pd.array([1, None, 3], dtype='Int64')), 'targets has 1 ', r'at \(1,\)', 'impute'),
+    refused(
+        'None in a list', inputs([1.0, None, 3.0]), r'inputs\[0\] has 1 missing entries', r'at \(1,\)', 'Drop or impute'
+    ),
+    refused('None in targets', targets([1.0, None, 3.0]), 'targets has 1 missing entries', r'at \(1,\)'),
+    refused('lists of unequal length', inputs([[1.0, 2.0], [3.0]]), 'unequal lengths', 'Pad them and mask'),
+    refused('targets of unequal length', targets([[1.0, 2.0], [3.0]]), 'targets is a list', 'unequal lengths'),
+    refused('arrays of unequal length', targets([X, X[:2]]), r'shapes \[\(2,\), \(3,\)\]', 'concatenate'),
+    refused('objects as inputs', inputs(np.array([X, None, 1], dtype=object)), 'missing entries', r'at \(1,\)'),
+    refused('an array of arrays', inputs(np.array([X, Y[:2]], dtype=object)), 'Python objects', 'ndarray', 'padded'),
+    refused('a sparse matrix', inputs(lambda: scipy.sparse.eye(3)), 'sparse matrix', 'toarray'),
+    refused('an xarray Dataset', targets(xr.Dataset({'y': ('i', Y)})), 'targets must be one array, got Dataset'),
+    refused('named columns', inputs(np.zeros(3, [('a', 'f4'), ('b', 'f4')])), r"named columns \('a', 'b'\)", 'dict'),
+    refused('a dict of targets', targets({'y': Y}), 'targets must be one array, got dict', 'stack them'),
+    refused('a masked array of inputs', inputs(np.ma.masked_less(X, 1)), '1 masked entries of 3', 'mask', 'filled'),
+    refused('a masked array of targets', targets(np.ma.masked_less(Y, 1)), '2 masked entries', r'\.mask\(mask\)'),
+    refused('NaN in inputs', inputs(np.array([0.0, np.nan, 1.0])), r'inputs\[0\] has 1 NaN', r'\(1,\)', 'impute'),
+    refused('NaN in a list', targets([0.0, 1.0, float('nan')]), 'targets has 1 NaN', r'\(2,\)'),
+    refused('NaN in complex inputs', inputs(np.array([0, 1j, np.nan])), '1 NaN entries'),
+    refused('NaN from bfloat16', targets(jnp.array([0, jnp.nan, 1], jnp.bfloat16)), '1 NaN entries'),
+]
+
+PRECISION = [
+    refused('integers beyond 32 bits in inputs', inputs(BEYOND), '1099511627777', '32 bits', 'origin', WIDE),
+    refused('integers beyond 32 bits in targets', targets(BEYOND), 'targets has integers from 3', '32 bits', WIDE),
+    refused('unsigned integers beyond 32 bits', inputs(BEYOND.astype(np.uint64)), '0 to 4294967295', WIDE),
+    refused('a list of large integers', inputs([2**40, 1, 2]), '1099511627776', '32 bits'),
+    refused('one large integer', inputs((X, 2**40)), r'inputs\[1\]', '32 bits'),
+    refused('integers beyond 64 bits', inputs([2**70, 1, 2]), 'beyond 64 bits', 'floating'),
+    refused('times in nanoseconds', inputs(np.array([17, 18, 19]) * 10**17), '32 bits', r't - t\[0\]'),
+    refused('numbers too large', inputs(np.array([1e39, 0.0, 1.0])), r'1e\+39', 'too large for float32', 'scale', WIDE),
+    refused('targets too large', targets(np.array([0.0, -1e300, 1.0])), r'\(1,\)', 'infinite', WIDE),
+    refused('a complex number too large', inputs(np.array([1e39j, 0.0, 1.0])), 'too large for complex64'),
+    refused('only numbers too small', inputs(np.array([1e-46, 0.0, 2e-50])), '2 of 3 numbers', 'become 0', 'scale'),
+    refused('complex targets', targets(np.array([1 + 1j, 2, 3])), 'complex', 'real', r'jnp.real'),
+]
+
+
+def warned(name, make, *words):
+    return Mistake(name, make, words, infer.PrecisionWarning, ('fit_map',), warns=True)
+
+
+TOLD = [
+    warned('times in seconds since 1970', inputs(1.7e9 + 0.001 * np.arange(3)), '3 different values', 'tells 1 apart'),
+    warned('a column of times', inputs(np.stack([X, 1.7e9 + X], 1)), r'Column 1 of inputs\[0\]', r't - t\[0\]'),
+    warned('some numbers too small', inputs(np.array([1e-46, 1.0, 2.0])), '1 of 3 numbers', 'become 0', WIDE),
+]
+
+
+def own(function, *, x=X, y=Y):
+    return lambda: infer.Posterior(Line(), x, y, log_likelihood=function)
+
+
+COLUMN = Y[:, None]
+LOG_LIKELIHOODS = [
+    refused(
+        'a log-likelihood that broadcasts',
+        own(lambda m, x, y: m(x).log_prob(y), y=COLUMN),
+        r'shape \(3, 3\) for targets of shape \(3, 1\)', r'\(\) or \(3,\) or \(3, 1\)', r'targets\[:, 0\]',
+    ),
+    refused(
+        'a log-likelihood of some observations',
+        own(lambda m, x, y: m(x).log_prob(y)[1:]),
+        r'shape \(2,\) for targets of shape \(3,\)', 'one for each observation',
+    ),
+    refused('a sum that keeps its axis', own(lambda m, x, y: m(x).log_prob(y).sum(keepdims=True)), r'shape \(1,\)'),
+    refused('a log-likelihood that is a distribution', own(lambda m, x, y: m(x)), 'distribution', 'likelihood='),
+    refused('a log-likelihood without return', own(lambda m, x, y: None), 'returned None', 'return'),
+    refused('a pair as log-likelihood', own(lambda m, x, y: (m(x).log_prob(y), 0.0)), 'returned a tuple', 'one real'),
+    refused('a list as log-likelihood', own(lambda m, x, y: [0.0, 1.0, 2.0]), 'returned a list', 'jnp.stack'),
+    refused('a dict as log-likelihood', own(lambda m, x, y: {'y': 0.0}), 'returned a dict'),
+    refused('text as log-likelihood', own(lambda m, x, y: 'normal'), 'returned a str'),
+    refused('a Param as log-likelihood', own(lambda m, x, y: m.b), 'returned a Param', r'param.value\(\)'),
+    refused('a log-likelihood with a unit', own(lambda m, x, y: m(x).log_prob(y) * u.mV), 'in mV', 'plain number'),
+    refused('a complex log-likelihood', own(lambda m, x, y: m(x).log_prob(y) + 0j), 'complex64', 'floating'),
+    refused('an integer log-likelihood', own(lambda m, x, y: jnp.zeros(3, int)), 'dtype int32', 'floating'),
+    refused('a log-likelihood of hits', own(lambda m, x, y: m(x).mean == y), 'dtype bool', 'floating'),
+    refused(
+        'a log-likelihood that is NaN in a row',
+        own(lambda m, x, y: m(x).log_prob(jnp.log(y - 0.5))),
+        'NaN for 1 of 3 observations', r'the first at \(0,\)', 'logarithms', r'-jnp\.inf',
+    ),
+    refused(
+        'a sum that is NaN', own(lambda m, x, y: m(x).log_prob(jnp.sqrt(-y)).sum()), 'NaN for their sum', 'wherever'
+    ),
+    refused(
+        'a table as log-likelihood without targets',
+        lambda: infer.Posterior(Line(), X, log_likelihood=lambda m, x: m(x).log_prob(COLUMN)),
+        r'shape \(3, 3\), and there are no targets', 'sum it', 'targets=',
+    ),
+    refused('a likelihood that broadcasts', targets(COLUMN), r'predicts .* shape \(3,\)', r'have shape \(3, 1\)'),
+    refused(
+        'negative counts',
+        lambda: infer.Posterior(Line(), X, [1, -2, 3], likelihood=lambda m, x: dist.Poisson(jnp.exp(m(x).mean))),
+        '1 of the targets have probability zero', 'whatever the parameters',
+    ),
+]  # fmt: skip
+
+ROWS = [*KINDS, *PRECISION, *TOLD, *LOG_LIKELIHOODS]
