@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,25 +14,29 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.ess import effective_sizes
 from brainstate_prob.infer.fisher import outputs_of
 from brainstate_prob.infer.minibatch import take
-from brainstate_prob.infer.networks import is_network, is_weight
+from brainstate_prob.infer.networks import is_network
 from brainstate_prob.infer.predict import over_draws, rows_at_once
-from brainstate_prob.infer.variables import columns_of
 
-__all__ = ['own_columns', 'prediction_problems', 'prediction_sizes']
+if TYPE_CHECKING:
+    from brainstate_prob.infer.fit import Fit
 
+__all__ = ['network_problems', 'prediction_problems', 'prediction_sizes']
+
+FEWEST_DRAWS = 100  # a chain: with fewer neither R-hat nor ESS say anything
 _DRAWS = 500  # of each chain, evenly spread, that are looked at
 _NUMBERS = 64  # predicted numbers, evenly spread over the data
 _R_HAT = 1.05  # the spread of a prediction is then off by five per cent, less than what the data leave open
 _ESS = 100  # the mean of a prediction is then known to a tenth of its spread
 
 
-def own_columns(density: Density) -> np.ndarray:
-    """Where numbers lie in theta that have a meaning of their own: all, but for the weights of a network."""
-    if not is_network(density.entries):
-        return np.arange(density.size)
-    weights = {entry.name for entry in density.entries if is_weight(entry)}
-    found = [columns for name, columns in columns_of(density).items() if name not in weights]
-    return np.sort(np.concatenate(found)) if found else np.arange(0)
+def network_problems(fit: Fit) -> list[str]:
+    """`prediction_problems` of chains of a network; nothing for any other fit."""
+    if fit.posterior is None or fit.weights is not None or not fit.is_markov or not is_network(fit.density.entries):
+        return []
+    if 'num_warmup' not in fit.info or fit.num_draws < FEWEST_DRAWS or fit.posterior.data.targets is None:
+        return []
+    in_batches = fit.info.get('batch_size') is not None
+    return prediction_problems(fit.density, fit.thetas, fit.posterior.data, in_batches)
 
 
 def prediction_problems(density: Density, thetas: np.ndarray, data: Data, in_batches: bool) -> list[str]:

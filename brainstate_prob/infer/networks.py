@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from brainstate_prob.infer.blocks import Entry
+import numpy as np
 
-__all__ = ['is_network', 'is_weight']
+from brainstate_prob.infer.blocks import Entry
+from brainstate_prob.infer.density import Density
+from brainstate_prob.infer.variables import columns_of
+
+__all__ = ['is_network', 'own_columns']
 
 
 def is_network(entries: Iterable[Entry]) -> bool:
@@ -19,6 +23,10 @@ def is_network(entries: Iterable[Entry]) -> bool:
     return sum(len(entry.shape) >= 2 for entry in entries) >= 2
 
 
-def is_weight(entry: Entry) -> bool:
-    """Whether a parameter of a network is one of its weights or biases, not a number of its own such as a noise."""
-    return len(entry.shape) >= 1
+def own_columns(density: Density) -> np.ndarray:
+    """Where numbers lie in theta that have a meaning of their own: all, but for the weights of a network."""
+    if not is_network(density.entries):
+        return np.arange(density.size)
+    weights = {entry.name for entry in density.entries if entry.shape}  # and biases; a noise is one number
+    found = [columns for name, columns in columns_of(density).items() if name not in weights]
+    return np.sort(np.concatenate(found)) if found else np.arange(0)
