@@ -155,7 +155,7 @@ for task, (Model, (x, y, *_)) in tasks.items():
 
 # %%
 def predict(task, way, x, y=None, **what):
-    return fits[task, way].predict(x, y, **what, **({'linearized': True} if way == 'Laplace' else {}))
+    return fits[task, way].predict(x, y, **what)
 
 
 draws, probabilities, scores = {}, {}, {}

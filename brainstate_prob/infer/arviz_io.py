@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstate_prob.core.units import u
+from brainstate_prob.infer.observations import is_pointwise, refuse_joint
 from brainstate_prob.infer.variables import Variable
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def group_name(name: str, method: str) -> str:
 
 
 def datasets_of(
-    fit: Fit, *, log_likelihood: bool, posterior_predictive: bool, seed: Any, prior: int = 0
+    fit: Fit, *, log_likelihood: bool | None, posterior_predictive: bool, seed: Any, prior: int = 0
 ) -> dict[str, Any]:
     """The groups of a fit as Datasets; what needs the posterior is from the file if a fit was loaded without it."""
     import xarray as xr
@@ -62,11 +63,15 @@ def datasets_of(
     if posterior is None:
         if prior:
             fit.posterior_for('draws of the prior')
-        wanted = {'log_likelihood': log_likelihood, named('posterior_predictive'): posterior_predictive}
+        wanted = {'log_likelihood': log_likelihood is not False, named('posterior_predictive'): posterior_predictive}
         return groups | {name: group for name, group in (fit._groups or {}).items() if wanted.get(name, True)}
     data = _DataArrays(fit)
     if posterior.data.targets is not None:
         unit = posterior.targets_unit
+        if log_likelihood and fit.method != 'prior':
+            refuse_joint(fit, posterior.data, 'The group log_likelihood')
+        if log_likelihood is None:
+            log_likelihood = is_pointwise(fit.density, fit.rows[0], posterior.data)
         if log_likelihood and fit.method != 'prior':
             of = {'units_of_targets': str(unit)} if not unit.is_unitless else {}
             groups['log_likelihood'] = data.group('targets', fit.log_likelihood(), of, sampled)

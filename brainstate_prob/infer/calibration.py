@@ -9,6 +9,7 @@ import numpy as np
 from scipy import optimize, special
 
 from brainstate_prob.infer import scoring
+from brainstate_prob.infer.conformal import with_same_predictions
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
@@ -61,9 +62,14 @@ class Tempered:
 
     fit: Any
     temperature: float
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def predict(self, inputs: Any = None, **kwargs: Any) -> np.ndarray:
-        """The tempered probabilities, with the classes as last axis; arguments as for `Fit.predict`."""
+        """The tempered probabilities, with the classes as last axis; arguments as for `Fit.predict`.
+
+        Those that are not given are those of the calibration.
+        """
+        kwargs = with_same_predictions(self.fit, self.options, kwargs)
         return temper(self.fit.predict(inputs, kind='probabilities', **kwargs), self.temperature)
 
     def __repr__(self) -> str:
@@ -91,4 +97,4 @@ def temperature_scaling(fit: Fit, inputs: Any, targets: Any, **kwargs: Any) -> T
         For targets that are no classes.
     """
     probabilities = fit.predict(inputs, kind='probabilities', **kwargs)
-    return Tempered(fit, best_temperature(probabilities, np.asarray(targets)))
+    return Tempered(fit, best_temperature(probabilities, np.asarray(targets)), kwargs)

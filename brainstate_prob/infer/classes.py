@@ -1,7 +1,8 @@
-"""What a model predicts: over how many classes, of which shape; and the log probability of each class."""
+"""What a model predicts: its family and shapes, over how many classes; and the log probability of each class."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -11,15 +12,35 @@ import numpyro.distributions as dist
 from brainstate_prob import environ
 from brainstate_prob.infer.density import Data, Density
 
-__all__ = ['Predicted', 'class_log_probs', 'predicted']
+__all__ = ['Predicted', 'class_log_probs', 'precision_of', 'predicted']
+
+
+def precision_of(density: Density) -> contextlib.AbstractContextManager:
+    """Double precision for what was fitted in it: outside, JAX would silently halve its digits."""
+    return jax.enable_x64(True) if density.dtype == jnp.float64 else contextlib.nullcontext()
 
 
 class Predicted(NamedTuple):
-    """The name and batch shape of the distribution that a model predicts, and of how many classes if of any."""
+    """The distribution that a model predicts, by name and shapes.
+
+    Attributes
+    ----------
+    num_classes
+        Of how many classes, if of any.
+    event_shape
+        The shape of what has one joint log density.
+    is_dependent
+        Whether the numbers of an event depend on each other, given the parameters: not those of ``to_event``.
+    is_masked
+        Whether some targets may not count.
+    """
 
     name: str
     batch_shape: tuple[int, ...]
     num_classes: int | None
+    event_shape: tuple[int, ...] = ()
+    is_dependent: bool = False
+    is_masked: bool = False
 
 
 def predicted(density: Density, theta: Any, data: Data) -> Predicted:
@@ -31,10 +52,14 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
         def look(theta: jax.Array, data: Data) -> jax.Array:
             with density.open(theta, data):
                 d = density.distribution(data)
-                found.append(Predicted(type(_base(d)).__name__, d.batch_shape, num_classes(d)))
+                name = type(_base(d)).__name__
+                found.append(
+                    Predicted(name, d.batch_shape, num_classes(d), d.event_shape, _is_dependent(d), _is_masked(d))
+                )
             return jnp.zeros(())
 
-        jax.eval_shape(look, theta, data)
+        with precision_of(density):
+            jax.eval_shape(look, theta, data)
         return found[0]
 
     leaves, treedef = jax.tree.flatten(data)
@@ -51,6 +76,21 @@ def _base(distribution: dist.Distribution) -> dist.Distribution:
     while isinstance(distribution, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
         distribution = distribution.base_dist
     return distribution
+
+
+def _is_masked(distribution: dist.Distribution) -> bool:
+    if isinstance(distribution, dist.MaskedDistribution):
+        return True
+    wrapper = isinstance(distribution, dist.ExpandedDistribution | dist.Independent)
+    return wrapper and _is_masked(distribution.base_dist)
+
+
+def _is_dependent(distribution: dist.Distribution) -> bool:
+    """Whether an event has more than independent numbers."""
+    base = _base(distribution)
+    if isinstance(base, dist.TransformedDistribution):
+        return _is_dependent(base.base_dist) or any(t.domain.event_dim > 0 for t in base.transforms)
+    return len(base.event_shape) > 0 and not isinstance(base, dist.Delta)
 
 
 def num_classes(distribution: dist.Distribution) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from brainstate_prob.infer.arviz_io import import_arviz
+from brainstate_prob.infer.observations import refuse_joint, refuse_single
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
@@ -17,15 +18,18 @@ __all__ = ['compare', 'loo', 'waic']
 def _data(fit: Fit, what: str) -> Any:
     if fit.num_chains * fit.num_draws < 2:
         raise ValueError(f'{what} needs draws of the posterior; {fit.method!r} gives one point. Use nuts, say.')
-    data = fit.to_arviz(posterior_predictive=False)
+    if fit.posterior is not None and fit.posterior.data.targets is not None:
+        refuse_joint(fit, fit.posterior.data, what)
+        refuse_single(fit, fit.posterior.data, what)
+    data = fit.to_arviz(log_likelihood=True, posterior_predictive=False)
     if not hasattr(data, 'log_likelihood') and 'log_likelihood' not in getattr(data, 'children', ()):
         raise ValueError(f'{what} needs the log-likelihood of each observation, but this posterior has no targets.')
     return data
 
 
-def loo(fit: Fit, **kwargs: Any) -> Any:
+def loo(fit: Fit, what: str = 'loo', **kwargs: Any) -> Any:
     """See `Fit.loo`."""
-    return import_arviz().loo(_data(fit, 'loo'), **kwargs)
+    return import_arviz().loo(_data(fit, what), **kwargs)
 
 
 def waic(fit: Fit, **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Entry, is_horseshoe
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.diagnostics import warn_of
+from brainstate_prob.infer.identified import network_problems
 from brainstate_prob.infer.predict import over_draws, precision_of
 from brainstate_prob.infer.prior import prior_thetas
 from brainstate_prob.infer.probe import prior_terms
@@ -33,8 +34,8 @@ _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterio
 
 
 def warned(fit: FitT, stacklevel: int = 3) -> FitT:
-    """The fit, after its problems were issued as warnings, with those between its priors and its data among them."""
-    fit.info['warnings'] += suspected_conflicts(fit)
+    """The fit, after its problems were issued as warnings: of its draws, its predictions, its priors against its data."""
+    fit.info['warnings'] += network_problems(fit) + suspected_conflicts(fit)
     warn_of(fit.info['warnings'], stacklevel + 1)
     return fit
 

@@ -58,6 +58,7 @@ class Conformal:
     method: str
     prob: float
     quantile: float
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def predict(self, inputs: Any = None, **kwargs: Any) -> Any:
         """Intervals, or for classes which of them are in the set.
@@ -67,13 +68,14 @@ class Conformal:
         inputs
             As for `Posterior`.
         **kwargs
-            Sizes and seed for `Fit.predict`.
+            Sizes and seed for `Fit.predict`; default: those of the calibration.
 
         Returns
         -------
         Interval or numpy.ndarray
             ``Interval(mean, lower, upper)`` in the unit of the targets, or bools of shape (n, classes).
         """
+        kwargs = with_same_predictions(self.fit, self.options, kwargs)
         if self.method in _SETS:
             return _class_scores(self.fit, self.method, inputs, kwargs) <= self.quantile
         mean, lower, upper, unit = _interval(self.fit, inputs, self.prob, kwargs)
@@ -145,7 +147,25 @@ def conformal(
             scores = np.maximum(lower - y, y - upper)
         else:
             scores = np.abs(y - mean) / (1.0 if method == 'absolute' else (upper - lower) / 2)
-    return Conformal(fit, method, float(prob), conformal_quantile(scores, prob))
+    return Conformal(fit, method, float(prob), conformal_quantile(scores, prob), kwargs)
+
+
+def with_same_predictions(fit: Fit, calibrated: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Options for `Fit.predict`, those of the calibration where nothing else is asked for.
+
+    Raises
+    ------
+    ValueError
+        For predictions of another kind than those that were calibrated.
+    """
+    default = getattr(fit, 'linearized', None)
+    was, wanted = (default if x.get('linearized') is None else x['linearized'] for x in (calibrated, asked))
+    if asked.get('linearized') is not None and wanted != was:
+        raise ValueError(
+            f'What was calibrated are predictions with linearized={was}; with linearized={wanted} they are others. '
+            f'Calibrate with linearized={wanted}.'
+        )
+    return {**calibrated, **asked}
 
 
 def _interval(fit: Fit, inputs: Any, prob: float, kwargs: dict) -> tuple:

@@ -9,6 +9,7 @@ import numpy as np
 
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.ess import e_bfmi, effective_sizes
+from brainstate_prob.infer.networks import own_columns
 
 __all__ = ['ConvergenceWarning', 'mcmc_problems', 'rounding_problems', 'warn_of']
 
@@ -120,13 +121,16 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
     if draws < _FEWEST_DRAWS:
         return []
     total, texts = chains * draws, []
-    found = effective_sizes(thetas)
+    own = own_columns(density)
+    if not len(own):
+        return []
+    found = effective_sizes(thetas[..., own])
     if chains > 1:
         r_hat = np.nan_to_num(found['r_hat'], nan=np.inf)
         worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # fewer draws: more noise in R-hat itself
         if r_hat[worst] > limit:
             texts.append(
-                f'R-hat of {_name(density, worst)!r} is {r_hat[worst]:.3f} (above {limit:.3g} for '
+                f'R-hat of {_name(density, own[worst])!r} is {r_hat[worst]:.3f} (above {limit:.3g} for '
                 f'{int((r_hat > limit).sum())} of {r_hat.size} numbers): the chains have not mixed. Raise num_warmup '
                 'and num_samples; if that does not help, the posterior has several modes or parameters that the data '
                 'cannot tell apart.'
@@ -140,7 +144,7 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
         worst = int(np.argmin(ess))
         if ess[worst] < limit:
             texts.append(
-                f'The {kind} effective sample size of {_name(density, worst)!r} is {ess[worst]:.0f} of {total} draws '
+                f'The {kind} effective sample size of {_name(density, own[worst])!r} is {ess[worst]:.0f} of {total} draws '
                 f'(below {limit:.0f} for {int((ess < limit).sum())} of {ess.size} numbers): {meaning}. Raise '
                 "num_samples, or try mass_matrix='dense' if parameters are correlated."
             )

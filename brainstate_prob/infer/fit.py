@@ -258,8 +258,9 @@ class Fit:
         Raises
         ------
         ValueError
-            For a posterior with ``log_likelihood=``, which has no predictions (but log densities), or a distribution
-            without mean or classes.
+            For a posterior with ``log_likelihood=``, which has no predictions (but log densities); a distribution
+            without mean or classes; a joint distribution of all targets (a Gaussian process) at new inputs, where it
+            would ignore the targets that were fitted, and under ``kind='log_density'``, where it has no terms.
         """
         check_options(Fit.predict, locals())
         return predictions.predict(self, inputs, targets, num_draws, batch_size, draws_at_once, seed, kind, prob)
@@ -292,7 +293,10 @@ class Fit:
         return predictions.evaluate(self, function, args, num_draws, draws_at_once)
 
     def log_likelihood(self, batch_size: int | None = None, draws_at_once: int | None = None) -> np.ndarray:
-        """The log-likelihood of each observation at each draw, of shape (chains, draws, ...); sizes as in `predict`."""
+        """The log-likelihood of each observation at each draw, of shape (chains, draws, ...); sizes as in `predict`.
+
+        Of shape (chains, draws) where all observations have one joint log density.
+        """
         check_options(Fit.log_likelihood, locals())
         posterior = self.posterior_for('log_likelihood')
         out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size, draws_at_once)
@@ -326,7 +330,13 @@ class Fit:
             Columns ``value``, ``error`` (standard error over the observations) and ``unit``. Rows ``nll`` (minus the
             mean log density), ``rmse``, ``crps`` (where scoringrules is installed), coverage and mean width of the
             interval, ``pit distance`` (of the ranks of the targets among the draws from uniform, Kolmogorov and
-            Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See `infer.scoring`.
+            Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See `infer.scoring`. Observations that a
+            mask of the predicted distribution takes out do not count.
+
+        Raises
+        ------
+        ValueError
+            Where all observations have one joint log density, a Gaussian process or a ``log_likelihood=`` that sums.
         """
         check_options(Fit.score, locals())
         from brainstate_prob.infer.scores import score
@@ -347,7 +357,7 @@ class Fit:
         return waic(self, **kwargs)
 
     def to_arviz(
-        self, *, log_likelihood: bool = True, posterior_predictive: bool = True, prior: int = 0, seed: Any = 0
+        self, *, log_likelihood: bool | None = None, posterior_predictive: bool = True, prior: int = 0, seed: Any = 0
     ) -> Any:
         """The results for ArviZ: an ``InferenceData`` (ArviZ 0.x) or ``DataTree`` (1.x).
 
@@ -358,7 +368,8 @@ class Fit:
         Parameters
         ----------
         log_likelihood, posterior_predictive
-            False leaves the group out: each holds a number an observation and draw.
+            False leaves the group out: each holds a number an observation and draw. Default: no ``log_likelihood``
+            where all observations have one joint log density, of which ArviZ would make one observation; True raises.
         prior
             So many draws of the prior, and what they predict, as groups ``prior`` and ``prior_predictive``.
         seed

@@ -10,6 +10,7 @@ import numpy as np
 from brainstate_prob.infer.chain_loop import problems_of
 from brainstate_prob.infer.conflict import conflicts
 from brainstate_prob.infer.diagnostics import mcmc_problems, rounding_problems
+from brainstate_prob.infer.identified import network_problems
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.target.door import unused_messages
 
@@ -22,7 +23,7 @@ __all__ = ['check']
 def check(fit: Fit) -> Report:
     """See `Fit.check`."""
     texts = list(fit.info.get('warnings', []))
-    texts += [text for text in _sampling(fit) if text not in texts]
+    texts += [text for text in [*_sampling(fit), *network_problems(fit)] if text not in texts]
     findings = [Finding('warning', text) for text in texts]
     if fit.posterior is not None:
         findings += [Finding('warning', text) for text in unused_messages(fit.posterior)]

@@ -86,8 +86,8 @@ def laplace(
     Returns
     -------
     LaplaceFit
-        One chain of independent draws, with ``mode``, ``covariance``, ``log_marginal_likelihood``, ``predictive`` and
-        ``predict(linearized=True)``.
+        One chain of independent draws, with ``mode``, ``covariance``, ``log_marginal_likelihood`` and ``predictive``.
+        ``predict`` and ``score`` take ``linearized``, which is the default with Gauss-Newton curvature and of networks.
 
     Raises
     ------

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,11 +14,16 @@ from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.linearized import linearized_density, output_moments, predictive_of
+from brainstate_prob.infer.networks import is_network
+from brainstate_prob.infer.observations import refuse_unconditional
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.structures import refuse_large
 from brainstate_prob.infer.variables import columns_of
 from brainstate_prob.nn.magnitudes import with_unit
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.table import FitSummary
 
 __all__ = ['LaplaceFit', 'held_terms', 'make_fit', 'refuse_own_density']
 
@@ -120,6 +124,8 @@ class LaplaceFit(Fit):
         ------
         NotImplementedError
             For other families: ``predict(inputs, linearized=True)`` draws from any.
+        ValueError
+            For a joint distribution of all targets at new inputs, as `predict`.
         """
         posterior = self.posterior_for('predictive')
         refuse_own_density(posterior, 'predictive')
@@ -127,11 +133,27 @@ class LaplaceFit(Fit):
         if inputs is not None:
             args, kwargs = posterior.inputs_of(inputs)
             data = data._replace(args=args, kwargs=kwargs, targets=None)
+            refuse_unconditional(self, inputs, data, None)
         dtype = self.mode_theta.dtype
         with predictions.precision_of(self.density):
             return predictive_of(*output_moments(self.density, self.mode_theta, self._roots().astype(dtype), data))
 
-    def predict(self, inputs: Any = None, targets: Any = None, *, linearized: bool = False, **options: Any) -> Any:
+    @property
+    def linearized(self) -> bool:
+        """Whether predictions are those of the linearized model where nothing else is asked for.
+
+        True with Gauss-Newton curvature (``curvature='ggn'``, ``structure='kfac'``), whose Gaussian is the posterior of
+        that model, and for networks (two or more Params with two or more axes), of which draws of the weights
+        themselves predict far worse: see Immer et al. (2021), "Improving predictions of Bayesian neural nets via local
+        linearization". False elsewhere: draws then keep what is not linear in the model.
+        """
+        if self.posterior_for('predictions').log_likelihood_function is not None:
+            return False  # there is nothing to linearize: no distribution of the targets
+        return self.info.get('curvature') == 'ggn' or is_network(self.density.entries)
+
+    def predict(  # type: ignore[override]
+        self, inputs: Any = None, targets: Any = None, *, linearized: bool | None = None, **options: Any
+    ) -> Any:
         """The posterior predictive distribution of the targets, as by `Fit.predict`.
 
         Parameters
@@ -140,16 +162,39 @@ class LaplaceFit(Fit):
             As for `Fit.predict`.
         linearized
             Predict by the model that is linear in theta around the mode, in its natural coordinates (means, logits, log
-            rates). It is what the Gauss-Newton curvature belongs to; a network with draws of its weights themselves
-            often predicts far worse.
+            rates), or by the model at draws of theta. Default: as `linearized` says.
         """
-        if not linearized:
-            return super().predict(inputs, targets, **options)
-        refuse_own_density(self.posterior_for('predict'), 'linearized=True')
-        pairs = copy.copy(self)
-        pairs.density = linearized_density(self.density)
-        pairs.thetas = np.concatenate([self.thetas, np.broadcast_to(self.mode_theta, self.thetas.shape)], axis=-1)
-        return Fit.predict(pairs, inputs, targets, **options)
+        return Fit.predict(self._view(linearized), inputs, targets, **options)
+
+    def score(  # type: ignore[override]
+        self, inputs: Any = None, targets: Any = None, *, linearized: bool | None = None, **options: Any
+    ) -> FitSummary:
+        """How good the predictions are, as by `Fit.score`; ``linearized`` as for `predict`."""
+        return Fit.score(self._view(linearized), inputs, targets, **options)
+
+    def log_likelihood(  # type: ignore[override]
+        self, batch_size: int | None = None, draws_at_once: int | None = None, *, linearized: bool | None = None
+    ) -> np.ndarray:
+        """The log-likelihood of each observation at each draw; ``linearized`` as for `predict`."""
+        return Fit.log_likelihood(self._view(linearized), batch_size, draws_at_once)
+
+    def _view(self, linearized: bool | None) -> Fit:
+        """A plain fit that predicts by its draws: of theta, or of pairs (theta, mode) under the linearized density."""
+        if linearized is not None and not isinstance(linearized, bool):
+            raise TypeError(f'linearized must be True, False or None, got {linearized!r}.')
+        view = _View(self)
+        if self.linearized if linearized is None else linearized:
+            refuse_own_density(self.posterior_for('predict'), 'linearized=True')
+            view.density = linearized_density(self.density)
+            view.thetas = np.concatenate([self.thetas, np.broadcast_to(self.mode_theta, self.thetas.shape)], axis=-1)
+        return view
+
+
+class _View(Fit):
+    """What a Laplace fit is for one kind of predictions."""
+
+    def __init__(self, fit: LaplaceFit):
+        self.__dict__.update(fit.__dict__)
 
 
 def make_fit(

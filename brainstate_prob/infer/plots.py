@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstate_prob.infer.arviz_io import import_arviz, is_old
+from brainstate_prob.infer.compare import loo
+from brainstate_prob.infer.observations import refuse_joint
 from brainstate_prob.infer.scoring import ece, reliability
 
 if TYPE_CHECKING:
@@ -54,11 +56,14 @@ def plot(fit: Fit, name: str, **kwargs: Any) -> Any:
     if fit.num_chains * fit.num_draws < 2:
         raise ValueError(f'plot_{name} needs draws of the posterior; {fit.method!r} gives one point. Use nuts, say.')
     if known == 'khat':
-        return arviz.plot_khat(fit.loo(pointwise=True), **kwargs)
+        return arviz.plot_khat(loo(fit, 'plot_khat', pointwise=True), **kwargs)
     if known == 'loo_pit' and is_old(arviz):
         kwargs = {'y': 'targets'} | kwargs
+    scored = any(word in known for word in _NEED_LOG_LIKELIHOOD)
+    if scored and fit.posterior is not None:
+        refuse_joint(fit, fit.posterior.data, f'plot_{name}')
     data = fit.to_arviz(
-        log_likelihood=any(word in known for word in _NEED_LOG_LIKELIHOOD),
+        log_likelihood=scored,
         posterior_predictive=any(word in known for word in _NEED_PREDICTIONS),
     )
     return getattr(arviz, f'plot_{known}')(data, **kwargs)

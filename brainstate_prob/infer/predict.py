@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import operator
 from collections.abc import Callable, Iterator
@@ -15,8 +14,9 @@ import numpy as np
 from brainstate_prob import environ, random
 from brainstate_prob.core import StateTrace
 from brainstate_prob.core.program import program_key
-from brainstate_prob.infer.classes import class_log_probs
+from brainstate_prob.infer.classes import class_log_probs, precision_of
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.observations import refuse_joint, refuse_unconditional
 from brainstate_prob.infer.options import choice, count
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import on_host, whole
@@ -33,6 +33,7 @@ __all__ = [
     'data_for',
     'drawn',
     'evaluate',
+    'first_batch',
     'interval_of',
     'log_densities',
     'log_likelihood',
@@ -58,11 +59,6 @@ class Interval(NamedTuple):
     mean: Any
     lower: Any
     upper: Any
-
-
-def precision_of(density: Density) -> contextlib.AbstractContextManager:
-    """Double precision for what was fitted in it: outside, JAX would silently halve its digits."""
-    return jax.enable_x64(True) if density.dtype == jnp.float64 else contextlib.nullcontext()
 
 
 # Chunks of draws
@@ -158,6 +154,11 @@ def _batches(data: Data, batch_size: int | None) -> Iterator[tuple[slice | None,
             lambda x, i=index: x[i] if np.ndim(x) else x, (data.args, data.kwargs, data.targets)
         )
         yield slice(start, min(start + size, rows)), data._replace(args=args, kwargs=kwargs, targets=targets)
+
+
+def first_batch(data: Data, batch_size: int | None) -> Data:
+    """What is computed first of all rows."""
+    return next(_batches(data, batch_size))[1]
 
 
 def _over_batches(data: Data, batch_size: int | None, compute: Callable[[Data], Any], axis: int) -> Any:
@@ -291,12 +292,23 @@ def predict(
         raise ValueError(f"targets are scored by kind='log_density'; kind={kind!r} predicts them. Drop targets=.")
     with precision_of(density):
         data = data_for(posterior, inputs, targets, scored=kind == 'log_density')
+        if kind == 'log_density':
+            refuse_joint(fit, first_batch(data, batch_size), "kind='log_density'")
+        else:
+            refuse_unconditional(fit, inputs, first_batch(data, batch_size), batch_size)
         if kind in ('log_density', 'probabilities'):
-            rows = _rows(fit, num_draws)
+            log_weights = None
+            if num_draws is None and fit.weights is not None:
+                rows = fit.rows
+                with np.errstate(divide='ignore'):
+                    log_weights = np.log(np.ravel(fit.weights).astype(np.float64) / np.sum(fit.weights))
+            else:
+                rows = _rows(fit, num_draws)
             run = _pointwise(density) if kind == 'log_density' else _class_rows(density)
 
             def score(part: Data) -> np.ndarray:
-                return _log_mixture(run, rows, part, _draws_at_once(draws_at_once, len(rows), density, part))
+                size = _draws_at_once(draws_at_once, len(rows), density, part)
+                return _log_mixture(run, rows, part, size, log_weights)
 
             out = _over_batches(data, batch_size, score, axis=0)
             return out if kind == 'log_density' else np.exp(out)
@@ -371,11 +383,16 @@ def interval_of(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray,
     return exact.mean(0, dtype=np.float64).astype(exact.dtype), lower.astype(exact.dtype), upper.astype(exact.dtype)
 
 
-def _log_mixture(run: Callable, rows: np.ndarray, data: Data, size: int) -> np.ndarray:
+def _log_mixture(
+    run: Callable, rows: np.ndarray, data: Data, size: int, log_weights: np.ndarray | None = None
+) -> np.ndarray:
     """The log of the mean over draws of exp(``run``), added up chunk by chunk: that of a mixture's density."""
     total: Any = -np.inf
     dtype: Any = None
-    for _, part in _chunks(lambda t: run(t, data), (rows,), size):
+    if log_weights is None:
+        log_weights = np.full(len(rows), -np.log(len(rows)))
+    for where, part in _chunks(lambda t: run(t, data), (rows,), size):
         dtype = part.dtype
-        total = np.logaddexp(total, np.logaddexp.reduce(part.astype(np.float64), axis=0))
-    return (total - np.log(len(rows))).astype(dtype)
+        each = part.astype(np.float64) + log_weights[where].reshape(-1, *[1] * (part.ndim - 1))
+        total = np.logaddexp(total, np.logaddexp.reduce(each, axis=0))
+    return total.astype(dtype)

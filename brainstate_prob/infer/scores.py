@@ -11,6 +11,7 @@ from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer import scoring
 from brainstate_prob.infer.classes import predicted
 from brainstate_prob.infer.density import Data
+from brainstate_prob.infer.observations import counted, refuse_joint
 from brainstate_prob.infer.table import FitSummary
 
 if TYPE_CHECKING:
@@ -24,22 +25,31 @@ def predicts_classes(fit: Fit) -> bool:
     posterior = fit.posterior_for('scores')
     if posterior.log_likelihood_function is not None:
         return False
-    with predictions.precision_of(fit.density):
-        return predicted(fit.density, fit.rows[0], posterior.data).num_classes is not None
+    return predicted(fit.density, fit.rows[0], posterior.data).num_classes is not None
 
 
 def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> FitSummary:
     """See `Fit.score`."""
     posterior = fit.posterior_for('score')
     noiseless = {name: sizes[name] for name in ('num_draws', 'batch_size', 'draws_at_once')}
+    data = predictions.data_for(posterior, inputs, targets, scored=True)
+    part = predictions.first_batch(data, sizes['batch_size'])
+    refuse_joint(fit, part, 'score')
+    mask = counted(fit.density, fit.rows[0], data, part)
     log_density = np.asarray(fit.predict(inputs, targets, kind='log_density', **noiseless), np.float64)
+
+    def among(x: Any) -> np.ndarray:
+        """What counts."""
+        return np.asarray(x) if mask is None else np.asarray(x)[mask]
+
+    log_density = among(log_density)
     rows: dict[str, tuple[Any, Any, str]] = {'nll': (scoring.nll(log_density), _error(-log_density), '-')}
     unit = '-' if posterior.targets_unit.is_unitless else str(posterior.targets_unit)
-    y = np.asarray(posterior.data.targets if targets is None else posterior.targets_of(targets))
+    y = among(data.targets)
     if posterior.log_likelihood_function is not None:
         pass  # there are no predictions
     elif predicts_classes(fit):
-        probabilities = fit.predict(inputs, kind='probabilities', **noiseless)
+        probabilities = among(fit.predict(inputs, kind='probabilities', **noiseless))
         each = scoring.brier(probabilities, y)
         rows['accuracy'] = scoring.accuracy(probabilities, y), _error(probabilities.argmax(-1) == y), '-'
         rows['brier'] = each.mean(), _error(each), '-'
@@ -50,7 +60,7 @@ def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Fit
         def reduce(draws: np.ndarray, part: Data) -> dict[str, np.ndarray]:
             return _statistics(draws, np.asarray(part.targets), prob, with_crps)
 
-        found = predictions.drawn(fit, predictions.data_for(posterior, inputs, targets, scored=True), reduce, **sizes)
+        found = {name: among(x) for name, x in predictions.drawn(fit, data, reduce, **sizes).items()}
         squares = (found['mean'] - y) ** 2
         root = np.sqrt(squares.mean())
         rows['rmse'] = root, _error(squares) / (2 * root) if root else 0.0, unit

@@ -107,18 +107,20 @@ def pit(draws: Any, targets: Any, seed: int = 0) -> np.ndarray:
 
 
 def brier(probabilities: Any, labels: Any) -> np.ndarray:
-    """The sum over classes of (probability - what came)^2, of each observation, from 0 to 2.
+    """The Brier score of each observation; its mean is scikit-learn's ``brier_score_loss``.
 
-    For two classes it is twice the square of the probability's error.
+    The squared error of the probability for two classes, from 0 to 1; for more the sum of squared errors over the
+    classes, from 0 to 2.
 
     Examples
     --------
     >>> brier([[0.5, 0.5], [0.0, 1.0]], [0, 1])
-    array([0.5, 0. ])
+    array([0.25, 0.  ])
     """
     probabilities, labels = _classes(probabilities, labels)
-    came = labels[..., None] == np.arange(probabilities.shape[-1])
-    return np.sum((probabilities - came) ** 2, axis=-1)
+    number = probabilities.shape[-1]
+    squares = np.sum((probabilities - (labels[..., None] == np.arange(number))) ** 2, axis=-1)
+    return squares / 2 if number == 2 else squares
 
 
 def accuracy(probabilities: Any, labels: Any) -> float:

@@ -49,7 +49,7 @@ def test_brier_and_accuracy_are_what_they_say():
     np.testing.assert_allclose(scoring.brier(p, y), want)
     assert scoring.accuracy(p, y) == np.mean(p.argmax(1) == y)
     two = np.stack([1 - p[:, 0], p[:, 0]], 1)
-    np.testing.assert_allclose(scoring.brier(two, y % 2), 2 * (p[:, 0] - y % 2) ** 2)
+    np.testing.assert_allclose(scoring.brier(two, y % 2), (p[:, 0] - y % 2) ** 2)
 
 
 def test_ece_of_calibrated_probabilities_is_small_and_of_sure_ones_large():
