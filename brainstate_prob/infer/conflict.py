@@ -19,6 +19,7 @@ from brainstate_prob.infer.diagnostics import warn_of
 from brainstate_prob.infer.predict import over_draws, precision_of
 from brainstate_prob.infer.prior import prior_thetas
 from brainstate_prob.infer.probe import prior_terms
+from brainstate_prob.infer.running_statistics import settled
 from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterio
 
 def warned(fit: FitT, stacklevel: int = 3) -> FitT:
     """The fit, after its problems were issued as warnings, with those between its priors and its data among them."""
+    fit = settled(fit)
     fit.info['warnings'] += suspected_conflicts(fit)
     warn_of(fit.info['warnings'], stacklevel + 1)
     return fit

@@ -102,7 +102,7 @@ class Density:
         self.own_log_likelihood = log_likelihood
         self.entries = find_entries(self.model)
         self.blocks: list[Block] = make_blocks(self.entries, expand, noncentered)
-        self.noncentered = noncentered
+        self.expand, self.noncentered = expand, noncentered
         self.size = sum(block.size for block in self.blocks)
         self.dtype = jnp.result_type(*(e.dtype for e in self.entries)) if self.entries else jnp.result_type(float)
         self._others = other_states(self.model)
@@ -110,6 +110,10 @@ class Density:
         self.carried = tuple(i for i, state in enumerate(self._others) if isinstance(state, BatchState))
         self.is_random = False  # known once it has been traced: whether the model draws random numbers
         self.compiled = Cache()
+
+    def __reduce__(self) -> tuple:
+        # The compiled functions stay here; the process that reads it has, or makes, a density of the same structure.
+        return _same, (self.model, self.likelihood, self.own_log_likelihood, self.expand, self.noncentered)
 
     # Coordinates
 
@@ -380,6 +384,10 @@ def density_of(
         environ.static_key(),
     )
     return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand, noncentered))
+
+
+def _same(model: Module, likelihood: Any, log_likelihood: Any, expand: bool, noncentered: tuple[str, ...]) -> Density:
+    return density_of(model, likelihood, log_likelihood, expand=expand, noncentered=noncentered)
 
 
 def others_of(model: Module) -> tuple:

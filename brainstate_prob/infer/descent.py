@@ -206,6 +206,8 @@ class Descents:
         Stop one when the largest entry of its gradient falls below ``tol * max(1, |loss|)``; None: never.
     as_fit
         Makes the result of how they ended; for callbacks.
+    carried
+        The running statistics that each starts with, see `statistics_of_rows`. Default: the posterior's.
     adjust
         Changes the states, stacked, before the first step.
     strict
@@ -231,6 +233,7 @@ class Descents:
         method: str = 'vectorized',
         devices: Sequence[Any] | None = None,
         adjust: Callable[[State], State] | None = None,
+        carried: tuple | None = None,
         strict: bool = True,
         label: str = 'MAP',
         progress: bool = True,
@@ -241,7 +244,8 @@ class Descents:
         self._method, self._devices, self._label, self._progress = method, devices, label, progress
         num = posterior.num_observations
         starts = density.jit('descent_starts', (settings, num), lambda: jax.vmap(start_function(settings, num)))
-        carried = tuple(_for_each(posterior.data.states[i], len(thetas)) for i in density.carried)
+        if carried is None:
+            carried = tuple(_for_each(posterior.data.states[i], len(thetas)) for i in density.carried)
         self._states = starts(thetas, keys)._replace(carried=carried)
         self._states = self._states if adjust is None else adjust(self._states)
         self._losses = np.zeros((len(thetas), 0), density.dtype)

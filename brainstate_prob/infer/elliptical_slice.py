@@ -32,6 +32,7 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.gaussian_prior import draw, gaussian_prior
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key, what_is_not_finite
@@ -81,7 +82,7 @@ def elliptical_slice(
         An int or a key.
     init
         ``'prior'``: each chain at a draw of the prior; ``'model'``: all at the model's present parameters; ``'map'``,
-        a `Fit` or an array of theta as for `nuts`.
+        a `Fit`, values by path or an array of theta as for `nuts`.
     thinning
         Keep every so-manieth draw.
     chain_method, devices, checkpoint, every
@@ -117,6 +118,7 @@ def elliptical_slice(
     ((4, 1000), True)
     """
     check_counts(num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, thinning=thinning)
+    posterior = started_from(posterior, init)
     density = posterior.sampling_density_for(noncentered=False)
     began = time.perf_counter()
     data = posterior.data

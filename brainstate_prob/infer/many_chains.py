@@ -26,6 +26,7 @@ from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.many_chain_kernels import ALGORITHMS, Algorithm
 from brainstate_prob.infer.members import plain_types
@@ -270,6 +271,7 @@ def _sample(
         )
     blackjax = import_blackjax()
     algorithm, target = ALGORITHMS[method], next(iter(tuned.values()), 0.0)
+    posterior = started_from(posterior, init)
     density, data = posterior.sampling_density_for(noncentered), posterior.data
     began = time.perf_counter()
     key = to_key(seed)

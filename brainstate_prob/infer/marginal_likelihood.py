@@ -22,6 +22,7 @@ from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit
 from brainstate_prob.infer.newton import Point, newton, value_and_grad
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.running_statistics import settled
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import full_from, refuse_large
@@ -131,7 +132,7 @@ def fit_marginal_likelihood(
     }
     warn_of(notes, stacklevel=3)
     theta = evidence.point.theta
-    return make_fit(
+    fit = make_fit(
         posterior,
         evidence.programs,
         theta,
@@ -143,6 +144,7 @@ def fit_marginal_likelihood(
         method='marginal_likelihood',
         history={'log_marginal_likelihood': history},
     )
+    return settled(fit)
 
 
 def _tuned(posterior: Posterior, density: Density, hyper: Any) -> np.ndarray:

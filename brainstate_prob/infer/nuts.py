@@ -12,6 +12,7 @@ from brainstate_prob.infer.backends import BACKENDS, check_installed
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.metric import MASS_MATRICES
 from brainstate_prob.infer.nuts_loop import Plan, sample
@@ -61,7 +62,8 @@ def nuts(
         ``'model'``: the model's present theta plus Uniform(-1, 1), redrawn nearer where the density is not finite;
         ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'pathfinder'``: a draw of BlackJAX's
         Pathfinder for each chain, from a start as of ``'model'``; ``'prior'``: draws from the priors; a `Fit`: draws
-        of it; an array of theta, shape (size,) or (num_chains, size).
+        of it, with its running statistics; values by path, ``{'a': 1.0}``, the rest from the model; an array of theta,
+        shape (size,) or (num_chains, size).
     noncentered
         Which hierarchical parameters are moved in standardized form: True (all), False, a dotted path, a list of these
         or a filter; see `Posterior.sampling_density_for`.
@@ -137,6 +139,7 @@ def nuts(
         raise ValueError(f'thinning={thinning} keeps none of num_samples={num_samples} draws. Lower it.')
     settings = _settings_of(backend, mass_matrix, warmup, int(max_tree_depth))
     check_installed(backend)
+    posterior = started_from(posterior, init)
     density = posterior.sampling_density_for(noncentered)
     began = time.perf_counter()
     plan = Plan(

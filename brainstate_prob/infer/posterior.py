@@ -15,7 +15,7 @@ from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, density_of, find_entries, others_of, scores_horseshoe
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
-from brainstate_prob.infer.sharding import is_padded, on_host, shard_data
+from brainstate_prob.infer.sharding import is_padded, is_sharded, on_host, shard_data, whole
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -116,6 +116,9 @@ class Posterior:
         self.dims = _checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
         self._inspect()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), 'data': whole(self.data) if is_sharded(self.data) else self.data}  # devices stay here
 
     # Data
 

@@ -17,6 +17,7 @@ from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.map import batch_info, check_first_batch, check_positive
 from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.members import Members, checked_devices, plain_types, until_save
@@ -122,8 +123,8 @@ def sgmcmc(
         Scale steps and noise by 1 / (1e-5 + sqrt(mean square gradient of one observation's share)) (Li et al. 2016),
         learned in the warm-up and then held, so that no correction for its change is needed.
     init
-        ``'model'``, ``'map'``, ``'prior'``, a function that builds the model anew, a `Fit`, or an array of theta,
-        (size,) or (num_chains, size).
+        ``'model'``, ``'map'``, ``'prior'``, a function that builds the model anew, a `Fit`, values by path, or an array
+        of theta, (size,) or (num_chains, size).
     chain_method, devices
         ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
         devices to spread the chains over, their number, or a Mesh.
@@ -179,6 +180,7 @@ def sgmcmc(
             'since each cycle has its share of them.'
         )
     chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
+    posterior = started_from(posterior, init)
     density, key = posterior.sampling_density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     keys = member_keys(density, key, num_chains)

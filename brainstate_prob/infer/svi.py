@@ -18,6 +18,7 @@ from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.guides import check_guide
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.map import batch_info, check_first_batch
 from brainstate_prob.infer.minibatch import Stream, stream_of
 from brainstate_prob.infer.posterior import Posterior
@@ -91,7 +92,8 @@ def fit_svi(
         Which hierarchical parameters the guide sees in standardized form, as for `nuts`.
     init
         ``'model'``: the model's present theta; ``'map'``: the mode of theta's density; ``'pathfinder'``: a draw of
-        BlackJAX's Pathfinder; ``'prior'``: a draw from the priors; a `Fit`: a draw of it; or an array of theta.
+        BlackJAX's Pathfinder; ``'prior'``: a draw from the priors; a `Fit`: a draw of it; values by path, the
+        rest from the model; or an array of theta.
     init_scale
         The standard deviation of theta that a guide by name begins with; default 0.1.
     checkpoint, every
@@ -143,6 +145,7 @@ def fit_svi(
     if sites and isinstance(guide, str):
         raise ValueError(f'sites=True is for a guide of your own; guide={guide!r} is one of theta. Drop sites=True.')
     stream = stream_of(posterior, batch_size, batches, num_observations)
+    posterior = started_from(posterior, init)
     density = posterior.sampling_density_for(noncentered=False if sites else noncentered)
     family = check_guide(guide, init_scale, density, batch_size is not None or stream is not None, sites)
     settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
