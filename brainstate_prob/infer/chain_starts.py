@@ -21,6 +21,7 @@ from brainstate_prob.infer.inits import chosen_rows, in_coordinates, of_values, 
 from brainstate_prob.infer.kernel import Settings, start_function
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.progress import as_a_part
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.nn.module import Module
 
@@ -104,7 +105,7 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
     if init == 'model':
         return init, jnp.broadcast_to(posterior.start(density), (num, density.size))
     if init == 'map':
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), as_a_part():
             warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
             mode = fit_map(posterior, jacobian=True, progress=False)
         return init, jnp.repeat(in_coordinates(mode, mode.rows, posterior, density), num, axis=0)

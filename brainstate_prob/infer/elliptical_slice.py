@@ -150,8 +150,8 @@ def elliptical_slice(
         Phase('Warm-up', num_warmup, lambda done, length: runner.step(data, length, 1, *prior)),
         Phase('Sampling', num_samples // thinning, lambda done, length: runner.step(data, length, thinning, *prior)),
     ]
-    draws, stats = collect(runner, phases, buffer_length(density), saving, progress)
-    problems = problems_of(density, draws, stats)
+    draws, stats, notes = collect(runner, phases, buffer_length(density), saving, progress)
+    problems = notes + problems_of(density, draws, stats)
     info = {
         'num_warmup': num_warmup,
         'num_samples': num_samples,

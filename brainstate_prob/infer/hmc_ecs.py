@@ -214,8 +214,8 @@ def hmc_ecs(
         return runner.step(data, length, thinning, found, none, num_warmup, target_accept)
 
     phases = [Phase('Warm-up', num_warmup, warm_up), Phase('Sampling', num_samples // thinning, draw)]
-    draws, stats = collect(runner, phases, most, saving, progress)
-    problems = problems_of(density, draws, stats, max_tree_depth=max_tree_depth, target_accept=target_accept)
+    draws, stats, notes = collect(runner, phases, most, saving, progress)
+    problems = notes + problems_of(density, draws, stats, max_tree_depth=max_tree_depth, target_accept=target_accept)
     variance = float(np.mean(stats['variance']))
     if not variance < _MOST_VARIANCE:
         problems.append(

@@ -23,6 +23,7 @@ from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit, refuse_own_d
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.newton import newton, value_and_grad
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.progress import as_a_part
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import STRUCTURES, describe, refuse_large, tolerance_of
@@ -195,7 +196,7 @@ def descend(programs: Curvature, posterior: Posterior, theta: np.ndarray, progre
         held = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
         optimizer = optax.chain(held, optax.lbfgs())
     tol = 1e-8 if programs.density.dtype == jnp.float64 else 1e-5
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), as_a_part():
         warnings.simplefilter('ignore', ConvergenceWarning)
         return fit_map(view, optimizer=optimizer, tol=tol, jacobian=True, progress=progress).thetas[0, 0]
 

@@ -315,9 +315,9 @@ def _sample(
         Phase('Warm-up', num_warmup, begin, at_once=True),
         Phase('Sampling', counts['num_samples'] // thinning, draw),
     ]
-    draws, stats = collect(chains, phases, chunk_length(density, num_chains), saving, progress)
+    draws, stats, notes = collect(chains, phases, chunk_length(density, num_chains), saving, progress)
     told = chains.held[2]
-    problems = problems_of(density, draws, stats, target_accept=target)
+    problems = notes + problems_of(density, draws, stats, target_accept=target)
     info = {
         **counts,
         **{name: float(x) for name, x in told.items()},

@@ -109,9 +109,9 @@ def fit_marginal_likelihood(
     evidence = _Evidence(posterior, density, structure, kind, tuned, inner)
     start = np.asarray(checked_start(posterior, density))
     evidence.move(start)  # raises where it fails, which in the search only shortens a step
-    evidence, history = _search(evidence, start[tuned], num_steps, progress)
+    evidence, history, interrupted = _search(evidence, start[tuned], num_steps, progress)
     slope = float(np.max(np.abs(evidence.gradient())))
-    notes = list(evidence.notes)
+    notes = interrupted + list(evidence.notes)
     if slope > _STEEP:
         notes.append(
             f'The search of {len(history) - 1} steps ended where the log marginal likelihood still has the slope '
@@ -163,8 +163,10 @@ def _tuned(posterior: Posterior, density: Density, hyper: Any) -> np.ndarray:
     return np.unique(np.concatenate(chosen))
 
 
-def _search(evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bool) -> tuple[_Evidence, np.ndarray]:
-    """The evidence where it is highest, and its logarithm at the steps."""
+def _search(
+    evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bool
+) -> tuple[_Evidence, np.ndarray, list[str]]:
+    """The evidence where it is highest, its logarithm at the steps, and whether Ctrl-C has ended it."""
     chunks = Chunks(num_steps, 1, 'marginal likelihood', progress)
     steps = iter(chunks)
     next(steps, None)
@@ -187,11 +189,13 @@ def _search(evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bo
 
     def note(_: np.ndarray) -> None:
         history.append(best.value)
+        if chunks.asked:
+            raise KeyboardInterrupt
         chunks.note(log_marginal_likelihood=f'{best.value:.6g}')
         next(steps, None)
 
     tol = 1e-6 if evidence.density.dtype == jnp.float64 else 1e-3
-    try:
+    with chunks:
         optimize.minimize(
             loss,
             start.astype(np.float64),
@@ -200,9 +204,14 @@ def _search(evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bo
             callback=note,
             options={'maxiter': num_steps, 'gtol': tol},
         )
-    finally:
-        getattr(steps, 'close', lambda: None)()
-    return best, np.asarray(history)
+    getattr(steps, 'close', lambda: None)()
+    done = len(history) - 1
+    notes = []
+    if chunks.interrupted:
+        notes = [
+            f'The search was interrupted after {done} of at most {num_steps} steps: the fit is of the best so far.'
+        ]
+    return best, np.asarray(history), notes
 
 
 class _Evidence:

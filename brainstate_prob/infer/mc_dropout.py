@@ -140,7 +140,16 @@ def mc_dropout(
             )
     rows = _rows_of(fit, posterior, density, num_draws)
     seeds = _seeds(to_key(seed), num_draws, density.dtype)
-    kept = {'num_steps', 'seconds', 'jacobian', 'stopped', 'num_observations', 'batch_size', 'scale'} & fit.info.keys()
+    kept = {
+        'interrupted',
+        'num_steps',
+        'seconds',
+        'jacobian',
+        'stopped',
+        'num_observations',
+        'batch_size',
+        'scale',
+    } & fit.info.keys()
     info = {name: fit.info[name] for name in sorted(kept)} | {'trained_by': fit.method}
     return _masked_fit(posterior, density, rows[None], seeds[None], dict(fit.history), info)
 

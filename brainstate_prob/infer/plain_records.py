@@ -94,9 +94,9 @@ def decoded(x: Any, arrays: dict[str, Any]) -> Any:
         return jax.random.wrap_key_data(jnp.asarray(inner), impl=x['impl'])
     if kind == 'bytes':
         return base64.b64decode(inner)
-    return {'tuple': tuple, 'set': set, 'frozenset': frozenset, 'complex': lambda p: complex(*p), 'repr': str}[kind](
-        inner
-    )
+    if kind == 'complex':
+        return complex(*inner)
+    return {'tuple': tuple, 'set': set, 'frozenset': frozenset}[kind](inner) if kind != 'repr' else inner
 
 
 def _as(kind: str, of: Any, **more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from brainstate_prob.infer.chain_starts import centres
-from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
@@ -201,8 +201,8 @@ def fit_svi(
 
 def _judge(fit: Fit, run: _Run, num_steps: int) -> list[str]:
     """Add k-hat to ``fit.info``; what is wrong, in words."""
-    problems = []
-    if run.r_hat is not None and run.stopped != 'converged':
+    problems = list(run.notes)
+    if run.r_hat is not None and run.stopped not in ('converged', 'interrupted'):
         problems.append(
             f"SVI stopped after {fit.info['num_steps']} steps before it converged: R-hat of the guide's parameters is "
             f'{run.r_hat_now:.3g}, and {run.r_hat:g} was asked for. Take more steps (num_steps={2 * num_steps}), more '
@@ -234,6 +234,7 @@ class _Run:
         self._pieces: list[np.ndarray] = []
         self._windows: list[tuple[np.ndarray, np.ndarray]] = []  # mean and sum of squares of each
         self.stopped = ''
+        self.notes: list[str] = []
 
     @property
     def losses(self) -> np.ndarray:
@@ -251,20 +252,27 @@ class _Run:
         stops = tuple(x for x in (ckpt.every, CHUNK if self.r_hat is not None else None) if x is not None)
         total = ckpt.step if self.stopped else self._num_steps
         chunks = Chunks(total, CHUNK, 'SVI', progress, done=ckpt.step, every=stops)
-        for length in chunks:
-            done = self._advance(length)
-            self._check(done)
-            if done:
-                chunks.note(elbo=f'{-np.mean(self._pieces[-1]):.6g}')
-            if self.r_hat is not None and (ckpt.step + done) % CHUNK == 0 and done:
-                self._look()
-            if ckpt.due(ckpt.step + done) and not self.stopped:
-                ckpt.save(*self._held())
-            if self.stopped:
-                break
+        with chunks:
+            for length in chunks:
+                done = self._advance(length)
+                self._check(done)
+                if done:
+                    chunks.note(elbo=f'{-np.mean(self._pieces[-1]):.6g}')
+                if self.r_hat is not None and (ckpt.step + done) % CHUNK == 0 and done:
+                    self._look()
+                if ckpt.due(ckpt.step + done) and not self.stopped:
+                    ckpt.save(*self._held())
+                if self.stopped:
+                    break
+        if chunks.interrupted and not self._pieces:
+            raise nothing_yet('before the first steps were done', ckpt)
         if not self._pieces:
             raise ValueError('batches gave no batch: there is nothing to fit.')
-        ckpt.finish(*self._held())
+        if chunks.whole:
+            ckpt.finish(*self._held())
+        if chunks.interrupted and not self.stopped and len(self.losses) < self._num_steps:
+            self.stopped = 'interrupted'
+            self.notes.append(interruption(f'{len(self.losses)} of {self._num_steps} steps', ckpt))
 
     def params(self) -> dict:
         """The guide's parameters: the last ones, or their mean over the last half of the run."""

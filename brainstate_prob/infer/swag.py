@@ -28,6 +28,7 @@ from brainstate_prob.infer.map import (
 from brainstate_prob.infer.member_starts import member_starts
 from brainstate_prob.infer.minibatch import stream_of
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.progress import as_a_part
 from brainstate_prob.infer.running_statistics import settled
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import largest_curvature
@@ -219,6 +220,10 @@ def swag(
     def as_fit(found: Descent) -> Fit:
         moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
         count = int(moments.number)
+        if count < 2:
+            raise KeyboardInterrupt(
+                f'The run was interrupted after {count} snapshots; a covariance needs two at least.'
+            )
         info = {
             'num_steps': found.losses.shape[1],
             'num_snapshots': count,
@@ -266,7 +271,8 @@ def _trained(posterior: Posterior, batch_size: int | None, in_batches: bool, see
         raise ValueError('With batches=, give start=, a fit of them: e.g. fit_map(..., jacobian=True, batches=...).')
     if batch_size is None:
         return 'map'
-    return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
+    with as_a_part():
+        return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
 
 
 def _rate(curvature: float) -> float:
