@@ -20,6 +20,7 @@ from brainstate_prob.infer.predict import over_draws, precision_of
 from brainstate_prob.infer.prior import prior_thetas
 from brainstate_prob.infer.probe import prior_terms
 from brainstate_prob.infer.running_statistics import settled
+from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def conflicts(fit: Fit, names: list[str] | None = None) -> Iterator[str]:
             )
 
 
+@never_raises('The comparison of priors and posterior')
 def suspected_conflicts(fit: Fit) -> list[str]:
     """`conflicts` of the parameters that the priors' distribution functions make suspect.
 
@@ -123,7 +125,8 @@ def _distances(density: Density) -> Any:
                 x = thetas[e.name] if e.on_theta else with_unit(values[e.name], e.unit)
                 if isinstance(x, u.Quantity):
                     x = x.to_decimal(e.unit if e.reg.unit is None else e.reg.unit)
-                below = distribution.cdf(x)
+                # NumPyro's distribution functions know no bfloat16.
+                below = distribution.cdf(jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)))
             except NotImplementedError:
                 continue
             if jnp.shape(below) == e.value_shape:

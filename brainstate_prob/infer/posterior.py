@@ -391,6 +391,11 @@ def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, 
         shape = np.shape(u.get_magnitude(arrays[name]))
         if len(checked[name]) != len(shape) or not all(isinstance(axis, str) for axis in checked[name]):
             raise ValueError(f'dims[{name!r}] must be one name an axis of shape {shape}, got {axes!r}.')
+        taken = [axis for axis in checked[name] if axis in arrays]
+        if taken:
+            raise ValueError(
+                f"dims[{name!r}] has the axis {taken[0]!r}, which is the name of one of the data's arrays. Rename it."
+            )
         if len(set(checked[name])) != len(shape):
             raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
     return checked

@@ -28,6 +28,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.prior import _refuse_without_prior, prior_thetas
 from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.infer.start import to_key
 
 __all__ = ['smc']
@@ -342,6 +343,7 @@ def _error(told: list[dict[str, float]], num: int) -> float:
     return float(np.sqrt(sum(max(1 / one['ess'] - 1 / num, 0.0) for one in told)))
 
 
+@never_raises('The diagnostics of the particles')
 def _problems(density: Density, draws: np.ndarray, stats: dict, told: list[dict[str, float]]) -> list[str]:
     texts = rounding_problems(density, draws, stats)
     worst = min(told, key=lambda one: one['acceptance_rate'])

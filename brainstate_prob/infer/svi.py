@@ -24,6 +24,7 @@ from brainstate_prob.infer.minibatch import Stream, stream_of
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.psis import k_hat, k_hat_problem
+from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.infer.start import checked_start, to_key
 from brainstate_prob.infer.svi_programs import CHUNK, Carry, Programs, Settings, drawn
 
@@ -199,6 +200,7 @@ def fit_svi(
     return warned(fit)
 
 
+@never_raises('The diagnostics of the guide')
 def _judge(fit: Fit, run: _Run, num_steps: int) -> list[str]:
     """Add k-hat to ``fit.info``; what is wrong, in words."""
     problems = list(run.notes)
