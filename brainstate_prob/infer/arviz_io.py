@@ -15,7 +15,7 @@ from brainstate_prob.infer.variables import Variable
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
 
-__all__ = ['datasets_of', 'group_name', 'import_arviz', 'is_old', 'wrap']
+__all__ = ['datasets_of', 'free_name', 'group_name', 'import_arviz', 'is_old', 'wrap']
 
 
 def import_arviz() -> Any:
@@ -47,6 +47,13 @@ def group_name(name: str, method: str) -> str:
     return name.replace('posterior', 'prior', 1) if method == 'prior' else name
 
 
+def free_name(name: str, taken: Any) -> str:
+    """``name``, with underscores behind it until nothing else has it."""
+    while name in taken:
+        name += '_'
+    return name
+
+
 def datasets_of(
     fit: Fit, *, log_likelihood: bool | None, posterior_predictive: bool, seed: Any, prior: int = 0
 ) -> dict[str, Any]:
@@ -58,7 +65,9 @@ def datasets_of(
     named = functools.partial(group_name, method=fit.method)
     groups = {named('posterior'): _posterior(fit, sampled)}
     if fit.stats:
-        stats = {k: (('chain', 'draw', *(f'{k}_dim_{i}' for i in range(v.ndim - 2))), v) for k, v in fit.stats.items()}
+        stats = {
+            k: (('chain', 'draw', *(f'{k}_dim_{i}' for i in range(v.ndim - 2))), plain(v)) for k, v in fit.stats.items()
+        }
         groups['sample_stats'] = xr.Dataset(stats, sampled)
     if posterior is None:
         if prior:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,9 +12,10 @@ from brainstate_prob.core import BatchState
 from brainstate_prob.core.units import u
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.blocks import Entry
-from brainstate_prob.infer.density import Density, density_of, find_entries, other_states, others_of, plain_values
+from brainstate_prob.infer.density import Density, density_of, find_entries, others_of, plain_values
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
-from brainstate_prob.nn.module import Module
+from brainstate_prob.infer.wider import base_of
+from brainstate_prob.nn.module import Module, dotted
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
@@ -40,15 +42,18 @@ def assign_to(fit: Fit, model: Module, which: Any) -> None:
         values = {entry.state: thetas[entry.name] for entry in entries if entry.param is not None}
         for state, value in (values | plain_values(entries, thetas)).items():
             state.value = value
-    _assign_statistics(fit, model)
+    _assign_statistics(fit, model, which)
 
 
-def _assign_statistics(fit: Fit, model: Module) -> None:
-    """Write the running statistics with which the fit predicts."""
-    if fit.posterior is not None:
-        for state, value in zip(other_states(model), fit.posterior.data.states, strict=True):
-            if isinstance(state, BatchState):
-                state.value = value
+def _assign_statistics(fit: Fit, model: Module, which: Any) -> None:
+    """Write the running statistics with which the fit predicts: of a draw its own, of the mean their mean."""
+    statistics = fit.running_statistics
+    if fit.has_own_statistics:
+        at = (lambda x: fit._mean(np.asarray(x))) if isinstance(which, str) else lambda x: x[tuple(which)]
+        statistics = {path: jax.tree.map(at, value) for path, value in statistics.items()}
+    states = {dotted(path): state for path, state in model.states(BatchState).items()}
+    for path, value in statistics.items():
+        states[path].value = jax.tree.map(jnp.asarray, value)
 
 
 def _density_for(fit: Fit, model: Module) -> Density:
@@ -72,7 +77,8 @@ def _draw(fit: Fit, model: Module, density: Density, which: Any) -> dict[str, An
     except IndexError:
         chains, draws = fit.thetas.shape[:2]
         raise ValueError(f'There is no draw {which!r}: the fit has {chains} chains of {draws} draws.') from None
-    theta = np.empty_like(row)
+    density = base_of(density)
+    theta = np.empty(density.size, density.dtype)
     for name, columns in columns_of(density).items():
         theta[columns] = row[fit.columns[name]]
     states = others_of(model) if fit.posterior is None else fit.posterior.data.states

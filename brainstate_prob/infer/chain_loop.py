@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.kernel import buffer_length
@@ -102,18 +102,21 @@ class Chains(Protocol):
 
 def collect(
     chains: Chains, phases: Sequence[Phase], most: int, saving: Checkpoint, progress: bool
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Draws and statistics, (chains, total, ...), of the last phase, from wherever the checkpoint stands.
+) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
+    """Draws and statistics, (chains, total, ...), of the last phase, from wherever the checkpoint stands, and notes.
 
-    It is saved at the end of each phase too. The numbers must not depend on where calls end, of at most ``most`` steps.
+    It is saved at the end of each phase too. Ctrl-C ends the run with the draws that there are, which a note says. The
+    numbers must not depend on where calls end, of at most ``most`` steps.
 
     Raises
     ------
     ValueError
         For the checkpoint of another run, or of more draws than the last phase is to have.
+    KeyboardInterrupt
+        Before the first draw.
     """
     pieces: dict[str, list[np.ndarray]] = {}
-    step, first, length = 0, 0, min(10, most)
+    step, first, length, interrupted = 0, 0, min(10, most), False
 
     def held() -> dict[str, np.ndarray]:
         joined = {name: np.concatenate(arrays, axis=1) for name, arrays in pieces.items()}
@@ -141,26 +144,34 @@ def collect(
                 done=min(step - first, phase.total),
                 every=None if phase.at_once else saving.every,
             )
-            for this in chunks:
-                began = time.perf_counter()
-                draws, stats = phase.step(step - first, this)
-                if not phase.at_once:
-                    length = chunks.size = next_length(this, time.perf_counter() - began, _SECONDS_A_CHUNK, most)
-                found = {name: np.asarray(x)[:, :this].copy() for name, x in {'draws': draws, **stats}.items()}
-                if phase is phases[-1]:
-                    for name, x in found.items():
-                        pieces.setdefault(name, []).append(x)
-                if 'diverging' in found:
-                    divergences += int(found['diverging'].sum())
-                    chunks.note(divergences=str(divergences))
-                step += this
-                if saving.due(step):
-                    saving.save(chains.state(), held())
-            if saving.path is not None:
+            with chunks:
+                for this in chunks:
+                    began = time.perf_counter()
+                    draws, stats = phase.step(step - first, this)
+                    if not phase.at_once:
+                        length = chunks.size = next_length(this, time.perf_counter() - began, _SECONDS_A_CHUNK, most)
+                    found = {name: np.asarray(x)[:, :this].copy() for name, x in {'draws': draws, **stats}.items()}
+                    if phase is phases[-1]:
+                        for name, x in found.items():
+                            pieces.setdefault(name, []).append(x)
+                    if 'diverging' in found:
+                        divergences += int(found['diverging'].sum())
+                        chunks.note(divergences=str(divergences))
+                    step += this
+                    if saving.due(step):
+                        saving.save(chains.state(), held())
+            interrupted = interrupted or chunks.interrupted
+            if saving.path is not None and chunks.whole:
                 saving.finish(chains.state(), held())
+            if interrupted:
+                break
             first += phase.total
     found = held()
-    return found.pop('draws'), found
+    if interrupted and 'draws' not in found:
+        raise nothing_yet('before the first draw', saving)
+    drawn, wanted = found['draws'].shape[1], phases[-1].total
+    notes = [interruption(f'{drawn} of {wanted} draws of each chain', saving)] if drawn < wanted else []
+    return found.pop('draws'), found, notes
 
 
 def problems_of(density: Density, draws: np.ndarray, stats: dict[str, np.ndarray], **limits: Any) -> list[str]:

@@ -1,10 +1,10 @@
-"""Where the chains start: around the model's parameters, the mode or a fit, at prior draws, or anywhere."""
+"""Where the chains start: around the model's parameters, the mode or a fit, at values or prior draws, or anywhere."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,11 +17,12 @@ from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import chosen_rows, in_coordinates, of_values, started_from
 from brainstate_prob.infer.kernel import Settings, start_function
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.options import nearest, refuse
 from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.sharding import on_host
+from brainstate_prob.infer.progress import as_a_part
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.nn.module import Module
 
@@ -95,43 +96,29 @@ def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) 
     """What kind of start ``init`` is, and a theta for each key."""
     num = len(keys)
     if isinstance(init, Fit):
-        if [e.name for e in init.density.entries] != [e.name for e in density.entries]:
-            raise ValueError(
-                f'init is a fit of other parameters: {[e.name for e in init.density.entries]}; here they are '
-                f'{[e.name for e in density.entries]}.'
-            )
-        # On the host, so that a longer fit compiles nothing.
-        place, num_rows = on_host(jax.vmap(jax.random.uniform)(keys)).astype(np.float64), len(init.rows)
-        cumulative = np.arange(1, num_rows + 1) if init.weights is None else np.cumsum(np.ravel(init.weights))
-        which = np.searchsorted(cumulative / cumulative[-1], place, side='right').clip(max=num_rows - 1)
-        return 'map' if num_rows == 1 else 'draws', _translated(
-            init.density, density, jnp.asarray(init.rows[which]), posterior.data.states
-        )
+        started_from(posterior, init, each=True)  # refuses a fit of other parameters
+        rows = init.rows[chosen_rows(init, keys)]
+        return 'map' if len(init.rows) == 1 else 'draws', in_coordinates(init, rows, posterior, density)
+    if isinstance(init, Mapping):
+        return 'array', jnp.broadcast_to(of_values(posterior, density, init), (num, density.size))
     if not isinstance(init, str):
         return 'array', _given(density, init, num)
     if init == 'model':
         return init, jnp.broadcast_to(posterior.start(density), (num, density.size))
     if init == 'map':
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), as_a_part():
             warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
             mode = fit_map(posterior, jacobian=True, progress=False)
-        return init, _translated(
-            mode.density, density, jnp.repeat(jnp.asarray(mode.thetas)[0], num, axis=0), posterior.data.states
-        )
+        return init, jnp.repeat(in_coordinates(mode, mode.rows, posterior, density), num, axis=0)
     if init == 'pathfinder':
         from brainstate_prob.infer.pathfinder import pathfinder_starts
 
         return init, pathfinder_starts(posterior, density, keys)
     if init == 'prior':
         return init, jnp.stack([_prior_start(posterior, density, key) for key in keys])
-    raise refuse('init', f'one of {list(INITS)}, a Fit or an array of theta', init, nearest(init, INITS))
-
-
-def _translated(source: Density, density: Density, thetas: jax.Array, states: tuple) -> jax.Array:
-    """The same parameters in the coordinates of ``density``."""
-    if source is density:
-        return thetas
-    return jnp.stack([density.flatten(source.thetas(theta, states), states) for theta in thetas])
+    raise refuse(
+        'init', f'one of {list(INITS)}, a Fit, values by path (a dict) or an array of theta', init, nearest(init, INITS)
+    )
 
 
 def _given(density: Density, init: Any, num: int) -> jax.Array:

@@ -39,7 +39,7 @@ try:
 except ImportError:  # Windows: nothing keeps two runs from one file there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ['Checkpoint', 'Saved', 'read_checkpoint', 'write_checkpoint']
+__all__ = ['Checkpoint', 'Saved', 'interruption', 'nothing_yet', 'read_checkpoint', 'write_checkpoint']
 
 _FORMAT = 1
 _RECORD = 'brainstate_prob.json'
@@ -106,6 +106,11 @@ class Checkpoint:
                 os.remove(self._lock.name)
             self._lock.close()
             self._lock = None
+
+    @property
+    def saved_step(self) -> int:
+        """How many steps the file has, as far as this run knows."""
+        return self._saved_step
 
     @property
     def exists(self) -> bool:
@@ -183,6 +188,24 @@ class Checkpoint:
         """Save the end of the run, so that it loads at once the next time, if the file does not have it already."""
         if self.step != self._saved_step:
             self.save(state, arrays, extra)
+
+
+def interruption(done: str, saving: Checkpoint) -> str:
+    """What to say of a run that Ctrl-C has ended after ``done``, and of which there is a result."""
+    return f'The run was interrupted after {done}: the fit is of what there was then.{_go_on(saving)}'
+
+
+def nothing_yet(done: str, saving: Checkpoint) -> KeyboardInterrupt:
+    """What to raise where Ctrl-C has ended a run of which there is no result."""
+    return KeyboardInterrupt(f'The run was interrupted {done}, so there is no fit to return.{_go_on(saving)}')
+
+
+def _go_on(saving: Checkpoint) -> str:
+    if saving.path is None:
+        return ' With checkpoint=path the next run would go on from here.'
+    if not saving.exists:
+        return f' Nothing was saved to {saving.path!r} yet.'
+    return f' {saving.path!r} holds its first {saving.saved_step} steps; the same call goes on from there.'
 
 
 def write_checkpoint(path: str, record: dict[str, Any], arrays: Mapping[str, Any]) -> None:

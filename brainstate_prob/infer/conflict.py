@@ -20,6 +20,8 @@ from brainstate_prob.infer.identified import network_problems
 from brainstate_prob.infer.predict import over_draws, precision_of
 from brainstate_prob.infer.prior import prior_thetas
 from brainstate_prob.infer.probe import prior_terms
+from brainstate_prob.infer.running_statistics import settled
+from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterio
 
 def warned(fit: FitT, stacklevel: int = 3) -> FitT:
     """The fit, after its problems were issued as warnings: of its draws, its predictions, its priors against its data."""
+    fit = settled(fit)
     fit.info['warnings'] += network_problems(fit) + suspected_conflicts(fit)
     warn_of(fit.info['warnings'], stacklevel + 1)
     return fit
@@ -75,6 +78,7 @@ def conflicts(fit: Fit, names: list[str] | None = None) -> Iterator[str]:
             )
 
 
+@never_raises('The comparison of priors and posterior')
 def suspected_conflicts(fit: Fit) -> list[str]:
     """`conflicts` of the parameters that the priors' distribution functions make suspect.
 
@@ -122,7 +126,8 @@ def _distances(density: Density) -> Any:
                 x = thetas[e.name] if e.on_theta else with_unit(values[e.name], e.unit)
                 if isinstance(x, u.Quantity):
                     x = x.to_decimal(e.unit if e.reg.unit is None else e.reg.unit)
-                below = distribution.cdf(x)
+                # NumPyro's distribution functions know no bfloat16.
+                below = distribution.cdf(jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)))
             except NotImplementedError:
                 continue
             if jnp.shape(below) == e.value_shape:

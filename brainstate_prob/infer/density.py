@@ -117,7 +117,7 @@ class Density:
         self.own_log_likelihood = log_likelihood
         self.entries = find_entries(self.model)
         self.blocks: list[Block] = make_blocks(self.entries, expand, noncentered)
-        self.noncentered = noncentered
+        self.expand, self.noncentered = expand, noncentered
         self.size = sum(block.size for block in self.blocks)
         self.dtype = jnp.result_type(*(e.dtype for e in self.entries)) if self.entries else jnp.result_type(float)
         self._others = other_states(self.model)
@@ -128,6 +128,14 @@ class Density:
         self.compiled = Cache()
         # Called before a new program is compiled: raises where the model computes something else by now.
         self.verify: Callable[[], None] | None = None
+        # The function, and its arguments, that make it again in another process.
+        self.origin: tuple[Callable, tuple] | None = None
+
+    def __reduce__(self) -> tuple:
+        # The compiled functions stay here; the process that reads it has, or makes, a density of the same structure.
+        if self.origin is None:
+            return Density, (self.model, self.likelihood, self.own_log_likelihood, self.expand, self.noncentered)
+        return self.origin
 
     # Coordinates
 
@@ -337,6 +345,7 @@ class Density:
             copies = find_states(density.model)
             density._originals = {copies[path]: self._originals[state] for path, state in mine.items()}
             density.verify = self.verify
+            density.origin = Density.variant, (self, expand, noncentered)
             return density
 
         return self.compiled.get(('variant', expand, noncentered, environ.static_key()), build)

@@ -6,6 +6,7 @@ numbers do not depend on where the calls end.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
-from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.early_stopping import Monitor
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.members import Members, plain_types, until_save
@@ -206,6 +208,8 @@ class Descents:
         Stop one when the largest entry of its gradient falls below ``tol * max(1, |loss|)``; None: never.
     as_fit
         Makes the result of how they ended; for callbacks.
+    carried
+        The running statistics that each starts with, see `statistics_of_rows`. Default: the posterior's.
     adjust
         Changes the states, stacked, before the first step.
     strict
@@ -231,6 +235,7 @@ class Descents:
         method: str = 'vectorized',
         devices: Sequence[Any] | None = None,
         adjust: Callable[[State], State] | None = None,
+        carried: tuple | None = None,
         strict: bool = True,
         label: str = 'MAP',
         progress: bool = True,
@@ -241,7 +246,8 @@ class Descents:
         self._method, self._devices, self._label, self._progress = method, devices, label, progress
         num = posterior.num_observations
         starts = density.jit('descent_starts', (settings, num), lambda: jax.vmap(start_function(settings, num)))
-        carried = tuple(_for_each(posterior.data.states[i], len(thetas)) for i in density.carried)
+        if carried is None:
+            carried = tuple(_for_each(posterior.data.states[i], len(thetas)) for i in density.carried)
         self._states = starts(thetas, keys)._replace(carried=carried)
         self._states = self._states if adjust is None else adjust(self._states)
         self._losses = np.zeros((len(thetas), 0), density.dtype)
@@ -255,6 +261,8 @@ class Descents:
         ------
         ValueError
             For a loss that is not finite.
+        KeyboardInterrupt
+            Before the first steps were done; later Ctrl-C ends the descents where they are, with a warning.
         """
         with checkpoint:
             self._resume(checkpoint)
@@ -268,16 +276,26 @@ class Descents:
                 every=None if self._monitor is None else self._monitor.rule.every,
             )
             chunks.size = until_save(checkpoint, CHUNK)
-            for length in chunks:
-                done = self._advance(length)
-                chunks.note(loss=f'{np.nanmin(self._losses[:, -1:], initial=np.inf):.6g}')
-                if checkpoint.due(checkpoint.step + done) and not self._stopped:
-                    checkpoint.save(self._members.state(), *self._held())
-                chunks.size = until_save(checkpoint, CHUNK)
-                if self._stopped:
-                    chunks.stop(done)
-                    break
-            checkpoint.finish(self._members.state(), *self._held())
+            with chunks:
+                for length in chunks:
+                    done = self._advance(length)
+                    chunks.note(loss=f'{np.nanmin(self._losses[:, -1:], initial=np.inf):.6g}')
+                    if checkpoint.due(checkpoint.step + done) and not self._stopped:
+                        checkpoint.save(self._members.state(), *self._held())
+                    chunks.size = until_save(checkpoint, CHUNK)
+                    if self._stopped:
+                        chunks.stop(done)
+                        break
+            if chunks.whole:
+                checkpoint.finish(self._members.state(), *self._held())
+        done = self._losses.shape[1]
+        if chunks.interrupted and not self._stopped and done < self._num_steps:
+            if not done:
+                raise nothing_yet('before the first steps were done', checkpoint)
+            self._stopped = 'interrupted'
+            warnings.warn(
+                interruption(f'{done} of {self._num_steps} steps', checkpoint), ConvergenceWarning, stacklevel=4
+            )
         return self._descent()
 
     def _resume(self, checkpoint: Checkpoint) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.ess import e_bfmi, effective_sizes
 from brainstate_prob.infer.networks import own_columns
+from brainstate_prob.infer.safely import never_raises
 
 __all__ = ['ConvergenceWarning', 'mcmc_problems', 'rounding_problems', 'warn_of']
 
@@ -24,6 +25,7 @@ class ConvergenceWarning(UserWarning):
     """The draws may not represent the posterior."""
 
 
+@never_raises('The diagnostics of the chains')
 def mcmc_problems(
     density: Density,
     thetas: np.ndarray,
@@ -53,6 +55,7 @@ def mcmc_problems(
     return [text for text in found if text]
 
 
+@never_raises('The diagnostics of rounding')
 def rounding_problems(density: Density, thetas: np.ndarray, sample_stats: dict[str, np.ndarray]) -> list[str]:
     """Log densities, or numbers beside their spread, so large that the precision does not resolve them, in words."""
     texts = []

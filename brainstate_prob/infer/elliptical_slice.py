@@ -31,6 +31,7 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.gaussian_prior import draw, gaussian_prior
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.options import check_options, check_thinning
 from brainstate_prob.infer.posterior import Posterior
@@ -81,7 +82,7 @@ def elliptical_slice(
         An int or a key.
     init
         ``'prior'``: each chain at a draw of the prior; ``'model'``: all at the model's present parameters; ``'map'``,
-        a `Fit` or an array of theta as for `nuts`.
+        a `Fit`, values by path or an array of theta as for `nuts`.
     thinning
         Keep every so-manieth draw.
     chain_method, devices, checkpoint, every
@@ -118,6 +119,7 @@ def elliptical_slice(
     """
     check_options(elliptical_slice, locals())
     check_thinning(thinning, num_samples)
+    posterior = started_from(posterior, init)
     density = posterior.sampling_density_for(noncentered=False)
     began = time.perf_counter()
     data = posterior.data
@@ -149,8 +151,8 @@ def elliptical_slice(
         Phase('Warm-up', num_warmup, lambda done, length: runner.step(data, length, 1, *prior)),
         Phase('Sampling', num_samples // thinning, lambda done, length: runner.step(data, length, thinning, *prior)),
     ]
-    draws, stats = collect(runner, phases, buffer_length(density), saving, progress)
-    problems = problems_of(density, draws, stats)
+    draws, stats, notes = collect(runner, phases, buffer_length(density), saving, progress)
+    problems = notes + problems_of(density, draws, stats)
     info = {
         'num_warmup': num_warmup,
         'num_samples': num_samples,

@@ -17,6 +17,7 @@ from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of, early_stopping_rule
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from, statistics_of_rows
 from brainstate_prob.infer.map import (
     batch_info,
     check_first_batch,
@@ -29,6 +30,7 @@ from brainstate_prob.infer.minibatch import check_batch_size, stream_of
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.running_statistics import each_with_its_own
 from brainstate_prob.infer.start import to_key
 
 __all__ = ['ensemble']
@@ -68,7 +70,7 @@ def ensemble(
     init
         ``'prior'``: draws from the priors; a parameter without one starts from the model's own entries in a random
         order. A function without arguments that builds the model anew: what its initializers draw. ``'model'``, a
-        `Fit`, an array of theta.
+        `Fit`, values by path, an array of theta.
     bootstrap
         Let each member see a sample of the observations, drawn with replacement.
     chain_method, devices
@@ -85,7 +87,8 @@ def ensemble(
     -------
     Fit
         One chain of ``num_members`` draws. ``fit.history`` has the mean loss and that of each member,
-        ``fit.info['losses']`` where each ended.
+        ``fit.info['losses']`` where each ended. Under ``environ.context(fit=True)`` each member has its own running
+        statistics (BatchNorm) and predicts with them; see ``fit.running_statistics``.
 
     Raises
     ------
@@ -110,17 +113,13 @@ def ensemble(
     """
     check_options(ensemble, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
+    posterior = started_from(posterior, init, each=True)
     density, key = posterior.density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     if bootstrap:
         if stream is not None:
             raise ValueError('bootstrap=True draws from the data of the Posterior; it does not go with batches=.')
         check_batch_size(posterior.data, 1, posterior.num_observations)  # it takes parts of the data, too
-    if density.carried and environ.get('fit', False):
-        raise ValueError(
-            'The model has running statistics (BatchNorm), of which each member would have its own, but a fit holds '
-            'one. Use LayerNorm or GroupNorm, or fit members one by one with fit_map.'
-        )
     optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
     settings = Settings(optimizer, batch_size, jacobian, bootstrap)
     rule = early_stopping_of(early_stopping)
@@ -156,7 +155,10 @@ def ensemble(
         if found.watched is not None and rule is not None:
             name = 'held_out_loss' if rule.held_out is not None else 'mean_loss'
             history |= {f'{name}_{i}': values for i, values in enumerate(found.watched)}
-        return Fit(posterior, density, found.thetas[None], method='ensemble', history=history, info=info)
+        each = environ.get('fit', False) or (isinstance(init, Fit) and init.has_own_statistics)
+        members = found.thetas[None]
+        wide, members = each_with_its_own(density, members, found.carried) if each else (density, members)
+        return Fit(posterior, wide, members, method='ensemble', history=history, info=info)
 
     descents = Descents(
         posterior,
@@ -170,6 +172,7 @@ def ensemble(
         stream=stream,
         monitor=None if rule is None else Monitor(posterior, density, rule, num_members),
         callbacks=checked_callbacks(callbacks),
+        carried=statistics_of_rows(posterior, density, init, keys),
         method=method,
         devices=devices,
         label='Ensemble',

@@ -47,6 +47,8 @@ def effective_sizes(numbers: np.ndarray) -> dict[str, np.ndarray]:
 
     NaN where there are fewer than four draws a chain, or nothing varies.
     """
+    if numbers.dtype.itemsize < 4:  # NumPy sorts and ranks no bfloat16
+        numbers = numbers.astype(np.float32)
     if numbers.shape[1] < 4:
         return {name: np.full(numbers.shape[2], np.nan) for name in ('ess_bulk', 'ess_tail', 'r_hat')}
     found = {'ess_bulk': bulk_ess(numbers), 'ess_tail': tail_ess(numbers), 'r_hat': rank_r_hat(numbers)}

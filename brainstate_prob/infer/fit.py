@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-import jax
 import numpy as np
 
 from brainstate_prob.infer import predict as predictions
-from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.options import check_options
 from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.variables import Variable, columns_of, variables_of
+from brainstate_prob.infer.record import FitRecord
 from brainstate_prob.nn.magnitudes import with_unit
 from brainstate_prob.nn.module import Module
 
@@ -26,10 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ['Draws', 'Fit']
 
-_SAMPLER = {'acceptance_rate', 'diverging', 'energy', 'n_steps', 'step_size', 'tree_depth'}
 
-
-class Fit:
+class Fit(FitRecord):
     """Draws of a posterior's parameters, or one best point, with everything that follows from them.
 
     ``fit.plot_trace()``, ``fit.plot_forest()``, ``fit.plot_ppc()`` and so on are ArviZ's plots of it, and take what
@@ -80,69 +76,9 @@ class Fit:
     (5, 2)
     """
 
-    guide_params: Any = None  # of SVI, by NumPyro's names
-
-    def __init__(
-        self,
-        posterior: Posterior | None,
-        density: Density | None,
-        thetas: Any,
-        *,
-        method: str,
-        stats: Mapping[str, Any] | None = None,
-        history: Mapping[str, Any] | None = None,
-        info: Mapping[str, Any] | None = None,
-        weights: Any = None,
-    ):
-        self.posterior: Any = posterior
-        self.density: Any = density
-        self.thetas = np.asarray(jax.device_get(thetas))
-        self.method = method
-        self.stats = {k: np.asarray(jax.device_get(v)) for k, v in (stats or {}).items()}
-        self.history = {k: np.asarray(jax.device_get(v)) for k, v in (history or {}).items()}
-        self.info = dict(info or {})
-        self.weights = None if weights is None else np.asarray(jax.device_get(weights))
-        self._check_shapes(None if density is None else density.size)
-        self.variables: tuple[Variable, ...] = () if density is None else variables_of(density.entries)
-        self.noncentered: tuple[str, ...] = () if density is None else density.noncentered
-        self.columns: dict[str, np.ndarray] = {} if density is None else columns_of(density)
-        self.coords: dict[str, np.ndarray] = {} if posterior is None else posterior.labels
-        self._draws: Draws | None = None
-        self._groups: dict[str, Any] | None = None  # what a file had, where the posterior is not there to compute it
-
-    def _check_shapes(self, size: int | None) -> None:
-        if self.thetas.ndim != 3 or 0 in self.thetas.shape[:2] or (size is not None and self.thetas.shape[2] != size):
-            raise ValueError(
-                f'thetas must have shape (chains, draws, {"size" if size is None else size}) with at least one draw, '
-                f'got {self.thetas.shape}.'
-            )
-        for name, array in [*self.stats.items(), *([] if self.weights is None else [('weights', self.weights)])]:
-            if array.shape[:2] != self.thetas.shape[:2]:
-                raise ValueError(
-                    f'{name} must have one entry a draw, shape {self.thetas.shape[:2]}, got {array.shape}.'
-                )
+    kind = 'fit'
 
     # What was found
-
-    @property
-    def num_chains(self) -> int:
-        """How many chains there are."""
-        return self.thetas.shape[0]
-
-    @property
-    def num_draws(self) -> int:
-        """How many draws each chain has."""
-        return self.thetas.shape[1]
-
-    @property
-    def is_markov(self) -> bool:
-        """Whether the draws come from Markov chains: they have a sampler's statistics, or there are several chains."""
-        return self.num_chains > 1 or not _SAMPLER.isdisjoint(self.stats)
-
-    @property
-    def names(self) -> list[str]:
-        """The dotted paths of the parameters."""
-        return [v.name for v in self.variables]
 
     @property
     def draws(self) -> Draws:
@@ -400,7 +336,9 @@ class Fit:
         """Write a netCDF file, or a zarr folder (``path`` ends in ``.zarr``), that `infer.load` and ArviZ read.
 
         It has the groups of `to_arviz`, the unconstrained draws and the history. It appears whole or not at all.
-        Entries of ``info`` that are no plain data are kept as text. Zarr needs ``pip install 'brainstate-prob[zarr]'``.
+        Entries of ``info`` that are neither plain data nor arrays are kept as text. With the posterior, `infer.load`
+        gives back the same fit: its kind (a `LaplaceFit`, say), running statistics, predictions, scores and evidence.
+        Zarr needs ``pip install 'brainstate-prob[zarr]'``.
 
         Parameters
         ----------
@@ -433,11 +371,6 @@ class Fit:
         assign_to(self, model, which)
 
     # Internals
-
-    @property
-    def rows(self) -> np.ndarray:
-        """`thetas` with all draws along one axis, chain after chain."""
-        return self.thetas.reshape(self.num_chains * self.num_draws, -1)
 
     def _mean(self, array: np.ndarray) -> np.ndarray:
         exact = np.float64 if array.dtype.itemsize < 8 else array.dtype

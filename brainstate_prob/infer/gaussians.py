@@ -14,7 +14,7 @@ import numpy as np
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-__all__ = ['Blocks', 'Diagonal', 'Full', 'Kronecker', 'LowRank', 'NotPositiveDefinite']
+__all__ = ['Blocks', 'Diagonal', 'Full', 'Kronecker', 'LowRank', 'NotPositiveDefinite', 'from_record', 'to_record']
 
 
 class NotPositiveDefinite(ValueError):
@@ -193,3 +193,24 @@ class Blocks:
         cuts = np.cumsum([part.size for part in self.parts])[:-1]
         pieces = np.split(gradient, cuts)
         return np.concatenate([part.solve(x) for part, x in zip(self.parts, pieces, strict=True)])
+
+
+_KINDS = {cls.__name__: cls for cls in (Full, Diagonal, LowRank, Kronecker)}
+
+
+def to_record(gaussian: Any) -> dict[str, Any]:
+    """A Gaussian as plain data and arrays, for files."""
+    if isinstance(gaussian, Blocks):
+        return {'kind': 'Blocks', 'parts': [to_record(part) for part in gaussian.parts]}
+    return {'kind': type(gaussian).__name__, **vars(gaussian)}
+
+
+def from_record(record: dict[str, Any]) -> Any:
+    """The inverse of `to_record`."""
+    held = {name: x for name, x in record.items() if name != 'kind'}
+    if record['kind'] == 'Blocks':
+        return Blocks([from_record(part) for part in held['parts']])
+    cls = _KINDS[record['kind']]
+    gaussian = cls.__new__(cls)
+    gaussian.__dict__.update(held)
+    return gaussian

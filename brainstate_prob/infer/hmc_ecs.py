@@ -32,6 +32,7 @@ from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.metric import Dense, Diagonal
 from brainstate_prob.infer.minibatch import check_batch_size, take
@@ -110,8 +111,8 @@ def hmc_ecs(
     num_blocks
         At each step one such part of the subsample is proposed anew. Default: up to 10. More: exchanged more often.
     reference
-        Around which the log-likelihood is expanded: ``'map'`` (theta's mode), a `Fit` or a theta. The chains start
-        around it, as the expansion says.
+        Around which the log-likelihood is expanded: ``'map'`` (theta's mode), a `Fit`, values by path or a
+        theta. The chains start around it, as the expansion says.
     mass_matrix
         ``'diagonal'`` or ``'dense'``.
     num_warmup, num_samples, num_chains, seed, noncentered, target_accept, max_tree_depth, thinning
@@ -156,6 +157,7 @@ def hmc_ecs(
     if num_blocks > batch_size:
         raise ValueError(f'num_blocks must be at most batch_size = {batch_size}, got {num_blocks}.')
     check_batch_size(posterior.data, batch_size, num)
+    posterior = started_from(posterior, reference, option='reference')
     density, data = posterior.sampling_density_for(noncentered), posterior.data
     began = time.perf_counter()
     key = to_key(seed)
@@ -201,8 +203,8 @@ def hmc_ecs(
         return runner.step(data, length, thinning, found, none, num_warmup, target_accept)
 
     phases = [Phase('Warm-up', num_warmup, warm_up), Phase('Sampling', num_samples // thinning, draw)]
-    draws, stats = collect(runner, phases, most, saving, progress)
-    problems = problems_of(density, draws, stats, max_tree_depth=max_tree_depth, target_accept=target_accept)
+    draws, stats, notes = collect(runner, phases, most, saving, progress)
+    problems = notes + problems_of(density, draws, stats, max_tree_depth=max_tree_depth, target_accept=target_accept)
     variance = float(np.mean(stats['variance']))
     if not variance < _MOST_VARIANCE:
         problems.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -17,15 +18,18 @@ from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.gaussians import NotPositiveDefinite
+from brainstate_prob.infer.inits import in_coordinates, of_values, started_from
 from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit, refuse_own_density
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.newton import newton, value_and_grad
 from brainstate_prob.infer.options import check_options, choice
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.progress import as_a_part
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import STRUCTURES, describe, refuse_large, tolerance_of
-from brainstate_prob.infer.variables import columns_of, differences, variables_of
+from brainstate_prob.infer.variables import columns_of
+from brainstate_prob.infer.wider import base_of
 
 __all__ = ['CURVATURES', 'checked_options', 'descend', 'laplace']
 
@@ -73,8 +77,9 @@ def laplace(
     num_draws
         How many draws the fit gets.
     mode
-        Where: a `Fit` such as that of ``fit_map(jacobian=True)``; ``'model'`` for the model's present parameters;
-        None (default) finds it from there: by Newton's method, for many numbers after `fit_map`.
+        Where: a `Fit` such as that of ``fit_map(jacobian=True)``, with its running statistics; ``'model'`` for the
+        model's present parameters; values by path, the rest as in the model; None (default) finds it from the model's
+        parameters: by Newton's method, for many numbers after `fit_map`.
     noncentered
         Which hierarchical Params are standardized, as in `nuts`: in centred form their joint density often has no mode.
         A given ``mode`` keeps its own form.
@@ -113,6 +118,7 @@ def laplace(
     """
     check_options(laplace, locals(), structure=choice(*STRUCTURES), curvature=choice(*CURVATURES, none=True))
     curvature = checked_options(posterior, structure, curvature, rank)
+    posterior = started_from(posterior, mode, option='mode')
     density = _coordinates(posterior, mode, noncentered)
     moved = columns_matching(posterior, density, params)
     if structure == 'full':
@@ -188,7 +194,7 @@ def descend(programs: Curvature, posterior: Posterior, theta: np.ndarray, progre
         held = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
         optimizer = optax.chain(held, optax.lbfgs())
     tol = 1e-8 if programs.density.dtype == jnp.float64 else 1e-5
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), as_a_part():
         warnings.simplefilter('ignore', ConvergenceWarning)
         return fit_map(view, optimizer=optimizer, tol=tol, jacobian=True, progress=progress).thetas[0, 0]
 
@@ -201,10 +207,10 @@ def _find_mode(posterior: Posterior, programs: Curvature, mode: Any, progress: b
     """
     density, data = programs.density, posterior.data
     if isinstance(mode, Fit):
-        given = np.empty(density.size, mode.thetas.dtype)
-        for name, columns in columns_of(density).items():
-            given[columns] = mode.thetas[0, 0, mode.columns[name]]
-        return np.asarray(checked_start(posterior, density, jnp.asarray(given)))
+        given = in_coordinates(mode, mode.rows, posterior, density)[0]
+        return np.asarray(checked_start(posterior, density, given))
+    if isinstance(mode, Mapping):
+        return np.asarray(checked_start(posterior, density, of_values(posterior, density, mode)))
     theta = np.asarray(checked_start(posterior, density))
     if mode is not None:
         return theta
@@ -231,18 +237,17 @@ def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Density:
     density = posterior.sampling_density_for(noncentered)  # refuses what has no density
     if mode is None:
         return density
-    if isinstance(mode, str) and mode == 'model':
+    if isinstance(mode, Mapping) or (isinstance(mode, str) and mode == 'model'):
         return posterior.density
     if not isinstance(mode, Fit) or mode.thetas.shape[:2] != (1, 1):
         raise ValueError(
-            "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model' or None, got "
-            f'{mode!r}.'
+            "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model', values by path "
+            f'(a dict) or None, got {mode!r}.'
         )
-    found = differences(mode.variables, variables_of(density.entries))
-    if found:
-        raise ValueError(f'mode is the fit of another model than the posterior: {"; ".join(found)}.')
+    if mode.density is None:  # loaded without its posterior
+        return density if mode.noncentered == density.noncentered else posterior.density
     for one in (posterior.density, density):
-        if mode.density is one:
+        if base_of(mode.density) is one:
             return one
     raise ValueError('mode was found in other coordinates than this posterior has. Leave mode=None.')
 

@@ -13,6 +13,7 @@ from brainstate_prob.infer.curvature import Curvature
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.gaussians import from_record, to_record
 from brainstate_prob.infer.linearized import linearized_density, output_moments, predictive_of
 from brainstate_prob.infer.networks import is_network
 from brainstate_prob.infer.observations import refuse_unconditional
@@ -31,7 +32,7 @@ __all__ = ['LaplaceFit', 'held_terms', 'make_fit', 'refuse_own_density']
 class LaplaceFit(Fit):
     """A `Fit` of draws from a Gaussian of theta around the mode.
 
-    Made by `laplace` and `fit_marginal_likelihood`. Saved and loaded again it is a plain `Fit` of its draws.
+    Made by `laplace` and `fit_marginal_likelihood`.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ class LaplaceFit(Fit):
         Theta at the mode.
     moved
         These columns.
+    arbitrary
+        Of a fit that was loaded without its posterior: why its evidence is known up to a factor only.
 
     Examples
     --------
@@ -60,9 +63,20 @@ class LaplaceFit(Fit):
     (1.333, array([[0.333]]))
     """
 
-    def __init__(self, *args: Any, gaussian: Any, mode_theta: np.ndarray, moved: np.ndarray, **kwargs: Any):
+    kind = 'laplace'
+
+    def __init__(
+        self,
+        *args: Any,
+        gaussian: Any,
+        mode_theta: np.ndarray,
+        moved: np.ndarray,
+        arbitrary: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.gaussian, self.mode_theta, self.moved = gaussian, mode_theta, moved
+        self._from_file = arbitrary
 
     @property
     def mode(self) -> Draws:
@@ -97,17 +111,44 @@ class LaplaceFit(Fit):
         ValueError
             Where a Param that moves has no prior, or a penalty without its constant: the number would be arbitrary.
         """
+        if self._arbitrary():
+            raise ValueError(self._arbitrary())
+        return self.info['log_evidence']
+
+    def _arbitrary(self) -> str | None:
+        """Why the evidence is known up to a factor only; None where it is known."""
+        if self.density is None:
+            return self._from_file
         for entry in self.density.entries:
             if not np.isin(self.columns[entry.name], self.moved).any():
                 continue
             reg = entry.reg
             if reg is None or not reg.proper or not getattr(reg, 'normalized', True):
                 has = 'no prior' if reg is None else f'the unnormalized penalty {reg!r}'
-                raise ValueError(
+                return (
                     f'Param {entry.name!r} has {has}, so that the marginal likelihood is only known up to a factor. '
                     'Give it a proper prior, or normalized=True.'
                 )
-        return self.info['log_evidence']
+        return None
+
+    def _own_record(self) -> dict[str, Any]:
+        return {
+            'gaussian': to_record(self.gaussian),
+            'mode_theta': self.mode_theta,
+            'moved': self.moved,
+            'arbitrary': self._arbitrary(),
+        }
+
+    @classmethod
+    def _from_record(cls, own: dict[str, Any], moved: np.ndarray) -> dict[str, Any]:
+        mode = np.empty_like(own['mode_theta'])
+        mode[moved] = own['mode_theta']
+        return {
+            'gaussian': from_record(own['gaussian']),
+            'mode_theta': mode,
+            'moved': moved[own['moved']],
+            'arbitrary': own['arbitrary'],
+        }
 
     def predictive(self, inputs: Any = None) -> Any:
         """The predictive distribution of the linearized model in closed form, as a NumPyro distribution.

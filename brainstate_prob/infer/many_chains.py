@@ -25,6 +25,7 @@ from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.many_chain_kernels import ALGORITHMS, Algorithm
 from brainstate_prob.infer.members import plain_types
@@ -269,6 +270,7 @@ def _sample(
         )
     blackjax = import_blackjax()
     algorithm, target = ALGORITHMS[method], next(iter(tuned.values()), 0.0)
+    posterior = started_from(posterior, init)
     density, data = posterior.sampling_density_for(noncentered), posterior.data
     began = time.perf_counter()
     key = to_key(seed)
@@ -312,9 +314,9 @@ def _sample(
         Phase('Warm-up', num_warmup, begin, at_once=True),
         Phase('Sampling', counts['num_samples'] // thinning, draw),
     ]
-    draws, stats = collect(chains, phases, chunk_length(density, num_chains), saving, progress)
+    draws, stats, notes = collect(chains, phases, chunk_length(density, num_chains), saving, progress)
     told = chains.held[2]
-    problems = problems_of(density, draws, stats, target_accept=target)
+    problems = notes + problems_of(density, draws, stats, target_accept=target)
     info = {
         **counts,
         **{name: float(x) for name, x in told.items()},

@@ -21,6 +21,7 @@ from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of, early_stopping_rule
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from, statistics_of_rows
 from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.minibatch import Stream, stream_of
 from brainstate_prob.infer.noise import draws_noise
@@ -84,7 +85,8 @@ def fit_map(
     init
         Where to start: ``'model'`` (default for one start), ``'prior'`` (default for several: draws from the priors;
         parameters without one start from the model's own entries in a random order), a function that builds the model
-        anew, a `Fit`, or an array of theta.
+        anew, a `Fit` (with its running statistics), values by path such as ``{'a': 1.0}`` (the rest from the model), or
+        an array of theta.
     early_stopping
         `infer.EarlyStopping`, or its patience as an int.
     callbacks
@@ -127,6 +129,7 @@ def fit_map(
     """
     check_options(fit_map, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
+    posterior = started_from(posterior, init, each=True)
     density, key = posterior.density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
@@ -175,6 +178,7 @@ def fit_map(
         stream=stream,
         monitor=monitor,
         callbacks=callbacks,
+        carried=statistics_of_rows(posterior, density, init, keys),
         strict=num_starts == 1,
         progress=progress,
     )

@@ -30,6 +30,7 @@ from brainstate_prob.infer.newton import Point, newton, value_and_grad
 from brainstate_prob.infer.options import check_options, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.running_statistics import settled
 from brainstate_prob.infer.selection import columns_matching
 from brainstate_prob.infer.start import checked_start
 from brainstate_prob.infer.structures import full_from, refuse_large
@@ -117,9 +118,9 @@ def fit_marginal_likelihood(
     evidence = _Evidence(posterior, density, structure, kind, tuned, inner)
     start = np.asarray(checked_start(posterior, density))
     evidence.move(start)  # raises where it fails, which in the search only shortens a step
-    evidence, history = _search(evidence, start[tuned], num_steps, progress)
+    evidence, history, interrupted = _search(evidence, start[tuned], num_steps, progress)
     slope = float(np.max(np.abs(evidence.gradient())))
-    notes = list(evidence.notes)
+    notes = interrupted + list(evidence.notes)
     if slope > _STEEP:
         notes.append(
             f'The search of {len(history) - 1} steps ended where the log marginal likelihood still has the slope '
@@ -140,7 +141,7 @@ def fit_marginal_likelihood(
     }
     warn_of(notes, stacklevel=3)
     theta = evidence.point.theta
-    return make_fit(
+    fit = make_fit(
         posterior,
         evidence.programs,
         theta,
@@ -152,6 +153,7 @@ def fit_marginal_likelihood(
         method='marginal_likelihood',
         history={'log_marginal_likelihood': history},
     )
+    return settled(fit)
 
 
 def _tuned(posterior: Posterior, density: Density, hyper: Any) -> np.ndarray:
@@ -170,8 +172,10 @@ def _tuned(posterior: Posterior, density: Density, hyper: Any) -> np.ndarray:
     return np.unique(np.concatenate(chosen))
 
 
-def _search(evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bool) -> tuple[_Evidence, np.ndarray]:
-    """The evidence where it is highest, and its logarithm at the steps."""
+def _search(
+    evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bool
+) -> tuple[_Evidence, np.ndarray, list[str]]:
+    """The evidence where it is highest, its logarithm at the steps, and whether Ctrl-C has ended it."""
     chunks = Chunks(num_steps, 1, 'marginal likelihood', progress)
     steps = iter(chunks)
     next(steps, None)
@@ -194,11 +198,13 @@ def _search(evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bo
 
     def note(_: np.ndarray) -> None:
         history.append(best.value)
+        if chunks.asked:
+            raise KeyboardInterrupt
         chunks.note(log_marginal_likelihood=f'{best.value:.6g}')
         next(steps, None)
 
     tol = 1e-6 if evidence.density.dtype == jnp.float64 else 1e-3
-    try:
+    with chunks:
         optimize.minimize(
             loss,
             start.astype(np.float64),
@@ -207,9 +213,14 @@ def _search(evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bo
             callback=note,
             options={'maxiter': num_steps, 'gtol': tol},
         )
-    finally:
-        getattr(steps, 'close', lambda: None)()
-    return best, np.asarray(history)
+    getattr(steps, 'close', lambda: None)()
+    done = len(history) - 1
+    notes = []
+    if chunks.interrupted:
+        notes = [
+            f'The search was interrupted after {done} of at most {num_steps} steps: the fit is of the best so far.'
+        ]
+    return best, np.asarray(history), notes
 
 
 class _Evidence:

@@ -12,39 +12,32 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
-from brainstate_prob.core import StateTrace
-from brainstate_prob.core.structure import Cache
-from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.early_stopping import early_stopping_rule
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import in_coordinates, started_from
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.noise import draws_noise, noise
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.predict import choose
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.wider import WiderDensity
 
-__all__ = ['MaskedDensity', 'mc_dropout', 'with_masks']
+__all__ = ['MaskedDensity', 'mc_dropout']
 
 
-class MaskedDensity(Density):
+class MaskedDensity(WiderDensity):
     """A density whose flat vector has one number more, the seed of the model's own random numbers.
 
     The model is in training mode (``environ.context(fit=True)``). Everything that is computed from a draw, predictions
     and log-likelihoods alike, sees the masks that belong to it.
     """
 
-    def __init__(self, base: Density):
-        self.__dict__.update(base.__dict__)
-        self.size = base.size + 1
-        self.compiled = Cache()
+    kind = 'masks'
 
-    def flatten(self, thetas: dict[str, Any], states: tuple = ()) -> jax.Array:
-        return jnp.append(super().flatten(thetas, states), jnp.zeros((), self.dtype))
-
-    def _bind(self, trace: StateTrace, theta: jax.Array) -> tuple[dict[str, tuple], list[tuple]]:
-        return super()._bind(trace, theta[:-1])
+    def _width(self) -> int:
+        return 1
 
     @contextlib.contextmanager
     def open(self, theta: jax.Array, data: Data) -> Iterator[Any]:
@@ -149,15 +142,18 @@ def mc_dropout(
             )
     rows = _rows_of(fit, posterior, density, num_draws)
     seeds = _seeds(to_key(seed), num_draws, density.dtype)
-    kept = {'num_steps', 'seconds', 'jacobian', 'stopped', 'num_observations', 'batch_size', 'scale'} & fit.info.keys()
+    kept = {
+        'interrupted',
+        'num_steps',
+        'seconds',
+        'jacobian',
+        'stopped',
+        'num_observations',
+        'batch_size',
+        'scale',
+    } & fit.info.keys()
     info = {name: fit.info[name] for name in sorted(kept)} | {'trained_by': fit.method}
     return _masked_fit(posterior, density, rows[None], seeds[None], dict(fit.history), info)
-
-
-def with_masks(fit: Fit) -> Fit:
-    """A fit by MC dropout that was read from a file, with the masks that it was saved with."""
-    seeds = np.asarray(fit.info['mask_seeds'], fit.thetas.dtype).reshape(fit.thetas.shape[:2])
-    return _masked_fit(fit.posterior, fit.density, fit.thetas, seeds, fit.history, fit.info)
 
 
 def _rows_of(fit: Fit, posterior: Posterior, density: Density, num_draws: int) -> np.ndarray:
@@ -165,12 +161,9 @@ def _rows_of(fit: Fit, posterior: Posterior, density: Density, num_draws: int) -
     if not isinstance(fit, Fit):
         raise ValueError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
     chosen = choose(num_draws, fit.num_chains * fit.num_draws, fit.weights)
-    rows = [np.asarray(centres(posterior, density, _point(fit, i), to_key(0)[None])[1][0]) for i in np.unique(chosen)]
-    return np.stack(rows)[np.unique(chosen, return_inverse=True)[1]]
-
-
-def _point(fit: Fit, row: int) -> Fit:
-    return Fit(fit.posterior, fit.density, fit.rows[row][None, None], method=fit.method)
+    started_from(posterior, fit, option='fit')  # refuses that of another model
+    used, which = np.unique(chosen, return_inverse=True)
+    return np.asarray(in_coordinates(fit, fit.rows[used], posterior, density))[which]
 
 
 def _seeds(key: jax.Array, num: int, dtype: Any) -> np.ndarray:
@@ -183,7 +176,7 @@ def _seeds(key: jax.Array, num: int, dtype: Any) -> np.ndarray:
 def _masked_fit(
     posterior: Posterior, density: Density, thetas: np.ndarray, seeds: np.ndarray, history: dict, info: dict
 ) -> Fit:
-    masked = density.compiled.get('masked', lambda: MaskedDensity(density))
+    masked = MaskedDensity.of(density)
     info = info | {'num_draws': int(seeds.size), 'mask_seeds': [int(s) for s in seeds.ravel()]}
     return Fit(
         posterior,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
 
@@ -73,7 +74,7 @@ def _uphill(
     curvature: Curvature, theta: np.ndarray, value: float, direction: np.ndarray, data: Data
 ) -> tuple[np.ndarray, float, np.ndarray] | None:
     """The first of ever shorter steps that does not lower the log density by more than rounding."""
-    slack = 4 * float(np.finfo(theta.dtype).eps) * abs(value)
+    slack = 4 * float(jnp.finfo(theta.dtype).eps) * abs(value)
     for halving in range(_HALVINGS):
         moved = theta.copy()
         moved[curvature.columns] += (direction * 0.5**halving).astype(theta.dtype)

@@ -10,6 +10,7 @@ from brainstate_prob.infer.backends import BACKENDS, check_installed
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.metric import MASS_MATRICES
 from brainstate_prob.infer.nuts_loop import Plan, sample
@@ -60,7 +61,8 @@ def nuts(
         ``'model'``: the model's present theta plus Uniform(-1, 1), redrawn nearer where the density is not finite;
         ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'pathfinder'``: a draw of BlackJAX's
         Pathfinder for each chain, from a start as of ``'model'``; ``'prior'``: draws from the priors; a `Fit`: draws
-        of it; an array of theta, shape (size,) or (num_chains, size).
+        of it, with its running statistics; values by path, ``{'a': 1.0}``, the rest from the model; an array of theta,
+        shape (size,) or (num_chains, size).
     noncentered
         Which hierarchical parameters are moved in standardized form: True (all), False, a dotted path, a list of these
         or a filter; see `Posterior.sampling_density_for`.
@@ -134,6 +136,7 @@ def nuts(
     check_thinning(thinning, num_samples)
     settings = _settings_of(backend, mass_matrix, warmup, int(max_tree_depth))
     check_installed(backend)
+    posterior = started_from(posterior, init)
     density = posterior.sampling_density_for(noncentered)
     began = time.perf_counter()
     plan = Plan(

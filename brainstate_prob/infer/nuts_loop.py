@@ -12,7 +12,7 @@ import numpy as np
 from brainstate_prob.infer.adaptation import EARLY, EARLY_END, SLOW, SLOW_END, schedule
 from brainstate_prob.infer.chain_starts import shapes_of_chains, started_chains
 from brainstate_prob.infer.chains import Runner, choose_method
-from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.ess import rank_r_hat
 from brainstate_prob.infer.fingerprint import fingerprint_of
@@ -80,9 +80,10 @@ def sample(
         run = _Run(runner, plan, saving)
         run.all()
     found['warmup_gradients'] = run.warmup_gradients
+    found['problems'] = run.notes
     if run.harm:
         found['mass_matrix'] = 'diagonal'
-        found['problems'] = [
+        found['problems'] += [
             f'The low-rank mass matrix harms here ({run.harm}): the chains were warmed up again with a diagonal one. '
             "Use mass_matrix='diagonal' from the start; a funnel or several scales in one direction is what it cannot "
             'fit.'
@@ -123,6 +124,7 @@ class _Run:
         self._done = {'warmup': 0, 'again': 0, 'draws': 0}
         self._arrays: dict[str, list[np.ndarray]] = {}
         self.warmup_gradients = 0
+        self._interrupted, self._whole = False, True
         self.harm = ''  # what the first warm-up said against its mass matrix
         saved = None if saving.path is None else saving.load(runner.state())
         if saved is not None:
@@ -142,7 +144,7 @@ class _Run:
         codes = schedule(self._plan.num_warmup, settings.warmup)
         if self._done['draws'] == 0 and not self.harm:
             self._go('warmup', 'Warm-up', codes, len(codes))
-            if settings.mass_matrix == 'low_rank' and (harm := self._what_harms()):
+            if settings.mass_matrix == 'low_rank' and not self._interrupted and (harm := self._what_harms()):
                 self.harm = harm
                 self._runner.take(_without_directions(self._runner.state()))
         if self._done['draws'] == 0 and self.harm:
@@ -150,8 +152,18 @@ class _Run:
             codes = np.where(codes == SLOW, EARLY, np.where(codes == SLOW_END, EARLY_END, codes)).astype(np.int32)
             self._go('again', 'Warm-up, diagonal', codes, len(codes))
         self._go('draws', 'Sampling', None, self._kept)
-        if self._saving.path is not None:
+        if self._saving.path is not None and self._whole:
             self._saving.finish(*self._held())
+        if not self._done['draws']:
+            raise nothing_yet('in the warm-up', self._saving)
+
+    @property
+    def notes(self) -> list[str]:
+        """That Ctrl-C has ended it early."""
+        drawn = self._done['draws']
+        if drawn == self._kept:
+            return []
+        return [interruption(f'{drawn} of {self._kept} draws of each chain', self._saving)]
 
     def collected(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """All draws and statistics."""
@@ -161,30 +173,35 @@ class _Run:
 
     def _go(self, phase: str, description: str, codes: np.ndarray | None, total: int) -> None:
         """Run what is left of a phase; of the warm-up (``codes``) a few statistics alone are collected."""
+        if self._interrupted:
+            return
         plan, divergences = self._plan, 0
         chunks = Chunks(
             total, self._length, description, plan.progress, done=self._done[phase], every=self._saving.every
         )
-        for length in chunks:
-            padded = np.zeros(self._buffer, np.int32)
-            if codes is not None:
-                padded[:length] = codes[self._done[phase] : self._done[phase] + length]
-            began = time.perf_counter()
-            thinning = plan.thinning if codes is None else 1
-            draws, stats = self._runner.step(plan.posterior.data, padded, length, thinning, plan.target_accept)
-            self._adjust(length, time.perf_counter() - began)
-            chunks.size = self._length
-            stats = {name: values[:, :length].copy() for name, values in stats.items()}
-            if codes is None:
-                self._add({'draws': draws[:, :length].copy()} | {f'stats {name}': x for name, x in stats.items()})
-            else:
-                self._add({f'{phase} {name}': stats[name] for name in ('diverging', 'step_size', 'lp')})
-                self.warmup_gradients += int(stats['n_steps'].sum())
-            self._done[phase] += length
-            divergences += int(stats['diverging'].sum())
-            chunks.note(divergences=str(divergences), step_size=f'{np.median(stats["step_size"][:, -1]):.2g}')
-            if self._saving.due(sum(self._done.values())):
-                self._saving.save(*self._held())
+        with chunks:
+            for length in chunks:
+                padded = np.zeros(self._buffer, np.int32)
+                if codes is not None:
+                    padded[:length] = codes[self._done[phase] : self._done[phase] + length]
+                began = time.perf_counter()
+                thinning = plan.thinning if codes is None else 1
+                draws, stats = self._runner.step(plan.posterior.data, padded, length, thinning, plan.target_accept)
+                self._adjust(length, time.perf_counter() - began)
+                chunks.size = self._length
+                stats = {name: values[:, :length].copy() for name, values in stats.items()}
+                if codes is None:
+                    self._add({'draws': draws[:, :length].copy()} | {f'stats {name}': x for name, x in stats.items()})
+                else:
+                    self._add({f'{phase} {name}': stats[name] for name in ('diverging', 'step_size', 'lp')})
+                    self.warmup_gradients += int(stats['n_steps'].sum())
+                self._done[phase] += length
+                divergences += int(stats['diverging'].sum())
+                chunks.note(divergences=str(divergences), step_size=f'{np.median(stats["step_size"][:, -1]):.2g}')
+                if self._saving.due(sum(self._done.values())):
+                    self._saving.save(*self._held())
+        self._interrupted = self._interrupted or chunks.interrupted
+        self._whole = self._whole and chunks.whole
 
     def _add(self, arrays: dict[str, np.ndarray]) -> None:
         for name, array in arrays.items():

@@ -125,9 +125,7 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
             'the model.'
         )
     if batch_size is not None:
-        raise ValueError(
-            f'{joint}, so that batch_size would lose how they depend on each other. Leave batch_size out.'
-        )
+        raise ValueError(f'{joint}, so that batch_size would lose how they depend on each other. Leave batch_size out.')
 
 
 def counted(density: Density, theta: Any, data: Data, part: Data) -> np.ndarray | None:

@@ -23,10 +23,12 @@ from brainstate_prob.infer.chain_starts import started_chains
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import rounding_problems, warn_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import Settings, potential_of
 from brainstate_prob.infer.options import check_options
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.psis import k_hat_limit, pareto_k, smoothed_weights
+from brainstate_prob.infer.running_statistics import settled
 from brainstate_prob.infer.start import to_key
 
 __all__ = ['pathfinder', 'pathfinder_starts']
@@ -108,6 +110,7 @@ def pathfinder(
     if num_draws < _FEWEST_DRAWS:
         raise ValueError(f'num_draws must be at least {_FEWEST_DRAWS}, so that weights have a tail, got {num_draws}.')
     import_blackjax()
+    posterior = started_from(posterior, init)
     density = posterior.sampling_density_for(noncentered)
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
@@ -147,7 +150,7 @@ def pathfinder(
         'warnings': problems,
         'seconds': time.perf_counter() - began,
     }
-    fit = Fit(posterior, density, draws, method='pathfinder', stats=stats, info=info, weights=weights)
+    fit = settled(Fit(posterior, density, draws, method='pathfinder', stats=stats, info=info, weights=weights))
     warn_of(problems, stacklevel=3)
     return fit
 

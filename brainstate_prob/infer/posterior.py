@@ -15,7 +15,7 @@ from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Data, Density, find_entries, others_of, scores_horseshoe
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
-from brainstate_prob.infer.sharding import is_padded, shard_data
+from brainstate_prob.infer.sharding import is_padded, is_sharded, shard_data, whole
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard
 from brainstate_prob.infer.target.quantities import InUnit, warn_of_unchecked
@@ -123,6 +123,9 @@ class Posterior:
         self.density, self.inspection = admitted(self.density, model, self.data)
         self._inspect()
         guard(self.density, self.data, self.inspection)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), 'data': whole(self.data) if is_sharded(self.data) else self.data}  # devices stay here
 
     # Data
 
@@ -390,6 +393,11 @@ def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, 
         shape = np.shape(u.get_magnitude(arrays[name]))
         if len(checked[name]) != len(shape) or not all(isinstance(axis, str) for axis in checked[name]):
             raise ValueError(f'dims[{name!r}] must be one name an axis of shape {shape}, got {axes!r}.')
+        taken = [axis for axis in checked[name] if axis in arrays]
+        if taken:
+            raise ValueError(
+                f"dims[{name!r}] has the axis {taken[0]!r}, which is the name of one of the data's arrays. Rename it."
+            )
         if len(set(checked[name])) != len(shape):
             raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
     return checked

@@ -1,16 +1,37 @@
-"""A progress bar around work that runs in compiled chunks on the host's loop."""
+"""A progress bar around work that runs in compiled chunks on the host's loop, and what Ctrl-C does to it."""
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import signal
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 from tqdm.auto import tqdm
 
-__all__ = ['Chunks']
+__all__ = ['Chunks', 'as_a_part']
+
+_IS_A_PART: contextvars.ContextVar[bool] = contextvars.ContextVar('is_a_part', default=False)
+
+
+@contextlib.contextmanager
+def as_a_part() -> Iterator[None]:
+    """A fit within the block is a part of another one: Ctrl-C ends the whole, not the part alone."""
+    token = _IS_A_PART.set(True)
+    try:
+        yield
+    finally:
+        _IS_A_PART.reset(token)
 
 
 class Chunks:
     """Iterate over the lengths of chunks that make up ``total`` steps, with a progress bar.
+
+    As a context around the loop it keeps what was done from Ctrl-C: the chunk that runs is ended (a second Ctrl-C does
+    not wait for it), the loop ends, and ``interrupted`` is True. ``whole`` says that no chunk was broken off, so that
+    the state of the loop may be saved.
 
     Parameters
     ----------
@@ -49,6 +70,9 @@ class Chunks:
         self._done = done
         self._every = every if isinstance(every, tuple) else () if every is None else (every,)
         self.size = max(1, size)
+        self.interrupted, self.whole = False, True
+        self._asked = False
+        self._handler: Any = None
         self._bar = tqdm(total=total, initial=done, desc=description, disable=not progress, leave=True)
 
     def __iter__(self) -> Iterator[int]:
@@ -59,8 +83,39 @@ class Chunks:
                 yield length
                 done += length
                 self._bar.update(length)
+                if self._asked:
+                    self.interrupted = True
+                    return
         finally:
             self._bar.close()
+
+    def __enter__(self) -> Chunks:
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and not _IS_A_PART.get() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._handler = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
+        self._bar.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and not _IS_A_PART.get():
+            self.interrupted, self.whole = True, False
+            return True
+        self.interrupted = self.interrupted or self._asked
+        return False
+
+    @property
+    def asked(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._asked
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._bar.set_postfix_str('interrupted: ends with this chunk')
 
     def stop(self, done: int) -> None:
         """The work ended early, ``done`` steps into the present chunk: the bar is full at that length."""

@@ -21,7 +21,7 @@ from brainstate_prob.infer.options import check_options, way_to_fit
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.predict import choose
 from brainstate_prob.infer.prior import sample_prior
-from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.progress import Chunks, as_a_part
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.table import FitSummary, row_names
 from brainstate_prob.infer.uniformity import ecdf_band, uniformity_p_value
@@ -189,7 +189,7 @@ def sbc(
     rng = np.random.default_rng(0)
     for i, _ in enumerate(Chunks(num_simulations, 1, 'SBC', progress)):
         data = with_targets(posterior, simulated[i])
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, as_a_part():
             warnings.simplefilter('always')
             found = fit(data, seed=int(seeds[i]))
         warned += bool(caught)

@@ -12,11 +12,12 @@ import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.infer.chain_loop import problems_of
-from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.map import batch_info, check_first_batch
 from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.members import Members, checked_devices, plain_types, until_save
@@ -123,8 +124,8 @@ def sgmcmc(
         Scale steps and noise by 1 / (1e-5 + sqrt(mean square gradient of one observation's share)) (Li et al. 2016),
         learned in the warm-up and then held, so that no correction for its change is needed.
     init
-        ``'model'``, ``'map'``, ``'prior'``, a function that builds the model anew, a `Fit`, or an array of theta,
-        (size,) or (num_chains, size).
+        ``'model'``, ``'map'``, ``'prior'``, a function that builds the model anew, a `Fit`, values by path, or an array
+        of theta, (size,) or (num_chains, size).
     chain_method, devices
         ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
         devices to spread the chains over, their number, or a Mesh.
@@ -177,6 +178,7 @@ def sgmcmc(
             'since each cycle has its share of them.'
         )
     chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
+    posterior = started_from(posterior, init)
     density, key = posterior.sampling_density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     keys = member_keys(density, key, num_chains)
@@ -235,7 +237,7 @@ def sgmcmc(
         **({'friction': friction} if settings.momentum else {}),
         **({'num_cycles': num_cycles} if cyclical else {}),
         **batch_info(posterior, batch_size, stream),
-        'warnings': problems_of(density, draws, {}),
+        'warnings': run.notes + problems_of(density, draws, {}),
         'seconds': time.perf_counter() - began,
     }
     return warned(Fit(posterior, density, draws, method=method, stats={'step_size': step_sizes}, info=info))
@@ -321,6 +323,7 @@ class _Run:
     ):
         self._posterior, self._density, self._settings, self._plan = posterior, density, settings, plan
         self._stream, self._thinning, self._progress = stream, thinning, progress
+        self.notes: list[str] = []
 
     def start(self, thetas: jax.Array, keys: jax.Array, method: str, devices: Sequence[Any] | None) -> None:
         """Compile, with all chains at their starts."""
@@ -369,24 +372,30 @@ class _Run:
             total = num_cycles * cycle
             chunks = Chunks(total, _buffer(self._density), 'SG-MCMC', self._progress, done=checkpoint.step)
             chunks.size = self._length(checkpoint, cycle, num_warmup)
-            for length in chunks:
-                warming = checkpoint.step % cycle < num_warmup
-                number = length if warming else length // thinning
-                found, found_sizes = self._advance(number, 1 if warming else thinning)
-                if not np.isfinite(found[:, number - 1]).all():
-                    raise ValueError(
-                        f'Chain {int(np.argmin(np.isfinite(found[:, number - 1]).all(1)))} left the finite numbers '
-                        f'within step {checkpoint.step + length}. Use a smaller step_size, or precondition=True.'
-                    )
-                if not warming:
-                    draws[:, kept : kept + number] = found[:, :number]
-                    sizes[:, kept : kept + number] = found_sizes[:, :number]
-                    kept += number
-                if checkpoint.due(checkpoint.step + length):
-                    checkpoint.save(self.members.state(), held())
-                chunks.size = self._length(checkpoint, cycle, num_warmup)
-            checkpoint.finish(self.members.state(), held())
-        return draws, sizes
+            with chunks:
+                for length in chunks:
+                    warming = checkpoint.step % cycle < num_warmup
+                    number = length if warming else length // thinning
+                    found, found_sizes = self._advance(number, 1 if warming else thinning)
+                    if not np.isfinite(found[:, number - 1]).all():
+                        raise ValueError(
+                            f'Chain {int(np.argmin(np.isfinite(found[:, number - 1]).all(1)))} left the finite numbers '
+                            f'within step {checkpoint.step + length}. Use a smaller step_size, or precondition=True.'
+                        )
+                    if not warming:
+                        draws[:, kept : kept + number] = found[:, :number]
+                        sizes[:, kept : kept + number] = found_sizes[:, :number]
+                        kept += number
+                    if checkpoint.due(checkpoint.step + length):
+                        checkpoint.save(self.members.state(), held())
+                    chunks.size = self._length(checkpoint, cycle, num_warmup)
+            if chunks.whole:
+                checkpoint.finish(self.members.state(), held())
+        if not kept:
+            raise nothing_yet('before the first draw', checkpoint)
+        if kept < draws.shape[1]:
+            self.notes = [interruption(f'{kept} of {draws.shape[1]} draws of each chain', checkpoint)]
+        return draws[:, :kept], sizes[:, :kept]
 
     def _length(self, checkpoint: Checkpoint, cycle: int, num_warmup: int) -> int:
         """Steps up to the end of this phase or the next save, in whole draws, that fit the buffer."""

@@ -19,7 +19,7 @@ from jax.scipy.special import logsumexp
 from brainstate_prob.infer.backends import Point, transition_of
 from brainstate_prob.infer.blocks import HorseshoeBlock
 from brainstate_prob.infer.chain_loop import block_slices, split_log_density
-from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.checkpoint import Checkpoint, nothing_yet
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import rounding_problems
@@ -29,6 +29,7 @@ from brainstate_prob.infer.options import check_options, count
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.prior import _refuse_without_prior, prior_thetas
 from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.infer.start import to_key
 
 __all__ = ['smc']
@@ -105,6 +106,8 @@ def smc(
     ValueError
         For a parameter that cannot be sampled or has no proper prior; where the likelihood is nowhere positive; for the
         checkpoint of another run.
+    KeyboardInterrupt
+        Before temperature 1; the message says where the stages so far are saved.
 
     Examples
     --------
@@ -186,15 +189,21 @@ def _tempered(
             particles = saved.state
             told = [{name: float(x[i]) for name, x in saved.arrays.items()} for i in range(saved.step)]
         chunks = Chunks(_MOST_STAGES, 1, 'Tempering', progress, done=len(told))
-        for _ in chunks:
-            if told and told[-1]['temperature'] == 1:
-                chunks.stop(0)
-                break
-            particles, found = stage(particles)
-            told.append({name: float(x) for name, x in found.items()})
-            chunks.note(temperature=f'{told[-1]["temperature"]:.2g}', accept=f'{told[-1]["acceptance_rate"]:.2f}')
-            if saving.due(len(told)):
-                saving.save(particles, _by_name(told))
+        with chunks:
+            for _ in chunks:
+                if told and told[-1]['temperature'] == 1:
+                    chunks.stop(0)
+                    break
+                particles, found = stage(particles)
+                told.append({name: float(x) for name, x in found.items()})
+                chunks.note(temperature=f'{told[-1]["temperature"]:.2g}', accept=f'{told[-1]["acceptance_rate"]:.2f}')
+                if saving.due(len(told)):
+                    saving.save(particles, _by_name(told))
+        if chunks.interrupted and (not told or told[-1]['temperature'] < 1):
+            if told and chunks.whole:
+                saving.finish(particles, _by_name(told))
+            reached = f'at temperature {told[-1]["temperature"]:.2g}' if told else 'in the first stage'
+            raise nothing_yet(f'{reached}, where the particles are not yet those of the posterior', saving)
         if told[-1]['temperature'] < 1:
             raise ValueError(
                 f'The temperature is only {told[-1]["temperature"]:.2g} after {_MOST_STAGES} stages. Prior and data '
@@ -331,6 +340,7 @@ def _error(told: list[dict[str, float]], num: int) -> float:
     return float(np.sqrt(sum(max(1 / one['ess'] - 1 / num, 0.0) for one in told)))
 
 
+@never_raises('The diagnostics of the particles')
 def _problems(density: Density, draws: np.ndarray, stats: dict, told: list[dict[str, float]]) -> list[str]:
     texts = rounding_problems(density, draws, stats)
     worst = min(told, key=lambda one: one['acceptance_rate'])

@@ -6,17 +6,18 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.infer.arviz_io import datasets_of, group_name, plain
+from brainstate_prob.infer.arviz_io import datasets_of, free_name, group_name, plain
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.plain_records import Arrays, decoded, encoded
+from brainstate_prob.infer.running_statistics import with_statistics
 from brainstate_prob.infer.variables import Variable, columns_of, differences, variables_of
+from brainstate_prob.infer.wider import Beside
 from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ['load', 'save']
 
 _ATTRIBUTE = 'brainstate_prob'
-_FORMAT = 1
-_OWN = ('unconstrained_posterior', 'history', 'guide_params')
+_FORMAT = 2  # 1: the record is an attribute, of plain data alone, and every fit comes back as a plain one
+_OWN = ('unconstrained_posterior', 'history', 'guide_params', 'brainstate_prob_record')
 
 
 def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
@@ -34,34 +35,28 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
     import xarray as xr
 
     datasets = datasets_of(fit, **groups)
+    names = {v.name for v in fit.variables}
     rows = {
-        v.name: (('chain', 'draw', f'{v.name}_theta'), plain(fit.thetas[..., fit.columns[v.name]]))
+        v.name: (('chain', 'draw', free_name(f'{v.name}_theta', names)), plain(fit.thetas[..., fit.columns[v.name]]))
         for v in fit.variables
     }
     datasets['unconstrained_posterior'] = xr.Dataset(rows)
     if fit.weights is not None:
         datasets['sample_stats'] = datasets.get('sample_stats', xr.Dataset()).assign(
-            weights=(('chain', 'draw'), fit.weights)
+            weights=(('chain', 'draw'), plain(fit.weights))
         )
     if fit.history:
-        datasets['history'] = xr.Dataset({k: (f'{k}_step', v) for k, v in fit.history.items()})
-    leaves = jax.tree.leaves(fit.guide_params)
-    if leaves:
-        datasets['guide_params'] = xr.Dataset(
-            {f'p{i}': (tuple(f'p{i}_{axis}' for axis in range(np.ndim(x))), x) for i, x in enumerate(leaves)}
-        )
-    record = {
-        'format': _FORMAT,
-        'method': fit.method,
-        'info': _as_plain(fit.info),
-        'dtype': fit.thetas.dtype.name,
-        'noncentered': list(fit.noncentered),
-        'guide_params': _outline(fit.guide_params, iter(range(len(leaves)))),
-        'variables': [dataclasses.asdict(v) for v in fit.variables],
-        'coords': {dim: labels.tolist() for dim, labels in fit.coords.items()},
-    }
+        datasets['history'] = xr.Dataset({k: (f'{k}_step', plain(v)) for k, v in fit.history.items()})
+    arrays = Arrays()
+    record = encoded(_record_of(fit), arrays)
+    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    # As an array: an attribute of a netCDF file has at most 64 KB.
+    datasets['brainstate_prob_record'] = xr.Dataset(
+        {'json': ('json_byte', text)}
+        | {name: (tuple(f'{name}_{axis}' for axis in range(x.ndim)), x) for name, x in arrays.arrays.items()}
+    )
     tree = xr.DataTree.from_dict(
-        {'/': xr.Dataset(attrs={_ATTRIBUTE: json.dumps(record)})}
+        {'/': xr.Dataset(attrs={_ATTRIBUTE: json.dumps({'format': _FORMAT})})}
         | {f'/{name}': dataset for name, dataset in datasets.items()}
     )
     path = os.fspath(path)
@@ -78,6 +73,26 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
             os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def _record_of(fit: Fit) -> dict[str, Any]:
+    """What a file needs beside ArviZ's groups, so that the fit comes back as what it was."""
+    kept: dict[str, Any] = {'weights': fit.weights, **fit.stats, **{f'{k} ': v for k, v in fit.history.items()}}
+    return {
+        'kind': fit.kind,
+        'own': fit._own_record(),
+        'method': fit.method,
+        'info': fit.info,
+        'dtype': fit.thetas.dtype.name,
+        'dtypes': {k: v.dtype.name for k, v in kept.items() if v is not None},
+        'noncentered': list(fit.noncentered),
+        'columns': fit.columns,
+        'beside': tuple(fit._beside_draws()) if fit._beside_draws().kind else None,
+        'statistics': {} if fit.has_own_statistics else fit.running_statistics,
+        'guide_params': fit.guide_params,
+        'variables': [dataclasses.asdict(v) for v in fit.variables],
+        'coords': dict(fit.coords),
+    }
 
 
 def _is_zarr(path: str) -> bool:
@@ -151,42 +166,58 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     """
     groups, record = _read(os.fspath(path))
     variables = tuple(Variable.from_dict(d) for d in record['variables'])
-    noncentered = tuple(record.get('noncentered', ()))
+    noncentered = tuple(record['noncentered'])
     stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
     density = None if posterior is None else _density_of(posterior, variables, stored, noncentered, path)
     columns = _consecutive(stored) if density is None else columns_of(density)
+    beside = Beside.from_record(record['beside'])
     shape = next(iter(stored.values())).shape[:2]
-    thetas = np.empty((*shape, sum(map(len, columns.values()))), jnp.dtype(record['dtype']))
+    size = sum(map(len, columns.values()))
+    thetas = np.empty((*shape, size + beside.width), jnp.dtype(record['dtype']))
     for name, where in columns.items():
         thetas[..., where] = stored[name]
-    stats = {str(k): v.values for k, v in groups['sample_stats'].items()} if 'sample_stats' in groups else {}
+    thetas[..., size:] = beside.numbers
+    if density is not None:
+        density = beside.around(density)
+    if posterior is not None and record['statistics']:
+        posterior = with_statistics(posterior, record['statistics'])
+    stats = _arrays_of(groups.get('sample_stats'), record['dtypes'])
     weights = stats.pop('weights', None)
-    history = {str(k): v.values for k, v in groups['history'].items()} if 'history' in groups else {}
-    fit = Fit(
+    # Where a number of theta was in the file, and where it is now.
+    moved = np.empty(size, int)
+    for name, where in columns.items():
+        moved[record['columns'][name] if record['columns'] else where] = where
+    kind = Fit.kinds[record['kind']]
+    fit = kind(
         posterior,
         density,
         thetas,
         method=record['method'],
         stats=stats,
-        history=history,
+        history=_arrays_of(groups.get('history'), {k[:-1]: v for k, v in record['dtypes'].items()}),
         info=record['info'],
         weights=weights,
+        **kind._from_record(record['own'], moved),
     )
-    if 'guide_params' in groups:
-        fit.guide_params = _filled(record['guide_params'], groups['guide_params'])
-    if fit.method == 'mc_dropout' and posterior is not None:
-        from brainstate_prob.infer.mc_dropout import with_masks
-
-        fit = with_masks(fit)
+    fit.guide_params = record['guide_params']
     values = group_name('posterior', fit.method)
     if posterior is None:
         fit.variables, fit.columns, fit.noncentered = variables, columns, noncentered
         fit.coords = {dim: np.asarray(labels) for dim, labels in record['coords'].items()}
+        fit._statistics, fit._numbers_beside = record['statistics'], beside
         fit._groups = {name: group for name, group in groups.items() if name not in (values, 'sample_stats', *_OWN)}
     fit._draws = Draws(
         {v.name: with_unit(groups[values][v.name].values.astype(jnp.dtype(v.dtype)), v.parsed_unit) for v in variables}
     )
     return fit
+
+
+def _arrays_of(group: Any, dtypes: dict[str, str]) -> dict[str, np.ndarray]:
+    """The variables of a group, in the dtypes that they had."""
+    if group is None:
+        return {}
+    arrays = {str(name): x.values for name, x in group.data_vars.items()}
+    return {name: x.astype(jnp.dtype(dtypes[name])) if name in dtypes else x for name, x in arrays.items()}
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -205,13 +236,37 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     with tree:
         if _ATTRIBUTE not in tree.attrs:
             raise ValueError(f'{path!r} was not written by Fit.save; ArviZ reads such files (arviz.from_netcdf).')
-        record = json.loads(tree.attrs[_ATTRIBUTE])
+        record: dict[str, Any] = json.loads(tree.attrs[_ATTRIBUTE])
         if record['format'] > _FORMAT:
             raise ValueError(
                 f'{path!r} has format {record["format"]}, this version reads up to {_FORMAT}. Update brainstate_prob.'
             )
         groups = {str(name): node.to_dataset(inherit=False).load() for name, node in tree.children.items()}
-    return groups, record
+    if record['format'] == 1:
+        return groups, _of_format_1(record, groups)
+    held = {str(name): x.values for name, x in groups['brainstate_prob_record'].data_vars.items()}
+    return groups, decoded(json.loads(held.pop('json').astype(np.uint8).tobytes()), held)
+
+
+def _of_format_1(record: dict[str, Any], groups: dict[str, Any]) -> dict[str, Any]:
+    """The record of a file of the first format, as it would be in the present one."""
+    beside = None
+    if record['method'] == 'mc_dropout':  # whose masks are those of seeds in its info
+        shape = next(iter(groups['unconstrained_posterior'].data_vars.values())).shape[:2]
+        seeds = np.asarray(record['info']['mask_seeds'], jnp.dtype(record['dtype']))
+        beside = ('masks', (), seeds.reshape(*shape, 1))
+    outline = record['guide_params']
+    return {
+        'noncentered': (),
+        **record,
+        'kind': 'fit',
+        'own': {},
+        'dtypes': {},
+        'columns': {},
+        'beside': beside,
+        'statistics': {},
+        'guide_params': _filled(outline, groups['guide_params']) if 'guide_params' in groups else None,
+    }
 
 
 def _density_of(
@@ -252,17 +307,8 @@ def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return columns
 
 
-def _outline(tree: Any, numbers: Iterator[int]) -> Any:
-    """A tree of dicts, lists and tuples as JSON holds it: ``[kind, parts]``, leaves by their number, None as it is."""
-    if isinstance(tree, dict):
-        return ['dict', {name: _outline(tree[name], numbers) for name in sorted(tree)}]  # as JAX orders leaves
-    if isinstance(tree, list | tuple):
-        return ['tuple' if isinstance(tree, tuple) else 'list', [_outline(part, numbers) for part in tree]]
-    return None if tree is None else next(numbers)
-
-
 def _filled(outline: Any, leaves: Any) -> Any:
-    """The inverse of `_outline`."""
+    """The tree of arrays that an outline ``[kind, parts]`` of the first format stands for."""
     if outline is None:
         return None
     if isinstance(outline, int):
@@ -271,14 +317,3 @@ def _filled(outline: Any, leaves: Any) -> Any:
     if kind == 'dict':
         return {name: _filled(part, leaves) for name, part in parts.items()}
     return (tuple if kind == 'tuple' else list)(_filled(part, leaves) for part in parts)
-
-
-def _as_plain(x: Any) -> Any:
-    """What JSON can hold; anything else as text."""
-    if isinstance(x, dict):
-        return {str(k): _as_plain(v) for k, v in x.items()}
-    if isinstance(x, list | tuple):
-        return [_as_plain(v) for v in x]
-    if isinstance(x, np.ndarray | np.generic | jax.Array):
-        return _as_plain(np.asarray(x).tolist())
-    return x if x is None or isinstance(x, bool | int | float | str) else repr(x)

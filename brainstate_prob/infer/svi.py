@@ -13,17 +13,19 @@ import numpy as np
 import optax
 
 from brainstate_prob.infer.chain_starts import centres
-from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.guides import check_guide
+from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.map import batch_info, check_first_batch
 from brainstate_prob.infer.minibatch import Stream, stream_of
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.psis import k_hat, k_hat_problem
+from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.infer.start import checked_start, to_key
 from brainstate_prob.infer.svi_programs import CHUNK, Carry, Programs, Settings, drawn
 
@@ -92,7 +94,8 @@ def fit_svi(
         Which hierarchical parameters the guide sees in standardized form, as for `nuts`.
     init
         ``'model'``: the model's present theta; ``'map'``: the mode of theta's density; ``'pathfinder'``: a draw of
-        BlackJAX's Pathfinder; ``'prior'``: a draw from the priors; a `Fit`: a draw of it; or an array of theta.
+        BlackJAX's Pathfinder; ``'prior'``: a draw from the priors; a `Fit`: a draw of it; values by path, the
+        rest from the model; or an array of theta.
     init_scale
         The standard deviation of theta that a guide by name begins with; default 0.1.
     checkpoint, every
@@ -138,6 +141,7 @@ def fit_svi(
     if sites and isinstance(guide, str):
         raise ValueError(f'sites=True is for a guide of your own; guide={guide!r} is one of theta. Drop sites=True.')
     stream = stream_of(posterior, batch_size, batches, num_observations)
+    posterior = started_from(posterior, init)
     density = posterior.sampling_density_for(noncentered=False if sites else noncentered)
     family = check_guide(guide, init_scale, density, batch_size is not None or stream is not None, sites)
     settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
@@ -191,10 +195,11 @@ def fit_svi(
     return warned(fit)
 
 
+@never_raises('The diagnostics of the guide')
 def _judge(fit: Fit, run: _Run, num_steps: int) -> list[str]:
     """Add k-hat to ``fit.info``; what is wrong, in words."""
-    problems = []
-    if run.r_hat is not None and run.stopped != 'converged':
+    problems = list(run.notes)
+    if run.r_hat is not None and run.stopped not in ('converged', 'interrupted'):
         problems.append(
             f"SVI stopped after {fit.info['num_steps']} steps before it converged: R-hat of the guide's parameters is "
             f'{run.r_hat_now:.3g}, and {run.r_hat:g} was asked for. Take more steps (num_steps={2 * num_steps}), more '
@@ -226,6 +231,7 @@ class _Run:
         self._pieces: list[np.ndarray] = []
         self._windows: list[tuple[np.ndarray, np.ndarray]] = []  # mean and sum of squares of each
         self.stopped = ''
+        self.notes: list[str] = []
 
     @property
     def losses(self) -> np.ndarray:
@@ -243,20 +249,27 @@ class _Run:
         stops = tuple(x for x in (ckpt.every, CHUNK if self.r_hat is not None else None) if x is not None)
         total = ckpt.step if self.stopped else self._num_steps
         chunks = Chunks(total, CHUNK, 'SVI', progress, done=ckpt.step, every=stops)
-        for length in chunks:
-            done = self._advance(length)
-            self._check(done)
-            if done:
-                chunks.note(elbo=f'{-np.mean(self._pieces[-1]):.6g}')
-            if self.r_hat is not None and (ckpt.step + done) % CHUNK == 0 and done:
-                self._look()
-            if ckpt.due(ckpt.step + done) and not self.stopped:
-                ckpt.save(*self._held())
-            if self.stopped:
-                break
+        with chunks:
+            for length in chunks:
+                done = self._advance(length)
+                self._check(done)
+                if done:
+                    chunks.note(elbo=f'{-np.mean(self._pieces[-1]):.6g}')
+                if self.r_hat is not None and (ckpt.step + done) % CHUNK == 0 and done:
+                    self._look()
+                if ckpt.due(ckpt.step + done) and not self.stopped:
+                    ckpt.save(*self._held())
+                if self.stopped:
+                    break
+        if chunks.interrupted and not self._pieces:
+            raise nothing_yet('before the first steps were done', ckpt)
         if not self._pieces:
             raise ValueError('batches gave no batch: there is nothing to fit.')
-        ckpt.finish(*self._held())
+        if chunks.whole:
+            ckpt.finish(*self._held())
+        if chunks.interrupted and not self.stopped and len(self.losses) < self._num_steps:
+            self.stopped = 'interrupted'
+            self.notes.append(interruption(f'{len(self.losses)} of {self._num_steps} steps', ckpt))
 
     def params(self) -> dict:
         """The guide's parameters: the last ones, or their mean over the last half of the run."""

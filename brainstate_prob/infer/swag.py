@@ -12,11 +12,11 @@ import numpy as np
 import optax
 from jax import lax
 
-from brainstate_prob import environ
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.descent import Descent, Descents, Settings
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.inits import started_from, statistics_of_rows
 from brainstate_prob.infer.map import (
     batch_info,
     check_first_batch,
@@ -28,6 +28,8 @@ from brainstate_prob.infer.member_starts import member_starts
 from brainstate_prob.infer.minibatch import stream_of
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
+from brainstate_prob.infer.progress import as_a_part
+from brainstate_prob.infer.running_statistics import settled
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import largest_curvature
 
@@ -131,7 +133,9 @@ def swag(
     """Fit SWAG (Maddox et al. 2019): the mean and a low-rank plus diagonal covariance of the iterates of SGD.
 
     The covariance is that of the noise that minibatches leave at a constant learning rate; it stands for the
-    posterior's only as far as that rate fits. Batches are drawn without replacement, which leaves less noise than
+    posterior's only as far as that rate fits. Running statistics (BatchNorm, under ``environ.context(fit=True)``) are
+    computed anew for each draw, by a pass over the Posterior's data at its parameters, as the paper does.
+    Batches are drawn without replacement, which leaves less noise than
     independent ones, and full data leave none: what is found is then the path alone.
 
     Parameters
@@ -194,12 +198,8 @@ def swag(
             f'num_steps={num_steps} and snapshot_every={snapshot_every} give {num_steps // snapshot_every} snapshots; '
             'a covariance needs two at least.'
         )
+    posterior = started_from(posterior, start, each=True, option='start')
     density, key = posterior.sampling_density, to_key(seed)
-    if density.carried and environ.get('fit', False):
-        raise ValueError(
-            'The model has running statistics (BatchNorm), which would have to be found anew for each draw. Use '
-            'LayerNorm or GroupNorm, or environ.context(fit=False), where they stand still.'
-        )
     stream = stream_of(posterior, batch_size, batches, num_observations)
     given = optimizer is not None
     optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
@@ -216,6 +216,10 @@ def swag(
     def as_fit(found: Descent) -> Fit:
         moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
         count = int(moments.number)
+        if count < 2:
+            raise KeyboardInterrupt(
+                f'The run was interrupted after {count} snapshots; a covariance needs two at least.'
+            )
         info = {
             'num_steps': found.losses.shape[1],
             'num_snapshots': count,
@@ -227,7 +231,8 @@ def swag(
             **batch_info(posterior, batch_size, stream),
         }
         draws = _draws(density.jit, moments, draw_key, float(scale), num_draws)
-        return Fit(posterior, density, draws[None], method='swag', history={'loss': found.losses[0]}, info=info)
+        trained = posterior.with_carried(density, jax.tree.map(lambda x: x[0], found.carried))
+        return settled(Fit(trained, density, draws[None], method='swag', history={'loss': found.losses[0]}, info=info))
 
     descents = Descents(
         posterior,
@@ -239,6 +244,7 @@ def swag(
         as_fit=as_fit,
         stream=stream,
         callbacks=checked_callbacks(callbacks),
+        carried=statistics_of_rows(posterior, density, start, path_key[None]),
         adjust=lambda states: states._replace(
             opt_state=states.opt_state._replace(rate=jnp.full(1, rate, density.dtype))
         ),
@@ -261,7 +267,8 @@ def _trained(posterior: Posterior, batch_size: int | None, in_batches: bool, see
         raise ValueError('With batches=, give start=, a fit of them: e.g. fit_map(..., jacobian=True, batches=...).')
     if batch_size is None:
         return 'map'
-    return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
+    with as_a_part():
+        return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
 
 
 def _rate(curvature: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Density
+
+_SAMPLED = ('chain', 'draw')
 
 __all__ = ['Variable', 'check_coords', 'columns_of', 'differences', 'variables_of']
 
@@ -99,17 +102,14 @@ def check_coords(
     ------
     ValueError
         Where a dim has several lengths, labels of another length, or the name of a parameter; for labels of a dim that
-        nothing has.
+        nothing has; for Params and dims named as a sampling axis or as files cannot hold it.
     """
     lengths: dict[str, tuple[int, str]] = {}
     axes = [(f'Param {v.name!r}', v.dims or (), v.shape if v.dims else ()) for v in variables]
     axes += [(repr(name), dims, shape) for name, (dims, shape) in (data_axes or {}).items()]
+    _check_names(variables, axes)
     for label, dims, shape in axes:
         for dim, size in zip(dims, shape, strict=True):
-            if dim in {'chain', 'draw'} or any(dim == w.name for w in variables):
-                raise ValueError(
-                    f'{label}: the dim {dim!r} has the name of a parameter or of a sampling axis. Rename it.'
-                )
             first, where = lengths.setdefault(dim, (size, label))
             if first != size:
                 raise ValueError(
@@ -118,7 +118,7 @@ def check_coords(
                 )
     labels = {}
     for dim, values in coords.items():
-        labels[dim] = np.asarray(values)
+        labels[dim] = _labels(values)
         if dim not in lengths:
             raise ValueError(
                 f'coords has labels for {dim!r}, which is no dim of a parameter or of the data; there are '
@@ -130,3 +130,58 @@ def check_coords(
                 f'got shape {labels[dim].shape}.'
             )
     return labels
+
+
+def _check_names(variables: Sequence[Variable], axes: Sequence[tuple]) -> None:
+    """Refuse the names under which results could not be kept: those of another thing in the same table of arrays.
+
+    Raises
+    ------
+    ValueError
+        With the Param's path or the dim, and what to call it.
+    """
+    own_axes = {axis: v.name for v in variables for axis in v.axes}
+    for v in variables:
+        if v.name in _SAMPLED:
+            raise ValueError(
+                f'Param {v.name!r} has the name of an axis of the draws, (chain, draw), beside which results are kept. '
+                f"Rename the attribute, e.g. to '{v.name}_'."
+            )
+        if v.name in own_axes:
+            raise ValueError(
+                f'Param {v.name!r} has the name of an axis of Param {own_axes[v.name]!r}, beside which results are '
+                'kept. Rename the attribute, or name the axes by Param(..., dims=...).'
+            )
+        _check_text(f'Param {v.name!r}', v.name, 'Rename the attribute, or the key of the dict that it is in')
+    for label, dims, _ in axes:
+        for dim in dims:
+            if dim in _SAMPLED or any(dim == w.name for w in variables):
+                raise ValueError(
+                    f'{label}: the dim {dim!r} has the name of a parameter or of a sampling axis. Rename it.'
+                )
+            _check_text(f'{label}: the dim {dim!r}', dim, 'Rename it')
+
+
+def _check_text(label: str, name: str, fix: str) -> None:
+    """Refuse names that files cannot hold."""
+    if '/' in name or '\0' in name or not name or name != name.strip():
+        raise ValueError(
+            f"{label} has a name that files cannot hold: a '/' there parts folders, and spaces at the ends are lost. "
+            f'{fix}.'
+        )
+
+
+def _labels(values: Any) -> np.ndarray:
+    """Labels as files and ArviZ hold them: dates as such, other objects by their text."""
+    labels = np.asarray(values)
+    if labels.dtype == np.float16:
+        return labels.astype(np.float32)
+    if labels.dtype.kind == 'S':
+        return labels.astype(str)
+    if labels.dtype.kind != 'O':
+        return labels
+    flat = labels.ravel().tolist()
+    for kind, unit in ((datetime.datetime, 'us'), (datetime.date, 'D')):
+        if all(isinstance(x, kind) and getattr(x, 'tzinfo', None) is None for x in flat):
+            return labels.astype(f'datetime64[{unit}]')
+    return np.array([str(x) for x in flat]).reshape(labels.shape)

@@ -269,7 +269,7 @@ def test_what_is_refused(kwargs, error, message):
         infer.ensemble(posterior_of(), **KWARGS | kwargs)
 
 
-def test_running_statistics_are_refused_in_training():
+def test_each_member_has_its_own_running_statistics():
     class Normed(Net):
         def __init__(self):
             super().__init__()
@@ -278,5 +278,11 @@ def test_running_statistics_are_refused_in_training():
         def __call__(self, x):
             return super().__call__(self.norm(x[:, None])[:, 0])
 
-    with environ.context(fit=True), pytest.raises(ValueError, match='running statistics .* LayerNorm'):
-        infer.ensemble(infer.Posterior(Normed(), X, Y), **KWARGS)
+    with environ.context(fit=True):
+        fit = infer.ensemble(infer.Posterior(Normed(), X, Y), **KWARGS)
+    assert fit.has_own_statistics
+    for i, mean in enumerate(fit.predict(kind='mean')):
+        model = Normed()
+        fit.assign_to(model, (0, i))
+        with environ.context(fit=False):
+            np.testing.assert_allclose(model(jnp.asarray(X)).mean, mean, rtol=1e-4, atol=1e-4)

@@ -64,9 +64,9 @@ def chains(kind='normal', shift=0.0, draws=400, noise_shift=0.0, info=None):
         for where in (first, bias):
             thetas[chain][:, where] = thetas[chain][:, where[order]] * sign
         rows = second.reshape(UNITS, -1)
-        thetas[chain][:, second] = (thetas[chain][:, rows[order].ravel()].reshape(draws, UNITS, -1) * sign[:, None]).reshape(
-            draws, -1
-        )
+        thetas[chain][:, second] = (
+            thetas[chain][:, rows[order].ravel()].reshape(draws, UNITS, -1) * sign[:, None]
+        ).reshape(draws, -1)
     thetas[0][:, out] += shift
     thetas[0][:, columns['noise']] += noise_shift
     return infer.Fit(post, density, thetas, method='nuts', info={'num_warmup': 1} if info is None else info)

@@ -75,12 +75,20 @@ def guard(density: Density, data: Data, inspection: Inspection) -> None:
     What a model reads may change after its posterior was made; all its programs must be of one density.
     """
     if density.verify is None:
-        density.verify = _verifier(density, data, inspection.program)
+        shapes = jax.eval_shape(lambda data: data, data)  # data are not kept
+        density.verify = _verifier(density, shapes, inspection.program)
+        density.origin = reopened, (density.model, density.likelihood, density.own_log_likelihood, shapes)
 
 
-def _verifier(density: Density, data: Data, program: Hashable) -> Callable[[], None]:
-    """A function that raises where the density no longer computes what ``program`` says; it holds no data."""
-    shapes = jax.eval_shape(lambda data: data, data)
+def reopened(model: Module, likelihood: Any, log_likelihood: Any, shapes: Any) -> Density:
+    """A density that was sent from another process, or the equal one that is kept here."""
+    density, inspection = admitted(Density(model, likelihood, log_likelihood, expand=False), model, shapes)
+    guard(density, shapes, inspection)
+    return density
+
+
+def _verifier(density: Density, shapes: Any, program: Hashable) -> Callable[[], None]:
+    """A function that raises where the density no longer computes what ``program`` says."""
     settings = environ.static_key(), _double()
 
     def verify() -> None:
