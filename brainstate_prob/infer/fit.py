@@ -290,6 +290,7 @@ class Fit:
     def log_likelihood(self, batch_size: int | None = None, draws_at_once: int | None = None) -> np.ndarray:
         """The log-likelihood of each observation at each draw, of shape (chains, draws, ...); sizes as in `predict`."""
         posterior = self.posterior_for('log_likelihood')
+        predictions.check_parts(posterior, posterior.data, batch_size, predicted=False)
         out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size, draws_at_once)
         return out.reshape(*self.thetas.shape[:2], *out.shape[1:])
 

@@ -19,6 +19,7 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import on_host, whole
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.target.rows import check_rows
 from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'Interval',
+    'check_parts',
     'choose',
     'constrain',
     'data_for',
@@ -165,6 +167,19 @@ def _batches(data: Data, batch_size: int | None) -> Iterator[tuple[slice | None,
         yield slice(start, min(start + size, rows)), data._replace(args=args, kwargs=kwargs, targets=targets)
 
 
+def check_parts(posterior: Posterior, data: Data, batch_size: int | None, *, predicted: bool) -> None:
+    """Refuse to compute rows in parts where they depend on each other: see `check_rows`."""
+    if batch_size is None:
+        return
+    shapes = [np.shape(x) for x in jax.tree.leaves(whole((data.args, data.kwargs, data.targets)))]
+    lengths = {shape[0] for shape in shapes if shape}
+    if len(lengths) != 1:
+        return  # an error of `_batches`
+    if positive('batch_size', batch_size, 'how many rows of the inputs are computed at a time') < max(lengths):
+        with precision_of(posterior.density):
+            check_rows(posterior, data, max(lengths), 'batch_size=', 'Leave batch_size out.', predicted=predicted)
+
+
 def _over_batches(data: Data, batch_size: int | None, compute: Callable[[Data], Any], axis: int) -> Any:
     """``compute(part of the data)``, whose rows are along ``axis``, put together for all rows."""
     pieces = []
@@ -294,6 +309,7 @@ def predict(
     with precision_of(density):
         data = data_for(posterior, inputs, targets, scored=kind == 'log_density')
         if kind in ('log_density', 'probabilities'):
+            check_parts(posterior, data, batch_size, predicted=kind == 'probabilities')
             rows = _rows(fit, num_draws)
             run = _pointwise(density) if kind == 'log_density' else _class_rows(density)
 
@@ -349,6 +365,7 @@ def drawn(
     if num_draws is None and reduce is not None:
         num_draws = _enough(fit)
     with precision_of(density):
+        check_parts(fit.posterior_for('predict'), data, batch_size, predicted=True)
         rows, root = _rows(fit, num_draws), to_key(seed)
         index = np.arange(len(rows), dtype=np.int32)
         run = density.jit(
