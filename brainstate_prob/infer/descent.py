@@ -22,10 +22,11 @@ from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.early_stopping import Monitor
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.members import Members, plain_types, until_save
-from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, loop_in_batches, take
+from brainstate_prob.infer.minibatch import Batches, first_batch, loop_in_batches, take
 from brainstate_prob.infer.noise import noise
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.stream import Stream
 
 __all__ = [
     'Descent',
@@ -378,7 +379,8 @@ class Descents:
         if monitor is None or not monitor.due(self._losses.shape[1]):
             return False
         state = self._members.state()
-        return monitor.look(np.asarray(state.theta), self._losses, state.carried)
+        shares = None if self._stream is None else self._stream.shares
+        return monitor.look(np.asarray(state.theta), self._losses, state.carried, shares)
 
     def _called(self) -> bool:
         if not self._callbacks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -98,12 +98,26 @@ class Monitor:
         """Whether to look after ``step`` steps."""
         return step % self.rule.every == 0
 
-    def look(self, thetas: np.ndarray, losses: np.ndarray, carried: tuple = ()) -> bool:
-        """Whether to stop: ``losses`` (num, steps) are those so far, ``carried`` the running statistics."""
+    def look(
+        self, thetas: np.ndarray, losses: np.ndarray, carried: tuple = (), shares: Sequence[float] | None = None
+    ) -> bool:
+        """Whether to stop.
+
+        Parameters
+        ----------
+        losses
+            Those so far, (num, steps).
+        carried
+            The running statistics.
+        shares
+            The size of each step's batch over the mean size: a short batch has a lower loss, which is no gain.
+        """
         if self._evaluate is None:
             recent = losses[:, -self.rule.every :]
-            counts = np.maximum(1, np.isfinite(recent).sum(1))
-            value = np.where(np.isfinite(recent), recent, 0.0).sum(1) / counts
+            steps = losses.shape[1]
+            sizes = np.ones(steps) if shares is None else np.asarray(shares[:steps])
+            counts = np.where(np.isfinite(recent), sizes[-self.rule.every :], 0.0).sum(1)
+            value = np.where(np.isfinite(recent), recent, 0.0).sum(1) / np.where(counts > 0, counts, 1.0)
         else:
             value = np.asarray(self._evaluate(thetas, carried), float)
         gained = value < self.best - self.rule.min_gain

@@ -26,7 +26,7 @@ from brainstate_prob.infer.map import (
 )
 from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.members import checked_devices
-from brainstate_prob.infer.minibatch import check_batch_size, stream_of
+from brainstate_prob.infer.minibatch import check_parts, stream_of
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
@@ -119,7 +119,7 @@ def ensemble(
     if bootstrap:
         if stream is not None:
             raise ValueError('bootstrap=True draws from the data of the Posterior; it does not go with batches=.')
-        check_batch_size(posterior.data, 1, posterior.num_observations)  # it takes parts of the data, too
+        check_parts(posterior, 1, 'bootstrap=True', 'Leave bootstrap out')  # it takes parts of the data, too
     optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
     settings = Settings(optimizer, batch_size, jacobian, bootstrap)
     rule = early_stopping_of(early_stopping)

@@ -235,6 +235,7 @@ class Fit(FitRecord):
         """
         check_options(Fit.log_likelihood, locals())
         posterior = self.posterior_for('log_likelihood')
+        predictions.check_parts(posterior, posterior.data, batch_size, predicted=False)
         out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size, draws_at_once)
         return out.reshape(*self.thetas.shape[:2], *out.shape[1:])
 

@@ -35,7 +35,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.metric import Dense, Diagonal
-from brainstate_prob.infer.minibatch import check_batch_size, take
+from brainstate_prob.infer.minibatch import check_parts, take
 from brainstate_prob.infer.options import check_options, check_thinning, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
@@ -156,13 +156,13 @@ def hmc_ecs(
     num_blocks = min(10, batch_size) if num_blocks is None else num_blocks
     if num_blocks > batch_size:
         raise ValueError(f'num_blocks must be at most batch_size = {batch_size}, got {num_blocks}.')
-    check_batch_size(posterior.data, batch_size, num)
+    check_parts(posterior, batch_size, instead='Use infer.nuts')
     posterior = started_from(posterior, reference, option='reference')
     density, data = posterior.sampling_density_for(noncentered), posterior.data
     began = time.perf_counter()
     key = to_key(seed)
     start_keys, keys = keys_of_chains(density, key, num_chains)
-    found = _reference(posterior, density, reference, start_keys, batch_size)
+    found = _reference(posterior, density, reference, start_keys)
     settings = (batch_size, num_blocks, mass_matrix, max_tree_depth)
     start = density.jit('ecs_starts', settings, lambda: _start_function(density, batch_size, mass_matrix))
     method = choose_method(chain_method, devices, num_chains, posterior.data)
@@ -268,12 +268,12 @@ def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, 
     return total.astype(theta.dtype), variance.astype(theta.dtype)
 
 
-def _reference(posterior: Posterior, density: Density, reference: Any, keys: jax.Array, batch_size: int) -> _Reference:
+def _reference(posterior: Posterior, density: Density, reference: Any, keys: jax.Array) -> _Reference:
     theta = centres(posterior, density, reference, keys[:1])[1][0]
     checked_start(posterior, density, theta)
 
     def build() -> Callable:
-        def run(theta: jax.Array, data: Data) -> tuple:
+        def run(theta: jax.Array, data: Data) -> _Reference:
             theta = theta.astype(jnp.result_type(float))
             total = lambda x: jnp.sum(_each(density, x, data))
             value, grad = jax.value_and_grad(total)(theta)
@@ -282,21 +282,11 @@ def _reference(posterior: Posterior, density: Density, reference: Any, keys: jax
             values, vectors = jnp.linalg.eigh(curvature)
             least = jnp.maximum(1e-6 * jnp.max(jnp.abs(values)), jnp.finfo(theta.dtype).tiny)
             root = (vectors / jnp.sqrt(jnp.maximum(values, least))) @ vectors.T
-            beside = theta + root @ jnp.ones_like(theta)
-            each = _each(density, beside, data)
-            few = each[:batch_size]
-            off = jnp.abs(_each(density, beside, take(data, jnp.arange(batch_size))) - few) / (1 + jnp.abs(few))
-            return _Reference(theta, value, grad, hessian, root), jnp.max(off)
+            return _Reference(theta, value, grad, hessian, root)
 
         return run
 
-    found, off = density.jit('ecs_reference', batch_size, build)(theta, posterior.data)
-    if not off < 1e-2:
-        raise ValueError(
-            'The log-likelihood of an observation depends on which others the model sees (by batch statistics, a '
-            'recurrence over the rows, a mean over the batch): such data cannot be subsampled. Use infer.nuts.'
-        )
-    return found
+    return density.jit('ecs_reference', None, build)(theta, posterior.data)
 
 
 # The chain

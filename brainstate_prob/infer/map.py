@@ -23,11 +23,12 @@ from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import started_from, statistics_of_rows
 from brainstate_prob.infer.member_starts import member_keys, member_starts
-from brainstate_prob.infer.minibatch import Stream, stream_of
+from brainstate_prob.infer.minibatch import stream_of
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
+from brainstate_prob.infer.stream import Stream
 from brainstate_prob.infer.target.support import refuse_impossible
 
 __all__ = [

@@ -1,8 +1,8 @@
-"""Minibatches: which observations a step sees, and the factor that makes their likelihood stand for all."""
+"""Minibatches of data in memory: which observations a step sees, and the factor by which their likelihood counts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -12,6 +12,8 @@ from jax import lax
 
 from brainstate_prob.infer.density import Data
 from brainstate_prob.infer.sharding import is_padded
+from brainstate_prob.infer.stream import Stream
+from brainstate_prob.infer.target.rows import check_rows
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.posterior import Posterior
@@ -20,6 +22,7 @@ __all__ = [
     'Batches',
     'Stream',
     'check_batch_size',
+    'check_parts',
     'first_batch',
     'loop_in_batches',
     'next_batch',
@@ -130,136 +133,29 @@ def take(data: Data, index: jax.Array) -> Data:
     )
 
 
-class Stream:
-    """Batches of an iterable, without end, each with the scale N / B that its likelihood counts.
+def check_parts(posterior: Posterior, batch_size: int, what: str = 'batch_size=', instead: str = '') -> None:
+    """Refuse parts of a posterior's data where the data or the model do not allow them.
 
     Parameters
     ----------
-    posterior
-        Whose model, units and States the batches are for.
-    batches
-        Gives pairs ``(inputs, targets)``, each as `Posterior` takes them. One that can be iterated anew (a list, a data
-        loader) is begun again when it ends; a generator ends the fit.
-    num_observations
-        How many observations there are in all, N.
+    what, instead
+        How parts were asked for, and what to do instead: for the message.
 
     Raises
     ------
     ValueError
-        For no or an impossible ``num_observations``; while iterating, for a batch that is no pair, has no targets or
-        is larger than N, and for a pass that does not have the N observations (up to what a last, incomplete batch
-        leaves out).
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from brainstate_prob import infer, nn
-    >>> class Mean(nn.Module):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
-    ...
-    ...     def __call__(self):
-    ...         return dist.Normal(self.mu.value(), 1.0)
-    >>> stream = Stream(infer.Posterior(Mean()), [(None, jnp.ones(5)), (None, jnp.zeros(5))], 10)
-    >>> float(next(stream).scale), stream.describe()
-    (2.0, {'num_observations': 10, 'batch_size': 5, 'scale': 2.0})
+        As `check_batch_size`, and for rows that are not independent (`check_rows`).
     """
+    num = posterior.num_observations
+    check_batch_size(posterior.data, batch_size, num)
+    fix = instead or f'Leave {what.rstrip("=")} out'
+    check_rows(posterior, posterior.data, num, what, f'{fix}, {_PIECES}')
 
-    def __init__(self, posterior: Posterior, batches: Iterable, num_observations: int | None):
-        if num_observations is None:
-            raise ValueError(
-                'batches= needs num_observations=, how many observations there are in all: the likelihood of a batch '
-                'of B counts N/B times.'
-            )
-        if isinstance(num_observations, bool) or not isinstance(num_observations, int | np.integer):
-            raise TypeError(f'num_observations must be an int, got {num_observations!r}.')
-        if num_observations < 1:
-            raise ValueError(f'num_observations must be at least 1, got {num_observations}.')
-        if not isinstance(batches, Iterable):
-            raise TypeError(
-                f'batches must be an iterable of pairs (inputs, targets), got {type(batches).__name__}. Arrays in '
-                'memory are the inputs and targets of the Posterior, with batch_size=.'
-            )
-        self.posterior = posterior
-        self.num_observations = int(num_observations)
-        self.batch_size = 0  # of the first batch
-        self._source = batches
-        self._iterator: Iterator | None = None
-        self._pushed: Data | None = None
-        self._seen = self._largest = 0  # in this pass
 
-    def __iter__(self) -> Stream:
-        return self
-
-    def __next__(self) -> Data:
-        if self._pushed is not None:
-            batch, self._pushed = self._pushed, None
-            return batch
-        if self._iterator is None:
-            self._begin()
-        try:
-            batch = next(self._iterator)  # type: ignore[arg-type]
-        except StopIteration:
-            self._end_of_pass()
-            if self._iterator is self._source:
-                raise
-            self._begin()
-            batch = next(self._iterator)  # type: ignore[arg-type]
-        return self._data(batch)
-
-    def peek(self) -> Data:
-        """The batch that comes next."""
-        if self._pushed is None:
-            self._pushed = next(self)
-        return self._pushed
-
-    def skip(self, number: int) -> None:
-        """Pass over batches, which a run that is resumed has seen before."""
-        for _ in range(number):
-            next(self)
-
-    def describe(self) -> dict[str, Any]:
-        """What to report: N, B and the scale of the first batch."""
-        scale = self.num_observations / max(1, self.batch_size)
-        return {'num_observations': self.num_observations, 'batch_size': self.batch_size, 'scale': scale}
-
-    def _begin(self) -> None:
-        self._iterator, self._seen, self._largest = iter(self._source), 0, 0
-
-    def _end_of_pass(self) -> None:
-        num = self.num_observations
-        if self._seen == 0:
-            raise ValueError('batches gave no batch at all: it is empty, or was used up before.')
-        if not num - self._largest < self._seen <= num:
-            raise ValueError(
-                f'A pass over batches had {self._seen} observations, but num_observations={num} was given, by which '
-                f'the likelihood of a batch is scaled. Give the number of the whole data set.'
-            )
-
-    def _data(self, batch: Any) -> Data:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise ValueError(
-                f'Each batch must be a pair (inputs, targets), got {type(batch).__name__}'
-                f'{f" of {len(batch)}" if isinstance(batch, tuple | list) else ""}.'
-            )
-        args, kwargs = self.posterior.inputs_of(batch[0])
-        given: Any = batch[1]
-        if given is None or np.ndim(getattr(given, 'mantissa', given)) == 0:
-            raise ValueError('Each batch needs targets with the observations along their first axis.')
-        targets = self.posterior.targets_of(given)
-        size = int(np.shape(targets)[0])
-        if size > self.num_observations:
-            raise ValueError(
-                f'A batch has {size} observations, more than num_observations={self.num_observations} of all. Give '
-                'the number of the whole data set.'
-            )
-        self.batch_size = self.batch_size or size
-        self._seen += size
-        self._largest = max(self._largest, size)
-        whole = self.posterior.data
-        scale = np.asarray(self.num_observations / size, whole.scale.dtype)
-        return whole._replace(args=args, kwargs=kwargs, targets=targets, scale=scale)
+_PIECES = (
+    'or make pieces that are independent the observations (windows of a series, whole groups), along the first axis of '
+    'inputs and targets.'
+)
 
 
 def stream_of(
@@ -270,15 +166,23 @@ def stream_of(
     Raises
     ------
     ValueError
-        For options that contradict each other, and as `check_batch_size` and `Stream`.
+        For options that contradict each other, and as `check_parts` and `Stream`.
     """
     if batches is not None:
         if batch_size is not None:
             raise ValueError("Give batch_size= (parts of the Posterior's data) or batches=, not both.")
-        return Stream(posterior, batches, num_observations)
+        stream = Stream(posterior, batches, num_observations)
+        first = stream.peek()
+        num = int(np.shape(first.targets)[0])
+        shapes = [np.shape(x) for x in jax.tree.leaves((first.args, first.kwargs))]
+        if all(not shape or shape[0] == num for shape in shapes):  # else which rows belong together is not known
+            fix = f'Give all rows to the Posterior and leave batches out, {_PIECES}'
+            check_rows(posterior, first, num, 'batches=', fix)
+        return stream
     if num_observations is not None:
         raise ValueError(
             'num_observations= goes with batches=; the observations of the Posterior are counted from its targets.'
         )
-    check_batch_size(posterior.data, batch_size, posterior.num_observations)
+    if batch_size is not None:
+        check_parts(posterior, batch_size)
     return None

@@ -21,6 +21,7 @@ from brainstate_prob.infer.options import choice, count
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import on_host, whole
 from brainstate_prob.infer.start import to_key
+from brainstate_prob.infer.target.rows import check_rows
 from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'Interval',
+    'check_parts',
     'choose',
     'constrain',
     'data_for',
@@ -159,6 +161,19 @@ def _batches(data: Data, batch_size: int | None) -> Iterator[tuple[slice | None,
 def first_batch(data: Data, batch_size: int | None) -> Data:
     """What is computed first of all rows."""
     return next(_batches(data, batch_size))[1]
+
+
+def check_parts(posterior: Posterior, data: Data, batch_size: int | None, *, predicted: bool) -> None:
+    """Refuse to compute rows in parts where they depend on each other: see `check_rows`."""
+    if batch_size is None:
+        return
+    shapes = [np.shape(x) for x in jax.tree.leaves(whole((data.args, data.kwargs, data.targets)))]
+    lengths = {shape[0] for shape in shapes if shape}
+    if len(lengths) != 1:
+        return  # an error of `_batches`
+    if batch_size < max(lengths):
+        with precision_of(posterior.density):
+            check_rows(posterior, data, max(lengths), 'batch_size=', 'Leave batch_size out.', predicted=predicted)
 
 
 def _over_batches(data: Data, batch_size: int | None, compute: Callable[[Data], Any], axis: int) -> Any:
@@ -297,6 +312,7 @@ def predict(
         else:
             refuse_unconditional(fit, inputs, first_batch(data, batch_size), batch_size)
         if kind in ('log_density', 'probabilities'):
+            check_parts(posterior, data, batch_size, predicted=kind == 'probabilities')
             log_weights = None
             if num_draws is None and fit.weights is not None:
                 rows = fit.rows
@@ -359,6 +375,7 @@ def drawn(
     if num_draws is None and reduce is not None:
         num_draws = _enough(fit)
     with precision_of(density):
+        check_parts(fit.posterior_for('predict'), data, batch_size, predicted=True)
         rows, root = _rows(fit, num_draws), to_key(seed)
         index = np.arange(len(rows), dtype=np.int32)
         run = density.jit(

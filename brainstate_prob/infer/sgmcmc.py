@@ -21,12 +21,13 @@ from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.map import batch_info, check_first_batch
 from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.members import Members, checked_devices, plain_types, until_save
-from brainstate_prob.infer.minibatch import Batches, Stream, first_batch, loop_in_batches, stream_of, take
+from brainstate_prob.infer.minibatch import Batches, first_batch, loop_in_batches, stream_of, take
 from brainstate_prob.infer.options import check_options, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import sgmcmc_step_size
+from brainstate_prob.infer.stream import Stream
 
 __all__ = ['sgmcmc']
 
@@ -186,8 +187,8 @@ def sgmcmc(
     check_first_batch(density, thetas[0], stream)
     num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
     if step_size is None:
-        example = posterior.data if stream is None else stream.peek()
-        size = batch_size if stream is None else stream.batch_size
+        example = posterior.data if stream is None else stream.stand_in()
+        size = batch_size if stream is None else stream.mean_size
         step_size = sgmcmc_step_size(
             density,
             thetas[0],
@@ -229,7 +230,7 @@ def sgmcmc(
     draws, step_sizes = run.go(saving, num_cycles, exploring, num_samples // num_cycles)
     info = {
         'num_warmup': num_warmup,
-        'num_samples': num_samples,
+        'num_samples': draws.shape[1],
         'thinning': thinning,
         'step_size': getattr(step_size, '__name__', 'schedule') if callable(step_size) else float(step_size),
         'precondition': precondition,
@@ -237,7 +238,7 @@ def sgmcmc(
         **({'friction': friction} if settings.momentum else {}),
         **({'num_cycles': num_cycles} if cyclical else {}),
         **batch_info(posterior, batch_size, stream),
-        'warnings': run.notes + problems_of(density, draws, {}),
+        'warnings': [*run.notes, *problems_of(density, draws, {})],
         'seconds': time.perf_counter() - began,
     }
     return warned(Fit(posterior, density, draws, method=method, stats={'step_size': step_sizes}, info=info))
@@ -324,6 +325,7 @@ class _Run:
         self._posterior, self._density, self._settings, self._plan = posterior, density, settings, plan
         self._stream, self._thinning, self._progress = stream, thinning, progress
         self.notes: list[str] = []
+        self._beyond = False  # whether the chains have moved beyond the last draw
 
     def start(self, thetas: jax.Array, keys: jax.Array, method: str, devices: Sequence[Any] | None) -> None:
         """Compile, with all chains at their starts."""
@@ -377,7 +379,15 @@ class _Run:
                     warming = checkpoint.step % cycle < num_warmup
                     number = length if warming else length // thinning
                     found, found_sizes = self._advance(number, 1 if warming else thinning)
-                    if not np.isfinite(found[:, number - 1]).all():
+                    ended, number = found.shape[1] < number, min(number, found.shape[1])
+                    length = number * (1 if warming else thinning)
+                    if ended and (warming or not number) and not kept:
+                        raise ValueError(
+                            f'batches ended before the first draw, after {checkpoint.step + length} steps. Give an '
+                            'iterable that can be begun anew (a list, a data loader), a longer generator, or fewer '
+                            'steps.'
+                        )
+                    if number and not np.isfinite(found[:, number - 1]).all():
                         raise ValueError(
                             f'Chain {int(np.argmin(np.isfinite(found[:, number - 1]).all(1)))} left the finite numbers '
                             f'within step {checkpoint.step + length}. Use a smaller step_size, or precondition=True.'
@@ -388,12 +398,18 @@ class _Run:
                         kept += number
                     if checkpoint.due(checkpoint.step + length):
                         checkpoint.save(self.members.state(), held())
+                    if ended:
+                        self.notes = [
+                            f'The batches ended after {kept} of {num_cycles * num_samples} draws: these are kept.'
+                        ]
+                        chunks.stop(length)
+                        break
                     chunks.size = self._length(checkpoint, cycle, num_warmup)
-            if chunks.whole:
+            if chunks.whole and not self._beyond:
                 checkpoint.finish(self.members.state(), held())
         if not kept:
             raise nothing_yet('before the first draw', checkpoint)
-        if kept < draws.shape[1]:
+        if kept < draws.shape[1] and not self.notes:
             self.notes = [interruption(f'{kept} of {draws.shape[1]} draws of each chain', checkpoint)]
         return draws[:, :kept], sizes[:, :kept]
 
@@ -409,16 +425,18 @@ class _Run:
     def _advance(self, number: int, thinning: int) -> tuple[np.ndarray, np.ndarray]:
         if self._stream is None:
             return self.members.step(self._posterior.data, self._plan, number, thinning)
-        pieces = []
+        chains, dtype = len(self._keys), self._density.dtype
+        pieces = [(np.empty((chains, 0, self._density.size), dtype), np.empty((chains, 0), dtype))]
         for _ in range(number):
-            for _ in range(thinning):
-                try:
-                    batch = next(self._stream)
-                except StopIteration:
-                    raise ValueError(
-                        'batches ended before the last step. Give an iterable that can be begun anew (a list, a data '
-                        'loader), or a generator without end.'
-                    ) from None
+            for i in range(thinning):
+                batch = next(self._stream, None)
+                if batch is None:
+                    self._beyond = i > 0
+                    break
                 found = self.members.step(batch, self._plan, 1, 1)
-            pieces.append([x[:, :1] for x in found])
-        return tuple(np.concatenate(x, axis=1) for x in zip(*pieces, strict=True))  # type: ignore[return-value]
+            else:
+                pieces.append(tuple(x[:, :1] for x in found))
+                continue
+            break
+        draws, sizes = zip(*pieces, strict=True)
+        return np.concatenate(draws, axis=1), np.concatenate(sizes, axis=1)

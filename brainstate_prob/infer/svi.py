@@ -20,13 +20,14 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.guides import check_guide
 from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.map import batch_info, check_first_batch
-from brainstate_prob.infer.minibatch import Stream, stream_of
+from brainstate_prob.infer.minibatch import stream_of
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.psis import k_hat, k_hat_problem
 from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.infer.start import checked_start, to_key
+from brainstate_prob.infer.stream import Stream
 from brainstate_prob.infer.svi_programs import CHUNK, Carry, Programs, Settings, drawn
 
 __all__ = ['fit_svi']
@@ -174,7 +175,7 @@ def fit_svi(
         if not ckpt.exists:
             theta = checked_start(posterior, density, centres(posterior, density, init, start_key[None])[1][0])
             check_first_batch(density, theta, stream)
-        data = posterior.data if stream is None else stream.peek()
+        data = posterior.data if stream is None else stream.stand_in()
         run = _Run(programs, data, theta, key, int(num_steps), r_hat, stream)
         run.go(ckpt, progress)
     params = run.params()

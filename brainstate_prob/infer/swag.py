@@ -209,7 +209,7 @@ def swag(
     thetas = member_starts(posterior, density, start, path_key[None])
     check_first_batch(density, thetas[0], stream)
     num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
-    example = posterior.data if stream is None else stream.peek()
+    example = posterior.data if stream is None else stream.stand_in()
     rate = 1.0 if given else _rate(largest_curvature(density, thetas[0], example) / num)
     settings = Settings(_collecting(optimizer, int(snapshot_every), int(rank), num), batch_size, True)
 

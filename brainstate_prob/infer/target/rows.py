@@ -1,0 +1,273 @@
+"""Whether the rows of the data are independent given the parameters, as whatever takes them in parts assumes.
+
+A minibatch, a bootstrap sample and a prediction of a few rows at a time are right only where the log-likelihood of a
+row does not depend on the other rows that the model is called with. This is looked at on a few hundred rows: all of
+them together against halves of them in random order.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from brainstate_prob import environ
+from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.noise import draws_noise, noise
+from brainstate_prob.infer.sharding import on_host, whole
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.posterior import Posterior
+
+__all__ = ['check_rows', 'rows_of']
+
+_MOST, _LEAST, _NUMBERS = 256, 16, 2**16  # rows that are compared, by how many numbers a row has
+# Points beside the start, by so much times a standard normal: at the start itself a coefficient by which rows depend
+# on each other may be zero, and far from it the model may saturate.
+_SHIFTS = (0.0, 0.1, 1.0)
+# Sums over other blocks of rows are rounded differently. How far rounding reaches is measured: theta is changed by a
+# few units in the last place. A difference counts beyond 50 times the effect of that, and beyond 100 units in the last
+# place of the number itself (a tenth of it, where the precision is lower).
+_NUDGE, _MARGIN, _ULPS, _LARGEST_SHARE = 8, 50, 100, 0.1
+_CAUSES = '(a series whose rows read the rows before, a joint distribution of all rows, a mean over the rows)'
+
+_found: weakref.WeakKeyDictionary[Posterior, dict[Any, str | None]] = weakref.WeakKeyDictionary()
+
+
+def check_rows(posterior: Posterior, data: Data, num: int, what: str, fix: str, *, predicted: bool = False) -> None:
+    """Refuse to take rows in parts where the model makes them depend on each other.
+
+    The model is in use here, not in training (``environ.context(fit=False)``): statistics of the batch that are there
+    only in training, as those of `nn.BatchNorm1d`, are no objection. The data of a posterior are looked at once.
+
+    Parameters
+    ----------
+    data, num
+        The rows: whatever has ``num`` entries along its first axis.
+    what, fix
+        How parts were asked for, and what to do instead: for the message.
+    predicted
+        Compare what is predicted for the targets in place of their log-likelihood.
+
+    Raises
+    ------
+    ValueError
+        Where a row depends on others, where the log-likelihood of all is not the sum over parts, or where the model
+        cannot be called with a part of the rows.
+    """
+    if num < 2 or _is_trained_on_batches_alone(posterior):
+        return
+    in_batches = what == 'batches='
+    known = _found.setdefault(posterior, {})
+    key = predicted, in_batches, environ.static_key()
+    new = not (in_batches or data is posterior.data)  # inputs of which nothing is known
+    if new or key not in known:
+        with environ.context(fit=False):
+            problem = _problem(posterior, data, num, in_batches, predicted)
+        if not new:
+            known[key] = problem
+    else:
+        problem = known[key]
+    if problem is not None:
+        raise ValueError(f'{what} takes the rows in parts, but {problem} {fix}')
+
+
+def rows_of(data: Data, index: Any, num: int) -> Data:
+    """The rows at ``index`` of everything that has ``num`` of them; the rest as it is."""
+
+    def pick(x: Any) -> Any:
+        return x[index] if np.shape(x)[:1] == (num,) else x
+
+    args, kwargs, targets = jax.tree.map(pick, (data.args, data.kwargs, data.targets))
+    return data._replace(args=args, kwargs=kwargs, targets=targets)
+
+
+def _is_trained_on_batches_alone(posterior: Posterior) -> bool:
+    """Whether the model is in training, with statistics of the batch and no others."""
+    if not environ.get('fit', False):
+        return False
+    return any(getattr(m, 'track_running_stats', True) is False for m in posterior.model.modules())
+
+
+def _problem(posterior: Posterior, data: Data, num: int, in_batches: bool, predicted: bool) -> str | None:
+    """What makes the rows dependent, in words."""
+    compared = _Comparison(posterior, data, num, predicted)
+    try:
+        if draws_noise(posterior.density, posterior.theta, compared.data):
+            return compared.in_place()
+        return compared.in_halves()
+    except (TypeError, ValueError) as error:
+        if not in_batches:
+            return f'the model cannot be called with a part of them: {str(error).splitlines()[0]}'
+    # A model that is built for batches of one size.
+    return _Comparison(posterior, data, num, predicted, every_row=True).in_place()
+
+
+class _Comparison:
+    """Some rows of the data, points of theta, and what the model says about the rows there."""
+
+    def __init__(self, posterior: Posterior, data: Data, num: int, predicted: bool, every_row: bool = False):
+        rng = np.random.default_rng(0)
+        data = whole(data)
+        self.rows = np.arange(num) if every_row else _chosen(rng, data, num)
+        self.num = len(self.rows)
+        self.data = rows_of(data, self.rows, num)
+        self.density, self.predicted = posterior.density, predicted
+        self.eps = float(jnp.finfo(self.density.dtype).eps)
+        theta = np.asarray(on_host(posterior.theta)).astype(np.float64)
+        self.thetas = np.stack([theta + shift * rng.normal(size=theta.shape) for shift in _SHIFTS])
+        self.near = self.thetas * (1 + _NUDGE * self.eps * rng.normal(size=self.thetas.shape))
+        self.order = np.stack([rng.permutation(self.num) for _ in _SHIFTS])
+
+    def in_halves(self) -> str | None:
+        """All rows together against two halves of them in random order."""
+        half = self.num // 2
+        index = self.order[:, : 2 * half]
+        together, near = self._together(np.sort(index, axis=1))
+        apart = self._values(np.repeat(self.thetas, 2, axis=0), index.reshape(-1, half))
+        place = np.argsort(np.argsort(index, axis=1), axis=1)  # of a row of the halves among all, which are in order
+        for a, b, c in zip(together, near, apart, strict=True):
+            if _has_rows(a, 2 * half) and _has_rows(c, half):
+                if a.shape[2:] != c.shape[2:]:
+                    return self._joint()
+                joined = c.reshape(len(_SHIFTS), 2 * half, *c.shape[2:])
+                a, b = (np.stack([x[i] for x, i in zip(y, place, strict=True)]) for y in (a, b))
+                at = self._differs(a, b, joined)
+                if at is not None:
+                    row = self.rows[index[at[0], at[1]]]
+                    return self._depends(row, a[at], joined[at], f'{2 * half} rows', 'half of them')
+            elif self.predicted:
+                if a.shape[1:] != c.shape[1:] or self._differs(np.repeat(a, 2, 0), np.repeat(b, 2, 0), c):
+                    return self._joint()
+            else:
+                return self._adds_up(_summed(a), _summed(b), _summed(c).reshape(-1, 2), 2 * half)
+        return None
+
+    def in_place(self) -> str | None:
+        """Half of the rows where they are, with others in the places of the rest.
+
+        For models that draw random numbers, which are those of a place among the rows, and for those that take one
+        number of rows only.
+        """
+        index = np.tile(np.arange(self.num), (len(_SHIFTS), 1))
+        kept, rest = self.order[:, self.num // 2 :], self.order[:, : self.num // 2]
+        together, near = self._together(index)
+        replaced = index.copy()
+        np.put_along_axis(replaced, rest, kept[:, : rest.shape[1]], axis=1)
+        apart = self._values(self.thetas, replaced)
+        for a, b, c in zip(together, near, apart, strict=True):
+            if _has_rows(a, self.num):
+                a, b, c = (np.stack([x[i] for x, i in zip(y, kept, strict=True)]) for y in (a, b, c))
+                at = self._differs(a, b, c)
+                if at is not None:
+                    row = self.rows[kept[at[0], at[1]]]
+                    return self._depends(row, a[at], c[at], f'{self.num} rows', 'as many, half of them others')
+            elif self.predicted and self._differs(a, b, c) is not None:
+                return self._joint()
+        return None
+
+    # Values
+
+    def _values(self, thetas: np.ndarray, index: np.ndarray) -> list[np.ndarray]:
+        """What is compared, of the rows at each ``index`` under each theta: (thetas, ...)."""
+        run = _program(self.density, self.predicted, self.num)
+        out = run(jnp.asarray(thetas, self.density.dtype), index.astype(np.int32), self.data)
+        return [np.asarray(x).astype(np.float64) for x in on_host(out)]
+
+    def _together(self, index: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """At the thetas, and at those beside them that show what rounding does."""
+        both = self._values(np.concatenate([self.thetas, self.near]), np.concatenate([index, index]))
+        return [x[: len(_SHIFTS)] for x in both], [x[len(_SHIFTS) :] for x in both]
+
+    # Judgements
+
+    def _share(self, a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The difference in units of ``scale``, and whether both are finite."""
+        finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(scale)
+        with np.errstate(all='ignore'):
+            return np.where(finite, np.abs(a - b) / scale, 0.0), finite
+
+    def _tolerance(self, a: np.ndarray, near: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """By theta."""
+        share, _ = self._share(a, near, scale)
+        return _MARGIN * share.reshape(len(a), -1).max(1) + min(_ULPS * self.eps, _LARGEST_SHARE)
+
+    def _differs(self, a: np.ndarray, near: np.ndarray, c: np.ndarray) -> tuple[int, ...] | None:
+        """Where ``c`` is not ``a``, most of all; None if they agree."""
+        size = np.abs(np.where(np.isfinite(a), a, 0.0))
+        least = size.mean() + np.finfo(np.float32).tiny if self.predicted else 1.0
+        scale = size + least
+        share, _ = self._share(a, c, scale)
+        beyond = share / self._tolerance(a, near, scale).reshape(-1, *(1,) * (a.ndim - 1))
+        if not beyond.max() > 1:
+            return None
+        return tuple(int(i) for i in np.unravel_index(np.argmax(beyond), beyond.shape))
+
+    def _adds_up(self, a: np.ndarray, near: np.ndarray, parts: np.ndarray, num: int) -> str | None:
+        scale = num + np.abs(a) + np.abs(parts).sum(1)
+        share, _ = self._share(a, parts.sum(1), scale)
+        beyond = share / self._tolerance(a, near, scale)
+        i = int(np.argmax(beyond))
+        if not beyond[i] > 1:
+            return None
+        return (
+            f'their log-likelihood is one number that is not the sum of those of its parts: it is {a[i]:.6g} for {num} '
+            f'rows, and {parts[i, 0]:.6g} and {parts[i, 1]:.6g} for two halves of them (a joint distribution of all '
+            'rows, a mean in place of a sum, a term that no row has).'
+        )
+
+    def _depends(self, row: int, together: float, apart: float, these: str, those: str) -> str:
+        what = 'what is predicted for' if self.predicted else 'the log-likelihood of'
+        return (
+            f'{what} a row depends on which others the model sees: that of row {row} is {together:.6g} among '
+            f'{these} and {apart:.6g} among {those} {_CAUSES}.'
+        )
+
+    def _joint(self) -> str:
+        return f'what is predicted for a row depends on which others the model sees {_CAUSES}.'
+
+
+def _program(density: Density, predicted: bool, num: int) -> Callable:
+    """``run(thetas, index, data)``: the values of each pair of a theta and rows."""
+
+    def value(theta: jax.Array, data: Data) -> list[jax.Array]:
+        with noise(density, jax.random.key(0), data) as noisy:
+            if not predicted:
+                return [density.pointwise(theta, noisy)]
+            with density.open(theta, noisy):
+                found = jax.tree.leaves(density.distribution(noisy))
+        return [x for x in map(jnp.asarray, found) if jnp.issubdtype(x.dtype, jnp.inexact)]
+
+    def run(thetas: jax.Array, index: jax.Array, data: Data) -> list[jax.Array]:
+        # Of one precision for any number of rows: on accelerators the faster products depend on it.
+        with jax.default_matmul_precision('highest'):
+            return lax.map(lambda pair: value(pair[0], rows_of(data, pair[1], num)), (thetas, index))
+
+    return density.jit('rows', (predicted, num), lambda: run)
+
+
+def _chosen(rng: np.random.Generator, data: Data, num: int) -> np.ndarray:
+    """A stretch of rows, which a series needs, and others at random, in order."""
+    leaves = jax.tree.leaves((data.args, data.kwargs, data.targets))
+    numbers = sum(np.size(x) for x in leaves if np.shape(x)[:1] == (num,)) // num
+    size = max(_LEAST, min(_MOST, _NUMBERS // max(1, numbers)))
+    if num <= size:
+        return np.arange(num)
+    stretch = size // 2
+    start = int(rng.integers(num - stretch + 1))
+    others = rng.choice(num - stretch, size - stretch, replace=False)
+    others = np.where(others < start, others, others + stretch)
+    return np.sort(np.concatenate([np.arange(start, start + stretch), others]))
+
+
+def _has_rows(x: np.ndarray, num: int) -> bool:
+    return x.shape[1:2] == (num,)
+
+
+def _summed(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1).sum(1)
