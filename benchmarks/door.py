@@ -3,8 +3,8 @@
     python benchmarks/door.py [--before CHECKOUT]
 
 Claim: the first Posterior of the demo's model costs at most 1.3 of what it did in another checkout (given by
-``--before``), and a second one at most a tenth of compiling the gradient of its log density. Each repeat is a process of its own,
-those of the two checkouts alternate.
+``--before``), and a second one at most a tenth of compiling the gradient of its log density. Each repeat is a process
+of its own, and those of the two checkouts alternate.
 """
 
 from __future__ import annotations
