@@ -1,5 +1,6 @@
 """Batches of unequal sizes against closed forms: lists, loaders and generators, in every way to fit that takes them."""
 
+import itertools
 import warnings
 
 import jax
@@ -29,7 +30,7 @@ class Mean(nn.Module):
 
 def cut(y, sizes):
     edges = np.cumsum([0, *sizes])
-    return [(None, y[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(None, y[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 class Loader:
