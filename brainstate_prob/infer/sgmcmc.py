@@ -92,7 +92,7 @@ def sgmcmc(
 ) -> Fit:
     """Sample the posterior with stochastic-gradient Langevin dynamics or Hamiltonian Monte Carlo.
 
-    With g the gradient of the log density, in which a batch of B of the N observations counts N/B times, and xi standard
+    With g the gradient of the log density, where a batch of B of N observations counts N/B times, and xi standard
     normal:
 
     * ``'sgld'`` (Welling and Teh 2011): theta += eps * g + sqrt(2 * eps) * xi
