@@ -29,8 +29,8 @@ class EarlyStopping:
     held_out
         Data that the fit does not see, a pair ``(inputs, targets)`` as `Posterior` takes them. What is watched is then
         their mean negative log-likelihood (under ``environ.context(fit=False)``: without dropout), and the result is
-        the point where it was lowest. None: the mean loss since the last evaluation is watched, and the result is the
-        last point.
+        the point where it was lowest. None: the mean loss since the last evaluation is watched (batches count by
+        their sizes), and the result is the last point.
     every
         Steps between two evaluations.
     min_gain

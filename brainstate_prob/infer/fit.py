@@ -177,7 +177,8 @@ class Fit(FitRecord):
         batch_size
             How many rows of the inputs are computed at a time; default: all. It bounds the memory of ``'interval'``,
             ``'log_density'`` and ``'probabilities'`` whatever the number of rows. Every input must then be a scalar or
-            have the rows as its first axis, and each row a prediction of its own. The noise of draws depends on it.
+            have the rows as its first axis, and each row a prediction of its own that depends on no other row, which is
+            looked at. The noise of draws depends on it.
         draws_at_once
             How many draws are computed at a time; default: what fits the processor's cache. The results do not depend
             on it beyond rounding.

@@ -69,10 +69,16 @@ def fit_map(
     num_steps
         The most steps. They run fused, many to a compiled call.
     batch_size
-        See this many observations a step, in a new random order each pass; their log-likelihood counts N/B times.
+        See this many observations a step, in a new random order each pass, of which the last N modulo B are left out;
+        their log-likelihood counts N/B times. The rows must be independent given the parameters, which is looked at
+        before the fit begins.
     batches, num_observations
         In place of it: an iterable of pairs ``(inputs, targets)``, one a step, and the number N of all observations.
-        A list or data loader begins anew when it ends, a generator ends the fit. ``fit.info`` has the scale N/B.
+        A list or data loader begins anew when it ends, a generator ends the fit. Batches may have any sizes: the
+        log-likelihood of each counts as often as there are batches in a pass, N / (mean size), whatever its own size,
+        so that all observations count alike. The sizes in a list are known. Of other iterables the mean is that of the
+        whole passes so far, in the first pass that of the batches so far; a generator has passed over the data
+        whenever N more observations were seen. ``fit.info`` has the scale.
     jacobian
         False gives the mode of the constrained values' density, the classical MAP estimate (of flat priors: maximum
         likelihood), which does not depend on the transforms. True gives the mode of theta's density, with the
@@ -111,7 +117,8 @@ def fit_map(
     ------
     ValueError
         For a start that is not finite, a loss that becomes so, L-BFGS with minibatches or a model that draws random
-        numbers, ``batches`` without ``num_observations``.
+        numbers, ``batches`` without ``num_observations`` or with a wrong one, minibatches of rows that depend on each
+        other.
 
     Examples
     --------

@@ -92,7 +92,8 @@ def sgmcmc(
 ) -> Fit:
     """Sample the posterior with stochastic-gradient Langevin dynamics or Hamiltonian Monte Carlo.
 
-    With g the gradient of the log density, in which a batch's log-likelihood counts N/B times, and xi standard normal:
+    With g the gradient of the log density, where a batch of B of N observations counts N/B times, and xi standard
+    normal:
 
     * ``'sgld'`` (Welling and Teh 2011): theta += eps * g + sqrt(2 * eps) * xi
     * ``'sghmc'`` (Chen et al. 2014): v += -friction * v + eps * g + sqrt(2 * friction * eps) * xi; theta += v
@@ -114,7 +115,8 @@ def sgmcmc(
     batch_size
         See this many observations a step, in a new random order each pass; default: all.
     batches, num_observations
-        In place of it, an iterable of pairs ``(inputs, targets)`` and the number of all observations; see `fit_map`.
+        In place of it, an iterable of pairs ``(inputs, targets)``, of any sizes, and the number of all observations;
+        see `fit_map`. Where it ends early, the draws so far are kept.
     num_warmup
         Steps that are not kept; with cycles, the steps without noise of all cycles together.
     num_samples, num_chains, thinning
@@ -140,7 +142,7 @@ def sgmcmc(
     Returns
     -------
     Fit
-        With ``stats['step_size']`` of each draw; ``fit.info`` has the scale N/B. Problems of the run are issued as
+        With ``stats['step_size']`` of each draw; ``fit.info`` has the batches' scale. Problems of the run are issued as
         `ConvergenceWarning` and kept in ``info['warnings']``.
 
     Raises

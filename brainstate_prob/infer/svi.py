@@ -87,8 +87,8 @@ def fit_svi(
     batch_size
         See this many observations a step, in a new random order each pass; their log-likelihood counts N/B times.
     batches, num_observations
-        In place of it: an iterable of pairs ``(inputs, targets)``, one a step, and the number N of all observations.
-        A list or data loader begins anew when it ends, a generator ends the fit.
+        In place of it: an iterable of pairs ``(inputs, targets)``, one a step, of any sizes, and the number N of all
+        observations; see `fit_map`.
     num_draws
         Draws from the fitted guide (one for ``'delta'``).
     noncentered
@@ -120,7 +120,7 @@ def fit_svi(
     ------
     ValueError
         For parameters that guides cannot move, an unknown guide, a start or an ELBO that is not finite, ``batches``
-        without ``num_observations``, a checkpoint of another run.
+        without ``num_observations``, minibatches of rows that depend on each other, a checkpoint of another run.
 
     Examples
     --------

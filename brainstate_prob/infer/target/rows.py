@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax import lax
 
 from brainstate_prob import environ
@@ -30,10 +31,10 @@ _MOST, _LEAST, _NUMBERS = 256, 16, 2**16  # rows that are compared, by how many 
 # Points beside the start, by so much times a standard normal: at the start itself a coefficient by which rows depend
 # on each other may be zero, and far from it the model may saturate.
 _SHIFTS = (0.0, 0.1, 1.0)
-# Sums over other blocks of rows are rounded differently. How far rounding reaches is measured: theta is changed by a
-# few units in the last place. A difference counts beyond 50 times the effect of that, and beyond 100 units in the last
-# place of the number itself (a tenth of it, where the precision is lower).
-_NUDGE, _MARGIN, _ULPS, _LARGEST_SHARE = 8, 50, 100, 0.1
+# Sums over other blocks of rows are rounded differently. How far rounding reaches is measured: theta and inputs are
+# changed by a few units in the last place. A difference counts beyond 50 times the effect of that, and beyond 100 units
+# in the last place of the number itself (a tenth of it, where the precision is lower).
+_NUDGE, _MARGIN, _ULPS, _LARGEST_SHARE = 4, 50, 100, 0.1
 _CAUSES = '(a series whose rows read the rows before, a joint distribution of all rows, a mean over the rows)'
 
 _found: weakref.WeakKeyDictionary[Posterior, dict[Any, str | None]] = weakref.WeakKeyDictionary()
@@ -101,6 +102,8 @@ def _problem(posterior: Posterior, data: Data, num: int, in_batches: bool, predi
         if draws_noise(posterior.density, posterior.theta, compared.data):
             return compared.in_place()
         return compared.in_halves()
+    except _JointError:
+        return compared.joint()
     except (TypeError, ValueError) as error:
         if not in_batches:
             return f'the model cannot be called with a part of them: {str(error).splitlines()[0]}'
@@ -121,7 +124,9 @@ class _Comparison:
         self.eps = float(jnp.finfo(self.density.dtype).eps)
         theta = np.asarray(on_host(posterior.theta)).astype(np.float64)
         self.thetas = np.stack([theta + shift * rng.normal(size=theta.shape) for shift in _SHIFTS])
-        self.near = self.thetas * (1 + _NUDGE * self.eps * rng.normal(size=self.thetas.shape))
+        self.near = _nudged(rng, self.thetas, self.eps)
+        args, kwargs = jax.tree.map(lambda x: _nudged(rng, x), (self.data.args, self.data.kwargs))
+        self.near_data = self.data._replace(args=args, kwargs=kwargs)
         self.order = np.stack([rng.permutation(self.num) for _ in _SHIFTS])
 
     def in_halves(self) -> str | None:
@@ -129,12 +134,12 @@ class _Comparison:
         half = self.num // 2
         index = self.order[:, : 2 * half]
         together, near = self._together(np.sort(index, axis=1))
-        apart = self._values(np.repeat(self.thetas, 2, axis=0), index.reshape(-1, half))
+        apart = self._values(np.repeat(self.thetas, 2, axis=0), index.reshape(-1, half), self.data)
         place = np.argsort(np.argsort(index, axis=1), axis=1)  # of a row of the halves among all, which are in order
         for a, b, c in zip(together, near, apart, strict=True):
             if _has_rows(a, 2 * half) and _has_rows(c, half):
                 if a.shape[2:] != c.shape[2:]:
-                    return self._joint()
+                    return self.joint()
                 joined = c.reshape(len(_SHIFTS), 2 * half, *c.shape[2:])
                 a, b = (np.stack([x[i] for x, i in zip(y, place, strict=True)]) for y in (a, b))
                 at = self._differs(a, b, joined)
@@ -143,7 +148,7 @@ class _Comparison:
                     return self._depends(row, a[at], joined[at], f'{2 * half} rows', 'half of them')
             elif self.predicted:
                 if a.shape[1:] != c.shape[1:] or self._differs(np.repeat(a, 2, 0), np.repeat(b, 2, 0), c):
-                    return self._joint()
+                    return self.joint()
             else:
                 return self._adds_up(_summed(a), _summed(b), _summed(c).reshape(-1, 2), 2 * half)
         return None
@@ -159,7 +164,7 @@ class _Comparison:
         together, near = self._together(index)
         replaced = index.copy()
         np.put_along_axis(replaced, rest, kept[:, : rest.shape[1]], axis=1)
-        apart = self._values(self.thetas, replaced)
+        apart = self._values(self.thetas, replaced, self.data)
         for a, b, c in zip(together, near, apart, strict=True):
             if _has_rows(a, self.num):
                 a, b, c = (np.stack([x[i] for x, i in zip(y, kept, strict=True)]) for y in (a, b, c))
@@ -168,21 +173,20 @@ class _Comparison:
                     row = self.rows[kept[at[0], at[1]]]
                     return self._depends(row, a[at], c[at], f'{self.num} rows', 'as many, half of them others')
             elif self.predicted and self._differs(a, b, c) is not None:
-                return self._joint()
+                return self.joint()
         return None
 
     # Values
 
-    def _values(self, thetas: np.ndarray, index: np.ndarray) -> list[np.ndarray]:
+    def _values(self, thetas: np.ndarray, index: np.ndarray, data: Data) -> list[np.ndarray]:
         """What is compared, of the rows at each ``index`` under each theta: (thetas, ...)."""
         run = _program(self.density, self.predicted, self.num)
-        out = run(jnp.asarray(thetas, self.density.dtype), index.astype(np.int32), self.data)
+        out = run(jnp.asarray(thetas, self.density.dtype), index.astype(np.int32), data)
         return [np.asarray(x).astype(np.float64) for x in on_host(out)]
 
     def _together(self, index: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """At the thetas, and at those beside them that show what rounding does."""
-        both = self._values(np.concatenate([self.thetas, self.near]), np.concatenate([index, index]))
-        return [x[: len(_SHIFTS)] for x in both], [x[len(_SHIFTS) :] for x in both]
+        """As they are, and changed by a little that shows what rounding does."""
+        return self._values(self.thetas, index, self.data), self._values(self.near, index, self.near_data)
 
     # Judgements
 
@@ -228,25 +232,39 @@ class _Comparison:
             f'{these} and {apart:.6g} among {those} {_CAUSES}.'
         )
 
-    def _joint(self) -> str:
+    def joint(self) -> str:
         return f'what is predicted for a row depends on which others the model sees {_CAUSES}.'
+
+
+class _JointError(Exception):
+    """The predicted distribution is one of all rows."""
+
+
+def _is_joint(distribution: dist.Distribution, num: int) -> bool:
+    while isinstance(distribution, dist.Independent):
+        distribution = distribution.base_dist
+    return not distribution.batch_shape and distribution.event_shape[:1] == (num,)
 
 
 def _program(density: Density, predicted: bool, num: int) -> Callable:
     """``run(thetas, index, data)``: the values of each pair of a theta and rows."""
 
-    def value(theta: jax.Array, data: Data) -> list[jax.Array]:
+    def value(theta: jax.Array, data: Data, length: int) -> list[jax.Array]:
         with noise(density, jax.random.key(0), data) as noisy:
             if not predicted:
                 return [density.pointwise(theta, noisy)]
             with density.open(theta, noisy):
-                found = jax.tree.leaves(density.distribution(noisy))
+                distribution = density.distribution(noisy)
+                if _is_joint(distribution, length):
+                    raise _JointError
+                found = jax.tree.leaves(distribution)
         return [x for x in map(jnp.asarray, found) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
     def run(thetas: jax.Array, index: jax.Array, data: Data) -> list[jax.Array]:
         # Of one precision for any number of rows: on accelerators the faster products depend on it.
         with jax.default_matmul_precision('highest'):
-            return lax.map(lambda pair: value(pair[0], rows_of(data, pair[1], num)), (thetas, index))
+            length = index.shape[1]
+            return lax.map(lambda pair: value(pair[0], rows_of(data, pair[1], num), length), (thetas, index))
 
     return density.jit('rows', (predicted, num), lambda: run)
 
@@ -263,6 +281,15 @@ def _chosen(rng: np.random.Generator, data: Data, num: int) -> np.ndarray:
     others = rng.choice(num - stretch, size - stretch, replace=False)
     others = np.where(others < start, others, others + stretch)
     return np.sort(np.concatenate([np.arange(start, start + stretch), others]))
+
+
+def _nudged(rng: np.random.Generator, x: Any, eps: float | None = None) -> Any:
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return x
+    eps = float(jnp.finfo(dtype).eps) if eps is None else eps
+    factor = 1 + _NUDGE * eps * rng.normal(size=np.shape(x))
+    return x * (factor if isinstance(x, np.ndarray) else jnp.asarray(factor, dtype))
 
 
 def _has_rows(x: np.ndarray, num: int) -> bool:
