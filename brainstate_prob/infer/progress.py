@@ -66,7 +66,7 @@ class Chunks:
         done: int = 0,
         every: int | tuple[int, ...] | None = None,
     ):
-        self._total = total
+        self._total, self.description = total, description
         self._done = done
         self._every = every if isinstance(every, tuple) else () if every is None else (every,)
         self.size = max(1, size)
