@@ -104,7 +104,7 @@ def sgmcmc(posterior: infer.Posterior) -> infer.Fit:
         step_size=3e-6,
         batch_size=100,
         num_warmup=4000,
-        num_samples=100,
+        num_samples=2000,
         thinning=20,
         num_chains=4,
         progress=False,

@@ -127,7 +127,7 @@ ways = {
     'SVI': lambda p, new: infer.fit_svi(p, guide='normal', num_draws=500, **adam(5000)),
     'ensemble': lambda p, new: infer.ensemble(p, num_members=10, init=new, bootstrap=True, **adam(1000)),
     'SG-MCMC': lambda p, new: infer.sgmcmc(
-        p, step_size=2e-4, batch_size=50, num_warmup=4000, num_samples=100, thinning=40, progress=False
+        p, step_size=2e-4, batch_size=50, num_warmup=4000, num_samples=4000, thinning=40, progress=False
     ),
     'NUTS': lambda p, new: infer.nuts(
         p, num_warmup=300, num_samples=250, num_chains=2, max_tree_depth=8, progress=False

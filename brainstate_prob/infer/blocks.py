@@ -20,7 +20,7 @@ from jax import lax
 from brainstate_prob.core import State
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
-from brainstate_prob.infer.noncentered import depth_of, standard_form
+from brainstate_prob.infer.noncentered import depth_of, places_of, standard_form
 from brainstate_prob.nn.bijections import IdentityT, Transform, from_family
 from brainstate_prob.nn.magnitudes import with_unit
 from brainstate_prob.nn.module import dotted
@@ -213,32 +213,74 @@ class HorseshoeBlock(Block):
 class NoncenteredBlock(ElementwiseBlock):
     """Hierarchical entries of one family, standardized: own theta = location + scale * z, and the stretch is z.
 
+    Where only some numbers of the entries are non-centred, the stretch is own theta in the place of the others.
+
     The terms are those of the value, so that they agree with the centred ones: the prior's density at it, and as the
     log-determinant that of the whole map. In `log_joint` the scale, which cancels, is left out.
+
+    Parameters
+    ----------
+    standardized
+        By entry, which of its numbers are non-centred (flat positions); None: all.
     """
 
-    def __init__(self, entries: Sequence[Entry]):
+    def __init__(self, entries: Sequence[Entry], standardized: Sequence[tuple[int, ...] | None] = ()):
         super().__init__(entries)
         form = standard_form(self._regs[0])
         assert form is not None
         self._form = form
+        self._mask: np.ndarray | None = None
+        if any(places is not None for places in standardized):
+            masks = [np.ones(e.size, bool) for e in entries]
+            for mask, places in zip(masks, standardized, strict=True):
+                if places is not None:
+                    mask[:] = False
+                    mask[list(places)] = True
+            self._mask = np.concatenate(masks)
 
-    def _location_scale(self) -> tuple[Any, Any, dict[str, Any]]:
+    def _hypers_now(self) -> tuple[Any, Any, dict[str, Any]]:
         hypers = _stack_traced([self._hypers(e) for e in self.entries], self.entries)
         hypers.pop('weight')
         dtype = self.entries[0].dtype
         return self._form.split({name: jnp.asarray(value, dtype) for name, value in hypers.items()})
 
-    def _own(self, z: jax.Array) -> jax.Array:
-        loc, scale, _ = self._location_scale()
-        return loc + scale * z
+    def location_scale(self) -> tuple[Any, Any]:
+        """Location and scale of the prior, inside `Density.open`."""
+        loc, scale, _ = self._hypers_now()
+        return loc, scale
 
-    def _standard(self, z: jax.Array, rest: dict[str, Any]) -> jax.Array:
+    def _map(self) -> tuple[Any, Any]:
+        """What shifts and stretches the stretch to own theta: nothing where it is centred."""
+        loc, scale = self.location_scale()
+        if self._mask is None:
+            return loc, scale
+        return jnp.where(self._mask, loc, 0.0), jnp.where(self._mask, scale, 1.0)
+
+    def _own(self, stretch: jax.Array) -> jax.Array:
+        shift, stretching = self._map()
+        return shift + stretching * stretch
+
+    def _left(self) -> tuple[Any, Any, dict[str, Any]]:
+        """Location and scale in the density of the stretch itself: 0 and 1 where it is standardized."""
+        loc, scale, rest = self._hypers_now()
+        if self._mask is None:
+            return 0.0, 1.0, rest
+        return jnp.where(self._mask, 0.0, loc), jnp.where(self._mask, 1.0, scale), rest
+
+    def standard_log_density(self, stretch: jax.Array) -> jax.Array:
+        """The log density of the standardized value, by number."""
+        loc, scale, rest = self._left()
+        z = stretch if self._mask is None else (stretch - loc) / scale
         return log_density(self._form.kind, {'loc': 0.0, 'scale': 1.0, **rest}, z)
 
+    def standardized_prior(self, stretch: jax.Array) -> jax.Array:
+        """The log density of the standardized numbers alone."""
+        density = self.standard_log_density(stretch)
+        return jnp.sum(density if self._mask is None else jnp.where(self._mask, density, 0.0))
+
     def start(self, thetas):
-        loc, scale, _ = self._location_scale()
-        return [(jnp.concatenate(super().start(thetas)).astype(self.entries[0].dtype) - loc) / scale]
+        shift, stretching = self._map()
+        return [(jnp.concatenate(super().start(thetas)).astype(self.entries[0].dtype) - shift) / stretching]
 
     def pieces(self, theta, value):
         return super().pieces(self._own(theta), value)
@@ -247,15 +289,16 @@ class NoncenteredBlock(ElementwiseBlock):
         return self.t.forward(self._own(theta))
 
     def log_det(self, theta, value):
-        return super().log_det(self._own(theta), value) + jnp.log(self._location_scale()[1])
+        return super().log_det(self._own(theta), value) + jnp.log(self._map()[1])
 
     def log_prior(self, theta, value):
-        _, scale, rest = self._location_scale()
-        density = self._standard(theta, rest) - jnp.log(scale)
+        _, scale = self.location_scale()
+        density = self.standard_log_density(theta) - jnp.log(scale)
         return density - self._own(theta) if self._form.of_log else density
 
     def log_joint(self, theta, value):
-        return jnp.sum(self._standard(theta, self._location_scale()[2]))
+        density = self.standard_log_density(theta)
+        return jnp.sum(density if self._mask is None else density - jnp.log(self._left()[1]))
 
 
 def make_blocks(entries: Sequence[Entry], expand: bool, noncentered: Sequence[str] = ()) -> list[Block]:
@@ -266,8 +309,9 @@ def make_blocks(entries: Sequence[Entry], expand: bool, noncentered: Sequence[st
     expand
         Write horseshoe priors as scale mixtures, as samplers and guides need.
     noncentered
-        The names of hierarchical entries that are standardized.
+        The names of hierarchical entries that are standardized, or of some of their numbers (`noncentered.places_of`).
     """
+    standardized = places_of(noncentered)
     groups: dict[Hashable, list[Entry]] = {}
     blocks: list[Block] = []
     mixed: dict[Hashable, list[Entry]] = {}  # last, in the order of their depth: they read hyper-parameters of others
@@ -278,12 +322,14 @@ def make_blocks(entries: Sequence[Entry], expand: bool, noncentered: Sequence[st
         key = _group_key(entry)
         if key is None:
             blocks.append(Block([entry]))
-        elif entry.name in noncentered:
+        elif entry.name in standardized:
             mixed.setdefault((depth_of(entry, list(entries)), key), []).append(entry)
         else:
             groups.setdefault(key, []).append(entry)
     mixtures: list[Block] = [
-        NoncenteredBlock(group) if group[0].name in noncentered else HorseshoeBlock(group)
+        NoncenteredBlock(group, [standardized[e.name] for e in group])
+        if group[0].name in standardized
+        else HorseshoeBlock(group)
         for _, group in sorted(mixed.items(), key=lambda item: item[0][0])  # type: ignore[index]
     ]
     return [ElementwiseBlock(group) for group in groups.values()] + blocks + mixtures

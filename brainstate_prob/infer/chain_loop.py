@@ -13,7 +13,6 @@ from jax import lax
 
 from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.sharding import next_length
@@ -24,12 +23,10 @@ __all__ = [
     'chunk_length',
     'collect',
     'keys_of_chains',
-    'problems_of',
     'split_log_density',
     'stretch_function',
 ]
 
-_ADVICE = ", or try mass_matrix='dense' if parameters are correlated"
 _SECONDS_A_CHUNK = 1.0  # how long the progress bar may stand still
 
 
@@ -172,12 +169,6 @@ def collect(
     drawn, wanted = found['draws'].shape[1], phases[-1].total
     notes = [interruption(f'{drawn} of {wanted} draws of each chain', saving)] if drawn < wanted else []
     return found.pop('draws'), found, notes
-
-
-def problems_of(density: Density, draws: np.ndarray, stats: dict[str, np.ndarray], **limits: Any) -> list[str]:
-    """`mcmc_problems` of samplers that do not have the options of NUTS."""
-    limits = {'max_tree_depth': 0, 'target_accept': 0.0} | limits
-    return [text.replace(_ADVICE, '') for text in mcmc_problems(density, draws, stats, **limits)]
 
 
 def split_log_density(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:

@@ -14,6 +14,7 @@ from jax import lax
 
 from brainstate_prob import graph
 from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
 from brainstate_prob.infer.fit import Fit
@@ -65,7 +66,7 @@ def started_chains(
     checked_start(posterior, density, thetas[missed[0]])  # says why
     raise ValueError(
         f'The log density or its gradient is not finite around the start of {missed.size} of {len(keys[0])} chains, '
-        f"with init={kind!r}. Start elsewhere, e.g. with init='model', or widen prior or likelihood."
+        f'with init={kind!r}. {advice("start", "nuts", {"init": kind})}'
     )
 
 

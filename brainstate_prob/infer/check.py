@@ -249,7 +249,7 @@ def _priors(posterior: Posterior, start: jax.Array, key: jax.Array) -> Iterator[
 
 def _ways_to_fit(posterior: Posterior) -> Iterator[Finding]:
     try:
-        posterior.sampling_density  # noqa: B018
+        posterior.sampling_density_for(False)
     except ValueError as error:
         yield Finding('note', f'Can be fitted by MAP only. {error}')
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.ess import e_bfmi, effective_sizes
 from brainstate_prob.infer.networks import own_columns
+from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.safely import never_raises
 
 __all__ = ['ConvergenceWarning', 'mcmc_problems', 'rounding_problems', 'warn_of']
@@ -25,16 +29,22 @@ class ConvergenceWarning(UserWarning):
     """The draws may not represent the posterior."""
 
 
+class Observation(NamedTuple):
+    """What was seen of a run: its kind, which `advice` knows, and the words for it."""
+
+    kind: str
+    seen: str
+
+
 @never_raises('The diagnostics of the chains')
 def mcmc_problems(
     density: Density,
     thetas: np.ndarray,
     sample_stats: dict[str, np.ndarray],
-    *,
-    max_tree_depth: int,
-    target_accept: float,
+    method: str,
+    used: Mapping[str, Any],
 ) -> list[str]:
-    """The problems of a run, in words; empty when all is well.
+    """The problems of a run, in words, with what to do about them; empty when all is well.
 
     Parameters
     ----------
@@ -42,17 +52,23 @@ def mcmc_problems(
         Draws, shape (chains, draws, size), in ``density``'s coordinates.
     sample_stats
         Those there are of ``diverging``, ``tree_depth``, ``energy``, ``lp``: arrays of shape (chains, draws).
+    method
+        The way to fit.
+    used
+        The values of its options (`Fit.info`).
     """
-    found: list[str | None] = [*rounding_problems(density, thetas, sample_stats)]
+    found: list[Observation | None] = []
+    texts = rounding_problems(density, thetas, sample_stats)
     thetas = np.asarray(thetas, np.float64)
     if 'diverging' in sample_stats:
-        found.append(_divergences(density, thetas, sample_stats['diverging'], target_accept))
+        found.append(_divergences(density, thetas, sample_stats['diverging']))
     found += _mixing(density, thetas)
     if 'tree_depth' in sample_stats:
-        found.append(_deep_trees(density, thetas, sample_stats['tree_depth'], max_tree_depth))
+        found.append(_deep_trees(density, thetas, sample_stats['tree_depth'], used.get('max_tree_depth', 10)))
     if 'energy' in sample_stats:
         found.append(_energy(sample_stats['energy']))
-    return [text for text in found if text]
+    facts = {'forms': described(density), 'size': density.size}
+    return texts + [f'{one.seen} {advice(one.kind, method, used, **facts)}' for one in found if one]
 
 
 @never_raises('The diagnostics of rounding')
@@ -102,7 +118,7 @@ def _name(density: Density, index: int) -> str:
     raise IndexError(index)
 
 
-def _divergences(density: Density, thetas: np.ndarray, diverging: np.ndarray, target_accept: float) -> str | None:
+def _divergences(density: Density, thetas: np.ndarray, diverging: np.ndarray) -> Observation | None:
     num, total = int(diverging.sum()), diverging.size
     if num <= _MANY_DIVERGENCES * total:
         return None
@@ -112,18 +128,15 @@ def _divergences(density: Density, thetas: np.ndarray, diverging: np.ndarray, ta
         worst = int(np.argmax(np.abs(shift)))
         side = 'low' if shift[worst] < 0 else 'high'
         where = f', most at {side} values of {_name(density, worst)!r}'
-    return (
-        f'{num} of {total} transitions ({100 * num / total:.3g} %) diverged{where}: the draws miss a part of the '
-        'posterior. Where a parameter is the scale of others, write those non-centred (value = mean + scale * raw, '
-        f'raw ~ Normal(0, 1)); else raise target_accept (now {target_accept:g}) towards 0.99, or use a stronger prior.'
-    )
+    share = f'{num} of {total} transitions ({100 * num / total:.3g} %) diverged{where}'
+    return Observation('divergences', f'{share}: the draws miss a part of the posterior.')
 
 
-def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
+def _mixing(density: Density, thetas: np.ndarray) -> list[Observation]:
     chains, draws = thetas.shape[:2]
     if draws < _FEWEST_DRAWS:
         return []
-    total, texts = chains * draws, []
+    total, seen = chains * draws, []
     own = own_columns(density)
     if not len(own):
         return []
@@ -132,12 +145,9 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
         r_hat = np.nan_to_num(found['r_hat'], nan=np.inf)
         worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # fewer draws: more noise in R-hat itself
         if r_hat[worst] > limit:
-            texts.append(
-                f'R-hat of {_name(density, own[worst])!r} is {r_hat[worst]:.3f} (above {limit:.3g} for '
-                f'{int((r_hat > limit).sum())} of {r_hat.size} numbers): the chains have not mixed. Raise num_warmup '
-                'and num_samples; if that does not help, the posterior has several modes or parameters that the data '
-                'cannot tell apart.'
-            )
+            many = f'above {limit:.3g} for {int((r_hat > limit).sum())} of {r_hat.size} numbers'
+            value = f'{_name(density, own[worst])!r} is {r_hat[worst]:.3f}'
+            seen.append(Observation('r_hat', f'R-hat of {value} ({many}): the chains have not mixed.'))
     limit = min(100 * chains, total / 10)
     for kind, meaning in (
         ('bulk', 'its mean and quantiles are uncertain'),
@@ -146,16 +156,16 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[str]:
         ess = np.nan_to_num(found[f'ess_{kind}'], nan=0.0)
         worst = int(np.argmin(ess))
         if ess[worst] < limit:
-            texts.append(
-                f'The {kind} effective sample size of {_name(density, own[worst])!r} is {ess[worst]:.0f} of {total} draws '
-                f'(below {limit:.0f} for {int((ess < limit).sum())} of {ess.size} numbers): {meaning}. Raise '
-                "num_samples, or try mass_matrix='dense' if parameters are correlated."
-            )
+            many = f'below {limit:.0f} for {int((ess < limit).sum())} of {ess.size} numbers'
+            value = f'{_name(density, own[worst])!r} is {ess[worst]:.0f} of {total} draws'
+            seen.append(Observation('ess', f'The {kind} effective sample size of {value} ({many}): {meaning}.'))
             break  # where the bulk is uncertain, so is the tail
-    return texts
+    return seen
 
 
-def _deep_trees(density: Density, thetas: np.ndarray, tree_depth: np.ndarray, max_tree_depth: int) -> str | None:
+def _deep_trees(
+    density: Density, thetas: np.ndarray, tree_depth: np.ndarray, max_tree_depth: int
+) -> Observation | None:
     share = float(np.mean(tree_depth >= max_tree_depth))
     if share < _MANY_DEEP_TREES:
         return None
@@ -169,21 +179,19 @@ def _deep_trees(density: Density, thetas: np.ndarray, tree_depth: np.ndarray, ma
             f'{_name(density, narrowest)!r} {spread[narrowest]:.2g})'
         )
     )
-    return (
-        f'{100 * share:.3g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}: sampling is '
-        "slow, not wrong. Use mass_matrix='dense' for correlated parameters, put inputs on one scale, or raise "
-        'max_tree_depth.'
-    )
+    reached = f'{100 * share:.3g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}'
+    return Observation('tree_depth', f'{reached}: sampling is slow, not wrong.')
 
 
-def _energy(energy: np.ndarray) -> str | None:
+def _energy(energy: np.ndarray) -> Observation | None:
     if energy.shape[1] < _FEWEST_DRAWS:
         return None
     found = e_bfmi(energy)
     worst = int(np.argmin(np.nan_to_num(found, nan=np.inf)))
     if not found[worst] < 0.2:
         return None
-    return (
-        f'E-BFMI of chain {worst} is {found[worst]:.2f} (below 0.2): heavy tails or a funnel that the sampler '
-        'crosses too slowly. Write hierarchical parameters non-centred, or use stronger priors.'
+    return Observation(
+        'energy',
+        f'E-BFMI of chain {worst} is {found[worst]:.2f} (below 0.2): heavy tails or a funnel that the sampler crosses '
+        'too slowly.',
     )

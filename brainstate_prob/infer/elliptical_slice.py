@@ -19,7 +19,6 @@ from brainstate_prob.infer.chain_loop import (
     Phase,
     collect,
     keys_of_chains,
-    problems_of,
     split_log_density,
     stretch_function,
 )
@@ -28,6 +27,7 @@ from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.gaussian_prior import draw, gaussian_prior
@@ -84,7 +84,7 @@ def elliptical_slice(
         ``'prior'``: each chain at a draw of the prior; ``'model'``: all at the model's present parameters; ``'map'``,
         a `Fit`, values by path or an array of theta as for `nuts`.
     thinning
-        Keep every so-manieth draw.
+        Keep every ``thinning``-th draw, ``num_samples // thinning`` of each chain.
     chain_method, devices, checkpoint, every
         As for `nuts`.
     progress
@@ -152,16 +152,15 @@ def elliptical_slice(
         Phase('Sampling', num_samples // thinning, lambda done, length: runner.step(data, length, thinning, *prior)),
     ]
     draws, stats, notes = collect(runner, phases, buffer_length(density), saving, progress)
-    problems = notes + problems_of(density, draws, stats)
     info = {
         'num_warmup': num_warmup,
         'num_samples': num_samples,
         'thinning': thinning,
         'chain_method': method,
         'chains_ran': runner.description,
-        'warnings': problems,
         'seconds': time.perf_counter() - began,
     }
+    info['warnings'] = notes + mcmc_problems(density, draws, stats, 'elliptical_slice', info)
     return warned(Fit(posterior, density, draws, method='elliptical_slice', stats=stats, info=info))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.descent import Descent, Descents, Settings
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
@@ -199,8 +200,8 @@ def ensemble(
     if tol is not None and fit.info['stopped'] == 'num_steps' and not all(fit.info['converged']):
         missed = [i for i, converged in enumerate(fit.info['converged']) if not converged]
         warnings.warn(
-            f'Members {missed} stopped after {num_steps} steps before they converged. Take more steps (num_steps), or '
-            'scale the inputs.',
+            f'Members {missed} stopped after {num_steps} steps before they converged. '
+            + advice('few_steps', 'ensemble', {'num_steps': num_steps}),
             ConvergenceWarning,
             stacklevel=2,
         )

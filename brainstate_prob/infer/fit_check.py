@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainstate_prob.infer.chain_loop import problems_of
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.conflict import conflicts
 from brainstate_prob.infer.diagnostics import mcmc_problems, rounding_problems
 from brainstate_prob.infer.identified import network_problems
@@ -32,13 +32,12 @@ def check(fit: Fit) -> Report:
         findings += [Finding('warning', text) for text in conflicts(fit) if text not in texts]
     except (NotImplementedError, TypeError, ValueError) as error:
         findings.append(Finding('note', f'The priors were not compared with the posterior: {error}'))
-    if fit.info.get('converged') is False:
+    if fit.info.get('converged') is False and 'gradient' in fit.info:  # SVI has said so itself
         findings.append(
             Finding(
                 'warning',
                 f'The optimizer stopped before it had converged, after {fit.info.get("num_steps", "its")} steps '
-                f'(gradient {fit.info.get("gradient", float("nan")):.2g}). Raise num_steps, or lower the '
-                'learning rate.',
+                f'(gradient {fit.info["gradient"]:.2g}). {advice("few_steps", fit.method, fit.info)}',
             )
         )
     return Report(repr(fit), tuple(findings))
@@ -49,14 +48,7 @@ def _sampling(fit: Fit) -> list[str]:
         return []
     if not fit.is_markov or fit.weights is not None:
         return rounding_problems(fit.density, fit.thetas, fit.stats)
-    problems = mcmc_problems if fit.method == 'nuts' else problems_of
-    return problems(
-        fit.density,
-        fit.thetas,
-        fit.stats,
-        max_tree_depth=fit.info.get('max_tree_depth', 10),
-        target_accept=fit.info.get('target_accept', 0.8),
-    )
+    return mcmc_problems(fit.density, fit.thetas, fit.stats, fit.method, fit.info)
 
 
 def _numbers(fit: Fit) -> Iterator[Finding]:
@@ -64,6 +56,5 @@ def _numbers(fit: Fit) -> Iterator[Finding]:
     if bad:
         yield Finding(
             'error',
-            f'There are draws that are not finite, of {bad}. Lower the learning rate or step size, and see '
-            'posterior.check().',
+            f'There are draws that are not finite, of {bad}. {advice("not_finite", fit.method, fit.info)}',
         )

@@ -17,12 +17,12 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob.infer.adaptation import Adaptation, adapted, first_adaptation, schedule
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.backends import Point, transition_of
 from brainstate_prob.infer.chain_loop import (
     Phase,
     collect,
     keys_of_chains,
-    problems_of,
     stretch_function,
 )
 from brainstate_prob.infer.chain_starts import centres
@@ -30,12 +30,14 @@ from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import buffer_length
 from brainstate_prob.infer.metric import Dense, Diagonal
 from brainstate_prob.infer.minibatch import check_parts, take
+from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.options import check_options, check_thinning, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import checked_start, to_key
@@ -87,7 +89,7 @@ def hmc_ecs(
     num_chains: int = 4,
     seed: Any = 0,
     reference: Any = 'map',
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     mass_matrix: str = 'diagonal',
     target_accept: float = 0.8,
     max_tree_depth: int = 10,
@@ -204,14 +206,7 @@ def hmc_ecs(
 
     phases = [Phase('Warm-up', num_warmup, warm_up), Phase('Sampling', num_samples // thinning, draw)]
     draws, stats, notes = collect(runner, phases, most, saving, progress)
-    problems = notes + problems_of(density, draws, stats, max_tree_depth=max_tree_depth, target_accept=target_accept)
     variance = float(np.mean(stats['variance']))
-    if not variance < _MOST_VARIANCE:
-        problems.append(
-            f'The estimated log-likelihood has variance {variance:.2g} (above {_MOST_VARIANCE:g}): the draws can be '
-            f'far off. Raise batch_size (now {batch_size}); if the posterior is wide or has several modes, use '
-            'infer.nuts.'
-        )
     info = {
         'batch_size': batch_size,
         'num_blocks': num_blocks,
@@ -225,10 +220,15 @@ def hmc_ecs(
         'exchange_rate': float(np.mean(stats['exchanged'])),
         'chain_method': method,
         'chains_ran': runner.description,
-        'noncentered': list(density.noncentered),
-        'warnings': problems,
+        'noncentered': described(density),
         'seconds': time.perf_counter() - began,
     }
+    info['warnings'] = notes + mcmc_problems(density, draws, stats, 'hmc_ecs', info)
+    if not variance < _MOST_VARIANCE:
+        info['warnings'].append(
+            f'The estimated log-likelihood has variance {variance:.2g} (above {_MOST_VARIANCE:g}): the draws can be '
+            f'far off. {advice("variance", "hmc_ecs", info)}'
+        )
     return warned(Fit(posterior, density, draws, method='hmc_ecs', stats=stats, info=info))
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.curvature import Curvature, curvature_of
 from brainstate_prob.infer.density import Density
@@ -22,6 +23,7 @@ from brainstate_prob.infer.inits import in_coordinates, of_values, started_from
 from brainstate_prob.infer.laplace_fit import LaplaceFit, make_fit, refuse_own_density
 from brainstate_prob.infer.map import fit_map
 from brainstate_prob.infer.newton import newton, value_and_grad
+from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.options import check_options, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import as_a_part
@@ -81,8 +83,8 @@ def laplace(
         model's present parameters; values by path, the rest as in the model; None (default) finds it from the model's
         parameters: by Newton's method, for many numbers after `fit_map`.
     noncentered
-        Which hierarchical Params are standardized, as in `nuts`: in centred form their joint density often has no mode.
-        A given ``mode`` keeps its own form.
+        Which hierarchical Params are standardized, as in `nuts`. Default: all, since in centred form their joint
+        density grows without bound where the scale goes to zero. A given ``mode`` keeps its own form.
     seed
         An int or a key, for the draws.
     progress
@@ -136,18 +138,14 @@ def laplace(
         each = distance / np.sqrt(len(moved))
         notes.append(
             f'The point is {each:.2g} standard deviations from the mode of theta in each of {len(moved)} directions, '
-            'by its gradient and curvature. '
-            + (
-                'Take more steps (fit_map with jacobian=True), or leave mode=None.'
-                if mode is not None
-                else 'Scale the inputs, or look whether the mode lies at infinity (a scale that goes to zero, say).'
-            )
+            'by its gradient and curvature. ' + advice('far_from_mode', 'laplace', {'mode': mode})
         )
     info = {
         'structure': structure,
         'curvature': curvature,
         'information': information_of(programs),
         'distance': distance,
+        'noncentered': described(density),
         'params': None if params is None else [n for n, c in columns_of(density).items() if np.isin(c, moved).any()],
         'warnings': notes,
         'seconds': time.perf_counter() - began,

@@ -16,19 +16,20 @@ from brainstate_prob.infer.chain_loop import (
     chunk_length,
     collect,
     keys_of_chains,
-    problems_of,
     stretch_function,
 )
 from brainstate_prob.infer.chain_starts import started_chains
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.many_chain_kernels import ALGORITHMS, Algorithm
 from brainstate_prob.infer.members import plain_types
+from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.options import check_options, check_thinning
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import along_chains, devices_of, is_sharded, on_host
@@ -47,7 +48,7 @@ def chees(
     num_chains: int = 64,
     seed: Any = 0,
     init: Any = 'model',
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     target_accept: float = 0.651,
     thinning: int = 1,
     devices: Any = None,
@@ -72,7 +73,7 @@ def chees(
     target_accept
         The acceptance rate (a harmonic mean over chains) that the step size is adapted to.
     thinning
-        Keep every so-manieth draw.
+        Keep every ``thinning``-th draw, ``num_samples // thinning`` of each chain.
     devices
         Devices to spread the chains over, their number, or a Mesh; they divide the number of chains. Default: one.
     checkpoint, every
@@ -125,7 +126,7 @@ def meads(
     num_chains: int = 64,
     seed: Any = 0,
     init: Any = 'model',
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     thinning: int = 4,
     devices: Any = None,
     checkpoint: Any = None,
@@ -170,7 +171,7 @@ def mclmc(
     num_chains: int = 16,
     seed: Any = 0,
     init: Any = 'model',
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     energy_variance: float = 5e-4,
     thinning: int = 4,
     devices: Any = None,
@@ -208,7 +209,7 @@ def mclmc(
     check_thinning(thinning, num_samples)
     if num_warmup < 100:
         raise ValueError(f'num_warmup of MCLMC, which estimates autocorrelations, must be at least 100: {num_warmup}.')
-    if posterior.sampling_density_for(noncentered).size < 2:
+    if posterior.sampling_density_for(False).size < 2:
         raise ValueError(
             'MCLMC moves in a direction on the sphere, which takes at least two numbers; this posterior has one. Use '
             'infer.nuts.'
@@ -316,14 +317,14 @@ def _sample(
     ]
     draws, stats, notes = collect(chains, phases, chunk_length(density, num_chains), saving, progress)
     told = chains.held[2]
-    problems = notes + problems_of(density, draws, stats, target_accept=target)
     info = {
         **counts,
+        **tuned,
         **{name: float(x) for name, x in told.items()},
         'chain_method': 'vectorized',
         'chains_ran': f'vectorized on {len(devices)} devices' if devices else 'vectorized',
-        'noncentered': list(density.noncentered),
-        'warnings': problems,
+        'noncentered': described(density),
         'seconds': time.perf_counter() - began,
     }
+    info['warnings'] = notes + mcmc_problems(density, draws, stats, method, info)
     return warned(Fit(posterior, density, draws, method=method, stats=stats, info=info), stacklevel=4)

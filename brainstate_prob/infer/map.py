@@ -14,6 +14,7 @@ import optax
 
 from brainstate_prob import environ
 from brainstate_prob.core.structure import structural_key
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.descent import Descent, Descents, Settings
@@ -209,9 +210,8 @@ def fit_map(
     if tol is not None and not fit.info['converged'] and fit.info['stopped'] == 'num_steps':
         warnings.warn(
             f'MAP stopped after {fit.info["num_steps"]} steps before it converged: the largest entry of the gradient '
-            f'is {fit.info["gradient"]:.2g}, and {tol * max(1.0, abs(_last(fit))):.2g} was asked for. Take more steps '
-            '(num_steps), scale the inputs, or look whether the mode lies at infinity (a scale that goes to zero, '
-            'say).',
+            f'is {fit.info["gradient"]:.2g}, and {tol * max(1.0, abs(_last(fit))):.2g} was asked for. '
+            + advice('few_steps', 'map', {'num_steps': num_steps}),
             ConvergenceWarning,
             stacklevel=2,
         )

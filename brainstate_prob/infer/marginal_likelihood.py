@@ -108,7 +108,7 @@ def fit_marginal_likelihood(
         curvature=choice(*CURVATURES, none=True),
     )
     kind = checked_options(posterior, structure, curvature)
-    density = posterior.sampling_density
+    density = posterior.sampling_density_for(True)  # centred densities have no mode
     tuned = _tuned(posterior, density, hyper)
     inner = np.setdiff1d(np.arange(density.size), tuned)
     if not len(inner):

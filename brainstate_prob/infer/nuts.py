@@ -13,6 +13,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import Settings
 from brainstate_prob.infer.metric import MASS_MATRICES
+from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.nuts_loop import Plan, sample
 from brainstate_prob.infer.options import check_options, check_thinning, choice, count
 from brainstate_prob.infer.posterior import Posterior
@@ -30,7 +31,7 @@ def nuts(
     num_chains: int = 4,
     seed: Any = 0,
     init: Any = 'model',
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     mass_matrix: str = 'diagonal',
     warmup: str | None = None,
     target_accept: float = 0.8,
@@ -64,8 +65,10 @@ def nuts(
         of it, with its running statistics; values by path, ``{'a': 1.0}``, the rest from the model; an array of theta,
         shape (size,) or (num_chains, size).
     noncentered
-        Which hierarchical parameters are moved in standardized form: True (all), False, a dotted path, a list of these
-        or a filter; see `Posterior.sampling_density_for`.
+        Which hierarchical parameters are moved in standardized form: ``'auto'`` (those, or those of their numbers,
+        about which the data say less than the prior does, by a short descent before the run), True (all), False (none),
+        a dotted path, a list of these or a filter; see `Posterior.sampling_density_for`. ``info['noncentered']`` has
+        what was chosen, by path.
     mass_matrix
         ``'diagonal'``; ``'dense'``, for a few correlated parameters; ``'low_rank'``: diagonal and the directions in
         which that is most wrong, for many. Where the chains' step sizes show that a low-rank matrix harms, they are
@@ -79,8 +82,8 @@ def nuts(
     max_tree_depth
         A trajectory has at most ``2 ** max_tree_depth - 1`` steps.
     thinning
-        Keep every so-manieth of the ``num_samples`` draws. Of the steps between, ``n_steps`` is the sum and
-        ``diverging`` tells whether any did.
+        Keep every ``thinning``-th draw, ``num_samples // thinning`` of each chain. Of the steps between, ``n_steps`` is
+        the sum and ``diverging`` tells whether any did.
     backend
         Whose transition: ``'numpyro'``, ``'blackjax'``, or ``'nutpie'``. The last one is no JAX program and calls the
         density from Python at each gradient, 40 to 180 microseconds: fit for costly densities only.
@@ -170,9 +173,7 @@ def nuts(
         draws, stats, found = sample_by_nutpie(plan, chain_method)
     else:
         draws, stats, found = sample(plan, chain_method, devices, checkpoint, every)
-    problems = found.pop('problems', []) + mcmc_problems(
-        density, draws, stats, max_tree_depth=max_tree_depth, target_accept=target_accept
-    )
+    problems = found.pop('problems', [])
     info = {
         'backend': backend,
         'num_warmup': num_warmup,
@@ -180,14 +181,14 @@ def nuts(
         'thinning': thinning,
         'mass_matrix': mass_matrix,
         'warmup': settings.warmup,
-        'noncentered': list(density.noncentered),
+        'noncentered': described(density),
         'target_accept': target_accept,
         'max_tree_depth': max_tree_depth,
         'divergences': int(stats['diverging'].sum()),
-        'warnings': problems,
         **found,
         'seconds': time.perf_counter() - began,
     }
+    info['warnings'] = problems + mcmc_problems(density, draws, stats, 'nuts', info)
     return warned(Fit(posterior, density, draws, method='nuts', stats=stats, info=info))
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.adaptation import EARLY, EARLY_END, SLOW, SLOW_END, schedule
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.chain_starts import shapes_of_chains, started_chains
 from brainstate_prob.infer.chains import Runner, choose_method
 from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
@@ -82,11 +83,10 @@ def sample(
     found['warmup_gradients'] = run.warmup_gradients
     found['problems'] = run.notes
     if run.harm:
-        found['mass_matrix'] = 'diagonal'
+        found |= {'mass_matrix': 'diagonal', 'low_rank_harmed': True}
         found['problems'] += [
             f'The low-rank mass matrix harms here ({run.harm}): the chains were warmed up again with a diagonal one. '
-            "Use mass_matrix='diagonal' from the start; a funnel or several scales in one direction is what it cannot "
-            'fit.'
+            + advice('low_rank', 'nuts', {'mass_matrix': 'low_rank'})
         ]
     return *run.collected(), found
 

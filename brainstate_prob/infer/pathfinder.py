@@ -17,6 +17,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal
 
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.backends.blackjax import import_blackjax
 from brainstate_prob.infer.chain_loop import keys_of_chains
 from brainstate_prob.infer.chain_starts import started_chains
@@ -25,6 +26,7 @@ from brainstate_prob.infer.diagnostics import rounding_problems, warn_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.kernel import Settings, potential_of
+from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.options import check_options
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.psis import k_hat_limit, pareto_k, smoothed_weights
@@ -48,7 +50,7 @@ def pathfinder(
     num_elbo_draws: int = 25,
     seed: Any = 0,
     init: Any = 'model',
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     progress: bool = True,
 ) -> Fit:
     """Approximate the posterior by multi-path Pathfinder with Pareto-smoothed importance weights.
@@ -121,8 +123,8 @@ def pathfinder(
     good = np.isfinite(lp) & np.isfinite(log_q) & np.isfinite(elbo)[:, None]
     if not good.any():
         raise ValueError(
-            f'None of the {num_paths} paths found a Gaussian at whose draws the log density is finite. Start elsewhere '
-            "(init='prior', 'map', or set the model's parameters), or use infer.nuts."
+            f'None of the {num_paths} paths found a Gaussian at whose draws the log density is finite. '
+            + advice('start', 'pathfinder', {'init': init})
         )
     draws, lp, log_q = draws[good].astype(density.dtype)[None], lp[good][None], log_q[good][None]
     weights = smoothed_weights((lp - log_q)[0])[None].astype(lp.dtype)
@@ -136,8 +138,7 @@ def pathfinder(
     if not k_hat < limit:
         problems.append(
             f'k-hat of the importance weights is {k_hat:.2f} (above {limit:.2f}): the paths do not see the posterior '
-            f'as it is, and {draws.shape[1]} draws are worth {ess:.0f}. Use them as starts: '
-            'infer.nuts(posterior, init=fit).'
+            f'as it is, and {draws.shape[1]} draws are worth {ess:.0f}. {advice("paths", "pathfinder", {})}'
         )
     info = {
         'num_paths': num_paths,
@@ -146,7 +147,7 @@ def pathfinder(
         'elbo': [float(x) for x in elbo],
         'k_hat': k_hat,
         'ess': ess,
-        'noncentered': list(density.noncentered),
+        'noncentered': described(density),
         'warnings': problems,
         'seconds': time.perf_counter() - began,
     }

@@ -18,6 +18,7 @@ from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, is_sharded, shard_data, whole
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard
+from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.quantities import InUnit, warn_of_unchecked
 from brainstate_prob.infer.target.support import refuse_impossible
 from brainstate_prob.infer.variables import check_coords, variables_of
@@ -78,6 +79,8 @@ class Posterior:
     >>> round(float(posterior.log_density()), 4)
     -7.7568
     """
+
+    fixed_choice: tuple[str, ...] | None = None  # what noncentered='auto' means, where many data sets share one choice
 
     def __init__(
         self,
@@ -222,16 +225,22 @@ class Posterior:
         """The density in the coordinates that samplers and guides move: `sampling_density_for` with its defaults."""
         return self.sampling_density_for()
 
-    def sampling_density_for(self, noncentered: Any = True) -> Density:
+    def sampling_density_for(self, noncentered: Any = 'auto', data: Data | None = None) -> Density:
         """The density in the coordinates that samplers and guides move: horseshoe priors as scale mixtures.
 
         Parameters
         ----------
         noncentered
             Which hierarchical parameters are moved in standardized form, (theta - location) / scale, where location or
-            scale of their prior are fitted Params: True (all), False (none), a dotted path, a list of these, or a
-            filter of (path, Param). Values and results are the same; samplers avoid the funnel that scale and
-            parameter make. With many observations of each parameter the centred form samples better.
+            scale of their prior are fitted Params: ``'auto'`` (by the data), True (all), False (none), a dotted path
+            (``'effect[0, 3]'``: of these numbers, by their flat positions), a list of these, or a filter of
+            (path, Param). Values and results are the same, coordinates are not. Where the data say little about a
+            number, samplers avoid by it the funnel that scale and parameter make; where they say much, the centred form
+            samples better. ``'auto'`` is centred where the likelihood's information about a number, times the square
+            of its prior's scale, is above 1 at a typical point (`infer.target.parameterization`); numbers of one
+            parameter are moved in one form unless these products differ tenfold.
+        data
+            By which ``'auto'`` chooses; default: the posterior's own.
 
         Raises
         ------
@@ -245,7 +254,10 @@ class Posterior:
                 'Samplers and '
                 'guides need a fixed one: call it under environ.context(fit=False), or make the noise a parameter.'
             )
-        names = chosen(self.entries, noncentered)
+        if isinstance(noncentered, str) and noncentered == 'auto':
+            names = chosen_by_data(self, data) if self.fixed_choice is None else self.fixed_choice
+        else:
+            names = chosen(self.entries, noncentered)
         expand = scores_horseshoe(self.entries)
         if not names and not expand:
             return self.density

@@ -6,11 +6,13 @@ it, which takes longer to import than this takes to run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainstate_prob.infer import predict as predictions
+from brainstate_prob.infer.advice import advice
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
@@ -69,14 +71,13 @@ def k_hat_limit(num_draws: int) -> float:
     return min(1 - 1 / np.log10(num_draws), 0.7)
 
 
-def k_hat_problem(k: float, num_draws: int, guide: str) -> str | None:
-    """What to say of ``k``; None where all is well."""
+def k_hat_problem(k: float, num_draws: int, used: Mapping[str, Any]) -> str | None:
+    """What to say of ``k``, given the options in use; None where all is well."""
     if not k > k_hat_limit(num_draws):
         return None
     return (
-        f'k-hat of the guide {guide!r} is {k:.2f} (above {k_hat_limit(num_draws):.2f}): it differs much from the '
-        "posterior, so its means and, more so, its spread can be wrong. Use a richer guide ('multivariate', "
-        "'low_rank', 'iaf', 'dais'), more steps or particles, or sample with infer.nuts."
+        f'k-hat of the guide {used["guide"]!r} is {k:.2f} (above {k_hat_limit(num_draws):.2f}): it differs much from '
+        f'the posterior, so its means and, more so, its spread can be wrong. {advice("guide", "svi", used)}'
     )
 
 

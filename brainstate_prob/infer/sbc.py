@@ -24,6 +24,7 @@ from brainstate_prob.infer.prior import sample_prior
 from brainstate_prob.infer.progress import Chunks, as_a_part
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.table import FitSummary, row_names
+from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.uniformity import ecdf_band, uniformity_p_value
 
 __all__ = ['SBC', 'sbc']
@@ -184,11 +185,16 @@ def sbc(
     truth = sample_prior(posterior, num_simulations, seed=prior_key)
     simulated = np.asarray(u.get_magnitude(truth.predict(seed=data_key)))
     ranks: dict[str, list[np.ndarray]] = {name: [] for name in (*truth.names, LOG_LIKELIHOOD)}
-    warned = 0
+    warned, choice = 0, None
     seeds = np.asarray(jax.random.bits(fit_key, (num_simulations,), np.uint32) >> 1)
     rng = np.random.default_rng(0)
     for i, _ in enumerate(Chunks(num_simulations, 1, 'SBC', progress)):
         data = with_targets(posterior, simulated[i])
+        # One form for all, so that all are one program.
+        choice = (
+            (chosen_by_data(data) if posterior.fixed_choice is None else posterior.fixed_choice) if i == 0 else choice
+        )
+        data.fixed_choice = choice
         with warnings.catch_warnings(record=True) as caught, as_a_part():
             warnings.simplefilter('always')
             found = fit(data, seed=int(seeds[i]))

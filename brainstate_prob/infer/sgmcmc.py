@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
-from brainstate_prob.infer.chain_loop import problems_of
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.diagnostics import mcmc_problems
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import started_from
@@ -22,7 +23,8 @@ from brainstate_prob.infer.map import batch_info, check_first_batch
 from brainstate_prob.infer.member_starts import member_keys, member_starts
 from brainstate_prob.infer.members import Members, checked_devices, plain_types, until_save
 from brainstate_prob.infer.minibatch import Batches, first_batch, loop_in_batches, stream_of, take
-from brainstate_prob.infer.options import check_options, choice
+from brainstate_prob.infer.noncentered import described
+from brainstate_prob.infer.options import check_options, check_thinning, choice
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.start import to_key
@@ -119,8 +121,11 @@ def sgmcmc(
         see `fit_map`. Where it ends early, the draws so far are kept.
     num_warmup
         Steps that are not kept; with cycles, the steps without noise of all cycles together.
-    num_samples, num_chains, thinning
-        Draws that are kept of each chain, one after every ``thinning`` steps.
+    num_samples, num_chains
+        Steps after the warm-up, and chains.
+    thinning
+        Keep every ``thinning``-th draw, ``num_samples // thinning`` of each chain; with cycles ``num_samples`` is a
+        multiple of ``num_cycles * thinning``.
     friction
         Of ``'sghmc'``, between 0 and 1: one minus the momentum.
     precondition
@@ -168,6 +173,7 @@ def sgmcmc(
     ((4, 2000), True)
     """
     check_options(sgmcmc, locals(), method=choice(*METHODS, 'cyclical'))
+    check_thinning(thinning, num_samples)
     began = time.perf_counter()
     method = 'cyclical_sghmc' if method == 'cyclical' else method
     if precondition and num_warmup == 0:
@@ -175,15 +181,18 @@ def sgmcmc(
     cyclical = method.startswith('cyclical')
     if not cyclical:
         num_cycles = 1
-    elif num_samples % num_cycles or num_warmup % num_cycles:
+    elif num_samples % (num_cycles * thinning) or num_warmup % num_cycles:
+        kept = f' * thinning={thinning}' if thinning > 1 else ''
         raise ValueError(
-            f'num_samples={num_samples} and num_warmup={num_warmup} must be multiples of num_cycles={num_cycles}, '
-            'since each cycle has its share of them.'
+            f'With num_cycles={num_cycles}, num_samples={num_samples} must be a multiple of '
+            f'num_cycles={num_cycles}{kept}, and num_warmup={num_warmup} one of num_cycles, since each cycle has its '
+            'share of them.'
         )
     chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
     posterior = started_from(posterior, init)
-    density, key = posterior.sampling_density, to_key(seed)
+    key = to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
+    density = posterior.sampling_density_for('auto', None if stream is None else stream.stand_in())
     keys = member_keys(density, key, num_chains)
     thetas = member_starts(posterior, density, init, keys)
     check_first_batch(density, thetas[0], stream)
@@ -200,7 +209,8 @@ def sgmcmc(
             scale_by=num if precondition else None,
         )
     settings = _Settings(method.endswith('hmc'), step_size if callable(step_size) else None, batch_size, precondition)
-    exploring, sampling = num_warmup // num_cycles, num_samples // num_cycles * thinning
+    exploring, kept = num_warmup // num_cycles, num_samples // num_cycles // thinning
+    sampling = kept * thinning
     plan = _Plan(
         0.0 if callable(step_size) else float(step_size),
         float(friction),
@@ -229,20 +239,21 @@ def sgmcmc(
             chain_method=run.members.description,
         ),
     )
-    draws, step_sizes = run.go(saving, num_cycles, exploring, num_samples // num_cycles)
+    draws, step_sizes = run.go(saving, num_cycles, exploring, kept)
     info = {
         'num_warmup': num_warmup,
-        'num_samples': draws.shape[1],
+        'num_samples': draws.shape[1] * thinning,
         'thinning': thinning,
         'step_size': getattr(step_size, '__name__', 'schedule') if callable(step_size) else float(step_size),
         'precondition': precondition,
         'chains_ran': run.members.description,
+        'noncentered': described(density),
         **({'friction': friction} if settings.momentum else {}),
         **({'num_cycles': num_cycles} if cyclical else {}),
         **batch_info(posterior, batch_size, stream),
-        'warnings': [*run.notes, *problems_of(density, draws, {})],
         'seconds': time.perf_counter() - began,
     }
+    info['warnings'] = [*run.notes, *mcmc_problems(density, draws, {}, method, info)]
     return warned(Fit(posterior, density, draws, method=method, stats={'step_size': step_sizes}, info=info))
 
 
@@ -390,9 +401,12 @@ class _Run:
                             'steps.'
                         )
                     if number and not np.isfinite(found[:, number - 1]).all():
+                        lost = int(np.argmin(np.isfinite(found[:, number - 1]).all(1)))
+                        step_size = None if self._settings.step_size else self._plan.step_size
+                        used = {'step_size': step_size, 'precondition': self._settings.precondition}
                         raise ValueError(
-                            f'Chain {int(np.argmin(np.isfinite(found[:, number - 1]).all(1)))} left the finite numbers '
-                            f'within step {checkpoint.step + length}. Use a smaller step_size, or precondition=True.'
+                            f'Chain {lost} left the finite numbers within step {checkpoint.step + length}. '
+                            + advice('not_finite', 'sgmcmc', used)
                         )
                     if not warming:
                         draws[:, kept : kept + number] = found[:, :number]

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.backends import Point, transition_of
 from brainstate_prob.infer.blocks import HorseshoeBlock
 from brainstate_prob.infer.chain_loop import block_slices, split_log_density
@@ -25,6 +26,7 @@ from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import rounding_problems
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.options import check_options, count
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.prior import _refuse_without_prior, prior_thetas
@@ -60,7 +62,7 @@ def smc(
     num_moves: int = 5,
     target_ess: float = 0.5,
     max_tree_depth: int = 4,
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     seed: Any = 0,
     checkpoint: Any = None,
     every: int | None = None,
@@ -163,7 +165,6 @@ def smc(
     )
     draws = np.asarray(particles.theta)[None].astype(density.dtype)
     stats = {'lp': np.asarray(particles.lp)[None]}
-    problems = _problems(density, draws, stats, told)
     info = {
         'num_particles': num_particles,
         'num_moves': num_moves,
@@ -171,10 +172,10 @@ def smc(
         'target_ess': target_ess,
         'log_evidence': float(particles.log_evidence),
         'log_evidence_error': _error(told, num_particles),
-        'noncentered': list(density.noncentered),
-        'warnings': problems,
+        'noncentered': described(density),
         'seconds': time.perf_counter() - began,
     }
+    info['warnings'] = _problems(density, draws, stats, told, info)
     return warned(Fit(posterior, density, draws, method='smc', stats=stats, history=_by_name(told), info=info))
 
 
@@ -341,13 +342,12 @@ def _error(told: list[dict[str, float]], num: int) -> float:
 
 
 @never_raises('The diagnostics of the particles')
-def _problems(density: Density, draws: np.ndarray, stats: dict, told: list[dict[str, float]]) -> list[str]:
+def _problems(density: Density, draws: np.ndarray, stats: dict, told: list[dict[str, float]], used: dict) -> list[str]:
     texts = rounding_problems(density, draws, stats)
     worst = min(told, key=lambda one: one['acceptance_rate'])
     if worst['acceptance_rate'] < _LEAST_ACCEPT:
         texts.append(
             f'At temperature {worst["temperature"]:.2g} the moves were accepted at a rate of only '
-            f'{worst["acceptance_rate"]:.2g}: the particles are copies of few. Raise num_moves, target_ess or '
-            'num_particles.'
+            f'{worst["acceptance_rate"]:.2g}: the particles are copies of few. {advice("copies", "smc", used)}'
         )
     return texts

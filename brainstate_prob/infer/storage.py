@@ -14,6 +14,7 @@ import numpy as np
 from brainstate_prob.infer.arviz_io import datasets_of, free_name, group_name, plain
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.noncentered import able_entries, places_of
 from brainstate_prob.infer.plain_records import Arrays, decoded, encoded
 from brainstate_prob.infer.running_statistics import with_statistics
 from brainstate_prob.infer.variables import Variable, columns_of, differences, variables_of
@@ -285,7 +286,7 @@ def _density_of(
         )
     if not noncentered and _has_columns(posterior.density, stored):
         return posterior.density
-    if set(noncentered) <= set(posterior.sampling_density.noncentered):
+    if set(places_of(noncentered)) <= {e.name for e in able_entries(posterior.entries)}:
         density = posterior.sampling_density_for(list(noncentered) or False)
         if _has_columns(density, stored):
             return density

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.conflict import warned
@@ -20,7 +21,8 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.guides import check_guide
 from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.map import batch_info, check_first_batch
-from brainstate_prob.infer.minibatch import stream_of
+from brainstate_prob.infer.minibatch import Stream, stream_of
+from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
@@ -46,7 +48,7 @@ def fit_svi(
     batches: Iterable | None = None,
     num_observations: int | None = None,
     num_draws: int = 1000,
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     init: Any = 'model',
     init_scale: float | None = None,
     checkpoint: str | os.PathLike | None = None,
@@ -92,7 +94,8 @@ def fit_svi(
     num_draws
         Draws from the fitted guide (one for ``'delta'``).
     noncentered
-        Which hierarchical parameters the guide sees in standardized form, as for `nuts`.
+        Which hierarchical parameters the guide sees in standardized form, as for `nuts`; of ``batches=`` the first is
+        what ``'auto'`` chooses by.
     init
         ``'model'``: the model's present theta; ``'map'``: the mode of theta's density; ``'pathfinder'``: a draw of
         BlackJAX's Pathfinder; ``'prior'``: a draw from the priors; a `Fit`: a draw of it; values by path, the
@@ -143,7 +146,8 @@ def fit_svi(
         raise ValueError(f'sites=True is for a guide of your own; guide={guide!r} is one of theta. Drop sites=True.')
     stream = stream_of(posterior, batch_size, batches, num_observations)
     posterior = started_from(posterior, init)
-    density = posterior.sampling_density_for(noncentered=False if sites else noncentered)
+    example = None if stream is None else stream.stand_in()
+    density = posterior.sampling_density_for(False if sites else noncentered, example)
     family = check_guide(guide, init_scale, density, batch_size is not None or stream is not None, sites)
     settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
     programs = Programs(density, settings, stream is not None, posterior.num_observations)
@@ -176,7 +180,8 @@ def fit_svi(
             theta = checked_start(posterior, density, centres(posterior, density, init, start_key[None])[1][0])
             check_first_batch(density, theta, stream)
         data = posterior.data if stream is None else stream.stand_in()
-        run = _Run(programs, data, theta, key, int(num_steps), r_hat, stream)
+        used = {'optimizer': optimizer, 'num_particles': num_particles, 'init': init}
+        run = _Run(programs, data, theta, key, int(num_steps), r_hat, stream, used)
         run.go(ckpt, progress)
     params = run.params()
     thetas, stats = drawn(programs, params, run.given, draw_key, num_draws)
@@ -187,28 +192,28 @@ def fit_svi(
         'num_particles': num_particles,
         'stopped': run.stopped or 'num_steps',
         'elbo': float(np.mean(elbo[-100:])),
+        'noncentered': described(density),
         **({'batch_size': None} | batch_info(posterior, batch_size, stream)),
         **({} if r_hat is None else {'r_hat': run.r_hat_now, 'converged': run.stopped == 'converged'}),
     }
     fit = Fit(posterior, density, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
-    fit.info |= {'warnings': _judge(fit, run, num_steps), 'seconds': time.perf_counter() - began}
+    fit.info |= {'warnings': _judge(fit, run), 'seconds': time.perf_counter() - began}
     return warned(fit)
 
 
 @never_raises('The diagnostics of the guide')
-def _judge(fit: Fit, run: _Run, num_steps: int) -> list[str]:
+def _judge(fit: Fit, run: _Run) -> list[str]:
     """Add k-hat to ``fit.info``; what is wrong, in words."""
     problems = list(run.notes)
     if run.r_hat is not None and run.stopped not in ('converged', 'interrupted'):
         problems.append(
             f"SVI stopped after {fit.info['num_steps']} steps before it converged: R-hat of the guide's parameters is "
-            f'{run.r_hat_now:.3g}, and {run.r_hat:g} was asked for. Take more steps (num_steps={2 * num_steps}), more '
-            'particles, or a larger learning rate.'
+            f'{run.r_hat_now:.3g}, and {run.r_hat:g} was asked for. {advice("few_steps", "svi", fit.info)}'
         )
     if {'lp', 'log_q'} <= set(fit.stats) and fit.num_draws >= 100:
         fit.info['k_hat'] = k_hat(fit)
-        problem = k_hat_problem(fit.info['k_hat'], fit.num_draws, fit.info['guide'])
+        problem = k_hat_problem(fit.info['k_hat'], fit.num_draws, fit.info)
         problems += [problem] if problem else []
     return problems
 
@@ -225,7 +230,9 @@ class _Run:
         num_steps: int,
         r_hat: float | None,
         stream: Stream | None,
+        used: dict[str, Any],
     ):
+        self._used = used
         self._programs, self._num_steps, self._stream, self.r_hat = programs, num_steps, stream, r_hat
         self.given = data, theta, float(num_steps)
         self._carry: Carry = programs.start(key, *self.given)
@@ -326,8 +333,7 @@ class _Run:
             losses = self.losses
             step = int(np.argmin(np.isfinite(losses)))
             raise ValueError(
-                f'The ELBO became {-losses[step]} at step {step}. Use a smaller learning rate, e.g. '
-                "optimizer=optax.adam(1e-3), more particles, init='map', or scale the inputs."
+                f'The ELBO became {-losses[step]} at step {step}. {advice("not_finite", "svi", self._used)}'
             )
 
     def _look(self) -> None:

@@ -59,7 +59,7 @@ RUNS = {
         posterior(), r_hat=1.05, num_steps=3000, num_draws=50, progress=False, **c
     ),
     'sgmcmc': lambda **c: infer.sgmcmc(
-        posterior(), num_warmup=500, num_samples=1500, num_chains=2, batch_size=7, thinning=3, progress=False, **c
+        posterior(), num_warmup=500, num_samples=4500, num_chains=2, batch_size=7, thinning=3, progress=False, **c
     ),
     'nuts': lambda **c: infer.nuts(
         posterior(), num_warmup=400, num_samples=400, num_chains=2, thinning=2, progress=False, **c

@@ -91,7 +91,7 @@ def at(density, name, index=0):
 
 
 def problems(density, thetas, stats):
-    return mcmc_problems(density, thetas, stats, max_tree_depth=10, target_accept=0.8)
+    return mcmc_problems(density, thetas, stats, 'nuts', {'max_tree_depth': 10, 'target_accept': 0.8})
 
 
 def test_quiet_when_all_is_well(density):

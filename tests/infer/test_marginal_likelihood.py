@@ -144,7 +144,7 @@ class Net(nn.Module):
 def test_the_gradient_goes_through_mode_and_curvature(kind, structure, x64):
     """Against central differences, in a network, where mode and curvature both move."""
     posterior = infer.Posterior(Net(), jnp.asarray(X), jnp.asarray(Y))
-    density = posterior.sampling_density
+    density = posterior.sampling_density_for(True)
     columns = columns_of(density)
     tuned = np.sort(np.concatenate([columns['first.reg.std'], columns['noise']]))
     inner = np.setdiff1d(np.arange(density.size), tuned)

@@ -58,16 +58,17 @@ class Groups(nn.Module):
         return dist.Normal(self.effect.value() * self.mu.value(), self.tau.value())
 
 
-def both(case):
+def both(case, noncentered=True):
     posterior = infer.Posterior(Groups(case), targets=jnp.array([0.3, -1.0, 2.0]))
-    return posterior, posterior.sampling_density_for(noncentered=False), posterior.sampling_density
+    return posterior, posterior.sampling_density_for(False), posterior.sampling_density_for(noncentered)
 
 
+@pytest.mark.parametrize('which', ['effect', 'effect[0, 2]', 'effect[1]'])
 @pytest.mark.parametrize('case', CASES)
-def test_the_density_is_the_centred_one_times_the_maps_determinant(case, x64):
+def test_the_density_is_the_centred_one_times_the_maps_determinant(case, which, x64):
     """Autodiff is the oracle: theta -> the centred coordinates is a map, and densities differ by its log-det."""
-    posterior, centred, noncentred = both(case)
-    assert noncentred.noncentered == ('effect',) and centred is posterior.density
+    posterior, centred, noncentred = both(case, which)
+    assert noncentred.noncentered == (which,) and centred is posterior.density
     assert noncentred.size == centred.size
 
     def there(theta):
@@ -96,9 +97,10 @@ def test_the_density_is_the_centred_one_times_the_maps_determinant(case, x64):
             np.testing.assert_allclose(values[0][name], values[1][name], rtol=1e-10)
 
 
+@pytest.mark.parametrize('which', [True, 'effect[0, 2]'])
 @pytest.mark.parametrize('case', CASES)
-def test_a_start_is_the_models_values(case):
-    posterior, _, noncentred = both(case)
+def test_a_start_is_the_models_values(case, which):
+    posterior, _, noncentred = both(case, which)
     values = noncentred.constrain(posterior.start(noncentred), posterior.data.states)
     np.testing.assert_allclose(values['effect'], np.linspace(0.5, 2.0, 3), rtol=1e-5)
     np.testing.assert_allclose([values['mu'], values['tau']], [0.7, 1.3], rtol=1e-6)
@@ -130,7 +132,7 @@ def test_what_has_no_standard_form_stays(case):
             return dist.Normal(self.effect.value() + self.mu.value(), self.tau.value())
 
     posterior = infer.Posterior(Model(), targets=jnp.zeros(3), log_likelihood=None)
-    assert posterior.sampling_density is posterior.density
+    assert posterior.sampling_density is posterior.sampling_density_for(True) is posterior.density
 
 
 class Levels(nn.Module):
@@ -153,7 +155,7 @@ class Levels(nn.Module):
 
 def test_levels_are_computed_from_the_top(x64):
     posterior = infer.Posterior(Levels(), targets=jnp.ones((4, 2)))
-    density = posterior.sampling_density
+    density = posterior.sampling_density_for(True)
     assert density.noncentered == ('a', 'a2', 'b', 'c', 'tau')
     theta = jax.random.normal(jax.random.key(0), (density.size,))
     v = density.constrain(theta)
@@ -192,6 +194,9 @@ def test_the_switch_takes_paths_and_filters():
     assert names(False) == ()
     with pytest.raises(ValueError, match=r"names 'top', which cannot be non-centred.*\['a', 'a2', 'b', 'c', 'tau'\]"):
         names('top')
+    assert names(['b[1]', 'a[0, 1, 2, 3, 4, 5, 6, 7]', 'c']) == ('a', 'b[1]', 'c')
+    with pytest.raises(ValueError, match=r"number 2 of 'b', which has 2"):
+        names('b[0, 2]')
     with pytest.raises(ValueError, match=r'noncentered must be.*got 3'):
         names(3)
 
@@ -210,7 +215,7 @@ def test_units():
             return dist.Normal(self.rest.value().to_decimal(u.mV), 1.0)
 
     posterior = infer.Posterior(Cells(), targets=jnp.array([41.0, 59.0]) * u.mV)
-    density = posterior.sampling_density
+    density = posterior.sampling_density_for(True)
     theta = posterior.start(density)
     np.testing.assert_allclose(theta[-2:], [-1.0, 1.0], rtol=1e-5)
     np.testing.assert_allclose(density.constrain(theta)['rest'], [40.0, 60.0], rtol=1e-5)
@@ -249,7 +254,7 @@ def test_files_remember_the_coordinates(tmp_path):
     """Centred and non-centred vectors have the same length: only the record tells them apart."""
     model = Groups('normal')
     posterior = infer.Posterior(model, targets=jnp.array([0.3, -1.0, 2.0]))
-    for noncentered in (True, False):
+    for noncentered in (True, False, 'effect[1]'):
         density = posterior.sampling_density_for(noncentered)
         thetas = np.random.default_rng(0).normal(size=(1, 5, density.size)).astype('f4')
         fit = infer.Fit(posterior, density, thetas, method='nuts', stats={'lp': np.arange(5.0)[None]})

@@ -39,6 +39,10 @@ CHAINS = 32  # in all tests: one number, few programs
 RUN = {'num_warmup': 300, 'num_samples': 600, 'num_chains': CHAINS, 'progress': False}
 
 
+def thinned(thinning, kept=RUN['num_samples']):
+    return RUN | {'thinning': thinning, 'num_samples': kept * thinning}
+
+
 def stationary_covariance(method, eps, friction=0.1, precision=PRECISION):
     """Of the position under the noisy linear recursion that the steps are for a normal posterior."""
     eye, size = np.eye(len(precision)), len(precision)
@@ -70,7 +74,7 @@ def check_moments(w, mean, covariance, slack=0.0):
 @pytest.mark.parametrize('method, eps', [('sgld', 0.01), ('sgld', 0.002), ('sghmc', 0.005), ('sghmc', 0.0005)])
 def test_full_data_steps_have_their_exact_stationary_law(method, eps):
     posterior = infer.Posterior(Line(), X, Y)
-    fit = infer.sgmcmc(posterior, method=method, step_size=eps, thinning=3, **RUN)
+    fit = infer.sgmcmc(posterior, method=method, step_size=eps, **thinned(3))
     covariance = stationary_covariance(method, eps)
     check_moments(fit.draws['w'], MEAN, covariance)
     bias = np.diag(covariance) / np.diag(np.linalg.inv(PRECISION))
@@ -85,19 +89,19 @@ def test_minibatches_have_the_posterior_at_small_steps(method, eps, source):
     batches = [(X[i : i + 20], Y[i : i + 20]) for i in (0, 20, 40)]
     where = {'batch_size': 20} if source == 'arrays' else {'batches': batches, 'num_observations': 60}
     many = source == 'arrays'
-    run = RUN | ({'thinning': 15, 'num_samples': 200} if many else {'thinning': 5, 'num_samples': 150})
+    run = thinned(15, 200) if many else thinned(5, 150)
     fit = infer.sgmcmc(posterior, method=method, step_size=eps, init=jnp.asarray(MEAN), **run, **where)
     # Beside the sampling error: the step's own bias, below 2 %, and that of the gradient's noise, as much.
     check_moments(fit.draws['w'], MEAN, np.linalg.inv(PRECISION), slack=0.05 if many else 0.2)
     assert (fit.info['scale'], fit.info['batch_size'], fit.info['num_observations']) == (3.0, 20, 60)
-    assert fit.is_markov and fit.thetas.shape == (CHAINS, run['num_samples'], 2)
+    assert fit.is_markov and fit.thetas.shape == (CHAINS, run['num_samples'] // run['thinning'], 2)
 
 
 @pytest.mark.parametrize('method', ['sgld', 'sghmc'])
 @pytest.mark.parametrize('batch_size', [None, 20])
 def test_the_step_size_by_the_curvature(method, batch_size):
     posterior = infer.Posterior(Line(), X, Y)
-    run = RUN | {'thinning': 40 if batch_size else 5, 'num_samples': 200, 'init': jnp.asarray(MEAN)}
+    run = thinned(40 if batch_size else 5, 200) | {'init': jnp.asarray(MEAN)}
     fit = infer.sgmcmc(posterior, method=method, batch_size=batch_size, **run)
     share = 1.0 if batch_size is None else (1.0 if method == 'sgld' else 0.1) / 3
     assert fit.info['step_size'] == pytest.approx(0.2 * share / np.linalg.eigvalsh(PRECISION)[-1], rel=0.02)
@@ -121,7 +125,7 @@ def test_the_preconditioner_evens_out_the_scales():
     covariance = np.linalg.inv(precision)
     mean = covariance @ (np.asarray(x, float).T @ y)
     posterior = infer.Posterior(Line(), x, y)
-    run = RUN | {'thinning': 20, 'num_warmup': 2000, 'num_samples': 200, 'init': jnp.asarray(mean)}
+    run = thinned(20, 200) | {'num_warmup': 2000, 'init': jnp.asarray(mean)}
     fit = infer.sgmcmc(posterior, method=method, step_size=eps, precondition=True, **run)
     check_moments(fit.draws['w'], mean, covariance, slack=0.1)
     plain = infer.sgmcmc(posterior, method=method, step_size=eps, **run)
@@ -145,7 +149,7 @@ def test_cycles_explore_without_noise_and_sample_with_it(method):
         method=method,
         step_size=eps,
         num_warmup=2 * explore,
-        num_samples=2 * kept,
+        num_samples=2 * kept * 2,
         num_chains=CHAINS,
         num_cycles=2,
         thinning=2,
@@ -176,7 +180,7 @@ def test_a_schedule_is_a_function_of_the_steps_done():
     posterior = infer.Posterior(Line(), X, Y)
     schedule = optax.polynomial_schedule(1e-2, 1e-3, 1.0, 30)
     fit = infer.sgmcmc(
-        posterior, method='sgld', step_size=schedule, num_warmup=10, num_samples=10, num_chains=CHAINS, thinning=3,
+        posterior, method='sgld', step_size=schedule, num_warmup=10, num_samples=30, num_chains=CHAINS, thinning=3,
         progress=False,
     )  # fmt: skip
     expected = [float(schedule(t)) for t in range(12, 40, 3)]
@@ -288,7 +292,9 @@ REFUSED = [
     ({'num_samples': 0}, ValueError, 'num_samples must be an int of at least 1'),
     ({'num_warmup': -1}, ValueError, 'num_warmup must be an int of at least 0'),
     ({'num_warmup': 0, 'precondition': True}, ValueError, 'precondition=True is learned in the warm-up'),
-    ({'method': 'cyclical', 'num_samples': 10}, ValueError, 'must be multiples of num_cycles=4'),
+    ({'method': 'cyclical', 'num_samples': 10}, ValueError, 'num_samples=10 must be a multiple of num_cycles=4'),
+    ({'method': 'cyclical', 'num_samples': 12, 'thinning': 2}, ValueError, r'multiple of num_cycles=4 \* thinning=2'),
+    ({'thinning': 25}, ValueError, 'thinning=25 keeps none of num_samples=24 draws'),
     ({'devices': 3}, ValueError, r'devices=3, but there are 2: .*xla_force_host_platform_device_count'),
     ({'batches': [(X, Y)]}, ValueError, 'batches= needs num_observations='),
     ({'batches': iter([(X, Y)]), 'num_observations': 60}, ValueError, 'batches ended before the last step'),

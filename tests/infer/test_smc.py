@@ -121,7 +121,7 @@ class Hierarchy(nn.Module):
 
 def test_particles_begin_as_draws_of_the_prior_in_their_own_coordinates():
     posterior = infer.Posterior(Hierarchy(), targets=jnp.zeros(1))
-    density = posterior.sampling_density
+    density = posterior.sampling_density_for(True)
     thetas = _prior_particles(posterior, density, 512, jax.random.key(0))
     draws = infer.Fit(posterior, density, thetas[None], method='prior').draws
     assert density.noncentered == ('effect',)

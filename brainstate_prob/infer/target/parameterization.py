@@ -1,0 +1,199 @@
+"""Centred or non-centred, by the data: which hierarchical numbers are moved in standardized form.
+
+Of a number with prior location + scale * z the centred form is the better one where the likelihood says more about it
+than the prior does: where information * scale**2 > 1, the information being minus the second derivative of the
+log-likelihood (Papaspiliopoulos, Roberts & Skoeld 2007; Betancourt & Girolami 2015). That product is the curvature of
+the likelihood in z, so it is read off at one point in the non-centred coordinates, by differences of the gradient. It
+must also hold at the small scales that the posterior has, where the funnel is: few groups say little about their scale.
+
+The point must have a typical scale. At the joint mode of the centred coordinates the scale is zero, at that of the
+non-centred ones it is too large. So the standardized values get independent normals, and their means and widths and all
+else are found by maximizing the evidence lower bound over fixed draws: variational expectation maximization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.blocks import NoncenteredBlock
+from brainstate_prob.infer.density import Data, Density, scores_horseshoe
+from brainstate_prob.infer.noncentered import able_entries, depth_of, named
+from brainstate_prob.infer.sharding import on_host
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.posterior import Posterior
+
+__all__ = ['chosen_by_data']
+
+_STEPS = 100  # of L-BFGS
+_PAIRS = 4  # of draws on both sides
+_WIDTH = 0.3  # of standardized values at the start
+_FEW = 16  # numbers up to which each has a difference of its own; more share as many random directions
+_DIFFERENCE = 1e-2  # in standardized coordinates
+_ALIKE = 10.0  # an entry whose products differ by a smaller factor is moved in one form
+
+
+def chosen_by_data(posterior: Posterior, data: Data | None = None) -> tuple[str, ...]:
+    """The names of what is moved non-centred (`noncentered.named`), the same for the same model, start and data.
+
+    Where nothing can be computed (no likelihood, a start that is not finite) it is everything.
+
+    Parameters
+    ----------
+    data
+        By which to choose; default: the posterior's.
+    """
+    data = posterior.data if data is None else data
+    able = able_entries(posterior.entries)
+    everything = tuple(e.name for e in able)
+    if not able or (data.targets is None and posterior.log_likelihood_function is None):
+        return everything
+    density = _density(posterior, everything)
+    theta = _typical_point(density, posterior.start(density), data)
+    if theta is None:
+        return everything
+    depths = {e.name: depth_of(e, posterior.entries) for e in able}
+    masks = {e.name: np.ones(e.size, bool) for e in able}
+    now, states = density, data.states
+    # What lies deepest comes first: where it is centred, its prior is what informs the level above.
+    for depth in sorted(set(depths.values()), reverse=True):
+        if now is not density:
+            theta = _translated(density, now)(theta, states)
+            density = now
+        products = _products(density, theta, data, [n for n, d in depths.items() if d == depth])
+        scales = _scales(density, theta, data)
+        masks |= {name: ~_informed(product, scales[name]) for name, product in products.items()}
+        now = _density(posterior, tuple(n for n in (named(e, masks[e.name]) for e in able) if n))
+    return tuple(n for n in (named(e, masks[e.name]) for e in able) if n)
+
+
+def _density(posterior: Posterior, noncentered: tuple[str, ...]) -> Density:
+    return posterior.density.variant(scores_horseshoe(posterior.entries), noncentered)
+
+
+def _translated(source: Density, density: Density) -> Callable:
+    def run(theta: jax.Array, states: tuple) -> jax.Array:
+        return density.flatten(source.thetas(theta, states), states)
+
+    return density.jit('translate', source.noncentered, lambda: run)
+
+
+def _informed(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Which numbers of one entry the data determine better than the prior does, also where its scale is small.
+
+    A number with y ~ N(location, scale**2 + 1 / information) has the information 2 * (product / (1 + product))**2 about
+    the logarithm of its scale; those with the same scale add up. The product is taken two standard deviations lower.
+    """
+    product = np.clip(np.nan_to_num(product, nan=0.0), 1e-6, 1e6)
+    about_scale = 2 * (product / (1 + product)) ** 2
+    known = np.array([about_scale[scale == s].sum() for s in scale])
+    logs = np.log(product) - 4 / np.sqrt(known)
+    if np.exp(np.ptp(logs)) < _ALIKE:
+        return np.full(product.shape, logs.mean() > 0)
+    return logs > 0
+
+
+# The point
+
+
+def _typical_point(density: Density, theta: Any, data: Data) -> Any:
+    """The most probable point once the standardized values are integrated out, with their means; None if not finite."""
+    from scipy.optimize import minimize
+
+    columns = np.concatenate(list(_columns(density).values()))
+    signs = np.zeros((_PAIRS, density.size), density.dtype)
+    signs[:, columns] = np.random.default_rng(0).choice([-1.0, 1.0], (_PAIRS, len(columns)))
+    descent = _Descent(density, data, columns, signs)
+    start = np.concatenate([np.asarray(on_host(theta), np.float64), np.full(len(columns), np.log(_WIDTH))])
+    if not np.isfinite(descent(start)[0]):
+        return None
+    options = {'maxiter': _STEPS, 'maxfun': 2 * _STEPS}
+    return (
+        minimize(descent, start, jac=True, method='L-BFGS-B', options=options).x[: density.size].astype(density.dtype)
+    )
+
+
+class _Descent:
+    """Minus the evidence lower bound, of theta and the logarithms of the standardized values' widths."""
+
+    def __init__(self, density: Density, data: Data, columns: np.ndarray, signs: np.ndarray):
+        self._density, self._data, self._given = density, data, (columns, signs)
+        self._run = density.jit('elbo_of_standardized', None, lambda: jax.value_and_grad(self._negative))
+        self._least = np.inf
+
+    def _negative(self, x: jax.Array, columns: jax.Array, signs: jax.Array, data: Data) -> jax.Array:
+        theta, log_widths = x[: self._density.size], x[self._density.size :]
+        width = jnp.zeros_like(theta).at[columns].set(jnp.exp(log_widths))
+        draws = jnp.concatenate([theta + width * signs, theta - width * signs])
+        return -jnp.mean(jax.vmap(lambda t: self._density.log_density(t, data))(draws)) - jnp.sum(log_widths)
+
+    def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        found = self._run(x.astype(self._density.dtype), *self._given, self._data)
+        value, grad = (np.asarray(on_host(y), np.float64) for y in found)
+        if np.isfinite(value) and np.isfinite(grad).all():
+            self._least = min(self._least, float(value))
+            return float(value), grad
+        # The line search turns back; at the start this is infinite.
+        return self._least + 10 * (1 + abs(self._least)), np.zeros_like(grad)
+
+
+def _columns(density: Density) -> dict[str, np.ndarray]:
+    """Where each entry that is moved non-centred, wholly or in part, lies in theta."""
+    found, offset = {}, 0
+    for block in density.blocks:
+        for entry, size in zip(block.entries, block.sizes, strict=True):
+            if isinstance(block, NoncenteredBlock):
+                found[entry.name] = np.arange(offset, offset + size)
+            offset += size
+    return found
+
+
+def _scales(density: Density, theta: Any, data: Data) -> dict[str, np.ndarray]:
+    """By entry that is moved non-centred, the scale of each number's prior."""
+
+    def run(theta: jax.Array, data: Data) -> jax.Array:
+        with density.open(theta, data):
+            blocks = [b for b in density.blocks if isinstance(b, NoncenteredBlock)]
+            return jnp.concatenate([jnp.broadcast_to(b.location_scale()[1], (b.size,)) for b in blocks])
+
+    found = np.asarray(on_host(density.jit('prior_scales', None, lambda: run)(theta, data)), np.float64)
+    where = _columns(density)
+    pieces = np.split(found, np.cumsum([len(at) for at in where.values()])[:-1])
+    return dict(zip(where, pieces, strict=True))
+
+
+# The curvature
+
+
+def _products(density: Density, theta: Any, data: Data, names: list[str]) -> dict[str, np.ndarray]:
+    """By entry, information * scale**2 of each number: minus the second derivative of all but its own prior."""
+    theta = np.asarray(on_host(theta), density.dtype)
+    gradient = density.jit('gradient', None, lambda: jax.grad(density.log_density))
+    own = density.jit('own_gradient', None, lambda: jax.grad(lambda theta, data: _own_priors(density, theta, data)))
+    where = {name: at for name, at in _columns(density).items() if name in names}
+    columns = np.concatenate(list(where.values()))
+    few = len(columns) <= _FEW
+    signs = np.eye(len(columns)) if few else np.random.default_rng(0).choice([-1.0, 1.0], (_FEW, len(columns)))
+    total = np.zeros(len(columns))
+    for sign in signs:
+        step = np.zeros_like(theta)
+        step[columns] = _DIFFERENCE * sign
+        up, down = theta + step, theta - step
+        change = [np.asarray(on_host(f(up, data) - f(down, data)), np.float64)[columns] for f in (gradient, own)]
+        total -= sign * (change[0] - change[1]) / (2 * _DIFFERENCE)
+    by_column = dict(zip(columns, total / (1 if few else len(signs)), strict=True))
+    return {name: np.array([by_column[c] for c in at]) for name, at in where.items()}
+
+
+def _own_priors(density: Density, theta: jax.Array, data: Data) -> jax.Array:
+    """The log density of all standardized values."""
+    with density.open(theta, data) as (computed, _):
+        return sum(
+            (b.standardized_prior(stretch) for b, stretch, _ in computed if isinstance(b, NoncenteredBlock)),
+            jnp.zeros((), density.dtype),
+        )
