@@ -14,6 +14,7 @@ from jax import lax
 
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.descent import Descent, Descents, Settings
+from brainstate_prob.infer.diagnostics import warn_of
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import started_from, statistics_of_rows
@@ -30,6 +31,7 @@ from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import as_a_part
 from brainstate_prob.infer.running_statistics import settled
+from brainstate_prob.infer.spread import relative_spread
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import largest_curvature
 
@@ -37,6 +39,7 @@ __all__ = ['Moments', 'collect', 'draw_from', 'no_moments', 'swag']
 
 _DRAWS = 256  # of one compiled call
 _MOMENTUM = 0.9
+_NARROW = 0.1  # of the standard deviation by the curvature: predictions are then about as much too narrow
 
 
 class Moments(NamedTuple):
@@ -167,7 +170,9 @@ def swag(
     Returns
     -------
     Fit
-        One chain of independent draws; ``fit.history['loss']``, ``fit.info['num_snapshots']``.
+        One chain of independent draws; ``fit.history['loss']``, ``fit.info['num_snapshots']``. Draws that are ten
+        times narrower than the curvature at their mean, along the directions that the data determine best, are told by
+        a `ConvergenceWarning`: a learning rate too small, or full data.
 
     Raises
     ------
@@ -258,7 +263,50 @@ def swag(
             posterior, density, 'swag', settings=settings, starts=thetas, seed=key, num_observations=num_observations
         ),
     )
-    return as_fit(descents.run(saving))
+    found = descents.run(saving)
+    fit = as_fit(found)
+    if scale > 0:
+        moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
+        relative = relative_spread(density, moments.mean, example, *_covariance(moments, float(scale)))
+        fit.info['warnings'] = _too_narrow(relative, fit.info, given, num)
+        warn_of(fit.info['warnings'])
+    return fit
+
+
+def _covariance(moments: Moments, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of the draws: a diagonal, and rows whose outer products are added to it (see `draw_from`)."""
+    number, deviations = int(moments.number), np.asarray(moments.deviations, np.float64)
+    kept = min(number, len(deviations))
+    variance = np.maximum(np.asarray(moments.squares, np.float64) / number, 0.0)
+    return scale * variance / 2, np.sqrt(scale / (2 * max(kept - 1, 1))) * deviations
+
+
+def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_observations: int) -> list[str]:
+    """What to say where the draws are much narrower than the curvature at their mean allows."""
+    if relative is None or relative >= _NARROW:
+        return []
+    size, scale = info.get('batch_size'), info['scale_of_covariance']
+    if relative / np.sqrt(scale) >= _NARROW:
+        advice = f'scale={scale:g} makes them so: leave it out, for the covariance of the path.'
+    elif size is None or size >= num_observations > 1:
+        some = f' (of {num_observations})' if num_observations > 1 else ''
+        advice = f'All data at each step leave no noise for a path to have a width: give a small batch_size{some}.'
+    else:
+        smaller = f'take fewer observations a step (now {size})' if size > 1 else ''
+        larger = (
+            'give optimizer= a larger learning rate that stays constant, or leave it out to have it chosen by the '
+            'curvature'
+            if given
+            else f'give optimizer=optax.sgd(rate, momentum=0.9) with a constant rate above {info["learning_rate"]:.2g}'
+        )
+        advice = ', or '.join(filter(None, (larger, smaller)))
+        advice = f'{advice[0].upper()}{advice[1:]}.'
+    narrow = f'{1 / relative:.2g} times narrower than' if relative > 0 else 'a single point, not as wide as'
+    return [
+        f'The draws of SWAG are {narrow} the curvature of the log density at their mean says, along the directions '
+        'that the data determine best (standard deviations; Laplace has those of the curvature). Predictions look '
+        f'surer than they are. {advice}'
+    ]
 
 
 def _trained(posterior: Posterior, batch_size: int | None, in_batches: bool, seed: Any) -> Any:

@@ -13,6 +13,9 @@ from brainstate_prob import infer, nn, random
 from brainstate_prob.infer.swag import collect, draw_from, no_moments
 from tests.infer.kitchen import compilations
 
+# Paths here are short, and most see all data, without noise: that this is told is a test of its own (test_spread.py).
+pytestmark = pytest.mark.filterwarnings('ignore:The draws of SWAG')
+
 
 class Line(nn.Module):
     def __init__(self):
