@@ -13,10 +13,9 @@ from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.classes import predicted
-from brainstate_prob.infer.density import find_entries
-from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.prior import prior_thetas
-from brainstate_prob.infer.probe import Probe, prior_terms, probe, unread_inputs
+from brainstate_prob.infer.density import Density, find_entries
+from brainstate_prob.infer.prior_points import prior_points
+from brainstate_prob.infer.probe import Probe, Reach, probe, unread_inputs
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.start import to_key, what_is_not_finite
 from brainstate_prob.infer.table import FitSummary
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ['check']
 
 _NEIGHBOURS = 16  # as far from the start as chains of NUTS begin
-_PRIOR_DRAWS = 128
+_PRIOR_DRAWS = 64
+_BELOW = 3.5  # of a log prior density: below the lowest of so many draws, one in 2000 normal starts is
 _NOISE = 0.1  # of a log density: samplers tell differences of this size apart
 _SPREAD = 1e3  # ratio of scales that starts to hurt
 
@@ -39,24 +39,45 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
     """See `Posterior.check`."""
     density, data = posterior.density, posterior.data
     jacobian = all(e.t.has_density for e in density.entries)
-    near_key, prior_key, tiny_key = jax.random.split(to_key(seed), 3)
+    rng = np.random.default_rng(np.ravel(jax.random.key_data(to_key(seed))).tolist())
     with predictions.precision_of(density):
-        start = posterior.theta
-        steps = jax.random.uniform(near_key, (_NEIGHBOURS, density.size), density.dtype, -1.0, 1.0)
-        near = probe(density, start + steps.at[0].set(0.0), data, jacobian)
-    findings = list(_start(posterior, start, near, jacobian))
+        start = np.asarray(posterior.theta)
+        near = _around(start, np.ones(len(start)), rng)
+        near[0] = start
+        tiny = _around(start, 4 * np.finfo(start.dtype).eps * np.maximum(np.abs(start), 0.1), rng)
+        drawn, excuse = _prior_draws(density, rng, start, data.states)
+        points = np.concatenate([near, tiny, drawn])
+        found, reach = probe(density, points, np.arange(len(points)) >= 2 * _NEIGHBOURS, data, jacobian)
+    at = jax.tree.map(lambda x: x[:_NEIGHBOURS], found)
+    findings = list(_start(posterior, jnp.asarray(start), at, jacobian))
     starts = not findings or findings[0].kind != 'error'  # else nothing further can be said of it
     findings += [
-        *_unused(posterior, near),
+        *_unused(posterior, at),
         *_unread(posterior),
         *_inputs(posterior),
-        *_gradients(posterior, near),
-        *(_rounding(posterior, start, near, tiny_key, jacobian) if starts else ()),
-        *(_priors(posterior, start, prior_key) if starts else ()),
+        *_gradients(posterior, at),
+        *(_rounding(density, found, tiny - start.astype(np.float64)) if starts else ()),
+        *(_priors(posterior, found, reach, excuse) if starts else ()),
         *_ways_to_fit(posterior),
     ]
     title = f'Posterior of {type(posterior.model).__name__}'
-    return Report(title, tuple(findings), _table(posterior, near))
+    return Report(title, tuple(findings), _table(posterior, at))
+
+
+def _around(start: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many points as there are neighbours, ``start`` plus Uniform(-size, size)."""
+    return (start + size * rng.uniform(-1.0, 1.0, (_NEIGHBOURS, len(start)))).astype(start.dtype)
+
+
+def _prior_draws(density: Density, rng: np.random.Generator, start: np.ndarray, states: tuple) -> tuple:
+    """Draws of the priors, always as many, and why they are none (the start, then) if they cannot be drawn."""
+    nowhere = np.broadcast_to(start, (_PRIOR_DRAWS, len(start)))
+    if not any(e.reg is not None for e in density.entries):
+        return nowhere, 'there are none'
+    try:
+        return prior_points(density, _PRIOR_DRAWS, rng, start, states), None
+    except (NotImplementedError, TypeError, ValueError) as error:
+        return nowhere, str(error)
 
 
 def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) -> Iterator[Finding]:
@@ -136,7 +157,8 @@ def _unread(posterior: Posterior) -> Iterator[Finding]:
         return
     if posterior.arrays.keys() - {'targets'}:
         found = predicted(posterior.density, posterior.theta, posterior.data)
-        if np.prod(found.batch_shape) == 1:
+        # A joint distribution of all targets, a Gaussian process say, has one for each by its event.
+        if np.prod(found.batch_shape) == 1 and np.ndim(posterior.data.targets) > len(found.event_shape):
             yield Finding(
                 'warning',
                 f'There are inputs, but the model predicts one {found.name} for all {posterior.num_observations} '
@@ -189,61 +211,49 @@ def _gradients(posterior: Posterior, near: Probe) -> Iterator[Finding]:
         )
 
 
-def _rounding(posterior: Posterior, start: jax.Array, near: Probe, key: jax.Array, jacobian: bool) -> Iterator[Finding]:
+def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Finding]:
     """The noise of the log density: what is left of tiny steps once their gradient is taken off."""
-    density = posterior.density
-    with predictions.precision_of(density):
-        size = 4 * jnp.finfo(density.dtype).eps * jnp.maximum(jnp.abs(start), 0.1)
-        thetas = start + size * jax.random.uniform(key, (_NEIGHBOURS, density.size), density.dtype, -1.0, 1.0)
-        tiny = probe(density, thetas, posterior.data, jacobian)
-    steps = np.asarray(thetas, np.float64) - np.asarray(start, np.float64)
-    left = tiny.log_density.astype(np.float64) - near.log_density[0] - steps @ near.gradient[0].astype(np.float64)
+    values = found.log_density.astype(np.float64)
+    left = values[_NEIGHBOURS : 2 * _NEIGHBOURS] - values[0] - steps @ found.gradient[0].astype(np.float64)
     noise = float(np.sqrt(np.mean(left**2)))
     if noise > _NOISE:
         fix = 'work under jax.enable_x64(True), or ' if density.dtype != jnp.float64 else ''
         yield Finding(
             'warning',
-            f'The log density ({near.log_density[0]:.4g}) has a rounding noise of {noise:.2g} in {density.dtype}: '
+            f'The log density ({values[0]:.4g}) has a rounding noise of {noise:.2g} in {density.dtype}: '
             f'samplers and optimizers cannot see differences below that. To mend it, {fix}subtract large offsets from '
             'inputs and targets.',
         )
 
 
-def _priors(posterior: Posterior, start: jax.Array, key: jax.Array) -> Iterator[Finding]:
+def _priors(posterior: Posterior, found: Probe, reach: Reach | None, excuse: str | None) -> Iterator[Finding]:
     """Starts far out in their prior, and targets that no draw of the prior predicts."""
     density = posterior.density
     scored = [e for e in density.entries if e.reg is not None]
-    if not scored:
+    if excuse is not None:
+        if scored:
+            yield Finding('note', f'The priors were not drawn from: {excuse}')
         return
-    try:
-        thetas = prior_thetas(density, _PRIOR_DRAWS, key, start, posterior.data.states)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        yield Finding('note', f'The priors were not drawn from: {error}')
-        return
-    drawn = prior_terms(density, thetas, posterior.data.states)
-    here = prior_terms(density, np.asarray(start)[None], posterior.data.states)
     for e in scored:
-        if here[e.name][0] < drawn[e.name].min() - 3:
+        here, drawn = found.prior[e.name][0], found.prior[e.name][2 * _NEIGHBOURS :]
+        if here < drawn.min() - _BELOW:
             yield Finding(
                 'warning',
-                f'The start of {e.name!r} is far out in its prior: log density {here[e.name][0]:.4g}, of '
-                f'{_PRIOR_DRAWS} draws from it the lowest has {drawn[e.name].min():.4g}. Start at a likely value '
-                '(param.init_from_prior), or check its unit.',
+                f'The start of {e.name!r} is far out in its prior: log density {here:.4g}, of {_PRIOR_DRAWS} draws '
+                f'from it the lowest has {drawn.min():.4g}. Start at a likely value (param.init_from_prior), or check '
+                'its unit.',
             )
-    if len(scored) < len(density.entries) or posterior.log_likelihood_function is not None:
+    if len(scored) < len(density.entries) or reach is None or posterior.num_observations < 2:
         return
-    if posterior.data.targets is None or posterior.num_observations < 2:
-        return
-    predicted = Fit(posterior, density, thetas[None], method='prior').predict()
-    predicted = np.asarray(u.get_magnitude(predicted), np.float64)
     targets = np.asarray(posterior.data.targets, np.float64)
-    outside = np.mean((targets < predicted.min(axis=0)) | (targets > predicted.max(axis=0)))
+    outside = np.mean((targets < reach.lower) | (targets > reach.upper))
     if outside > 0.5:
         yield Finding(
             'warning',
             f'{100 * outside:.0f} % of the targets lie outside all of {_PRIOR_DRAWS} draws of what the priors predict '
-            f'(targets around {np.mean(targets):.3g}, predictions around {np.median(predicted):.3g}): prior and data '
-            'are in conflict. Check units and scales, or widen the priors.',
+            f'(targets around {np.mean(targets):.3g}, predictions around '
+            f'{np.median(found.level[2 * _NEIGHBOURS :]):.3g}): prior and data are in conflict. Check units and '
+            'scales, or widen the priors.',
         )
 
 

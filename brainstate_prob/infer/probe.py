@@ -10,11 +10,12 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob import environ
+from brainstate_prob.infer.classes import num_classes
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.predict import over_draws, precision_of, rows_at_once
 from brainstate_prob.infer.sharding import whole
 
-__all__ = ['Probe', 'prior_terms', 'probe', 'unread_inputs']
+__all__ = ['Probe', 'Reach', 'prior_terms', 'probe', 'unread_inputs']
 
 
 class Probe(NamedTuple):
@@ -24,29 +25,92 @@ class Probe(NamedTuple):
     gradient: np.ndarray
     likelihood_gradient: np.ndarray
     num_outside: np.ndarray
+    prior: dict[str, np.ndarray]  # log prior by parameter
+    level: np.ndarray  # the mean prediction, NaN where there is none
 
 
-def probe(density: Density, thetas: Any, data: Data, jacobian: bool) -> Probe:
-    """Evaluate at ``thetas``, of shape (points, size)."""
+class Reach(NamedTuple):
+    """By target, the lowest and the highest that the chosen points predict, up to three standard deviations."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobian: bool) -> tuple[Probe, Reach | None]:
+    """Evaluate at ``thetas``, of shape (points, size), in one program.
+
+    Parameters
+    ----------
+    counted
+        At which points the predictions count for the `Reach`; it is None where the model predicts no numbers.
+    """
 
     def one(theta: jax.Array, data: Data) -> tuple:
-        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
             terms = density.terms(theta, data, jacobian)
             likelihood = jnp.sum(terms['likelihood']).astype(density.dtype)
-            others = [x for kind in ('prior', 'log_det') for x in terms[kind].values()]
-            return likelihood, likelihood + sum(others)
+            others = sum(x for kind in ('prior', 'log_det') for x in terms[kind].values())
+            return likelihood, jnp.asarray(others, density.dtype), terms['prior']
 
-        (likelihood, total), pull = jax.vjp(parts, theta)
+        # Each part pulled back by itself: the likelihood's derivative, the larger part, is compiled once.
+        (likelihood, others, prior), pull = jax.vjp(parts, theta)
+        no_priors = jax.tree.map(jnp.zeros_like, prior)
         one, zero = jnp.ones_like(likelihood), jnp.zeros_like(likelihood)
-        return total, pull((zero, one))[0], pull((one, zero))[0], density.num_outside(theta, data)
+        of_likelihood, of_others = pull((one, zero, no_priors))[0], pull((zero, one, no_priors))[0]
+        outside = density.num_outside(theta, data)
+        return (
+            (likelihood + others, of_likelihood + of_others, of_likelihood, outside, prior),
+            _moments(density, theta, data),
+        )
+
+    def run(thetas: jax.Array, counted: jax.Array, data: Data) -> tuple:
+        _, moments = jax.eval_shape(one, thetas[0], data)
+        nothing = None if moments is None else jnp.zeros(moments[0].shape, moments[0].dtype)
+
+        def step(reach: Any, point: tuple) -> tuple:
+            theta, counts = point
+            found, moments = one(theta, data)
+            if moments is None:
+                return reach, (*found, jnp.nan)
+            mean, sd = moments
+            known = counts & jnp.isfinite(mean) & ~jnp.isnan(sd)
+            lower = jnp.where(known, jnp.minimum(reach[0], mean - 3 * sd), reach[0])
+            upper = jnp.where(known, jnp.maximum(reach[1], mean + 3 * sd), reach[1])
+            seen = reach[2] | (counts & ~known)
+            return (lower, upper, seen), (*found, jnp.mean(mean))
+
+        start = None if nothing is None else (nothing + jnp.inf, nothing - jnp.inf, jnp.zeros(nothing.shape, bool))
+        return lax.scan(step, start, (thetas, counted))
 
     with precision_of(density):
-        run = density.jit(
-            'probe',
-            (jacobian, environ.static_key()),
-            lambda: lambda thetas, data: lax.map(lambda t: one(t, data), thetas),
-        )
-        return Probe(*jax.device_get(run(thetas, data)))
+        compiled = density.jit('probe', (jacobian, environ.static_key()), lambda: run)
+        reach, found = jax.device_get(compiled(thetas, counted, data))
+    if reach is None:
+        return Probe(*found), None
+    lower, upper, unknown = reach  # where a mean or variance is infinite, anything may come
+    return Probe(*found), Reach(np.where(unknown, -np.inf, lower), np.where(unknown, np.inf, upper))
+
+
+def _moments(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array] | None:
+    """Mean and standard deviation of each target; None where the model predicts no numbers."""
+    if density.own_log_likelihood is not None or data.targets is None:
+        return None
+    with density.open(theta, data):
+        distribution = density.distribution(data)
+        if num_classes(distribution) is not None:
+            return None
+        try:
+            mean, variance = distribution.mean, distribution.variance
+        except (NotImplementedError, TypeError, AttributeError):
+            return None
+        shape = jnp.shape(data.targets)
+        if mean is NotImplemented or variance is NotImplemented:
+            return None
+        mean, variance = (jnp.asarray(x, density.dtype) for x in (mean, variance))
+        try:
+            return jnp.broadcast_to(mean, shape), jnp.broadcast_to(jnp.sqrt(variance), shape)
+        except ValueError:  # moments of another form than the targets
+            return None
 
 
 def unread_inputs(density: Density, theta: Any, data: Data) -> list[str]:

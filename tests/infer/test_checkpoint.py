@@ -248,7 +248,7 @@ def test_what_a_killed_run_left_is_no_obstacle(tmp_path):
 
 
 BAD = [
-    ({'every': 0}, ValueError, 'every must be an int from 1 on .*got 0'),
+    ({'every': 0}, ValueError, 'every must be an int of at least 1, got 0'),
     ({'every': True}, ValueError, 'every'),
     ({'every': 10, 'path': None}, ValueError, r'every=10 needs checkpoint=path'),
     ({'path': 'no/such/folder/c'}, FileNotFoundError, r'there is no folder .*no/such/folder'),

@@ -74,7 +74,7 @@ def test_sets_of_a_wrong_classifier_cover(method, sharpness):
         (lambda c, l: infer.conformal(c, *class_data(50), method='quantile'), 'for targets that are classes'),
         (lambda c, l: infer.conformal(l, *line_data(50), method='threshold'), 'for targets that are numbers'),
         (lambda c, l: infer.conformal(l, *line_data(5)), '5 observations cannot promise'),
-        (lambda c, l: infer.conformal(l, *line_data(50), prob=1.0), 'between 0 and 1; got 1.0'),
+        (lambda c, l: infer.conformal(l, *line_data(50), prob=1.0), 'between 0 and 1, got 1.0'),
     ],
 )  # fmt: skip
 def test_bad_input_says_what_is_wrong(call, match):

@@ -166,7 +166,7 @@ def test_what_is_no_markov_chain_has_no_diagnostics_and_a_point_only_its_values(
 @pytest.mark.parametrize(
     ('call', 'kind', 'match'),
     [
-        (lambda f, p: f.summary(prob=90), ValueError, 'between 0 and 1; got 90'),
+        (lambda f, p: f.summary(prob=90), ValueError, 'between 0 and 1, got 90'),
         (lambda f, p: f.summary()['median'], KeyError, "no column 'median'.*'mean'"),
         (lambda f, p: f.summary()['mean', 'x'], KeyError, "no row 'x'.*'rate'"),
         (lambda f, p: infer.Fit(p, f.density, f.thetas[0], method='x'), ValueError, r'shape \(chains, draws, 14\)'),

@@ -157,7 +157,7 @@ REFUSED = [
     ({'optimizer': 'sgd'}, ValueError, r"or 'lbfgs' or 'adam', got 'sgd'. Write optax.sgd\(1e-2\)"),
     ({'batch_size': 10}, ValueError, 'L-BFGS needs the full data'),
     ({'optimizer': optax.lbfgs(), 'batch_size': 10}, ValueError, 'L-BFGS needs the full data'),
-    ({'optimizer': 'adam', 'batch_size': 0}, ValueError, 'from 1 to the number of observations 200, got 0'),
+    ({'optimizer': 'adam', 'batch_size': 0}, ValueError, 'batch_size must be an int of at least 1, got 0'),
     ({'optimizer': 'adam', 'batch_size': 201}, ValueError, 'from 1 to the number of observations 200, got 201'),
     ({'optimizer': optax.sgd(1e3), 'num_steps': 100}, ValueError, 'The loss became .* Use a smaller learning rate'),
 ]

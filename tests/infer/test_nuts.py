@@ -345,12 +345,12 @@ def test_one_accelerator_does_not_run_chains_in_parallel(monkeypatch):
 
 
 REFUSED = [
-    ({'num_chains': 0}, ValueError, 'num_chains must be at least 1, got 0'),
-    ({'num_samples': -1}, ValueError, 'num_samples must be at least 1'),
-    ({'num_warmup': 0}, ValueError, 'num_warmup must be at least 1'),
+    ({'num_chains': 0}, ValueError, 'num_chains must be an int of at least 1, got 0'),
+    ({'num_samples': -1}, ValueError, 'num_samples must be an int of at least 1'),
+    ({'num_warmup': 0}, ValueError, 'num_warmup must be an int of at least 1'),
     ({'num_warmup': 10.0}, ValueError, 'num_warmup must be an int of at least 1, got 10.0'),
     ({'max_tree_depth': 0}, ValueError, 'max_tree_depth'),
-    ({'thinning': 0}, ValueError, 'thinning must be at least 1'),
+    ({'thinning': 0}, ValueError, 'thinning must be an int of at least 1'),
     ({'thinning': 101}, ValueError, 'keeps none of num_samples=100'),
     ({'target_accept': 1.0}, ValueError, 'between 0 and 1, got 1'),
     ({'mass_matrix': 'full'}, ValueError, r"mass_matrix must be one of \['diagonal', 'dense', 'low_rank'\].*'full'"),

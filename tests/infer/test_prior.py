@@ -214,7 +214,7 @@ def test_what_has_no_draws_is_refused_by_path(name):
 def test_bad_arguments():
     with pytest.raises(TypeError, match='takes a Posterior or a Module, got int'):
         infer.sample_prior(3)
-    with pytest.raises(ValueError, match='num_draws .* at least 1; got 0'):
+    with pytest.raises(ValueError, match='num_draws .* at least 1, got 0'):
         infer.sample_prior(one(reg=dist.Normal()), 0)
     with pytest.raises(ValueError, match='log_likelihood=f'):
         infer.prior_predictive(infer.Posterior(one(reg=dist.Normal()), log_likelihood=lambda m: 0.0), 5)

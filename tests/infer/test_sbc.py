@@ -193,7 +193,7 @@ class Flat(Conjugate):
     [
         (lambda c: infer.sbc(infer.Posterior(Flat(), targets=jnp.zeros(2)), exact), "'flat' has no prior"),
         (lambda c: infer.sbc(c, exact, num_draws=500, num_simulations=1, progress=False), 'the fit has 200'),
-        (lambda c: infer.sbc(c, exact, num_simulations=0), 'num_simulations .*at least 1; got 0'),
+        (lambda c: infer.sbc(c, exact, num_simulations=0), 'num_simulations .*at least 1, got 0'),
         (
             lambda c: infer.sbc(infer.Posterior(Conjugate(), log_likelihood=lambda m: m.mu.value().sum()), exact),
             'simulates targets from the likelihood',

@@ -89,8 +89,8 @@ P = [[0.5, 0.5]]
         (lambda: scoring.brier(P, [0.5]), 'ints from 0 to 1'),
         (lambda: scoring.brier([[0.5, 0.4]], [1]), 'sum to 1'),
         (lambda: scoring.brier(P, [[0]]), r'shape of the labels, \(1, 1\), in front; got \(1, 2\)'),
-        (lambda: scoring.reliability(P, [0], bins=0), 'at least 1; got 0'),
-        (lambda: scoring.interval_score([0.0], [1.0], [0.0], prob=90), 'between 0 and 1; got 90'),
+        (lambda: scoring.reliability(P, [0], bins=0), 'at least 1, got 0'),
+        (lambda: scoring.interval_score([0.0], [1.0], [0.0], prob=90), 'between 0 and 1, got 90'),
     ],
 )
 def test_bad_input_says_what_is_wrong(call, match):
@@ -192,7 +192,7 @@ def test_a_posterior_of_a_log_likelihood_has_only_its_log_score():
 def test_what_cannot_be_scored_says_so(line):
     with pytest.raises(ValueError, match='those of the new inputs: give targets='):
         line.score(line_data()[0])
-    with pytest.raises(ValueError, match='between 0 and 1; got 90'):
+    with pytest.raises(ValueError, match='between 0 and 1, got 90'):
         line.score(prob=90)
     with pytest.raises(u.UnitMismatchError, match='Multiply them by the unit'):
         line.score(*line_data())

@@ -288,7 +288,7 @@ class Dropped(Line):
 REFUSED = [
     ({'method': 'hmc'}, ValueError, r"method must be one of \['sgld', .*got 'hmc'"),
     ({'step_size': 0.0}, ValueError, 'step_size must be a positive number or a function'),
-    ({'friction': 1.0}, ValueError, 'friction must lie between 0 and 1'),
+    ({'friction': 1.0}, ValueError, 'friction must be a number between 0 and 1'),
     ({'num_samples': 0}, ValueError, 'num_samples must be an int of at least 1'),
     ({'num_warmup': -1}, ValueError, 'num_warmup must be an int of at least 0'),
     ({'num_warmup': 0, 'precondition': True}, ValueError, 'precondition=True is learned in the warm-up'),
