@@ -23,6 +23,7 @@ from brainstate_prob.infer.blocks import Block
 from brainstate_prob.infer.density import Data, Density, forget_density, kept_density
 from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.target.statements import refused_statements
+from brainstate_prob.infer.target.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
 __all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'unused_messages']
@@ -58,15 +59,32 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     ValueError
         For a trainable State that is read but is no parameter of the model, or is created by the call; for statements
         of NumPyro in the model.
+    TypeError
+        For inputs that the model does not take, and for a model that looks at values while it is traced.
     """
     traces: list[StateTrace] = []
-    program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
+    _check_call(density, data)
+    with plain_words(model, *(e.name for e in density.entries)):
+        program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     _refuse_unfitted(density, model, traces[0])
     inspection = Inspection(_key_of(program, density, data), _unused(density, program, data))
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in traces[0].reads) else None
     return kept_density(density, model, (inspection.program, own)), inspection
+
+
+def _check_call(density: Density, data: Data) -> None:
+    """Whether the model, or the function that scores it, takes the inputs."""
+    model: Any = density.model
+    if density.own_log_likelihood is not None:
+        args = data.args if data.targets is None else (*data.args, data.targets)
+        check_call(density.own_log_likelihood, (model, *args), data.kwargs, 'log_likelihood')
+    elif data.targets is not None and density.likelihood is not None:
+        check_call(density.likelihood, (model, *data.args), data.kwargs, 'likelihood')
+    elif data.targets is not None:
+        own = type(model).__call__ is not Module.__call__
+        check_call(model if own else model.update, data.args, data.kwargs)
 
 
 def guard(density: Density, data: Data, inspection: Inspection) -> None:

@@ -96,6 +96,12 @@ def writes_state(self, x):
     return dist.Normal(self.w.value * x, 1.0)
 
 
+def in_place(self, x):
+    mean = self.b.value() * x
+    mean[0] = 0.0
+    return dist.Normal(mean, 1.0)
+
+
 class Frozen(nn.Module):
     """A prior that was built with the number of another parameter."""
 
@@ -215,6 +221,51 @@ ROWS = [
         'handlers.scale',
         handled(lambda: numpyro.handlers.scale(scale=2.0)),
         (r'numpyro\.handlers\.scale', 'log_likelihood='),
+    ),
+    # Values that are looked at, and calls that do not fit
+    Mistake(
+        "a parameter in Python's if",
+        lambda: posterior(lambda self, x: dist.Normal(x if self.b.value() > 0 else -x, 1.0)),
+        ("the value of 'b' in Python's if", r'jnp\.where'),
+    ),
+    Mistake(
+        'float() of a parameter',
+        lambda: posterior(lambda self, x: dist.Normal(float(self.b.value()) * x, 1.0)),
+        (r"the value of 'b' in float\(\)", 'Leave the value as it is'),
+    ),
+    Mistake(
+        'NumPy on a parameter',
+        lambda: posterior(lambda self, x: dist.Normal(np.sin(self.b.value()) * x, 1.0)),
+        ("the value of 'b' in a function of NumPy", r'jax\.numpy'),
+    ),
+    Mistake(
+        'an index by a parameter',
+        lambda: posterior(lambda self, x: dist.Normal([1.0, 2.0][self.b.value().astype(int)] * x, 1.0)),
+        ('as a Python int', 'Index arrays of jnp'),
+    ),
+    Mistake('an assignment in place', lambda: posterior(in_place), ('in place', r'x\.at\[i\]\.set')),
+    Mistake(
+        'inputs forgotten',
+        lambda: infer.Posterior(Line(), targets=Y),
+        (r'The model takes \(x\)', 'give none', 'missing'),
+    ),
+    Mistake(
+        'one input too many', lambda: infer.Posterior(Line(), (X, X), Y), (r'The model takes \(x\)', '2 positional')
+    ),
+    Mistake(
+        'a keyword that is none',
+        lambda: infer.Posterior(Line(), {'y': X}, Y),
+        (r'takes \(x\)', r"the keywords \['y'\]"),
+    ),
+    Mistake(
+        'a likelihood of the inputs alone',
+        lambda: posterior(likelihood=lambda x: dist.Normal(x, 1.0)),
+        ('likelihood takes', '2 positional'),
+    ),
+    Mistake(
+        'a list where a tuple is meant',
+        lambda: infer.Posterior(Line(lambda self, x: None), [X, X], Y[:2]),
+        ('must return a NumPyro distribution',),
     ),
     # Fitted and not used
     Mistake(
