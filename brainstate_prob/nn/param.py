@@ -107,6 +107,8 @@ class Param(NotANumber, Module):
             t = self._chosen_t()
         if not isinstance(t, Transform):
             raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(); {instead_of(t)}')
+        if not isinstance(fit, bool | np.bool_):
+            raise TypeError(f'{self._label()}: fit must be True or False, got {fit!r}.')
         if precompute is not None and not callable(precompute):
             raise TypeError(f'{self._label()}: precompute must be a callable of the value, got {short(precompute)}.')
         self.t = t
@@ -383,9 +385,11 @@ class Param(NotANumber, Module):
         if self.reg is None or not self.fit:
             return
         on_theta = self.prior_on == 'unconstrained'
-        self.reg.check_shape(
-            jnp.shape(self.val.value) if on_theta else self.shape, u.UNITLESS if on_theta else self.unit
-        )
+        shape, unit = (jnp.shape(self.val.value), u.UNITLESS) if on_theta else (self.shape, self.unit)
+        try:
+            self.reg.check_shape(shape, unit)
+        except ValueError as error:
+            raise ValueError(f'{self._label()}, a value of shape {shape}: {error}') from None
         support = self.reg.support if on_theta else self.reg.support_in(self.unit)
         reached = numeric.domain if on_theta else numeric.codomain
         if not is_narrower(support, reached):
