@@ -37,24 +37,9 @@ _ARRAYS = {'array': 'a function of NumPy', 'array_ufunc': 'a function of NumPy'}
 # What people look for on arrays. `shape` and `dtype` a Param has.
 _ATTRIBUTES = frozenset(
     {
-        *(
-            'T',
-            'all',
-            'any',
-            'argmax',
-            'argmin',
-            'astype',
-            'at',
-            'clip',
-            'copy',
-            'cumsum',
-            'dot',
-            'flatten',
-            'item',
-            'max',
-        ),
-        *('mean', 'min', 'ndim', 'prod', 'ravel', 'reshape', 'round', 'size', 'squeeze', 'std', 'sum', 'swapaxes'),
-        *('tolist', 'transpose', 'var'),
+        *('T', 'all', 'any', 'argmax', 'argmin', 'astype', 'at', 'clip', 'copy', 'cumsum', 'dot', 'flatten', 'item'),
+        *('max', 'mean', 'min', 'ndim', 'prod', 'ravel', 'reshape', 'round', 'size', 'squeeze', 'std', 'sum'),
+        *('swapaxes', 'tolist', 'transpose', 'var'),
     }
 )
 
@@ -82,8 +67,8 @@ class NotANumber(Node):
         name = path or 'param'
         raise error(
             f'{self._named(path)} is not a number: use its value, {name}.value(), in {use}. A prior of this library '
-            f'takes the Param itself as a hyper-parameter, e.g. nn.GaussianReg(mean={name}, std=1.0); a NumPyro distribution '
-            'takes numbers.'
+            f'takes the Param itself as a hyper-parameter, e.g. nn.GaussianReg(mean={name}, std=1.0); a NumPyro '
+            'distribution takes numbers.'
         )
 
     def _named(self, path: str) -> str:

@@ -228,8 +228,8 @@ class Regularization(Module):
     def _check_event(self, shape: tuple[int, ...]) -> None:
         if len(shape) < self.event_dim:
             raise ValueError(
-                f'{self._label()} is about the last {self.event_dim} axes of a value; got shape {shape}. Give the Param '
-                'a value with these axes.'
+                f'{self._label()} is about the last {self.event_dim} axes of a value; got shape {shape}. Give the '
+                'Param a value with these axes.'
             )
 
     def _with_unit(self, x: jax.Array) -> Any:
