@@ -46,8 +46,8 @@ def check_prior(
     if not (is_known(support) and is_known(reached)):
         raise ValueError(
             f'{said}, and {t!r} is not known to stay within it: values outside it would count as if they were '
-            'possible. No transform of this library reaches it. Build such a value in the model from Params over real numbers, '
-            'e.g. a correlation from its partial correlations.'
+            'possible. No transform of this library reaches it. Build such a value in the model from Params over real '
+            'numbers, e.g. a correlation from its partial correlations.'
         )
     if on_theta:
         raise ValueError(
