@@ -53,14 +53,16 @@ def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.
                 f'{unit_name(unit)}.'
             )
         magnitude = value
+    if isinstance(magnitude, type):
+        raise TypeError(f'{label} takes real floating numbers, got the class {magnitude.__name__}. Pass its value.')
     if isinstance(magnitude, State) or callable(getattr(magnitude, 'value', None)):
         raise TypeError(f'{label} got a {type(magnitude).__name__}; pass its value instead.')
+    if isinstance(magnitude, np.ma.MaskedArray):
+        raise TypeError(f'{label} got a masked array, whose mask would be lost. Fill it first: value.filled(...).')
     try:
-        array = jnp.asarray(magnitude)
-    except (TypeError, ValueError):
-        raise TypeError(f'{label} takes real floating numbers, got {value!r}.') from None
-    if jnp.issubdtype(array.dtype, jnp.integer):
-        array = array.astype(jnp.result_type(float))
+        array = jnp.asarray(_as_float(magnitude))
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f'{label} takes real floating numbers, got {value!r}.{_what_instead(value)}') from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f'{label} takes real floating numbers, got dtype {array.dtype}. Convert it to float.')
     array = jax.lax.convert_element_type(
@@ -69,11 +71,46 @@ def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.
     if not isinstance(array, jax.core.Tracer):
         bad = ~np.isfinite(np.asarray(array, dtype=np.float64))
         if bad.any():
+            _refuse_too_large(magnitude, array, label)
             where = [tuple(int(i) for i in index) for index in np.argwhere(bad)[:3]]
             raise ValueError(
                 f'{label} got {int(bad.sum())} NaN or infinite entries, the first at {where}. Clean the value first.'
             )
     return array, (own if unit is None else unit)
+
+
+def _as_float(value: Any) -> Any:
+    """Integers as the default float: before JAX sees them, which would wrap those beyond 32 bits."""
+    if isinstance(value, jax.Array):
+        integers = jnp.issubdtype(value.dtype, jnp.integer)
+        return value.astype(jnp.result_type(float)) if integers else value
+    try:
+        host = np.asarray(value)
+    except jax.errors.TracerArrayConversionError:  # a list with traced entries
+        host = jnp.asarray(value)
+        return host.astype(jnp.result_type(float)) if jnp.issubdtype(host.dtype, jnp.integer) else host
+    whole = host.dtype.kind in 'iu' or (host.dtype == object and all(type(x) is int for x in host.flat))
+    if host.dtype.kind in 'OUSMmV' and not whole:
+        raise TypeError(f'numbers, not {host.dtype}')
+    return host.astype(np.float64).astype(jnp.result_type(float)) if whole else value
+
+
+def _refuse_too_large(value: Any, array: jax.Array, label: str) -> None:
+    """Raise where finite numbers became infinite in the dtype of JAX."""
+    host = np.asarray(value)
+    if host.dtype != array.dtype and np.isfinite(host.astype(np.float64)).all():
+        raise ValueError(
+            f'{label} got numbers of size {np.max(np.abs(host)):.4g}, too large for {array.dtype}. Give it another '
+            'unit or scale, or switch double precision on before the model is built.'
+        )
+
+
+def _what_instead(value: Any) -> str:
+    if value is None:
+        return ' Give it an initial value, e.g. jnp.zeros(3).'
+    if callable(value):
+        return ' For an initializer write nn.Param.init(initializer, sizes).'
+    return ''
 
 
 def unit_name(unit: u.Unit) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from brainstate_prob import graph
 from brainstate_prob.core import ParamState, State
 from brainstate_prob.graph.walk import children, walk
+from brainstate_prob.nn.not_a_number import NotANumber
 
 __all__ = ['ElementWiseBlock', 'Module', 'Sequential']
 
@@ -251,7 +253,13 @@ class Sequential(Module):
     def __init__(self, first: Module, *layers: Any, name: str | None = None):
         super().__init__(name)
         if not isinstance(first, Module):
-            raise TypeError(f'The first item of a Sequential must be a Module, got {type(first).__name__}.')
+            got = f'the class {first.__name__}' if isinstance(first, type) else type(first).__name__
+            hint = ''
+            if _is_module_class(first):
+                hint = f' Nothing comes before it, so call it with its sizes: nn.{first.__name__}(...).'
+            elif isinstance(first, list | tuple):
+                hint = ' Unpack it: nn.Sequential(*layers).'
+            raise TypeError(f'The first item of a Sequential must be a Module, got {got}.{hint}')
         self.layers: list[Any] = [first]
         self.in_size = first.in_size
         self.out_size = first.out_size
@@ -318,7 +326,7 @@ def _is_module_class(x: Any) -> bool:
 def _build(layer: Any, in_size: tuple[int, ...] | None) -> Any:
     deferred = _is_module_class(layer) or (isinstance(layer, functools.partial) and _is_module_class(layer.func))
     if not deferred:
-        if isinstance(layer, State) or not callable(layer):
+        if isinstance(layer, State | NotANumber) or not callable(layer):
             raise TypeError(f'A Sequential holds Modules, callables and deferred constructors, got {layer!r}.')
         return layer
     constructor: Any = layer.func if isinstance(layer, functools.partial) else layer
@@ -329,4 +337,17 @@ def _build(layer: Any, in_size: tuple[int, ...] | None) -> Any:
             f'{constructor.__name__} needs an in_size, but the item before it has no known out_size. Give it its '
             'in_size, or pass its class or a functools.partial of it, which is given what comes before.'
         )
+    missing = _missing(layer)
+    if missing:
+        raise TypeError(
+            f'{constructor.__name__} in a Sequential is given in_size={in_size}, but it needs {" and ".join(missing)} '
+            f'too. Call it, or give the rest: functools.partial(nn.{constructor.__name__}, {missing[0]}=...).'
+        )
     return layer(in_size=in_size)
+
+
+def _missing(constructor: Any) -> list[str]:
+    """The arguments besides ``in_size`` without which a deferred constructor cannot be called."""
+    parameters = inspect.signature(constructor).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in variable and p.name != 'in_size']

@@ -36,37 +36,11 @@ _CONTAINER = {
 _ARRAYS = {'array': 'a function of NumPy', 'array_ufunc': 'a function of NumPy'}
 # What people look for on arrays. `shape` and `dtype` a Param has.
 _ATTRIBUTES = frozenset(
-    [
-        'T',
-        'all',
-        'any',
-        'argmax',
-        'argmin',
-        'astype',
-        'at',
-        'clip',
-        'copy',
-        'cumsum',
-        'dot',
-        'flatten',
-        'item',
-        'max',
-        'mean',
-        'min',
-        'ndim',
-        'prod',
-        'ravel',
-        'reshape',
-        'round',
-        'size',
-        'squeeze',
-        'std',
-        'sum',
-        'swapaxes',
-        'tolist',
-        'transpose',
-        'var',
-    ]
+    {
+        *('T', 'all', 'any', 'argmax', 'argmin', 'astype', 'at', 'clip', 'copy', 'cumsum', 'dot', 'flatten', 'item'),
+        *('max', 'mean', 'min', 'ndim', 'prod', 'ravel', 'reshape', 'round', 'size', 'squeeze', 'std', 'sum'),
+        *('swapaxes', 'tolist', 'transpose', 'var'),
+    }
 )
 
 
@@ -92,9 +66,9 @@ class NotANumber(Node):
         path = '.'.join(map(str, path_of(self)))
         name = path or 'param'
         raise error(
-            f'{self._named(path)} is not a number: use its value, {name}.value(), in {use}. A prior of this library takes '
-            f'the Param itself as a hyper-parameter, e.g. nn.GaussianReg(mean={name}, std=1.0); a NumPyro distribution '
-            'takes numbers.'
+            f'{self._named(path)} is not a number: use its value, {name}.value(), in {use}. A prior of this library '
+            f'takes the Param itself as a hyper-parameter, e.g. nn.GaussianReg(mean={name}, std=1.0); a NumPyro '
+            'distribution takes numbers.'
         )
 
     def _named(self, path: str) -> str:
@@ -102,26 +76,27 @@ class NotANumber(Node):
         if label:
             return f'{type(self).__name__} {label!r}'
         try:
-            return repr(self)
+            shown = repr(self)
         except AttributeError:  # in the middle of its construction
             return f'This {type(self).__name__}'
+        return shown if 'Traced' not in shown else f'A {type(self).__name__} of shape {self.shape}'
 
     def __bool__(self) -> bool:
         self._refuse('a condition (if param, not param, param and ...)')
 
     @property
     def __jax_array__(self) -> Any:
-        # A property, since JAX complains of objects that have the method before it calls it. A ValueError, since JAX puts
-        # a message of its own in place of a TypeError.
+        # A property, since JAX complains of objects that have the method before it calls it. A ValueError, since JAX
+        # puts a message of its own in place of a TypeError.
         self._refuse('a function of JAX', ValueError)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse('param(...)')
 
     def __format__(self, spec: str) -> str:
-        if not spec:
-            return str(self)
-        self._refuse(f'the format {spec!r}')
+        if spec:
+            self._refuse(f'the format {spec!r}')
+        return str(self)
 
     def __getattr__(self, name: str) -> Any:
         if name in _ATTRIBUTES:

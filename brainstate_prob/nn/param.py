@@ -25,8 +25,8 @@ from brainstate_prob.nn.magnitudes import checked_dims, short, split_unit, unit_
 from brainstate_prob.nn.memo import served_value
 from brainstate_prob.nn.module import Module, dotted
 from brainstate_prob.nn.not_a_number import NotANumber
+from brainstate_prob.nn.prior_check import check_prior
 from brainstate_prob.nn.priors import Regularization, as_regularization
-from brainstate_prob.nn.supports import is_known, is_narrower
 
 __all__ = ['Const', 'Param']
 
@@ -107,6 +107,8 @@ class Param(NotANumber, Module):
             t = self._chosen_t()
         if not isinstance(t, Transform):
             raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(); {instead_of(t)}')
+        if not isinstance(fit, bool | np.bool_):
+            raise TypeError(f'{self._label()}: fit must be True or False, got {fit!r}.')
         if precompute is not None and not callable(precompute):
             raise TypeError(f'{self._label()}: precompute must be a callable of the value, got {short(precompute)}.')
         self.t = t
@@ -121,7 +123,12 @@ class Param(NotANumber, Module):
         theta, magnitude = self._start(numeric, magnitude)
         self.dims = checked_dims(dims, magnitude.ndim, self._label())
         self.val: State = ParamState(theta) if self.fit else State(magnitude)
-        self._check_prior(numeric)
+        if self.reg is not None and self.fit:
+            on_theta = prior_on == 'unconstrained'
+            shape = jnp.shape(theta) if on_theta else magnitude.shape
+            check_prior(
+                self._label(), self.reg, self.t, numeric, shape, u.UNITLESS if on_theta else self.unit, on_theta
+            )
 
     # Values
 
@@ -172,7 +179,12 @@ class Param(NotANumber, Module):
     def clip(self, min_val: Any = None, max_val: Any = None) -> None:
         """Clip the constrained value (before ``precompute``) to the bounds, which must lie inside the codomain."""
         low, high = (None if b is None else self._bound(b) for b in (min_val, max_val))
-        self._write(jnp.clip(self._magnitude(self.val.value), low, high))
+        clipped = jnp.clip(self._magnitude(self.val.value), low, high)
+        try:
+            self._numeric_t().check(clipped)  # a bound that `set_value` would take has no place for an optimizer to go
+        except ValueError as error:
+            raise ValueError(f'{self._label()}: {error}') from None
+        self._write(clipped)
 
     def reset_to_prior(self) -> None:
         """Set the value to the prior's reset value (its mode, mean or another inner point); nothing without a prior."""
@@ -378,38 +390,6 @@ class Param(NotANumber, Module):
             inside = numeric.nearest_interior(magnitude)
             warnings.warn(f'{self._label()}: {error} Starting at {short(inside)} instead.', stacklevel=3)
             return numeric.inverse(inside), inside
-
-    def _check_prior(self, numeric: Transform) -> None:
-        if self.reg is None or not self.fit:
-            return
-        on_theta = self.prior_on == 'unconstrained'
-        self.reg.check_shape(
-            jnp.shape(self.val.value) if on_theta else self.shape, u.UNITLESS if on_theta else self.unit
-        )
-        support = self.reg.support if on_theta else self.reg.support_in(self.unit)
-        reached = numeric.domain if on_theta else numeric.codomain
-        if not is_narrower(support, reached):
-            return
-        said = f'{self._label()}: the prior {self.reg!r} has support {support}'
-        if not (is_known(support) and is_known(reached)):
-            raise ValueError(
-                f'{said}, and {self.t!r} is not known to stay within it: values outside it would count as if they were '
-                'possible. No transform of this library reaches it. Build such a value in the model from Params over '
-                'real numbers, e.g. a correlation from its partial correlations.'
-            )
-        if on_theta:
-            raise ValueError(
-                f"{said}, but prior_on='unconstrained' scores theta, which may be any value of {reached}. Use "
-                "prior_on='value', or a prior over the whole line."
-            )
-        try:
-            advice = f'Use t={transform_for(support)!r}, or t=None to have it chosen.'
-        except (TypeError, ValueError):
-            advice = 'Choose a transform onto the support.'
-        warnings.warn(
-            f'{said}, narrower than the codomain {reached} of {self.t!r}: values outside it have density 0. {advice}',
-            stacklevel=3,
-        )
 
     def _convert(self, value: Any) -> jax.Array:
         """The magnitude of ``value`` in the Param's unit, with its shape and dtype; errors otherwise."""

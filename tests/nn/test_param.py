@@ -197,12 +197,12 @@ def test_copies_start_cold_and_do_not_share_the_cache(copy_of):
 
 OUTSIDE = [
     (-1.0, nn.SoftplusT(0.0)),
-    (0.0, nn.ExpT(0.0)),
+    (-0.1, nn.ExpT(0.0)),
     (2.0, nn.SigmoidT(0.0, 1.0)),
-    (1.0, nn.SigmoidT(0.0, 1.0)),
+    (-1.0, nn.SigmoidT(0.0, 1.0)),
     (2.0, nn.TanhT(0.0, 1.0)),
     (2.0, nn.SoftsignT(0.0, 1.0)),
-    (1.0, nn.SoftsignT(0.0, 1.0)),
+    (-1.0, nn.SoftsignT(0.0, 1.0)),
     ([3.0, 1.0, 2.0], nn.OrderedT()),
     ([2.0, 3.0, 4.0], nn.SimplexT()),
     ([0.0, 0.0, 0.0], nn.SimplexT()),
@@ -214,7 +214,10 @@ OUTSIDE = [
 ]
 
 
-@pytest.mark.parametrize('value, t', OUTSIDE)
+AT_BOUNDS = [(0.0, nn.ExpT(0.0)), (1.0, nn.SigmoidT(0.0, 1.0)), (1.0, nn.SoftsignT(0.0, 1.0))]
+
+
+@pytest.mark.parametrize('value, t', [*OUTSIDE, *AT_BOUNDS])
 def test_a_start_outside_the_codomain_warns_and_moves_inside(value, t):
     with pytest.warns(UserWarning, match='Starting at'):
         p = nn.Param(value, t=t)

@@ -145,8 +145,8 @@ class Transform(Value):
     def inverse(self, y):
         """Map a constrained value to theta, a plain array.
 
-        A concrete value outside the open codomain raises `ValueError`; under tracing it gives nan or inf. What `forward`
-        gives where it saturates, a bound, is taken: the nearest point inside stands for it. A quantity is converted
+        A concrete value outside the open codomain raises `ValueError`; under tracing it gives nan or inf. A bound that
+        `forward` gives where it saturates is taken: the nearest point inside stands for it. A quantity is converted
         to the unit of the transform; `brainunit.UnitMismatchError` is raised where it cannot be.
         """
         plain, y = self._take_value(y)

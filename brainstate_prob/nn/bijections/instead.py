@@ -23,6 +23,10 @@ _BY_NAME = {
     'tanh': 'nn.TanhT(lower, upper)',
     'softsign': 'nn.SoftsignT(lower, upper)',
     'identity': 'nn.IdentityT()',
+    'affine': 'nn.AffineT(scale, shift)',
+    'ordered': 'nn.OrderedT()',
+    'stickbreaking': 'nn.SimplexT()',
+    'compose': 'nn.ChainT(first, second, ...)',
     'shift': 'nn.AffineT(scale, shift)',
     'scale': 'nn.AffineT(scale, shift)',
     'ascending': 'nn.OrderedT()',
@@ -57,7 +61,9 @@ def instead_of(t: Any) -> str:
     if isinstance(t, constraints.Constraint):
         return f'got the constraint {t!r}. {_reaches(t)}'
     if isinstance(t, NumPyroTransform):
-        return f"got NumPyro's {type(t).__name__}. {_reaches(t.codomain)}"
+        name = type(t).__name__
+        known = _BY_NAME.get(name.removesuffix('Transform').lower())
+        return f"got NumPyro's {name}. {f'Write t={known}.' if known else _reaches(t.codomain)}"
     bijector = callable(getattr(t, 'forward_log_det_jacobian', None))
     name = (
         getattr(t, '__name__', None) if callable(t) and not bijector else t if isinstance(t, str) else type(t).__name__

@@ -90,9 +90,13 @@ class _BatchNorm(SpatialModule, Norm):
             use_fast_variance=use_fast_variance,
         )
         if len(self.in_size) != self.spatial + 1:
+            fitting = {1: f'BatchNorm0d({self.in_size[0]}), for tables of shape (N, features)'}.get(
+                len(self.in_size), f'BatchNorm{len(self.in_size) - 1}d({self.in_size})'
+            )
+            use = f' Use {fitting}.' if 0 < len(self.in_size) < 5 else ''
             raise ValueError(
                 f'{label(self)}: in_size must be ({", ".join(self._names())}), {self.spatial + 1} sizes; got '
-                f'{self.in_size}.'
+                f'{self.in_size}.{use}'
             )
         self.momentum = momentum
         self.track_running_stats = bool(track_running_stats)

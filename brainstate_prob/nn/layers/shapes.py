@@ -120,6 +120,7 @@ def check_input(
     ValueError: head (Module(3 -> 4)): expected an input of shape (..., 3), got (5, 4).
     """
     expected: Sequence[Axis] = (layer.in_size or ()) if shape is None else shape
+    _check_numbers(layer, x, what)
     got = shape_of(x)
     batch = len(got) - len(expected)
     fits = batch >= 0 and (max_batch is None or batch <= max_batch)
@@ -132,7 +133,19 @@ def check_input(
         forms = [['batch'] * n + axes for n in range(max_batch + 1)]
         wanted = ' or '.join(f'({", ".join(form)}{"," if len(form) == 1 else ""})' for form in forms)
     article = 'an' if what[0] in 'aeiou' else 'a'
-    raise ValueError(f'{label(layer)}: expected {article} {what} of shape {wanted}, got {got}.')
+    first = len(expected) > 1 and got[len(got) - len(expected) :] == (expected[-1], *expected[:-1])
+    hint = f' Channels come last: jnp.moveaxis(x, {-len(expected)}, -1).' if first else ''
+    raise ValueError(f'{label(layer)}: expected {article} {what} of shape {wanted}, got {got}.{hint}')
+
+
+def _check_numbers(layer: Module, x: Any, what: str) -> None:
+    """Raise for what is no array of numbers at all."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f'{label(layer)}: the mask of a masked {what} would be lost. Fill it first: x.filled(...).')
+    kind = getattr(getattr(x, 'dtype', None), 'kind', '')
+    if x is None or isinstance(x, str | bytes) or kind in ('O', 'S', 'U', 'M', 'm'):
+        got = f'an array of dtype {x.dtype}' if kind else repr(x)
+        raise TypeError(f'{label(layer)}: the {what} must be an array of numbers, got {got}.')
 
 
 def ntuple(value: Any, n: int, what: str, minimum: int = 1) -> tuple[int, ...]:

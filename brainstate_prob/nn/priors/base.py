@@ -160,7 +160,9 @@ class Regularization(Module):
         self._check_shapes(shape, self.hyper_values(unit))
 
     def _check_shapes(self, shape: tuple[int, ...], params: dict[str, Any]) -> None:
-        for name, value in params.items():
+        names = {hyper.arg: name for name, hyper in self.hypers.items()}
+        for arg, value in params.items():
+            name = names.get(arg, arg)
             if not broadcasts_to(jnp.shape(value), shape):
                 raise ValueError(
                     f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a '
@@ -225,7 +227,10 @@ class Regularization(Module):
 
     def _check_event(self, shape: tuple[int, ...]) -> None:
         if len(shape) < self.event_dim:
-            raise ValueError(f'{self._label()} is about the last {self.event_dim} axes of a value; got shape {shape}.')
+            raise ValueError(
+                f'{self._label()} is about the last {self.event_dim} axes of a value; got shape {shape}. Give the '
+                'Param a value with these axes.'
+            )
 
     def _with_unit(self, x: jax.Array) -> Any:
         return x if self.unit is None else u.Quantity(x, unit=self.unit)

@@ -115,7 +115,8 @@ class Prior(Regularization):
     @property
     def support(self):
         support = self.distribution.support
-        if support is None and self._kind is not None:  # NumPyro's Levy loses it on its way through a tree of arrays
+        # NumPyro's Levy loses it on its way through a tree of arrays
+        if support is None and self._kind is not None and self._params is not None:
             support = self._kind(**self._params, validate_args=False).support
         return constraints.dependent if support is None else support
 

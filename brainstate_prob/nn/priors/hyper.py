@@ -11,6 +11,7 @@ import numpy as np
 
 from brainstate_prob.core import State
 from brainstate_prob.core.units import u
+from brainstate_prob.nn.magnitudes import short
 
 __all__ = ['Hyper', 'checked', 'in_unit', 'is_param', 'trainable', 'value_unit']
 
@@ -40,7 +41,7 @@ class Hyper(NamedTuple):
 
 def is_param(x: Any) -> bool:
     """Whether ``x`` is a `Param` or `Const` (told by what it can do: this module lies below them)."""
-    return callable(getattr(x, 'value', None)) and callable(getattr(x, 'constrained', None))
+    return not isinstance(x, type) and callable(getattr(x, 'value', None)) and callable(getattr(x, 'constrained', None))
 
 
 def checked(label: str, name: str, hyper: Hyper, value: Any) -> Any:
@@ -82,7 +83,10 @@ def _array(label: str, name: str, value: Any) -> Any:
     except (TypeError, ValueError):
         array = np.asarray(None)
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
-        raise TypeError(f'{label}: {name} must be a number, an array, a quantity or an nn.Param; got {value!r}.')
+        law = callable(getattr(value, 'log_prob', None))
+        hint = ' A hyper-parameter with a prior of its own is a Param: nn.Param(value, t=None, reg=...).' if law else ''
+        shown = f'the class {value.__name__}' if isinstance(value, type) else short(value)
+        raise TypeError(f'{label}: {name} must be a number, an array, a quantity or an nn.Param; got {shown}.{hint}')
     if array.ndim == 0:
         return float(array)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)

@@ -35,8 +35,8 @@ def _problem(d: Any) -> str | None:
     units = {str(x.unit) for x in vars(d).values() if isinstance(x, u.Quantity)}
     if units:
         return (
-            f'was given quantities in {", ".join(sorted(units))}. NumPyro distributions take plain numbers, which are read '
-            'in the unit of the Param; priors such as nn.GaussianReg(mean=..., std=...) take quantities.'
+            f'was given quantities in {", ".join(sorted(units))}. NumPyro distributions take plain numbers, which are '
+            'read in the unit of the Param; priors such as nn.GaussianReg(mean=..., std=...) take quantities.'
         )
     try:
         discrete, support = d.is_discrete, d.support
