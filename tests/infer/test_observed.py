@@ -189,4 +189,6 @@ def test_the_shape_is_checked_again_with_other_data():
     with pytest.raises(ValueError, match=r'shape \(3, 3\) for targets of shape \(3, 1\)'):
         fit.predict(X[:3], X[:3, None], kind='log_density')
     with pytest.raises(ValueError, match=r'shape \(2, 2\) for targets of shape \(2, 1\)'):
-        infer.fit_map(posterior, batches=[(X[:2], X[:2, None])], num_observations=2, num_steps=2, progress=False)
+        infer.fit_map(
+            posterior, batches=[(X[:2], X[:2, None])], num_observations=2, optimizer='adam', num_steps=2, progress=False
+        )
