@@ -45,7 +45,7 @@ def checked_distribution(out: Any, targets: Any = None, unit: InUnit | None = No
     if not isinstance(out, dist.Distribution):
         raise TypeError(
             'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
-            f'{type(out).__name__}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
+            f'{kind_of(out)}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
             'log_likelihood=f for a log density of your own.'
         )
     refuse_quantities(out)
