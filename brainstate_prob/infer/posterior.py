@@ -43,13 +43,18 @@ class Posterior:
         A Module with at least one trainable parameter. It is read, and only written by ``fit.assign_to(model)``.
     inputs
         What the model is called with: one array, a tuple (positional arguments), a dict (keyword arguments) or None.
+        Lists of numbers, pandas columns and the like are read by value; what is no number is refused.
     targets
-        The observations. Of a Quantity the magnitude in its own unit is scored; the unit is kept for results.
+        The observations. Of a Quantity the magnitude in its own unit is scored; the unit is kept for results. What
+        masks leave out (``dist.Normal(...).mask(mask)``) does not count, but has to be a number.
     likelihood
         ``likelihood(model, *inputs)`` gives a NumPyro distribution of the targets; default: the model itself does.
+        Where targets have a unit it says that of what it predicts, by `of_quantities` or `with_unit`.
     log_likelihood
         In place of it, ``log_likelihood(model, *inputs, targets)`` (without targets if there are none) gives the log
-        density of each observation, or their sum.
+        density of each observation, or their sum: a shape that is () or a leading part of the targets' shape (that is
+        the whole, or without the axes of observed vectors). Without targets: (), one axis, or a leading part of the
+        shape of an input.
     coords
         Labels of named dims for results: ``{'group': ['a', 'b']}``. Params name theirs by ``Param(dims=...)``.
     dims
@@ -61,8 +66,18 @@ class Posterior:
     TypeError
         If the model is no Module or what it returns no NumPyro distribution.
     ValueError
-        For no parameters, no observations, NaN in data, predictions that do not have the targets' shape, targets
-        outside the likelihood's support, priors narrower than their transform, dims or labels that do not fit.
+        For no parameters, no observations, NaN in data, numbers that the present precision does not hold, predictions
+        that do not have the targets' shape, targets outside a support that no parameter moves, priors narrower than
+        their transform, dims or labels that do not fit.
+    brainunit.UnitMismatchError
+        For targets of another dimension than the model says.
+
+    Warns
+    -----
+    UncheckedUnitWarning
+        Where targets have a unit and the model does not say that of its predictions.
+    PrecisionWarning
+        Where single precision does not tell most values of a column apart, or rounds small numbers to 0.
 
     Examples
     --------

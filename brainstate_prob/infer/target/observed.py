@@ -11,7 +11,13 @@ import numpyro.distributions as dist
 from brainstate_prob.core import State
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import Node
-from brainstate_prob.infer.target.quantities import InUnit, QuantityDistribution, magnitudes_in, refuse_quantities
+from brainstate_prob.infer.target.quantities import (
+    InUnit,
+    QuantityDistribution,
+    kind_of,
+    magnitudes_in,
+    refuse_quantities,
+)
 from brainstate_prob.infer.target.support import log_prob_inside
 
 __all__ = [
