@@ -138,8 +138,9 @@ class Posterior:
         self.data = Data(args, kwargs, checked, others_of(model), one, unit)
         self.dims = _checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
-        self.density, self.inspection = admitted(self.density, model, self.data)
-        self._inspect()
+        traced = self.density
+        self.density, self.inspection = admitted(traced, model, self.data)
+        self._inspect(traced.says_unit)
         guard(self.density, self.data, self.inspection)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -397,11 +398,11 @@ class Posterior:
             raise ValueError(f'theta must be one flat vector of {self.density.size} numbers, got shape {theta.shape}.')
         return theta
 
-    def _inspect(self) -> None:
-        """Evaluate once: shapes, types and supports are right before anything long starts."""
+    def _inspect(self, says_unit: bool) -> None:
+        """Evaluate once: shapes, types, supports and units are right before anything long starts."""
         refuse_impossible(self.density, self.theta, self.data)
         own = self.log_likelihood_function is not None
-        if self.data.unit is not None and (own or not self.density.says_unit):
+        if self.data.unit is not None and (own or not says_unit):
             warn_of_unchecked(self.targets_unit, own)
 
     def __repr__(self) -> str:

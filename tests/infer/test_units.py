@@ -142,3 +142,19 @@ def test_a_second_fit_compiles_nothing():
     second = build()
     assert second.data.unit == first.data.unit and hash(second.data.unit) == hash(first.data.unit)
     assert jax.tree.structure(second.data) == jax.tree.structure(first.data)
+
+
+def test_equal_programs_of_which_one_says_its_unit():
+    says = True
+
+    def predict(rest):
+        d = dist.Normal(rest / u.mV, 3.0)
+        return infer.with_unit(d, u.mV) if says else d
+
+    def build():
+        return posterior(predict)
+
+    assert build().data.unit is not None
+    says = False
+    with pytest.warns(infer.UncheckedUnitWarning, match='targets are in mV'):
+        build()
