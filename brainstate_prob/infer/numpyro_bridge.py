@@ -22,6 +22,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior, _refuse_for_sampling, _refuse_narrow_priors
 from brainstate_prob.infer.target.observed import expanded_to
 from brainstate_prob.infer.target.quantities import InUnit
+from brainstate_prob.infer.target.support import Bounded, bounds_of
 from brainstate_prob.infer.variables import columns_of
 from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
 from brainstate_prob.nn.memo import serve_values
@@ -251,6 +252,7 @@ def _observe(scored: Any, targets: jax.Array | None, scale: Any) -> Any:
             return numpyro.factor('targets', jnp.sum(scored))
         if targets is not None:
             scored = expanded_to(scored, targets)
+            scored = Bounded(scored) if bounds_of(scored) else scored
         return numpyro.sample('targets', scored, obs=targets)
 
 

@@ -43,13 +43,18 @@ class Posterior:
         A Module with at least one trainable parameter. It is read, and only written by ``fit.assign_to(model)``.
     inputs
         What the model is called with: one array, a tuple (positional arguments), a dict (keyword arguments) or None.
+        Lists of numbers, pandas columns and the like are read by value; what is no number is refused.
     targets
-        The observations. Of a Quantity the magnitude in its own unit is scored; the unit is kept for results.
+        The observations. Of a Quantity the magnitude in its own unit is scored; the unit is kept for results. What
+        masks leave out (``dist.Normal(...).mask(mask)``) does not count, but has to be a number.
     likelihood
         ``likelihood(model, *inputs)`` gives a NumPyro distribution of the targets; default: the model itself does.
+        Where targets have a unit it says that of what it predicts, by `of_quantities` or `with_unit`.
     log_likelihood
         In place of it, ``log_likelihood(model, *inputs, targets)`` (without targets if there are none) gives the log
-        density of each observation, or their sum.
+        density of each observation, or their sum: a shape that is () or a leading part of the targets' shape (that is
+        the whole, or without the axes of observed vectors). Without targets: (), one axis, or a leading part of the
+        shape of an input.
     coords
         Labels of named dims for results: ``{'group': ['a', 'b']}``. Params name theirs by ``Param(dims=...)``.
     dims
@@ -61,8 +66,18 @@ class Posterior:
     TypeError
         If the model is no Module or what it returns no NumPyro distribution.
     ValueError
-        For no parameters, no observations, NaN in data, predictions that do not have the targets' shape, targets
-        outside the likelihood's support, priors narrower than their transform, dims or labels that do not fit.
+        For no parameters, no observations, NaN in data, numbers that the present precision does not hold, predictions
+        that do not have the targets' shape, targets outside a support that no parameter moves, priors narrower than
+        their transform, dims or labels that do not fit.
+    brainunit.UnitMismatchError
+        For targets of another dimension than the model says.
+
+    Warns
+    -----
+    UncheckedUnitWarning
+        Where targets have a unit and the model does not say that of its predictions.
+    PrecisionWarning
+        Where single precision does not tell most values of a column apart, or rounds small numbers to 0.
 
     Examples
     --------
@@ -123,8 +138,9 @@ class Posterior:
         self.data = Data(args, kwargs, checked, others_of(model), one, unit)
         self.dims = _checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
-        self.density, self.inspection = admitted(self.density, model, self.data)
-        self._inspect()
+        traced = self.density
+        self.density, self.inspection = admitted(traced, model, self.data)
+        self._inspect(traced.says_unit)
         guard(self.density, self.data, self.inspection)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -382,11 +398,11 @@ class Posterior:
             raise ValueError(f'theta must be one flat vector of {self.density.size} numbers, got shape {theta.shape}.')
         return theta
 
-    def _inspect(self) -> None:
-        """Evaluate once: shapes, types and supports are right before anything long starts."""
+    def _inspect(self, says_unit: bool) -> None:
+        """Evaluate once: shapes, types, supports and units are right before anything long starts."""
         refuse_impossible(self.density, self.theta, self.data)
         own = self.log_likelihood_function is not None
-        if self.data.unit is not None and (own or not self.density.says_unit):
+        if self.data.unit is not None and (own or not says_unit):
             warn_of_unchecked(self.targets_unit, own)
 
     def __repr__(self) -> str:

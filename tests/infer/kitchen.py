@@ -36,11 +36,20 @@ class Kitchen(nn.Module):
 COORDS = {'feature': ['left', 'right', 'up']}
 
 
+def in_millivolt(model, *inputs):
+    """What a model of plain numbers predicts, as of quantities."""
+    return infer.with_unit(model(*inputs), u.mV)
+
+
 def kitchen_posterior(dtype=np.float32, num=20, seed=0):
     """20 observations in mV."""
     x = np.random.default_rng(seed).normal(size=(num, 3))
     return infer.Posterior(
-        Kitchen(dtype), jnp.asarray(x, dtype), jnp.asarray(x.sum(1) + 3.0, dtype) * u.mV, coords=COORDS
+        Kitchen(dtype),
+        jnp.asarray(x, dtype),
+        jnp.asarray(x.sum(1) + 3.0, dtype) * u.mV,
+        likelihood=in_millivolt,
+        coords=COORDS,
     )
 
 

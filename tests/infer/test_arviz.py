@@ -10,7 +10,7 @@ import pytest
 
 from brainstate_prob import infer, nn
 from brainstate_prob.infer.arviz_io import import_arviz, is_old
-from tests.infer.kitchen import COORDS, kitchen_posterior, scattered
+from tests.infer.kitchen import COORDS, in_millivolt, kitchen_posterior, scattered
 
 
 @pytest.fixture(scope='module')
@@ -77,7 +77,8 @@ def test_draws_of_the_prior_come_along_with_dims_labels_and_units():
     model.sparse = nn.Param(np.zeros(2, 'f4'), reg=dist.Normal(0.0, 1.0))
     model.bare = nn.Module()  # all that has no prior
     posterior = infer.Posterior(
-        model, base.data.args, base.data.targets * u.mV, likelihood=lambda m, x: dist.Normal(x @ m.w.value(), 1.0),
+        model, base.data.args, base.data.targets * u.mV,
+        likelihood=lambda m, x: infer.with_unit(dist.Normal(x @ m.w.value(), 1.0), u.mV),
         coords=COORDS,
     )  # fmt: skip
     fit = scattered(posterior, draws=20)
@@ -94,7 +95,7 @@ def test_the_data_have_the_dims_and_labels_that_the_posterior_gives_them():
     base = kitchen_posterior()
     times = np.arange(20) * 0.5
     posterior = infer.Posterior(
-        base.model, base.data.args, base.data.targets * u.mV, coords=COORDS | {'time': times},
+        base.model, base.data.args, base.data.targets * u.mV, likelihood=in_millivolt, coords=COORDS | {'time': times},
         dims={'targets': 'time', 'input_0': ('time', 'feature')},
     )  # fmt: skip
     data = scattered(posterior, draws=5).to_arviz()

@@ -7,7 +7,7 @@ import scipy.stats as st
 
 from brainstate_prob import infer
 from brainstate_prob.infer.conformal import conformal_quantile
-from tests.infer.kitchen import scattered
+from tests.infer.kitchen import in_millivolt, scattered
 from tests.infer.test_scoring import Line, class_data, classifier, line_data
 
 
@@ -42,8 +42,9 @@ def covers(share, size, num=400, prob=0.9):
 @pytest.mark.parametrize('sd', [0.2, 1.0, 5.0])
 @pytest.mark.parametrize('method', ['absolute', 'normalized', 'quantile', None])
 def test_intervals_of_a_wrong_model_cover(sd, method):
-    fit = scattered(infer.Posterior(Line(sd), *[a * b for a, b in zip(line_data(30), (1, u.mV), strict=True)]),
-                    chains=1, draws=100, spread=0.05)  # fmt: skip
+    x, y = line_data(30)
+    posterior = infer.Posterior(Line(sd), x, y * u.mV, likelihood=in_millivolt)
+    fit = scattered(posterior, chains=1, draws=100, spread=0.05)
     x, y = line_data(400, seed=1)
     calibrated = infer.conformal(fit, x, y * u.mV, method=method)
     x, y = line_data(3000, seed=2)

@@ -219,7 +219,7 @@ class Wait(nn.Module):
         self.mean = nn.Param(20.0 * u.ms * jnp.ones(3), reg=nn.GaussianReg(20.0 * u.ms, std=self.spread))
 
     def __call__(self):
-        return dist.Normal(self.mean.value() / u.ms, 1.0)
+        return infer.of_quantities(dist.Normal, self.mean.value(), 1.0 * u.ms)
 
 
 def test_units_and_hierarchies_are_taken_along():

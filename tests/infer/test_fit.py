@@ -10,7 +10,7 @@ import pytest
 from brainstate_prob import infer, nn
 from brainstate_prob.core import ParamState
 from brainstate_prob.infer.variables import columns_of
-from tests.infer.kitchen import COORDS, Kitchen, kitchen_posterior, scattered
+from tests.infer.kitchen import COORDS, Kitchen, in_millivolt, kitchen_posterior, scattered
 
 
 @pytest.fixture(scope='module')
@@ -243,7 +243,7 @@ def test_a_draw_written_into_a_model_is_there_bit_for_bit(posterior, expanded):
     np.testing.assert_array_equal(model.bare.value['a'], own['bare.a'])
     assert u.get_unit(model.bare.value['b']) == u.mV and model.rate.unit == u.Hz
     if not expanded:
-        fitted = infer.Posterior(model, *posterior.data.args, posterior.data.targets * u.mV)
+        fitted = infer.Posterior(model, *posterior.data.args, posterior.data.targets * u.mV, likelihood=in_millivolt)
         assert float(fitted.log_density()) == float(posterior.log_density(fit.thetas[1, 3]))
 
 

@@ -147,7 +147,7 @@ def test_units_of_the_estimate():
             self.tau = nn.Param(5.0 * u.ms, t=nn.SoftplusT(0.0 * u.ms), reg=nn.GammaReg(alpha=2.0, beta=0.1 / u.ms))
 
         def __call__(self):
-            return dist.Exponential(1.0 / (self.tau.value() / u.ms))
+            return infer.of_quantities(dist.Exponential, 1.0 / self.tau.value())
 
     fit = infer.fit_map(infer.Posterior(Wait(), targets=jnp.array([10.0, 20.0, 30.0]) * u.ms), progress=False)
     assert fit.estimate['tau'].unit == u.ms

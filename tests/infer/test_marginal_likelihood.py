@@ -117,7 +117,7 @@ def test_units_and_fit_hyper():
             self.mu = nn.Param(jnp.zeros(4) * u.mV, reg=prior)
 
         def __call__(self):
-            return dist.Normal(self.mu.value().mantissa, 1.0)
+            return infer.of_quantities(dist.Normal, self.mu.value(), 1.0 * u.mV)
 
     y = np.array([3.0, -2.0, 4.0, -1.0])
     fit = infer.fit_marginal_likelihood(infer.Posterior(Means(), targets=jnp.asarray(y) * u.mV), **QUIET)

@@ -115,7 +115,8 @@ def test_units_are_taken_along():
             self.drop = nn.Dropout(0.5)
 
         def __call__(self, x):
-            return dist.Exponential(1.0 / (0.1 + self.drop(x) * (self.tau.value() / u.ms)))
+            rate = 1.0 / (0.1 + self.drop(x) * (self.tau.value() / u.ms))
+            return infer.with_unit(dist.Exponential(rate), u.ms)
 
     posterior = infer.Posterior(Wait(), jnp.ones(3), jnp.array([10.0, 20.0, 30.0]) * u.ms)
     fit = infer.mc_dropout(posterior, num_draws=4, num_steps=5, progress=False)

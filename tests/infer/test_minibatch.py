@@ -146,7 +146,7 @@ def test_targets_of_batches_are_read_in_the_unit_of_the_posterior():
             self.mean = nn.Param(5.0 * u.ms, reg=dist.Normal(10.0, 10.0))
 
         def __call__(self):
-            return dist.Normal(self.mean.value() / u.ms, 1.0)
+            return infer.of_quantities(dist.Normal, self.mean.value(), 1.0 * u.ms)
 
     seconds = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
     posterior = infer.Posterior(Wait(), targets=1000 * seconds * u.ms)

@@ -212,7 +212,7 @@ def test_units():
             self.rest = nn.Param(jnp.array([40.0, 60.0]) * u.mV, reg=nn.GaussianReg(self.mean, self.sd))
 
         def __call__(self):
-            return dist.Normal(self.rest.value().to_decimal(u.mV), 1.0)
+            return infer.of_quantities(dist.Normal, self.rest.value(), 1.0 * u.mV)
 
     posterior = infer.Posterior(Cells(), targets=jnp.array([41.0, 59.0]) * u.mV)
     density = posterior.sampling_density_for(True)

@@ -189,4 +189,21 @@ def test_the_shape_is_checked_again_with_other_data():
     with pytest.raises(ValueError, match=r'shape \(3, 3\) for targets of shape \(3, 1\)'):
         fit.predict(X[:3], X[:3, None], kind='log_density')
     with pytest.raises(ValueError, match=r'shape \(2, 2\) for targets of shape \(2, 1\)'):
-        infer.fit_map(posterior, batches=[(X[:2], X[:2, None])], num_observations=2, num_steps=2, progress=False)
+        infer.fit_map(
+            posterior, batches=[(X[:2], X[:2, None])], num_observations=2, optimizer='adam', num_steps=2, progress=False
+        )
+
+
+def test_the_same_density_in_numpyro():
+    import numpyro
+
+    def shifted(model):
+        return dist.TransformedDistribution(dist.LogNormal(0.0, 1.0), [T.AffineTransform(model.theta.value(), 1.0)])
+
+    posterior = infer.Posterior(Top(2.0), targets=jnp.array([1.0, 3.0]), likelihood=shifted)
+    theirs = infer.to_numpyro(posterior.model, likelihood=shifted)
+    for value in (2.0, 0.5):
+        found, _ = numpyro.infer.util.log_density(theirs, (), {'targets': posterior.data.targets}, {'theta': value})
+        ours = posterior.log_density(posterior.unconstrain({'theta': value}), jacobian=False)
+        np.testing.assert_allclose(found, ours, rtol=1e-5)
+        assert np.isneginf(ours) == (value > 1)

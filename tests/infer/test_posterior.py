@@ -9,6 +9,7 @@ import pytest
 import scipy.stats as st
 
 from brainstate_prob import ParamState, State, infer, nn, random
+from tests.infer.kitchen import in_millivolt
 
 
 class Mixed(nn.Module):
@@ -183,7 +184,7 @@ def test_a_log_density_of_ones_own():
 
 
 def test_targets_with_a_unit_are_scored_by_magnitude():
-    plain, with_unit = infer.Posterior(Mixed(), X, Y), infer.Posterior(Mixed(), X, Y * u.mV)
+    plain, with_unit = infer.Posterior(Mixed(), X, Y), infer.Posterior(Mixed(), X, Y * u.mV, likelihood=in_millivolt)
     assert float(plain.log_density()) == float(with_unit.log_density()) and with_unit.targets_unit == u.mV
 
 

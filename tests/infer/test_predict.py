@@ -37,7 +37,11 @@ class Line(nn.Module):
 
 def line_posterior(num=6, seed=0, unit=u.UNITLESS):
     x = jax.random.normal(jax.random.key(seed), (num, 2))
-    return infer.Posterior(Line(), x, u.Quantity(x.sum(1), unit=unit) if not unit.is_unitless else x.sum(1))
+    if unit.is_unitless:
+        return infer.Posterior(Line(), x, x.sum(1))
+    return infer.Posterior(
+        Line(), x, u.Quantity(x.sum(1), unit=unit), likelihood=lambda m, x: infer.with_unit(m(x), unit)
+    )
 
 
 @pytest.fixture(scope='module')

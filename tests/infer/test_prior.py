@@ -33,7 +33,7 @@ class Everything(nn.Module):
         self.logit = nn.Param(0.5, t=nn.SigmoidT(0.0, 1.0), reg=dist.Normal(0.0, 1.5), prior_on='unconstrained')
 
     def __call__(self):
-        return dist.Normal(u.get_magnitude(self.aaa.value()), 1.0)
+        return infer.of_quantities(dist.Normal, self.aaa.value(), 1.0 * u.mV)
 
 
 def posterior():

@@ -53,7 +53,7 @@ class Hierarchical(nn.Module):
         self.theta = nn.Param(jnp.zeros(4) * u.ms, reg=nn.GaussianReg(self.mu, self.tau), dims=('group',))
 
     def __call__(self):
-        return dist.Normal(u.get_magnitude(self.theta.value()), 1.0)
+        return infer.of_quantities(dist.Normal, self.theta.value(), 1.0 * u.ms)
 
 
 class PoissonRegression(nn.Module):

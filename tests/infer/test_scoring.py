@@ -9,7 +9,7 @@ import scipy.stats as st
 
 from brainstate_prob import infer, nn
 from brainstate_prob.infer import scoring
-from tests.infer.kitchen import scattered
+from tests.infer.kitchen import in_millivolt, scattered
 
 
 def normal_crps(y, mean, sd):
@@ -120,7 +120,7 @@ def line_data(num=400, seed=0):
 @pytest.fixture(scope='module')
 def line():
     x, y = line_data(20)
-    return scattered(infer.Posterior(Line(), x, y * u.mV), chains=1, draws=300, spread=0.0)
+    return scattered(infer.Posterior(Line(), x, y * u.mV, likelihood=in_millivolt), chains=1, draws=300, spread=0.0)
 
 
 def test_the_table_of_a_regression_is_that_of_the_known_distribution(line):

@@ -270,7 +270,7 @@ def test_units_and_transforms():
             self.tau = nn.Param(20.0 * u.ms, t=nn.SoftplusT(0.0 * u.ms), reg=nn.GammaReg(alpha=2.0, beta=0.1 / u.ms))
 
         def __call__(self):
-            return dist.Exponential(1.0 / (self.tau.value() / u.ms))
+            return infer.of_quantities(dist.Exponential, 1.0 / self.tau.value())
 
     posterior = infer.Posterior(Wait(), targets=jnp.array([10.0, 20.0, 30.0]) * u.ms)
     fit = infer.sgmcmc(posterior, step_size=0.05, num_samples=50, num_chains=2, progress=False)

@@ -28,7 +28,7 @@ class Scaled(nn.Module):
     def __call__(self, t, mix, shared, shift):
         mean = u.get_magnitude(t * self.slope.value()) + mix.sum(1) * shared.sum() + shift
         # The variance is that of all rows: one more row, whatever its weight, would be seen.
-        return dist.Normal(mean - mean.mean(), 1.0 + mean.std())
+        return infer.with_unit(dist.Normal(mean - mean.mean(), 1.0 + mean.std()), u.mV)
 
 
 def scaled(num):

@@ -179,7 +179,8 @@ def test_units_and_a_horseshoe_are_taken_along():
             self.sparse = nn.Param(jnp.array([0.1, -0.2]), reg=nn.HorseshoeReg(tau=0.5))
 
         def __call__(self):
-            return dist.Exponential(1.0 / (self.tau.value() / u.ms + self.sparse.value().sum() ** 2))
+            rate = 1.0 / (self.tau.value() / u.ms + self.sparse.value().sum() ** 2)
+            return infer.with_unit(dist.Exponential(rate), u.ms)
 
     posterior = infer.Posterior(Wait(), targets=jnp.array([10.0, 20.0, 30.0]) * u.ms)
     fit = infer.swag(posterior, start='model', num_steps=40, snapshot_every=5, num_draws=6, progress=False)

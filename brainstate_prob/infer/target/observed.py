@@ -11,7 +11,13 @@ import numpyro.distributions as dist
 from brainstate_prob.core import State
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import Node
-from brainstate_prob.infer.target.quantities import InUnit, QuantityDistribution, magnitudes_in, refuse_quantities
+from brainstate_prob.infer.target.quantities import (
+    InUnit,
+    QuantityDistribution,
+    kind_of,
+    magnitudes_in,
+    refuse_quantities,
+)
 from brainstate_prob.infer.target.support import log_prob_inside
 
 __all__ = [
@@ -45,7 +51,7 @@ def checked_distribution(out: Any, targets: Any = None, unit: InUnit | None = No
     if not isinstance(out, dist.Distribution):
         raise TypeError(
             'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
-            f'{type(out).__name__}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
+            f'{kind_of(out)}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
             'log_likelihood=f for a log density of your own.'
         )
     refuse_quantities(out)

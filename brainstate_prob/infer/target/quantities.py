@@ -19,6 +19,7 @@ __all__ = [
     'InUnit',
     'QuantityDistribution',
     'UncheckedUnitWarning',
+    'kind_of',
     'magnitudes_in',
     'of_quantities',
     'quantities_explained',
@@ -26,6 +27,15 @@ __all__ = [
     'warn_of_unchecked',
     'with_unit',
 ]
+
+
+def kind_of(x: Any) -> str:
+    """What something is, for messages."""
+    if isinstance(x, jax.Array):
+        return f'an array of shape {x.shape}'
+    if isinstance(x, type):
+        return f'the class {x.__name__}'
+    return type(x).__name__
 
 
 class UncheckedUnitWarning(UserWarning):
@@ -171,7 +181,7 @@ def with_unit(distribution: dist.Distribution, unit: u.Unit) -> QuantityDistribu
     """
     if isinstance(distribution, QuantityDistribution) or not isinstance(distribution, dist.Distribution):
         raise TypeError(
-            f'with_unit takes a NumPyro distribution of magnitudes, got {type(distribution).__name__}, e.g. '
+            f'with_unit takes a NumPyro distribution of magnitudes, got {kind_of(distribution)}, e.g. '
             'infer.with_unit(dist.Normal(mean / u.mV, sigma / u.mV), u.mV).'
         )
     if not isinstance(unit, u.Unit):

@@ -18,7 +18,7 @@ import numpyro.distributions as dist
 if TYPE_CHECKING:
     from brainstate_prob.infer.density import Data, Density
 
-__all__ = ['bounds_of', 'bounds_tell', 'log_prob_inside', 'outside_of', 'refuse_impossible']
+__all__ = ['Bounded', 'bounds_of', 'bounds_tell', 'log_prob_inside', 'outside_of', 'refuse_impossible']
 
 
 def log_prob_inside(d: dist.Distribution, value: Any) -> jax.Array:
@@ -42,6 +42,29 @@ def log_prob_inside(d: dist.Distribution, value: Any) -> jax.Array:
     # A point inside stands in, so that the formula outside contributes no NaN to the gradient.
     inside = jnp.where(jnp.expand_dims(outside, tuple(range(-d.event_dim, 0))), _inner(d, value), value)
     return jnp.where(outside, -jnp.inf, d.log_prob(inside))
+
+
+class Bounded(dist.Distribution):
+    """A distribution whose log density is `log_prob_inside`, where others evaluate it: in NumPyro's models."""
+
+    pytree_data_fields = ('base_dist',)
+
+    def __init__(self, base_dist: dist.Distribution):
+        self.base_dist = base_dist
+        super().__init__(base_dist.batch_shape, base_dist.event_shape)
+
+    @property
+    def support(self) -> Any:
+        """That of the distribution."""
+        return self.base_dist.support
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
+        """As of the distribution."""
+        return self.base_dist.sample(key, sample_shape)
+
+    def log_prob(self, value: Any) -> jax.Array:
+        """Minus infinity outside."""
+        return log_prob_inside(self.base_dist, value)
 
 
 def outside_of(d: dist.Distribution, value: Any) -> jax.Array:

@@ -137,11 +137,11 @@ LOG_LIKELIHOODS = [
     refused('a log-likelihood of hits', own(lambda m, x, y: m(x).mean == y), 'dtype bool', 'floating'),
     refused(
         'a log-likelihood that is NaN in a row',
-        own(lambda m, x, y: m(x).log_prob(jnp.log(y - 0.5))),
+        own(lambda m, x, y: m.b.value() * jnp.log(y - 0.5)),
         'NaN for 1 of 3 observations', r'the first at \(0,\)', 'logarithms', r'-jnp\.inf',
     ),
     refused(
-        'a sum that is NaN', own(lambda m, x, y: m(x).log_prob(jnp.sqrt(-y)).sum()), 'NaN for their sum', 'wherever'
+        'a sum that is NaN', own(lambda m, x, y: m.b.value() * jnp.sqrt(-y).sum()), 'NaN for their sum', 'wherever'
     ),
     refused(
         'a table as log-likelihood without targets',
@@ -150,10 +150,106 @@ LOG_LIKELIHOODS = [
     ),
     refused('a likelihood that broadcasts', targets(COLUMN), r'predicts .* shape \(3,\)', r'have shape \(3, 1\)'),
     refused(
+        'a model that returns an array',
+        lambda: infer.Posterior(Line(), X, Y, likelihood=lambda m, x: m(x).mean),
+        r'returned an array of shape \(3,\)', r'dist\.Normal\(mean, sigma\)',
+    ),
+    refused(
+        'a model that returns a class',
+        lambda: infer.Posterior(Line(), X, Y, likelihood=lambda m, x: dist.Normal),
+        'returned the class Normal', r'dist\.Normal\(mean, sigma\)',
+    ),
+    refused(
         'negative counts',
         lambda: infer.Posterior(Line(), X, [1, -2, 3], likelihood=lambda m, x: dist.Poisson(jnp.exp(m(x).mean))),
         '1 of the targets have probability zero', 'whatever the parameters',
     ),
 ]  # fmt: skip
 
-ROWS = [*KINDS, *PRECISION, *TOLD, *LOG_LIKELIHOODS]
+
+class Cell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rest = nn.Param(1.0 * u.mV, reg=nn.GaussianReg(0.0 * u.mV, 1.0 * u.mV))
+
+
+def cell(predict, y=Y * u.mV):
+    return lambda: infer.Posterior(Cell(), targets=y, likelihood=lambda m: predict(m.rest.value()))
+
+
+def units(name, predict, *words, y=Y * u.mV):
+    return Mistake(name, cell(predict, y), words, (TypeError, ValueError, u.UnitMismatchError))
+
+
+NO_QUANTITIES = ('got a Quantity in mV', 'of plain numbers', r'infer\.of_quantities\(dist', r'infer\.with_unit')
+UNITS = [
+    units('a Quantity in a Normal', lambda v: dist.Normal(v, v), r'dist\.Normal', *NO_QUANTITIES),
+    units('one Quantity in a Normal', lambda v: dist.Normal(v / u.mV, v), r'dist\.Normal', *NO_QUANTITIES),
+    units('a Quantity in a Poisson', lambda v: dist.Poisson(v), r'dist\.Poisson', *NO_QUANTITIES),
+    units('a Quantity in a Uniform', lambda v: dist.Uniform(-v, v), r'dist\.Uniform', *NO_QUANTITIES),
+    units('a Quantity in a StudentT', lambda v: dist.StudentT(3.0, v, v), r'dist\.StudentT', *NO_QUANTITIES),
+    units(
+        'a Quantity in a MultivariateNormal',
+        lambda v: dist.MultivariateNormal(v * jnp.ones(3), jnp.eye(3)),
+        r'dist\.MultivariateNormal', *NO_QUANTITIES,
+    ),
+    units(
+        'a Quantity in a log-likelihood',
+        lambda v: infer.with_unit(dist.Exponential(v), u.mV), r'dist\.Exponential', *NO_QUANTITIES,
+    ),
+    units(
+        'targets of another dimension', lambda v: infer.of_quantities(dist.Normal, v, v),
+        'in mV', 'in ms', 'another dimension', y=Y * u.ms,
+    ),
+    units(
+        'plain targets of a model in mV', lambda v: infer.of_quantities(dist.Normal, v, v),
+        'in mV', 'plain numbers', 'Multiply', y=Y,
+    ),
+    units(
+        'a scale in another dimension', lambda v: infer.of_quantities(dist.Normal, v, 1.0 * u.ms),
+        'scale of Normal has the unit mV', 'ms cannot be converted',
+    ),
+    units(
+        'a scale without a unit', lambda v: infer.of_quantities(dist.Normal, v, 1.0),
+        'scale of Normal has the unit mV', 'plain numbers',
+    ),
+    units(
+        'a law of quantities without any', lambda v: infer.of_quantities(dist.Normal, 1.0, 1.0),
+        'no parameter of Normal is a Quantity', 'loc',
+    ),
+    units(
+        'counts of quantities', lambda v: infer.of_quantities(dist.Poisson, v), 'parameters of Poisson', 'with_unit'
+    ),
+    units('the unit of a number', lambda v: infer.with_unit(v / u.mV, u.mV), 'with_unit takes a NumPyro distribution'),
+    units(
+        'a unit as text', lambda v: infer.with_unit(dist.Normal(v / u.mV, 1.0), 'mV'),
+        'takes a unit such as u.mV', 'got str',
+    ),
+    units(
+        'a unit that cannot be converted', lambda v: infer.with_unit(dist.VonMises(v / u.mV, 1.0), u.mV),
+        'VonMises in mV', 'targets are in V', 'how this distribution scales', y=Y / 1000 * u.volt,
+    ),
+    Mistake(
+        'targets in mV of a model of plain numbers', cell(lambda v: dist.Normal(v / u.mV, 1.0)),
+        ('targets are in mV', 'predicts plain numbers', r'infer\.of_quantities', r'u\.mV\)', r'targets / u\.mV'),
+        infer.UncheckedUnitWarning, ('fit_map', 'laplace'), warns=True,
+    ),
+    Mistake(
+        'targets in mV of a log-likelihood',
+        lambda: infer.Posterior(Line(), X, Y * u.mV, log_likelihood=lambda m, x, y: m(x).log_prob(y)),
+        ('magnitudes of the targets, in mV', 'cannot be checked', r'targets / u\.mV'),
+        infer.UncheckedUnitWarning, ('fit_map', 'laplace'), warns=True,
+    ),
+    Mistake(
+        'targets of another unit later',
+        lambda: infer.fit_map(cell(lambda v: infer.of_quantities(dist.Normal, v, v))(), progress=False).predict(
+            targets=Y * u.ms, kind='log_density'
+        ),
+        ('has the unit mV', 'ms cannot be converted'), u.UnitMismatchError,
+    ),
+    refused(
+        'a list of quantities', targets([1.0 * u.mV, 2.0 * u.mV]), 'list of quantities', 'one Quantity'
+    ),
+]  # fmt: skip
+
+ROWS = [*KINDS, *PRECISION, *TOLD, *LOG_LIKELIHOODS, *UNITS]
