@@ -267,9 +267,11 @@ def swag(
     fit = as_fit(found)
     if scale > 0:
         moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
-        relative = relative_spread(density, moments.mean, example, *_covariance(moments, float(scale)))
-        fit.info['warnings'] = _too_narrow(relative, fit.info, given, num)
-        warn_of(fit.info['warnings'])
+        seen = density.with_carried(example, jax.tree.map(lambda x: x[0], found.carried))
+        relative = relative_spread(density, moments.mean, seen, *_covariance(moments, float(scale)))
+        told = _too_narrow(relative, fit.info, given, num)
+        fit.info['warnings'] = [*fit.info.get('warnings', []), *told]
+        warn_of(told)
     return fit
 
 
