@@ -101,8 +101,8 @@ for name, (_, (x, _, x_test, _)) in tasks.items():
 #
 # Each takes the same `Posterior` and returns the same kind of `Fit`. The library looks at every fit and warns of what
 # seems wrong. Some of that is expected here and not shown: hidden units can change places without any effect, so that
-# neither single weights mix between chains (R-hat, effective sample sizes) nor a Gaussian of independent weights comes
-# close to their posterior (k-hat). What counts are the predictions; the table below has their R-hat.
+# no Gaussian of independent weights comes close to their posterior (k-hat), and single weights do not mix between
+# chains. What counts are the predictions, by which networks are judged; the table below has their R-hat.
 
 # %%
 expected_of_networks = 'R-hat of|The bulk effective sample size of|k-hat of'

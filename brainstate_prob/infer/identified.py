@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.classes import class_log_probs, precision_of
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.ess import effective_sizes
@@ -16,11 +17,12 @@ from brainstate_prob.infer.fisher import outputs_of
 from brainstate_prob.infer.minibatch import take
 from brainstate_prob.infer.networks import is_network
 from brainstate_prob.infer.predict import over_draws, rows_at_once
+from brainstate_prob.infer.safely import never_raises
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
 
-__all__ = ['network_problems', 'prediction_problems', 'prediction_sizes']
+__all__ = ['network_problems', 'prediction_sizes']
 
 FEWEST_DRAWS = 100  # a chain: with fewer neither R-hat nor ESS say anything
 _DRAWS = 500  # of each chain, evenly spread, that are looked at
@@ -29,34 +31,35 @@ _R_HAT = 1.05  # the spread of a prediction is then off by five per cent, less t
 _ESS = 100  # the mean of a prediction is then known to a tenth of its spread
 
 
+@never_raises('The diagnostics of the predictions')
 def network_problems(fit: Fit) -> list[str]:
-    """`prediction_problems` of chains of a network; nothing for any other fit."""
+    """Predictions of a network about which its chains differ, in words; nothing for any other fit."""
     if fit.posterior is None or fit.weights is not None or not fit.is_markov or not is_network(fit.density.entries):
         return []
     if 'num_warmup' not in fit.info or fit.num_draws < FEWEST_DRAWS or fit.posterior.data.targets is None:
         return []
     in_batches = fit.info.get('batch_size') is not None
-    return prediction_problems(fit.density, fit.thetas, fit.posterior.data, in_batches)
+    found = prediction_sizes(fit.density, fit.thetas, fit.posterior.data, in_batches)
+    return _told(found, fit)
 
 
-def prediction_problems(density: Density, thetas: np.ndarray, data: Data, in_batches: bool) -> list[str]:
+def _told(found: dict[str, np.ndarray], fit: Fit) -> list[str]:
     """Predictions about which chains differ, or that have few effective draws, in words."""
-    found = prediction_sizes(density, thetas, data, in_batches)
-    chains, texts = thetas.shape[0], []
+    texts = []
     r_hat = np.nan_to_num(found['r_hat'], nan=1.0)  # what does not vary is the same in all chains
     what = 'predictions of this network'
-    if chains > 1 and r_hat.max() > _R_HAT:
+    if fit.num_chains > 1 and r_hat.max() > _R_HAT:
         texts.append(
             f'R-hat of the {what} is up to {r_hat.max():.3f} (above {_R_HAT} for {int((r_hat > _R_HAT).sum())} of '
-            f'{r_hat.size} that were looked at): the chains have not mixed. Raise num_warmup and num_samples; if that '
-            'does not help, the chains are in different modes, and their predictions are those of an ensemble.'
+            f'{r_hat.size} that were looked at): the chains have not mixed, and predict as an ensemble does. '
+            f'{advice("r_hat", fit.method, fit.info)}'
         )
     ess = np.nan_to_num(found['ess_bulk'], nan=np.inf)
     if ess.min() < _ESS:
         texts.append(
             f'The bulk effective sample size of the {what} is down to {ess.min():.0f} (below {_ESS} for '
             f'{int((ess < _ESS).sum())} of {ess.size} that were looked at): their means and quantiles are uncertain. '
-            'Raise num_samples.'
+            f'{advice("ess", fit.method, fit.info)}'
         )
     return texts
 

@@ -192,7 +192,7 @@ class LaplaceFit(Fit):
             return False  # there is nothing to linearize: no distribution of the targets
         return self.info.get('curvature') == 'ggn' or is_network(self.density.entries)
 
-    def predict(  # type: ignore[override]
+    def predict(
         self, inputs: Any = None, targets: Any = None, *, linearized: bool | None = None, **options: Any
     ) -> Any:
         """The posterior predictive distribution of the targets, as by `Fit.predict`.
@@ -207,13 +207,13 @@ class LaplaceFit(Fit):
         """
         return Fit.predict(self._view(linearized), inputs, targets, **options)
 
-    def score(  # type: ignore[override]
+    def score(
         self, inputs: Any = None, targets: Any = None, *, linearized: bool | None = None, **options: Any
     ) -> FitSummary:
         """How good the predictions are, as by `Fit.score`; ``linearized`` as for `predict`."""
         return Fit.score(self._view(linearized), inputs, targets, **options)
 
-    def log_likelihood(  # type: ignore[override]
+    def log_likelihood(
         self, batch_size: int | None = None, draws_at_once: int | None = None, *, linearized: bool | None = None
     ) -> np.ndarray:
         """The log-likelihood of each observation at each draw; ``linearized`` as for `predict`."""

@@ -13,6 +13,7 @@ import optax
 from jax import lax
 
 from brainstate_prob.infer.checkpoint import Checkpoint
+from brainstate_prob.infer.density import Data
 from brainstate_prob.infer.descent import Descent, Descents, Settings
 from brainstate_prob.infer.diagnostics import warn_of
 from brainstate_prob.infer.fingerprint import fingerprint_of
@@ -31,6 +32,7 @@ from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import as_a_part
 from brainstate_prob.infer.running_statistics import settled
+from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.infer.spread import relative_spread
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import largest_curvature
@@ -266,11 +268,20 @@ def swag(
     found = descents.run(saving)
     fit = as_fit(found)
     if scale > 0:
-        moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
-        relative = relative_spread(density, moments.mean, example, *_covariance(moments, float(scale)))
-        fit.info['warnings'] = _too_narrow(relative, fit.info, given, num)
-        warn_of(fit.info['warnings'])
+        told = _spread_problems(fit, found, example, given, num)
+        fit.info['warnings'] = [*fit.info.get('warnings', []), *told]
+        warn_of(told)
     return fit
+
+
+@never_raises('The spread of SWAG')
+def _spread_problems(fit: Fit, found: Descent, data: Data, given: bool, num_observations: int) -> list[str]:
+    """What to say of the draws' spread beside that of the curvature."""
+    density, scale = fit.density, float(fit.info['scale_of_covariance'])
+    moments, carried = jax.tree.map(lambda x: x[0], (found.opt_state.moments, found.carried))
+    data = density.with_carried(data, carried)
+    relative = relative_spread(density, moments.mean, data, *_covariance(moments, scale))
+    return _too_narrow(relative, fit.info, given, num_observations)
 
 
 def _covariance(moments: Moments, scale: float) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,10 @@ from tests.infer.kitchen import in_millivolt, scattered
 from tests.infer.test_scoring import Line, class_data, classifier, line_data
 
 
+# The models here predict magnitudes, whose unit is that of the targets.
+pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.target.quantities.UncheckedUnitWarning')
+
+
 @pytest.mark.parametrize(('num', 'prob'), [(9, 0.9), (19, 0.8), (50, 0.9)])
 def test_the_quantile_covers_with_the_promised_probability(num, prob):
     rng = np.random.default_rng(0)

@@ -32,7 +32,11 @@ def said(row, way):
         if row.warns:  # the first of its category ends the fit: what is said before the work costs none
             warnings.simplefilter('ignore')
             warnings.simplefilter('error', row.error)
-        fit(row.make(), **{**options, **row.options})
+        elif row.then is not None:  # what is said of so short a fit is not asked here
+            warnings.simplefilter('ignore')
+        found = fit(row.make(), **{**options, **row.options})
+        if row.then is not None:
+            row.then(found)
     return str(caught.value)
 
 

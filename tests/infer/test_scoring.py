@@ -12,6 +12,10 @@ from brainstate_prob.infer import scoring
 from tests.infer.kitchen import in_millivolt, scattered
 
 
+# The models here predict magnitudes, whose unit is that of the targets.
+pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.target.quantities.UncheckedUnitWarning')
+
+
 def normal_crps(y, mean, sd):
     """Gneiting and Raftery (2007)."""
     z = (y - mean) / sd

@@ -1,5 +1,6 @@
 """SWAG's spread against that of the curvature: what is told, and how rarely it is told of what is well."""
 
+import re
 import warnings
 
 import jax.numpy as jnp
@@ -62,8 +63,8 @@ def test_the_posterior_is_as_wide_as_its_curvature(factor):
 def test_the_point_need_not_be_a_maximum():
     upward = infer.Posterior(Line(), log_likelihood=lambda m: jnp.sum(jnp.square(m.w.value())))
     assert relative_spread(upward.density, upward.theta, upward.data, np.zeros(10), np.zeros((1, 10))) is None
-    nowhere = LINE.theta.at[0].set(np.nan)
-    assert relative_spread(LINE.density, nowhere, LINE.data, np.zeros(10), np.zeros((1, 10))) is None
+    nowhere = LINE.data._replace(args=(np.nan * X,))
+    assert relative_spread(LINE.density, LINE.theta, nowhere, np.zeros(10), np.zeros((1, 10))) is None
 
 
 def told(posterior, **kwargs):
@@ -118,16 +119,12 @@ def test_a_spread_that_collapsed_is_told_with_what_helps(case):
     texts, fit = told(LINE, **kwargs)
     exact = np.sqrt(np.einsum('ni,ij,nj->n', X, np.linalg.inv(PRECISION), X)).mean()
     assert fit.predict(kind='mean').std(0).mean() < 0.12 * exact  # it is true
-    assert len(texts) == 1 and 'surer than they are' in texts[0]
     (found,) = texts
+    assert 'surer than they are' in found
     for word in words:
-        import re
-
         assert re.search(word, found), (word, found)
-    if case == 'one at a time':
-        assert 'fewer observations' not in found
-    if 'optimizer' not in kwargs:
-        assert 'leave it out' not in found or case == 'scale'
+    assert 'fewer observations' not in found or case != 'one at a time'
+    assert 'have it chosen' not in found or 'optimizer' in kwargs  # it is what was in use
 
 
 def test_a_network_that_collapsed_is_told():
@@ -137,8 +134,13 @@ def test_a_network_that_collapsed_is_told():
 
 
 def test_a_spread_of_zero_that_was_asked_for_is_not_told_and_a_second_fit_compiles_nothing():
-    assert told(LINE, batch_size=10, scale=0.0, num_steps=100)[1].info.get('warnings', []) == []
-    told(LINE, batch_size=10, num_steps=100)
-    with compilations() as events:
-        told(infer.Posterior(Line(), X + 0.1, Y), batch_size=10, num_steps=100, start=mode(LINE))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        infer.swag(LINE, batch_size=10, scale=0.0, num_steps=100, start=mode(LINE), num_draws=200, progress=False)
+    other = infer.Posterior(Line(), X + 0.1, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        infer.swag(LINE, batch_size=10, num_steps=100, start=mode(LINE), num_draws=200, progress=False)
+        with compilations() as events:
+            infer.swag(other, batch_size=10, num_steps=100, start=mode(LINE), num_draws=200, progress=False)
     assert not events

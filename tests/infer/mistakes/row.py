@@ -54,6 +54,8 @@ class Mistake(NamedTuple):
         Options of the way to fit, in place of those in `WAYS`.
     warns
         Whether it is a warning, and the fit goes on.
+    then
+        What is done with the fit, where that is the mistake.
     """
 
     name: str
@@ -63,3 +65,4 @@ class Mistake(NamedTuple):
     ways: tuple[str, ...] = ALL
     options: dict[str, Any] = {}
     warns: bool = False
+    then: Callable[[Any], Any] | None = None
