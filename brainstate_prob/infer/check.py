@@ -31,6 +31,7 @@ __all__ = ['check']
 _NEIGHBOURS = 16  # as far from the start as chains of NUTS begin
 _PRIOR_DRAWS = 64
 _BELOW = 3.5  # of a log prior density: below the lowest of so many draws, one in 2000 normal starts is
+_STRAY = 0.15  # of the points around a start, which a sampler rejects without harm
 _NOISE = 0.1  # of a log density: samplers tell differences of this size apart
 _SPREAD = 1e3  # ratio of scales that starts to hurt
 
@@ -39,7 +40,7 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
     """See `Posterior.check`."""
     density, data = posterior.density, posterior.data
     jacobian = all(e.t.has_density for e in density.entries)
-    rng = np.random.default_rng(np.ravel(jax.random.key_data(to_key(seed))).tolist())
+    rng = np.random.default_rng(_seed_of(seed))
     with predictions.precision_of(density):
         start = np.asarray(posterior.theta)
         near = _around(start, np.ones(len(start)), rng)
@@ -62,6 +63,13 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
     ]
     title = f'Posterior of {type(posterior.model).__name__}'
     return Report(title, tuple(findings), _table(posterior, at))
+
+
+def _seed_of(seed: Any) -> Any:
+    """A seed for NumPy of an int or a key."""
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        return abs(int(seed))
+    return np.ravel(jax.random.key_data(to_key(seed))).tolist()
 
 
 def _around(start: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +104,7 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
         where = ~np.isfinite(near.gradient).all(axis=0)
         names = f', of {_named(density, where)}' if where.any() else ''
         yield Finding(
-            'warning',
+            'warning' if bad[1:].sum() > _STRAY * _NEIGHBOURS else 'note',
             f'At {int(bad[1:].sum())} of {_NEIGHBOURS - 1} points near the start (theta plus Uniform(-1, 1)) the log '
             f'density or its gradient{names} is not finite: samplers will reject these. Constrain what must stay '
             'positive by a transform, or start elsewhere.',
@@ -226,7 +234,7 @@ def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Fin
         )
 
 
-def _priors(posterior: Posterior, found: Probe, reach: Reach | None, excuse: str | None) -> Iterator[Finding]:
+def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None) -> Iterator[Finding]:
     """Starts far out in their prior, and targets that no draw of the prior predicts."""
     density = posterior.density
     scored = [e for e in density.entries if e.reg is not None]
@@ -243,7 +251,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach | None, excuse: str
                 f'from it the lowest has {drawn.min():.4g}. Start at a likely value (param.init_from_prior), or check '
                 'its unit.',
             )
-    if len(scored) < len(density.entries) or reach is None or posterior.num_observations < 2:
+    if len(scored) < len(density.entries) or posterior.data.targets is None or posterior.num_observations < 2:
         return
     targets = np.asarray(posterior.data.targets, np.float64)
     outside = np.mean((targets < reach.lower) | (targets > reach.upper))
