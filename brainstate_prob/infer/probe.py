@@ -45,11 +45,14 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
     """
 
     def one(theta: jax.Array, data: Data) -> tuple:
-        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
-            terms = density.terms(theta, data, jacobian)
-            likelihood = jnp.sum(terms['likelihood']).astype(density.dtype)
-            others = sum(x for kind in ('prior', 'log_det') for x in terms[kind].values())
-            return likelihood, jnp.asarray(others, density.dtype), terms['prior']
+        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array, list]:
+            with density.open(theta, data) as (computed, _):
+                likelihood = density._log_likelihood(data).astype(density.dtype)
+                priors = [block.log_prior(stretch, value) for block, stretch, value in computed]
+                others = [x for x in priors if x is not None]
+                if jacobian:
+                    others += [block.log_det(stretch, value) for block, stretch, value in computed]
+            return likelihood, jnp.asarray(sum(map(jnp.sum, others)), density.dtype), priors
 
         # Each part pulled back by itself: the likelihood's derivative, the larger part, is compiled once.
         (likelihood, others, prior), pull = jax.vjp(parts, theta)
@@ -66,13 +69,22 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
         shape = np.shape(data.targets)
         lower, upper = np.full(shape, np.inf, density.dtype), np.full(shape, -np.inf, density.dtype)
         for theta, counts in zip(thetas, counted, strict=True):
-            values, (mean, sd) = on_host(run(theta, data))
-            found.append((*values, np.mean(mean)))
+            (*values, priors), (mean, sd) = on_host(run(theta, data))
+            found.append((*values, _by_entry(density, priors), np.mean(mean)))
             if counts:
                 known = np.isfinite(mean + sd)  # elsewhere anything may come
                 lower = np.minimum(lower, np.where(known, mean - 3 * sd, -np.inf))
                 upper = np.maximum(upper, np.where(known, mean + 3 * sd, np.inf))
     return Probe(*jax.tree.map(lambda *x: np.stack(x), *found)), Reach(lower, upper)
+
+
+def _by_entry(density: Density, priors: list) -> dict[str, np.ndarray]:
+    """The log prior of each parameter, of what `Block.log_prior` gives: a sum, or numbers of several parameters."""
+    found: dict[str, np.ndarray] = {}
+    for block, term in zip(density.blocks, priors, strict=True):
+        parts = np.split(np.ravel(0.0 if term is None else term), np.cumsum(block.sizes)[:-1])
+        found.update((e.name, np.sum(part)) for e, part in zip(block.entries, parts, strict=True))
+    return found
 
 
 def _predictions(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
