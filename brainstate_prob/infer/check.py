@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ['check']
 
-_NEIGHBOURS = 16  # as far from the start as chains of NUTS begin
-_PRIOR_DRAWS = 64
-_BELOW = 3.5  # of a log prior density: below the lowest of so many draws, one in 2000 normal starts is
+_NEIGHBOURS = 16  # points, each evaluated once: as far from the start as chains of NUTS begin
+_TINY = 8  # points that differ in the last digits
+_PRIOR_DRAWS = 32
+_BELOW = 4.0  # below the lowest log prior density of so many draws: of a normal prior, more than 3.5 deviations out
+_STRAY = 0.15  # of the points around a start, which a sampler rejects without harm
 _NOISE = 0.1  # of a log density: samplers tell differences of this size apart
 _SPREAD = 1e3  # ratio of scales that starts to hurt
 
@@ -39,21 +41,21 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
     """See `Posterior.check`."""
     density, data = posterior.density, posterior.data
     jacobian = all(e.t.has_density for e in density.entries)
-    rng = np.random.default_rng(np.ravel(jax.random.key_data(to_key(seed))).tolist())
+    rng = np.random.default_rng(_seed_of(seed))
     with predictions.precision_of(density):
         start = np.asarray(posterior.theta)
-        near = _around(start, np.ones(len(start)), rng)
+        near = _around(start, np.ones(len(start)), rng, _NEIGHBOURS)
         near[0] = start
-        tiny = _around(start, 4 * np.finfo(start.dtype).eps * np.maximum(np.abs(start), 0.1), rng)
+        tiny = _around(start, 4 * np.finfo(start.dtype).eps * np.maximum(np.abs(start), 0.1), rng, _TINY)
         drawn, excuse = _prior_draws(density, rng, start, data.states)
         points = np.concatenate([near, tiny, drawn])
-        found, reach = probe(density, points, np.arange(len(points)) >= 2 * _NEIGHBOURS, data, jacobian)
+        found, reach = probe(density, points, np.arange(len(points)) >= _NEIGHBOURS + _TINY, data, jacobian)
     at = jax.tree.map(lambda x: x[:_NEIGHBOURS], found)
     findings = list(_start(posterior, jnp.asarray(start), at, jacobian))
     starts = not findings or findings[0].kind != 'error'  # else nothing further can be said of it
     findings += [
         *_unused(posterior, at),
-        *_unread(posterior),
+        *_unread(posterior, start),
         *_inputs(posterior),
         *_gradients(posterior, at),
         *(_rounding(density, found, tiny - start.astype(np.float64)) if starts else ()),
@@ -64,9 +66,16 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
     return Report(title, tuple(findings), _table(posterior, at))
 
 
-def _around(start: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many points as there are neighbours, ``start`` plus Uniform(-size, size)."""
-    return (start + size * rng.uniform(-1.0, 1.0, (_NEIGHBOURS, len(start)))).astype(start.dtype)
+def _seed_of(seed: Any) -> Any:
+    """A seed for NumPy of an int or a key."""
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        return abs(int(seed))
+    return np.ravel(jax.random.key_data(to_key(seed))).tolist()
+
+
+def _around(start: np.ndarray, size: np.ndarray, rng: np.random.Generator, num: int) -> np.ndarray:
+    """``start`` plus Uniform(-size, size)."""
+    return (start + size * rng.uniform(-1.0, 1.0, (num, len(start)))).astype(start.dtype)
 
 
 def _prior_draws(density: Density, rng: np.random.Generator, start: np.ndarray, states: tuple) -> tuple:
@@ -96,7 +105,7 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
         where = ~np.isfinite(near.gradient).all(axis=0)
         names = f', of {_named(density, where)}' if where.any() else ''
         yield Finding(
-            'warning',
+            'warning' if bad[1:].sum() > _STRAY * _NEIGHBOURS else 'note',
             f'At {int(bad[1:].sum())} of {_NEIGHBOURS - 1} points near the start (theta plus Uniform(-1, 1)) the log '
             f'density or its gradient{names} is not finite: samplers will reject these. Constrain what must stay '
             'positive by a transform, or start elsewhere.',
@@ -118,8 +127,9 @@ def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
     if fine.any():
         flat = (near.likelihood_gradient[fine] == 0).all(axis=0)
         hypers = {state for e in density.entries if e.reg is not None for state in find_states(e.reg).values()}
+        where = columns_of(density)
         for e in density.entries:
-            columns = columns_of(density)[e.name]
+            columns = where[e.name]
             if e.state in hypers or not flat[columns].any():
                 continue
             if flat[columns].all():
@@ -149,14 +159,14 @@ def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
         )
 
 
-def _unread(posterior: Posterior) -> Iterator[Finding]:
+def _unread(posterior: Posterior, start: np.ndarray) -> Iterator[Finding]:
     """Inputs that the likelihood never reads, and one prediction for all targets."""
-    for name in unread_inputs(posterior.density, posterior.theta, posterior.data):
+    for name in unread_inputs(posterior.density, start, posterior.data):
         yield Finding('warning', f'The likelihood never reads {name}. Drop it, or use it in the model.')
     if posterior.log_likelihood_function is not None or posterior.num_observations < 2:
         return
     if posterior.arrays.keys() - {'targets'}:
-        found = predicted(posterior.density, posterior.theta, posterior.data)
+        found = predicted(posterior.density, start, posterior.data)
         # A joint distribution of all targets, a Gaussian process say, has one for each by its event.
         if np.prod(found.batch_shape) == 1 and np.ndim(posterior.data.targets) > len(found.event_shape):
             yield Finding(
@@ -214,7 +224,7 @@ def _gradients(posterior: Posterior, near: Probe) -> Iterator[Finding]:
 def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Finding]:
     """The noise of the log density: what is left of tiny steps once their gradient is taken off."""
     values = found.log_density.astype(np.float64)
-    left = values[_NEIGHBOURS : 2 * _NEIGHBOURS] - values[0] - steps @ found.gradient[0].astype(np.float64)
+    left = values[_NEIGHBOURS : _NEIGHBOURS + _TINY] - values[0] - steps @ found.gradient[0].astype(np.float64)
     noise = float(np.sqrt(np.mean(left**2)))
     if noise > _NOISE:
         fix = 'work under jax.enable_x64(True), or ' if density.dtype != jnp.float64 else ''
@@ -226,7 +236,7 @@ def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Fin
         )
 
 
-def _priors(posterior: Posterior, found: Probe, reach: Reach | None, excuse: str | None) -> Iterator[Finding]:
+def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None) -> Iterator[Finding]:
     """Starts far out in their prior, and targets that no draw of the prior predicts."""
     density = posterior.density
     scored = [e for e in density.entries if e.reg is not None]
@@ -235,7 +245,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach | None, excuse: str
             yield Finding('note', f'The priors were not drawn from: {excuse}')
         return
     for e in scored:
-        here, drawn = found.prior[e.name][0], found.prior[e.name][2 * _NEIGHBOURS :]
+        here, drawn = found.prior[e.name][0], found.prior[e.name][_NEIGHBOURS + _TINY :]
         if here < drawn.min() - _BELOW:
             yield Finding(
                 'warning',
@@ -243,7 +253,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach | None, excuse: str
                 f'from it the lowest has {drawn.min():.4g}. Start at a likely value (param.init_from_prior), or check '
                 'its unit.',
             )
-    if len(scored) < len(density.entries) or reach is None or posterior.num_observations < 2:
+    if len(scored) < len(density.entries) or posterior.data.targets is None or posterior.num_observations < 2:
         return
     targets = np.asarray(posterior.data.targets, np.float64)
     outside = np.mean((targets < reach.lower) | (targets > reach.upper))
@@ -252,7 +262,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach | None, excuse: str
             'warning',
             f'{100 * outside:.0f} % of the targets lie outside all of {_PRIOR_DRAWS} draws of what the priors predict '
             f'(targets around {np.mean(targets):.3g}, predictions around '
-            f'{np.median(found.level[2 * _NEIGHBOURS :]):.3g}): prior and data are in conflict. Check units and '
+            f'{np.median(found.level[_NEIGHBOURS + _TINY :]):.3g}): prior and data are in conflict. Check units and '
             'scales, or widen the priors.',
         )
 

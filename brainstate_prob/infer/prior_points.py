@@ -15,6 +15,7 @@ from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.prior import _independent_parts
+from brainstate_prob.infer.variables import columns_of
 from brainstate_prob.nn.magnitudes import split_unit
 
 __all__ = ['prior_points']
@@ -38,7 +39,7 @@ _DRAW: dict[type, Callable[[np.random.Generator, Any, tuple[int, ...]], np.ndarr
 }
 
 
-def prior_points(density: Density, num: int, rng: np.random.Generator, start: Any, states: tuple) -> np.ndarray:
+def prior_points(density: Density, num: int, rng: np.random.Generator, start: np.ndarray, states: tuple) -> np.ndarray:
     """Draws of the flat theta from the priors, (num, size); what has no prior stays at ``start``.
 
     They are good enough to see how far a start is out and what priors predict; `prior_thetas` is exact.
@@ -54,20 +55,25 @@ def prior_points(density: Density, num: int, rng: np.random.Generator, start: An
     by_state = {e.state: e for e in scored}
     with StateTrace() as trace:
         density._bind_others(trace, states)
-        own = density.thetas(start, states)
-        thetas = {name: np.broadcast_to(np.asarray(x), (num, *np.shape(x))) for name, x in own.items()}
+        columns = columns_of(density)
+        thetas = {
+            e.name: np.broadcast_to(start[columns[e.name]].reshape(e.shape), (num, *e.shape)) for e in density.entries
+        }
         for e in scored:
             above = [by_state[s] for s in find_states(e.reg).values() if s in by_state]
             if not above:
                 thetas[e.name] = _inside(e, _drawn(e, _SPARE * num, rng), num)
                 continue
-            rows = []
+            children = []
             for i in range(num):  # with the hyper-parameters of this draw
                 for other in above:
                     trace.bind(other.state, thetas[other.name][i])
-                rows.append(_inside(e, _drawn(e, 2 * _SPARE, rng), 1)[0])
-            thetas[e.name] = np.stack(rows)
-        return np.asarray(jax.vmap(lambda t: density.flatten(t, states))(thetas))
+                children.append(_inside(e, _drawn(e, 2 * _SPARE, rng), 1)[0])
+            thetas[e.name] = np.stack(children)
+    rows = np.empty((num, density.size), density.dtype)
+    for name, where in columns.items():
+        rows[:, where] = thetas[name].reshape(num, -1)
+    return rows
 
 
 def _drawn(e: Entry, num: int, rng: np.random.Generator) -> Any:

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from brainstate_prob import environ
 from brainstate_prob.infer.classes import num_classes
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.predict import over_draws, precision_of, rows_at_once
-from brainstate_prob.infer.sharding import whole
+from brainstate_prob.infer.sharding import on_host, whole
+from brainstate_prob.infer.target.support import outside_of
 
 __all__ = ['Probe', 'Reach', 'prior_terms', 'probe', 'unread_inputs']
 
@@ -30,87 +29,81 @@ class Probe(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """By target, the lowest and the highest that the chosen points predict, up to three standard deviations."""
+    """By target, the lowest and the highest that the chosen points predict: mean and three standard deviations."""
 
     lower: np.ndarray
     upper: np.ndarray
 
 
-def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobian: bool) -> tuple[Probe, Reach | None]:
+def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobian: bool) -> tuple[Probe, Reach]:
     """Evaluate at ``thetas``, of shape (points, size), in one program.
 
     Parameters
     ----------
     counted
-        At which points the predictions count for the `Reach`; it is None where the model predicts no numbers.
+        At which points the predictions count for the `Reach`, which has no bounds where no moments are known.
     """
 
     def one(theta: jax.Array, data: Data) -> tuple:
-        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
-            terms = density.terms(theta, data, jacobian)
-            likelihood = jnp.sum(terms['likelihood']).astype(density.dtype)
-            others = sum(x for kind in ('prior', 'log_det') for x in terms[kind].values())
-            return likelihood, jnp.asarray(others, density.dtype), terms['prior']
+        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array, list]:
+            with density.open(theta, data) as (computed, _):
+                likelihood = density._log_likelihood(data).astype(density.dtype)
+                priors = [block.log_prior(stretch, value) for block, stretch, value in computed]
+                others = [x for x in priors if x is not None]
+                if jacobian:
+                    others += [block.log_det(stretch, value) for block, stretch, value in computed]
+            return likelihood, jnp.asarray(sum(map(jnp.sum, others)), density.dtype), priors
 
         # Each part pulled back by itself: the likelihood's derivative, the larger part, is compiled once.
         (likelihood, others, prior), pull = jax.vjp(parts, theta)
         no_priors = jax.tree.map(jnp.zeros_like, prior)
         one, zero = jnp.ones_like(likelihood), jnp.zeros_like(likelihood)
         of_likelihood, of_others = pull((one, zero, no_priors))[0], pull((zero, one, no_priors))[0]
-        outside = density.num_outside(theta, data)
-        return (
-            (likelihood + others, of_likelihood + of_others, of_likelihood, outside, prior),
-            _moments(density, theta, data),
-        )
-
-    def run(thetas: jax.Array, counted: jax.Array, data: Data) -> tuple:
-        _, moments = jax.eval_shape(one, thetas[0], data)
-        nothing = None if moments is None else jnp.zeros(moments[0].shape, moments[0].dtype)
-
-        def step(reach: Any, point: tuple) -> tuple:
-            theta, counts = point
-            found, moments = one(theta, data)
-            if moments is None:
-                return reach, (*found, jnp.nan)
-            mean, sd = moments
-            known = counts & jnp.isfinite(mean) & ~jnp.isnan(sd)
-            lower = jnp.where(known, jnp.minimum(reach[0], mean - 3 * sd), reach[0])
-            upper = jnp.where(known, jnp.maximum(reach[1], mean + 3 * sd), reach[1])
-            seen = reach[2] | (counts & ~known)
-            return (lower, upper, seen), (*found, jnp.mean(mean))
-
-        start = None if nothing is None else (nothing + jnp.inf, nothing - jnp.inf, jnp.zeros(nothing.shape, bool))
-        return lax.scan(step, start, (thetas, counted))
+        outside, moments = _predictions(density, theta, data)
+        return (likelihood + others, of_likelihood + of_others, of_likelihood, outside, prior), moments
 
     with precision_of(density):
-        compiled = density.jit('probe', (jacobian, environ.static_key()), lambda: run)
-        reach, found = jax.device_get(compiled(thetas, counted, data))
-    if reach is None:
-        return Probe(*found), None
-    lower, upper, unknown = reach  # where a mean or variance is infinite, anything may come
-    return Probe(*found), Reach(np.where(unknown, -np.inf, lower), np.where(unknown, np.inf, upper))
+        # Called from the host for each point, and hardly optimized: it compiles in half the time of a loop.
+        run = density.jit('probe', jacobian, lambda: one, compiler_options={'xla_backend_optimization_level': 0})
+        found = []
+        shape = np.shape(data.targets)
+        lower, upper = np.full(shape, np.inf, density.dtype), np.full(shape, -np.inf, density.dtype)
+        for theta, counts in zip(thetas, counted, strict=True):
+            (*values, priors), (mean, sd) = on_host(run(theta, data))
+            found.append((*values, _by_entry(density, priors), np.mean(mean)))
+            if counts:
+                known = np.isfinite(mean + sd)  # elsewhere anything may come
+                lower = np.minimum(lower, np.where(known, mean - 3 * sd, -np.inf))
+                upper = np.maximum(upper, np.where(known, mean + 3 * sd, np.inf))
+    return Probe(*jax.tree.map(lambda *x: np.stack(x), *found)), Reach(lower, upper)
 
 
-def _moments(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array] | None:
-    """Mean and standard deviation of each target; None where the model predicts no numbers."""
+def _by_entry(density: Density, priors: list) -> dict[str, np.ndarray]:
+    """The log prior of each parameter, of what `Block.log_prior` gives: a sum, or numbers of several parameters."""
+    found: dict[str, np.ndarray] = {}
+    for block, term in zip(density.blocks, priors, strict=True):
+        parts = np.split(np.ravel(0.0 if term is None else term), np.cumsum(block.sizes)[:-1])
+        found.update((e.name, np.sum(part)) for e, part in zip(block.entries, parts, strict=True))
+    return found
+
+
+def _predictions(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """How many targets lie outside the support, and mean and standard deviation of each: NaN where there are none."""
+    shape = np.shape(data.targets)
+    nothing = jnp.full(shape, jnp.nan, density.dtype)
     if density.own_log_likelihood is not None or data.targets is None:
-        return None
+        return jnp.zeros((), int), (nothing, nothing)
     with density.open(theta, data):
         distribution = density.distribution(data)
+        outside = jnp.sum(outside_of(distribution, data.targets))
         if num_classes(distribution) is not None:
-            return None
+            return outside, (nothing, nothing)
         try:
-            mean, variance = distribution.mean, distribution.variance
-        except (NotImplementedError, TypeError, AttributeError):
-            return None
-        shape = jnp.shape(data.targets)
-        if mean is NotImplemented or variance is NotImplemented:
-            return None
-        mean, variance = (jnp.asarray(x, density.dtype) for x in (mean, variance))
-        try:
-            return jnp.broadcast_to(mean, shape), jnp.broadcast_to(jnp.sqrt(variance), shape)
-        except ValueError:  # moments of another form than the targets
-            return None
+            mean, sd = distribution.mean, jnp.sqrt(distribution.variance)
+            mean, sd = (jnp.broadcast_to(jnp.asarray(x, density.dtype), shape) for x in (mean, sd))
+        except (NotImplementedError, TypeError, ValueError, AttributeError):  # it has none, or of another form
+            return outside, (nothing, nothing)
+        return outside, (mean, sd)
 
 
 def unread_inputs(density: Density, theta: Any, data: Data) -> list[str]:

@@ -97,6 +97,8 @@ def described_prior(param: Param, model: Module) -> str:
     """The prior on one line, with the paths of those Params of the model that are its hyper-parameters."""
     text = _one_line(param.reg)
     above = set(find_states(param.reg).values())
+    if not above:
+        return text
     for path, other in model.named_param_modules():
         if other is not param and other.val in above:
             text = text.replace(_one_line(other), dotted(path))

@@ -93,7 +93,7 @@ TROUBLES = {
         lambda: posterior(start=60.0),
         "start of 'b' is far out in its prior.*init_from_prior",
     ),
-    'a prior in conflict': (lambda: posterior(y=Y + 1e3), '100 % of the targets lie outside all of 128 draws'),
+    'a prior in conflict': (lambda: posterior(y=Y + 1e3), '100 % of the targets lie outside all of 32 draws'),
     'rounding': (
         lambda: posterior(X + np.float32(0), Y + np.float32(3e6)),
         r'rounding noise of .* in float32.*jax.enable_x64\(True\)',
