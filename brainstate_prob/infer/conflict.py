@@ -36,7 +36,7 @@ _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterio
 
 
 def warned(fit: FitT, stacklevel: int = 3) -> FitT:
-    """The fit, after its problems were issued as warnings: of its draws, its predictions, its priors against its data."""
+    """The fit, after its problems were issued as warnings: of draws, predictions, priors against data."""
     fit = settled(fit)
     fit.info['warnings'] += network_problems(fit) + suspected_conflicts(fit)
     warn_of(fit.info['warnings'], stacklevel + 1)
