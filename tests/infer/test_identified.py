@@ -73,7 +73,7 @@ def chains(kind='normal', shift=0.0, draws=400, noise_shift=0.0, info=None):
 
 
 def problems(fit):
-    found = mcmc_problems(fit.density, fit.thetas, {}, **LIMITS)
+    found = mcmc_problems(fit.density, fit.thetas, {}, 'nuts', LIMITS)
     return found + network_problems(fit)
 
 
