@@ -96,8 +96,9 @@ print(
 #
 # NUTS follows the gradient of the log density through the space of all 90 parameters. The county levels depend on
 # `spread`: where it is small they must lie close together, a funnel that samplers get stuck in. `infer.nuts` therefore
-# moves the levels in standardized form, (level - state) / spread, wherever a prior's location or scale is a Param; what
-# comes back are the levels themselves.
+# moves the levels of counties with few houses in standardized form, (level - state) / spread. Where many houses
+# determine a level, that form would only tie it to `state` and `spread`, and it is moved as it is. Which is which
+# follows from the data (`fit.info['noncentered']` tells); what comes back are the levels themselves.
 
 # %%
 fit = infer.nuts(posterior, num_warmup=500, num_samples=500, num_chains=2, seed=0, progress=False)

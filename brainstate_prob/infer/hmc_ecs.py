@@ -207,7 +207,7 @@ def hmc_ecs(
     phases = [Phase('Warm-up', num_warmup, warm_up), Phase('Sampling', num_samples // thinning, draw)]
     draws, stats, notes = collect(runner, phases, most, saving, progress)
     variance = float(np.mean(stats['variance']))
-    info = {
+    info: dict[str, Any] = {
         'batch_size': batch_size,
         'num_blocks': num_blocks,
         'num_warmup': num_warmup,

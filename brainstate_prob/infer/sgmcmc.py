@@ -182,11 +182,10 @@ def sgmcmc(
     if not cyclical:
         num_cycles = 1
     elif num_samples % (num_cycles * thinning) or num_warmup % num_cycles:
-        kept = f' * thinning={thinning}' if thinning > 1 else ''
+        thinned = f' * thinning={thinning}' if thinning > 1 else ''
         raise ValueError(
-            f'With num_cycles={num_cycles}, num_samples={num_samples} must be a multiple of '
-            f'num_cycles={num_cycles}{kept}, and num_warmup={num_warmup} one of num_cycles, since each cycle has its '
-            'share of them.'
+            f'num_samples={num_samples} must be a multiple of num_cycles={num_cycles}{thinned}, and '
+            f'num_warmup={num_warmup} one of num_cycles, since each cycle has its share of them.'
         )
     chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
     posterior = started_from(posterior, init)

@@ -208,7 +208,7 @@ def _tempered(
         if told[-1]['temperature'] < 1:
             raise ValueError(
                 f'The temperature is only {told[-1]["temperature"]:.2g} after {_MOST_STAGES} stages. Prior and data '
-                'are too far apart for this many particles: lower target_ess or use a narrower prior.'
+                f'are too far apart for this many particles. {advice("temperature", "smc", {})}'
             )
         saving.finish(particles, _by_name(told))
     return particles, told

@@ -55,7 +55,7 @@ def kitchen_posterior(dtype=np.float32, num=20, seed=0):
 
 def scattered(posterior, density=None, chains=2, draws=30, seed=0, spread=0.2, **kwargs):
     """A Fit of points around the model's start, as a sampler would give them."""
-    density = density or posterior.sampling_density
+    density = density or posterior.sampling_density_for(True)
     noise = spread * np.random.default_rng(seed).normal(size=(chains, draws, density.size))
     thetas = np.asarray(posterior.start(density) + noise, density.dtype)
     stats = {

@@ -107,7 +107,7 @@ ROWS = [
     Mistake(
         'an acceptance rate in per cent',
         mean,
-        ('target_accept is an acceptance rate between 0 and 1, got 80',),
+        ('target_accept must be a number between 0 and 1, got 80',),
         ways=('nuts', 'chees'),
         options={'target_accept': 80},
     ),
@@ -135,7 +135,7 @@ ROWS = [
     Mistake(
         'a mass matrix that subsampling does not have',
         mean,
-        ("mass_matrix must be 'diagonal' or 'dense', got 'low_rank'",),
+        (r"mass_matrix must be one of \['diagonal', 'dense'\], got 'low_rank'",),
         ways=('hmc_ecs',),
         options={'batch_size': 4, 'mass_matrix': 'low_rank'},
     ),
@@ -170,7 +170,7 @@ ROWS = [
     Mistake(
         'no energy error at all',
         mean,
-        ('energy_variance must be positive, got 0',),
+        ('energy_variance must be a positive number, got 0',),
         ways=('mclmc',),
         options={'energy_variance': 0.0},
     ),
