@@ -10,7 +10,6 @@ from brainstate_prob.infer.conformal import conformal_quantile
 from tests.infer.kitchen import in_millivolt, scattered
 from tests.infer.test_scoring import Line, class_data, classifier, line_data
 
-
 # The models here predict magnitudes, whose unit is that of the targets.
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.target.quantities.UncheckedUnitWarning')
 

@@ -60,7 +60,7 @@ def test_a_laplace_fit_without_its_posterior_keeps_what_needs_none(tmp_path):
                 fit.covariance[np.ix_(fit.columns[one], fit.columns[other])],
             )
     with pytest.raises(ValueError, match='mode needs the posterior'):
-        read.mode  # noqa: B018
+        read.mode
     read.save(tmp_path / 'again.nc')
     again = infer.load(tmp_path / 'again.nc', posterior_of(Line))
     np.testing.assert_array_equal(again.predict(linearized=True), fit.predict(linearized=True))

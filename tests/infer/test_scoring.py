@@ -11,7 +11,6 @@ from brainstate_prob import infer, nn
 from brainstate_prob.infer import scoring
 from tests.infer.kitchen import in_millivolt, scattered
 
-
 # The models here predict magnitudes, whose unit is that of the targets.
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.target.quantities.UncheckedUnitWarning')
 
