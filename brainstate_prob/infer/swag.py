@@ -184,7 +184,7 @@ def swag(
 
     Examples
     --------
-    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> import jax.numpy as jnp, numpyro.distributions as dist, optax
     >>> from brainstate_prob import infer, nn
     >>> class Mean(nn.Module):
     ...     def __init__(self):
@@ -194,8 +194,8 @@ def swag(
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0, 1.0, 2.0]))
-    >>> fit = infer.swag(posterior, batch_size=1, progress=False)
-    >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 7 / 5) < 0.1)
+    >>> fit = infer.swag(posterior, optimizer=optax.sgd(0.3), batch_size=1, progress=False)
+    >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 7 / 5) < 0.2)
     ((1, 1000), True)
     """
     check_options(swag, locals(), optimizer=optax_optimizer())
