@@ -9,7 +9,7 @@ import numpy as np
 
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.conflict import conflicts
-from brainstate_prob.infer.diagnostics import mcmc_problems, rounding_problems
+from brainstate_prob.infer.diagnostics import _FEWEST_DRAWS, mcmc_problems, rounding_problems
 from brainstate_prob.infer.identified import network_problems
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.target.door import unused_messages
@@ -44,10 +44,6 @@ def check(fit: Fit) -> Report:
     return Report(repr(fit), tuple(findings))
 
 
-_FEW = 100  # draws of all chains: below, R-hat and effective sample sizes tell nothing
-_FEW_A_CHAIN = 4  # draws: each half of a chain has a variance
-
-
 def _unseen(fit: Fit) -> Iterator[str]:
     """What the checks could not judge, and what would let them."""
     total = fit.num_chains * fit.num_draws
@@ -59,9 +55,9 @@ def _unseen(fit: Fit) -> Iterator[str]:
         return
     if not fit.is_markov:
         if 'k_hat' not in fit.info:
-            yield f'how far the draws of {fit.method!r} are from the posterior. Compare with infer.nuts, or see fit.score.'
+            yield f'how far the draws of {fit.method!r} are from the posterior. Compare with infer.nuts.'
         return
-    if total < _FEW or fit.num_draws < _FEW_A_CHAIN:
+    if fit.num_draws < _FEWEST_DRAWS:
         yield (
             f'convergence: {fit.num_chains} chains of {fit.num_draws} draws are too few for R-hat and effective sample '
             'sizes. Raise num_samples.'
