@@ -9,7 +9,7 @@ import numpy as np
 
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.conflict import conflicts
-from brainstate_prob.infer.diagnostics import mcmc_problems, rounding_problems
+from brainstate_prob.infer.diagnostics import _FEWEST_DRAWS, mcmc_problems, rounding_problems
 from brainstate_prob.infer.identified import network_problems
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.target.door import unused_messages
@@ -40,7 +40,32 @@ def check(fit: Fit) -> Report:
                 f'(gradient {fit.info["gradient"]:.2g}). {advice("few_steps", fit.method, fit.info)}',
             )
         )
+    findings += [Finding('note', f'Not looked at: {text}') for text in _unseen(fit)]
     return Report(repr(fit), tuple(findings))
+
+
+def _unseen(fit: Fit) -> Iterator[str]:
+    """What the checks could not judge, and what would let them."""
+    total = fit.num_chains * fit.num_draws
+    if fit.density is None:
+        yield 'the parameters, since the fit was loaded without its posterior. Use infer.load(path, posterior).'
+        return
+    if total == 1:
+        yield f'uncertainty: {fit.method!r} gives one point. Use infer.laplace or infer.nuts for it.'
+        return
+    if not fit.is_markov:
+        if 'k_hat' not in fit.info:
+            yield f'how far the draws of {fit.method!r} are from the posterior. Compare with infer.nuts.'
+        return
+    if fit.num_draws < _FEWEST_DRAWS:
+        yield (
+            f'convergence: {fit.num_chains} chains of {fit.num_draws} draws are too few for R-hat and effective sample '
+            'sizes. Raise num_samples.'
+        )
+    elif fit.num_chains == 1:
+        yield 'whether chains agree: there is one, which may have missed a mode. Raise num_chains.'
+    if fit.method == 'nuts' and 'diverging' not in fit.stats:
+        yield 'divergences: the fit has no sampler statistics.'
 
 
 def _sampling(fit: Fit) -> list[str]:

@@ -211,12 +211,10 @@ def functions(name: str, value: Any) -> None:
 def iterable(name: str, value: Any) -> None:
     """An iterable of batches."""
     if not isinstance(value, Iterable) or isinstance(value, str | dict) or hasattr(value, 'dtype'):
-        raise refuse(
-            name,
-            'an iterable of pairs (inputs, targets)',
-            value,
-            'Arrays in memory are the inputs and targets of the Posterior, with batch_size=.',
-        )
+        hint = 'Arrays in memory are the inputs and targets of the Posterior, with batch_size=.'
+        if callable(value):
+            hint = f'This is a function: call it, {name}=f().'
+        raise refuse(name, 'an iterable of pairs (inputs, targets)', value, hint)
 
 
 def way_to_fit(name: str, value: Any) -> None:
@@ -338,8 +336,21 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
             rule(name, value)
     if 'checkpoint' in defaults:
         check_saving(given['checkpoint'], given['every'])
-    if 'posterior' in given:
+    if isinstance(given.get('posterior'), Posterior):
+        _refuse_without_targets(given)
         announce(given['posterior'])
+
+
+def _refuse_without_targets(given: Mapping[str, Any]) -> None:
+    """Refuse inputs or a likelihood without targets: what would be fitted is the prior."""
+    fitted, data = given['posterior'], given['posterior'].data
+    predicts = data.args or data.kwargs or fitted.likelihood is not None
+    scored = data.targets is not None or fitted.log_likelihood_function is not None or given.get('batches') is not None
+    if predicts and not scored and 'num_simulations' not in given:
+        raise ValueError(
+            'The Posterior has no targets, so that only the priors would be fitted. Write infer.Posterior(model, '
+            'inputs, targets); or, for the priors alone, infer.Posterior(model) without inputs, or infer.sample_prior.'
+        )
 
 
 @functools.cache

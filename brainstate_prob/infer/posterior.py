@@ -21,6 +21,7 @@ from brainstate_prob.infer.target.door import admitted, guard
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.quantities import InUnit, warn_of_unchecked
 from brainstate_prob.infer.target.support import refuse_impossible
+from brainstate_prob.infer.target.words import what_is_no_model
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -109,9 +110,7 @@ class Posterior:
         dims: Mapping[str, Any] | None = None,
     ):
         if not isinstance(model, Module):
-            raise TypeError(
-                f'A Posterior takes a Module, got {type(model).__name__}. Write the model as a subclass of nn.Module.'
-            )
+            raise TypeError(what_is_no_model(model))
         if likelihood is not None and log_likelihood is not None:
             raise ValueError('Give likelihood= or log_likelihood=, not both.')
         for name, f in (('likelihood', likelihood), ('log_likelihood', log_likelihood)):

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from scipy import stats
 
 from brainstate_prob import infer, nn
 from brainstate_prob.infer.conflict import suspected_conflicts
+from brainstate_prob.infer.prior_points import prior_points
 from brainstate_prob.infer.probe import unread_inputs
 from brainstate_prob.infer.start import what_is_not_finite
 from tests.infer.kitchen import kitchen_posterior, scattered
@@ -280,3 +282,173 @@ def test_without_the_posterior_what_can_be_checked_is(line, tmp_path):
     fit = around(line, GOOD)
     fit.save(tmp_path / 'fit.nc')
     assert infer.load(tmp_path / 'fit.nc').check().ok
+
+
+@pytest.mark.parametrize(
+    ('shape', 'method', 'sampled', 'note'),
+    [
+        ((4, 20), 'nuts', True, '4 chains of 20 draws are too few for R-hat'),
+        ((1, 400), 'nuts', True, 'whether chains agree: there is one'),
+        ((1, 1), 'map', False, "uncertainty: 'map' gives one point"),
+        ((1, 300), 'swag', False, "how far the draws of 'swag' are from the posterior"),
+    ],
+)
+def test_what_cannot_be_judged_is_said(line, shape, method, sampled, note):
+    centre = np.asarray(line.unconstrain({k: jnp.asarray(v, jnp.float32) for k, v in GOOD.items()}))
+    thetas = centre + 0.1 * np.random.default_rng(1).normal(size=(*shape, line.density.size))
+    found = {'diverging': np.zeros(shape, bool)} if sampled else None
+    report = infer.Fit(line, line.density, thetas.astype('f4'), method=method, stats=found).check()
+    assert any(note in text and text.startswith('Not looked at') for text in report.notes), report
+
+
+# Correct models, in which nothing is wrong
+
+
+def squared_exponential(x, scale, length):
+    return scale**2 * jnp.exp(-0.5 * ((x[:, None] - x) / length) ** 2)
+
+
+class GaussianProcess(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Param(1.0, t=nn.ExpT(), reg=dist.LogNormal(0.0, 1.0))
+        self.length = nn.Param(1.0, t=nn.ExpT(), reg=dist.LogNormal(0.0, 1.0))
+        self.noise = nn.Param(0.3, t=nn.ExpT(), reg=dist.HalfNormal(1.0))
+
+    def __call__(self, x):
+        noise = (self.noise.value() ** 2 + 1e-4) * jnp.eye(len(x))
+        covariance = squared_exponential(x, self.scale.value(), self.length.value()) + noise
+        return dist.MultivariateNormal(jnp.zeros(len(x)), covariance)
+
+
+class WhitenedProcess(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Param(1.0, t=nn.ExpT(), reg=dist.LogNormal(0.0, 1.0))
+        self.length = nn.Param(1.0, t=nn.ExpT(), reg=dist.LogNormal(0.0, 1.0))
+        self.white = nn.Param(jnp.zeros(15), reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, x):
+        covariance = squared_exponential(x, self.scale.value(), self.length.value()) + 1e-3 * jnp.eye(len(x))
+        return dist.Bernoulli(logits=jnp.linalg.cholesky(covariance) @ self.white.value())
+
+
+class Markov(nn.Module):
+    """A hidden Markov model of two states: one number for the whole series."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Param(jnp.array([-1.0, 1.0]), t=nn.OrderedT(), reg=dist.Normal(0.0, 2.0))
+        self.stay = nn.Param(0.8, t=nn.SigmoidT(0.0, 1.0), reg=dist.Beta(8.0, 2.0))
+
+    def log_likelihood(self, y):
+        stay = self.stay.value()
+        moves = jnp.log(jnp.array([[1.0, 0.0], [0.0, 1.0]]) * (2 * stay - 1) + (1 - stay))
+        emitted = dist.Normal(self.mean.value(), 1.0).log_prob(y[:, None])
+
+        def step(alpha, e):
+            return jax.scipy.special.logsumexp(alpha[:, None] + moves, axis=0) + e, None
+
+        alpha, _ = jax.lax.scan(step, emitted[0] - jnp.log(2.0), emitted[1:])
+        return jax.scipy.special.logsumexp(alpha)
+
+
+class Ordered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+        self.cuts = nn.Param(jnp.array([-1.0, 0.0, 1.0]), t=nn.OrderedT(), reg=dist.Normal(0.0, 3.0))
+
+    def __call__(self, x):
+        return dist.OrderedLogistic(self.slope.value() * x, self.cuts.value())
+
+
+class ZeroInflated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+        self.gate = nn.Param(0.3, t=nn.SigmoidT(0.0, 1.0), reg=dist.Beta(2.0, 2.0))
+
+    def __call__(self, x):
+        return dist.ZeroInflatedPoisson(self.gate.value(), rate=jnp.exp(self.slope.value() * x))
+
+
+class Groups(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Param(0.0, reg=dist.Normal(0.0, 5.0))
+        self.spread = nn.Param(1.0, t=nn.ExpT(), reg=dist.HalfCauchy(2.0))
+        self.group = nn.Param(jnp.zeros(5), reg=nn.GaussianReg(self.mean, self.spread))
+
+    def __call__(self, index):
+        return dist.Normal(self.group.value()[index], 1.0)
+
+
+GRID = np.linspace(-2.0, 2.0, 15).astype('f4')
+WAVE = np.sin(2 * GRID).astype('f4')
+CORRECT = {
+    'a Gaussian process': lambda: infer.Posterior(GaussianProcess(), GRID, WAVE),
+    'a whitened one of classes': lambda: infer.Posterior(WhitenedProcess(), GRID, (WAVE > 0).astype('i4')),
+    'a hidden Markov model': lambda: infer.Posterior(
+        Markov(), targets=WAVE, log_likelihood=lambda m, y: m.log_likelihood(y)
+    ),
+    'ordered classes': lambda: infer.Posterior(Ordered(), GRID, np.arange(15) % 4),
+    'zero-inflated counts': lambda: infer.Posterior(ZeroInflated(), GRID, np.array([0, 2, 1] * 5)),
+    'a hierarchy': lambda: infer.Posterior(Groups(), np.arange(15) % 5, WAVE),
+}
+
+
+@pytest.mark.parametrize('name', CORRECT)
+def test_correct_models_are_called_so(name):
+    report = CORRECT[name]().check()
+    assert report.ok, report
+
+
+@pytest.mark.parametrize(
+    ('prior', 't'),
+    [
+        (dist.Normal(2.0, 3.0), None),
+        (dist.HalfNormal(2.0), nn.ExpT()),
+        (dist.LogNormal(0.5, 0.3), nn.ExpT()),
+        (dist.Uniform(-1.0, 3.0), nn.SigmoidT(-1.0, 3.0)),
+        (dist.Exponential(2.0), nn.SoftplusT()),
+        (dist.Gamma(3.0, 2.0), nn.ExpT()),
+        (dist.InverseGamma(3.0, 2.0), nn.ExpT()),
+        (dist.Beta(2.0, 5.0), nn.SigmoidT(0.0, 1.0)),
+        (dist.Cauchy(1.0, 2.0), None),
+        (dist.HalfCauchy(2.0), nn.ExpT()),
+        (dist.StudentT(4.0, 1.0, 2.0), None),
+        (dist.Laplace(1.0, 2.0), None),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_draws_on_the_host_have_the_priors_law(prior, t):
+    """Kolmogorov and Smirnov's test of 2000 draws, against scipy's distribution functions: 1 in 10^4 fails."""
+
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.x = nn.Param(0.5, reg=prior) if t is None else nn.Param(0.5, t=t, reg=prior)
+
+    one = infer.Posterior(One())
+    start = np.asarray(one.theta)
+    thetas = prior_points(one.density, 2000, np.random.default_rng(0), start, one.data.states)
+    values = np.asarray(one.density.model.x.t.forward(jnp.asarray(thetas[:, 0])))
+    exact = stats.kstest(values, SCIPY[type(prior)](prior))
+    assert exact.pvalue > 1e-4, exact
+
+
+SCIPY = {
+    dist.Normal: lambda d: stats.norm(d.loc, d.scale).cdf,
+    dist.HalfNormal: lambda d: stats.halfnorm(0, d.scale).cdf,
+    dist.LogNormal: lambda d: stats.lognorm(d.scale, scale=np.exp(d.loc)).cdf,
+    dist.Uniform: lambda d: stats.uniform(d.low, d.high - d.low).cdf,
+    dist.Exponential: lambda d: stats.expon(scale=1 / d.rate).cdf,
+    dist.Gamma: lambda d: stats.gamma(d.concentration, scale=1 / d.rate).cdf,
+    dist.InverseGamma: lambda d: stats.invgamma(d.concentration, scale=d.rate).cdf,
+    dist.Beta: lambda d: stats.beta(d.concentration1, d.concentration0).cdf,
+    dist.Cauchy: lambda d: stats.cauchy(d.loc, d.scale).cdf,
+    dist.HalfCauchy: lambda d: stats.halfcauchy(0, d.scale).cdf,
+    dist.StudentT: lambda d: stats.t(d.df, d.loc, d.scale).cdf,
+    dist.Laplace: lambda d: stats.laplace(d.loc, d.scale).cdf,
+}

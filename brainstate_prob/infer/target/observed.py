@@ -19,6 +19,7 @@ from brainstate_prob.infer.target.quantities import (
     refuse_quantities,
 )
 from brainstate_prob.infer.target.support import log_prob_inside
+from brainstate_prob.infer.target.words import what_is_no_distribution
 
 __all__ = [
     'checked_batch_shape',
@@ -49,11 +50,7 @@ def checked_distribution(out: Any, targets: Any = None, unit: InUnit | None = No
             )
         return out.distribution
     if not isinstance(out, dist.Distribution):
-        raise TypeError(
-            'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
-            f'{kind_of(out)}. Return one, pass likelihood=f with f(model, *inputs) -> distribution, or '
-            'log_likelihood=f for a log density of your own.'
-        )
+        raise TypeError(what_is_no_distribution(out, kind_of(out)))
     refuse_quantities(out)
     return out
 

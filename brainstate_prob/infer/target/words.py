@@ -57,8 +57,6 @@ def what_is_no_model(given: Any, taker: str = 'A Posterior') -> str:
         return f'{head}: it is a Posterior already. Pass it on as it is, or its model, posterior.model.'
     if kind == 'Fit':
         return f'{head}, a result. Its posterior is fit.posterior; fit.assign_to(model) writes its values into a model.'
-    if isinstance(given, Param):
-        return f'{head}, one parameter. {_WRITE} Its attributes are the Params.'
     if inspect.isfunction(given) and {'numpyro', 'sample'} & set(given.__code__.co_names):
         return (
             f'{head}: {given.__name__} is a NumPyro model, which numpyro.infer fits. Here parameters are attributes '
@@ -82,11 +80,11 @@ def what_is_no_posterior(given: Any) -> str:
     return f'{head}. Write infer.Posterior(model, inputs, targets).'
 
 
-def what_is_no_distribution(out: Any) -> str:
-    """The error for what a model returns in place of a NumPyro distribution, with what to write."""
+def what_is_no_distribution(out: Any, kind: str) -> str:
+    """The error for what a model returns, of this ``kind``, in place of a distribution, with what to write."""
     head = (
         'The model must return a NumPyro distribution of the targets, e.g. dist.Normal(mean, sigma), but returned '
-        f'{type(out).__name__}'
+        f'{kind}'
     )
     ways = (
         'Return one, pass likelihood=f with f(model, *inputs) -> distribution, or log_likelihood=f for a log density '
@@ -95,7 +93,7 @@ def what_is_no_distribution(out: Any) -> str:
     if out is None:
         return f'{head}: nothing. Does __call__ end with return? {ways}'
     if isinstance(out, type) and issubclass(out, dist.Distribution):
-        return f'{head}: the class {out.__name__}. Call it with its parameters, dist.{out.__name__}(...).'
+        return f'{head}. Call it with its parameters, dist.{out.__name__}(...).'
     if isinstance(out, Param):
         return f'{head}: a parameter. Its value is param.value(). {ways}'
     if isinstance(out, tuple | list) and any(isinstance(x, dist.Distribution) for x in out):
@@ -136,12 +134,12 @@ def check_call(function: Callable, args: tuple, kwargs: Mapping[str, Any], name:
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
+        inputs = [x for x in args if not isinstance(x, Module)]
         given = [f'{len(args)} positional' if args else '', f'the keywords {list(kwargs)}' if kwargs else '']
-        listed = len(args) == 1 and isinstance(args[0], list)
+        listed = any(isinstance(x, list) for x in inputs)
         raise TypeError(
-            f'{name} takes {signature}, but the inputs of the Posterior give '
-            f'{" and ".join(x for x in given if x) or "none"}: {error}. Inputs are one array, a tuple of arrays '
-            '(positional arguments), or a dict (keyword arguments).'
+            f'{name} takes {signature}, but the Posterior gives it {" and ".join(x for x in given if x) or "nothing"}: '
+            f'{error}. Inputs are one array, a tuple of arrays (positional arguments), or a dict (keyword arguments).'
             + (' A list is one argument: write a tuple for several.' if listed else '')
         ) from None
 

@@ -1,9 +1,12 @@
 """Wrong options of the ways to fit: refused before anything is computed, in one form of words."""
 
 import functools
+import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import optax
 
@@ -183,3 +186,161 @@ ROWS = [
     ),
 ]
 assert set(MARKOV) == set(SAMPLERS)
+
+
+class Given(nn.Module):
+    """A model that is a function of itself and its inputs."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.scale = nn.Param(1.0, t=nn.ExpT(), reg=dist.HalfNormal(1.0))
+        self.weights = nn.Param(np.zeros(8, 'f4'), reg=dist.Normal(0.0, 1.0))
+        self.call = call
+
+    def __call__(self, *inputs):
+        return self.call(self, *inputs)
+
+
+class OfTwo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, x, z):
+        return dist.Normal(self.slope.value() * x + z, 1.0)
+
+
+def if_of_a_value(m, x):
+    if m.scale.value() > 0:
+        return dist.Normal(x, 1.0)
+    return dist.Normal(-x, 1.0)
+
+
+def while_of_a_value(m, x):
+    total = m.scale.value()
+    while total < 1:
+        total = total + 0.1
+    return dist.Normal(total * x, 1.0)
+
+
+def if_of_inputs(m, x):
+    return dist.Normal(m.scale.value() * (x if x.sum() > 0 else -x), 1.0)
+
+
+def range_of_a_value(m, x):
+    return dist.Normal(sum(x for _ in range(m.scale.value().astype(int))), 1.0)
+
+
+def index_of_a_list(m, x):
+    return dist.Normal([1.0, 2.0, 3.0][m.scale.value().astype(int)] * x, 1.0)
+
+
+def assignment_in_place(m, x):
+    mean = m.weights.value()
+    mean[0] = 1.0
+    return dist.Normal(mean, 1.0)
+
+
+def numpyro_model(x):
+    return numpyro.sample('y', dist.Normal(numpyro.sample('slope', dist.Normal(0.0, 1.0)) * x, 1.0))
+
+
+def at_the_door(name, make, *words):
+    return Mistake(name, make, words, TypeError)
+
+
+def called(name, call, *words):
+    return at_the_door(name, lambda: infer.Posterior(Given(call), X, X), *words)
+
+
+def other_library(module, name):
+    return type(name, (), {'__module__': module, '__call__': lambda self, x: x})()
+
+
+IN_PYTHON = "uses the value of 'scale' in "
+ROWS += [
+    at_the_door('the class of a model', lambda: infer.Posterior(Line, X, X), 'takes a Module', r'Call it.*Line\('),
+    at_the_door('a function for a model', lambda: infer.Posterior(lambda x: x, X, X), 'takes a Module, got function'),
+    at_the_door(
+        'a NumPyro model for a model',
+        lambda: infer.Posterior(numpyro_model, X, X),
+        'numpyro_model is a NumPyro model',
+        r'nn.Param\(start, reg=prior\)',
+    ),
+    at_the_door(
+        'a Flax module',
+        lambda: infer.Posterior(other_library('flax.nnx.module', 'Net'), X, X),
+        'a module of Flax',
+        'nn.Linear',
+    ),
+    at_the_door(
+        'an Equinox module',
+        lambda: infer.Posterior(other_library('equinox.nn', 'MLP'), X, X),
+        'got MLP, a module of Equinox',
+    ),
+    at_the_door(
+        'a PyTorch module', lambda: infer.Posterior(other_library('torch.nn', 'Linear'), X, X), 'a module of PyTorch'
+    ),
+    at_the_door(
+        'a posterior for a model', lambda: infer.Posterior(line(), X, X), 'is a Posterior already', 'posterior.model'
+    ),
+    at_the_door('data for a model', lambda: infer.Posterior(X, Line(), X), r'arguments are \(model, inputs, targets\)'),
+    called('a model returns nothing', lambda m, x: None, 'NoneType: nothing. Does __call__ end with return'),
+    called('a model returns an array', lambda m, x: x, 'must return a NumPyro distribution of the targets'),
+    called('a model returns a class', lambda m, x: dist.Normal, 'the class Normal. Call it'),
+    called(
+        'a model returns a tuple',
+        lambda m, x: (dist.Normal(x, 1.0), dist.Normal(x, 1.0)),
+        'returned tuple of 2',
+        'return one distribution of an array',
+    ),
+    called('a model returns a Param', lambda m, x: m.scale, 'returned Param', r'param.value\(\)'),
+    called('if of a value', if_of_a_value, IN_PYTHON + "Python's if", 'jnp.where', 'if m.scale.value'),
+    called('while of a value', while_of_a_value, "in Python's if, while", 'while total < 1'),
+    called('if of inputs', if_of_inputs, "in Python's if", 'jnp.where'),
+    called('float of a value', lambda m, x: dist.Normal(x, float(m.scale.value())), r'in float\(\)', 'Leave the value'),
+    called('int of a value', lambda m, x: dist.Normal(x, int(m.scale.value())), r'in int\(\)'),
+    called('item of a value', lambda m, x: dist.Normal(x, m.scale.value().item()), r'in item\(\)'),
+    called('a format of a value', lambda m, x: f'{m.scale.value():.2f}', 'in a format string', 'jax.debug.print'),
+    called(
+        'NumPy of a value', lambda m, x: dist.Normal(np.sin(m.scale.value()) * x, 1.0), 'function of NumPy', 'jax.numpy'
+    ),
+    called('an array of a value', lambda m, x: dist.Normal(np.asarray(m.scale.value()) * x, 1.0), 'function of NumPy'),
+    called(
+        'math of a value', lambda m, x: dist.Normal(x, math.exp(m.scale.value())), 'math module', 'jnp in place of math'
+    ),
+    called('max of a value', lambda m, x: dist.Normal(x, max(m.scale.value(), 0.1)), 'jnp.maximum in place of max'),
+    called(
+        'a shape of a value', lambda m, x: dist.Normal(jnp.ones(m.scale.value()), 1.0), 'as a shape', 'from the shapes'
+    ),
+    called('entries chosen by a value', lambda m, x: dist.Normal(x[x > m.scale.value()], 1.0), 'that selects entries'),
+    called('a range of a value', range_of_a_value, r'the length of range\(\)', 'from shapes or constants'),
+    called('an index of a list', index_of_a_list, 'an index of a list', 'Index arrays of jnp'),
+    called('assignment in place', assignment_in_place, 'assigns to entries of an array in place', r'x.at\[i\].set'),
+    at_the_door('inputs forgotten', lambda: infer.Posterior(OfTwo(), targets=X), r'takes \(x, z\)', 'gives it nothing'),
+    at_the_door('one input of two', lambda: infer.Posterior(OfTwo(), X, X), r'takes \(x, z\)', "argument: 'z'"),
+    at_the_door('inputs too many', lambda: infer.Posterior(OfTwo(), (X, X, X), X), 'gives it 3 positional'),
+    at_the_door(
+        'inputs in a list', lambda: infer.Posterior(OfTwo(), [X, X], X), 'A list is one argument: write a tuple'
+    ),
+    at_the_door(
+        'inputs by wrong names', lambda: infer.Posterior(OfTwo(), {'x': X, 'y': X}, X), r"keywords \['x', 'y'\]", "'z'"
+    ),
+    at_the_door(
+        'a likelihood of too few arguments',
+        lambda: infer.Posterior(Line(), X, X, likelihood=lambda m: dist.Normal(0.0, 1.0)),
+        r'likelihood takes \(m\)',
+        'gives it 2 positional',
+    ),
+    at_the_door(
+        'a log_likelihood without targets',
+        lambda: infer.Posterior(Line(), X, X, log_likelihood=lambda m, x: 0.0),
+        r'log_likelihood takes \(m, x\)',
+    ),
+    Mistake(
+        'targets forgotten',
+        lambda: infer.Posterior(Line(), X),
+        ('has no targets, so that only the priors',),
+        ValueError,
+    ),
+]
