@@ -142,8 +142,23 @@ class Posterior:
         self._inspect(traced.says_unit)
         guard(self.density, self.data, self.inspection)
 
+    def __copy__(self) -> Posterior:
+        new = object.__new__(type(self))
+        new.__dict__.update(vars(self))
+        return new
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), 'data': whole(self.data) if is_sharded(self.data) else self.data}  # devices stay here
+        data = whole(self.data) if is_sharded(self.data) else self.data  # devices stay here
+        return {**vars(self), 'data': data, 'dtype': self.density.dtype}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        dtype = state.pop('dtype')
+        if dtype == jnp.float64 and jnp.result_type(float) != jnp.float64:
+            raise ValueError(
+                'The Posterior that was pickled is in double precision, and JAX is in single precision here, which '
+                "takes half of its digits. First call jax.config.update('jax_enable_x64', True) in this process."
+            )
+        self.__dict__.update(state)
 
     # Data
 

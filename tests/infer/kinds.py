@@ -42,7 +42,7 @@ class Curve(nn.Module):
     def __init__(self, normed=True):
         super().__init__()
         self.w = nn.Param(0.1 * jnp.ones(2), reg=dist.Normal(0.0, 1.0))
-        self.inner = nn.BatchNorm0d(2, momentum=0.5) if normed else nn.Dropout(0.8)
+        self.inner = nn.BatchNorm0d(2, momentum=0.5, affine=False) if normed else nn.Dropout(0.8)
 
     def __call__(self, x):
         return dist.Normal(jnp.sin(self.inner(x)) @ self.w.value(), 0.5)
@@ -54,11 +54,11 @@ class Groups(nn.Module):
     def __init__(self):
         super().__init__()
         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
-        self.tau = nn.Param(1.0, reg=dist.HalfNormal(1.0))
+        self.tau = nn.Param(1.0, t=nn.ExpT(0.0), reg=dist.HalfNormal(1.0))
         self.b = nn.Param(jnp.zeros(12), reg=nn.GaussianReg(self.mu, self.tau))
 
     def __call__(self, x):
-        return dist.Normal(self.b.value() + x[:, 0], 1.0)
+        return dist.Normal(self.b.value()[:2].sum() + x[:, 0], 1.0)
 
 
 def posterior_of(model):
