@@ -43,9 +43,7 @@ def leading_curvatures(density: Density, theta: jax.Array, data: Data) -> tuple[
 
             start = jax.random.normal(jax.random.key(0), theta.shape, theta.dtype)
             nothing = jnp.zeros((steps, theta.size), theta.dtype)
-            basis, products, _ = lax.fori_loop(
-                0, steps, step, (nothing, nothing, start / jnp.linalg.norm(start))
-            )
+            basis, products, _ = lax.fori_loop(0, steps, step, (nothing, nothing, start / jnp.linalg.norm(start)))
             return basis, products
 
         return run

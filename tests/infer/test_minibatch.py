@@ -146,7 +146,7 @@ def test_targets_of_batches_are_read_in_the_unit_of_the_posterior():
             self.mean = nn.Param(5.0 * u.ms, reg=dist.Normal(10.0, 10.0))
 
         def __call__(self):
-            return dist.Normal(self.mean.value() / u.ms, 1.0)
+            return infer.with_unit(dist.Normal(self.mean.value() / u.ms, 1.0), u.ms)
 
     seconds = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
     posterior = infer.Posterior(Wait(), targets=1000 * seconds * u.ms)
@@ -225,7 +225,7 @@ def test_a_batch_outside_the_support_is_refused():
             return dist.Poisson(self.rate.value())
 
     posterior = infer.Posterior(Rate(), targets=jnp.array([1, 2, 3]))
-    with pytest.raises(ValueError, match='1 targets of the first batch have probability zero'):
+    with pytest.raises(ValueError, match='1 of the targets of the first batch have probability zero'):
         infer.fit_map(
             posterior, optimizer='adam', batches=[(None, jnp.array([1, -2, 3]))], num_observations=3, progress=False
         )

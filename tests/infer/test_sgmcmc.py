@@ -270,7 +270,7 @@ def test_units_and_transforms():
             self.tau = nn.Param(20.0 * u.ms, t=nn.SoftplusT(0.0 * u.ms), reg=nn.GammaReg(alpha=2.0, beta=0.1 / u.ms))
 
         def __call__(self):
-            return dist.Exponential(1.0 / (self.tau.value() / u.ms))
+            return infer.of_quantities(dist.Exponential, 1.0 / self.tau.value())
 
     posterior = infer.Posterior(Wait(), targets=jnp.array([10.0, 20.0, 30.0]) * u.ms)
     fit = infer.sgmcmc(posterior, step_size=0.05, num_samples=50, num_chains=2, progress=False)
@@ -297,7 +297,11 @@ REFUSED = [
     ({'thinning': 25}, ValueError, 'thinning=25 keeps none of num_samples=24 draws'),
     ({'devices': 3}, ValueError, r'devices=3, but there are 2: .*xla_force_host_platform_device_count'),
     ({'batches': [(X, Y)]}, ValueError, 'batches= needs num_observations='),
-    ({'batches': iter([(X, Y)]), 'num_observations': 60}, ValueError, 'batches ended before the last step'),
+    (
+        {'batches': iter([(X, Y)]), 'num_observations': 60},
+        ValueError,
+        'batches ended before the first draw, after 1 steps',
+    ),
     ({'batch_size': 61}, ValueError, 'from 1 to the number of observations 60'),
     ({'step_size': 1e3}, ValueError, 'left the finite numbers within step'),
 ]
