@@ -215,7 +215,9 @@ def iterable(name: str, value: Any) -> None:
             name,
             'an iterable of pairs (inputs, targets)',
             value,
-            'Arrays in memory are the inputs and targets of the Posterior, with batch_size=.',
+            'Call the function that makes the batches, batches=f().'
+            if callable(value)
+            else 'Arrays in memory are the inputs and targets of the Posterior, with batch_size=.',
         )
 
 

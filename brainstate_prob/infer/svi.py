@@ -21,7 +21,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.guides import check_guide
 from brainstate_prob.infer.inits import started_from
 from brainstate_prob.infer.map import batch_info, check_first_batch
-from brainstate_prob.infer.minibatch import Stream, stream_of
+from brainstate_prob.infer.minibatch import stream_of
 from brainstate_prob.infer.noncentered import described
 from brainstate_prob.infer.options import check_options, optax_optimizer
 from brainstate_prob.infer.posterior import Posterior

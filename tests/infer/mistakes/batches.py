@@ -233,7 +233,7 @@ ROWS = [
     Mistake(
         'a function as batches',
         line,
-        ('got function', r'batches=f\(\)'),
+        ('got <function', r'batches=f\(\)'),
         options=given(lambda: iter(GIVEN)),
         ways=BY_GRADIENT,
     ),
@@ -297,7 +297,7 @@ ROWS = [
     Mistake(
         'a number of observations that is a float',
         line,
-        ('num_observations must be an int, got 24.0',),
+        ('num_observations must be an int', 'got 24.0'),
         options=given(GIVEN, 24.0),
         ways=BY_GRADIENT,
     ),
