@@ -158,9 +158,9 @@ def hmc_ecs(
     num_blocks = min(10, batch_size) if num_blocks is None else num_blocks
     if num_blocks > batch_size:
         raise ValueError(f'num_blocks must be at most batch_size = {batch_size}, got {num_blocks}.')
-    check_parts(posterior, batch_size, instead='Use infer.nuts')
     posterior = started_from(posterior, reference, option='reference')
     density, data = posterior.sampling_density_for(noncentered), posterior.data
+    check_parts(posterior, batch_size, instead='Use infer.nuts')
     began = time.perf_counter()
     key = to_key(seed)
     start_keys, keys = keys_of_chains(density, key, num_chains)

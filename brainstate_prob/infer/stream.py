@@ -38,7 +38,7 @@ class Stream:
     Raises
     ------
     ValueError
-        For no or an impossible ``num_observations``; for a batch that is no pair, has no targets, no observations or
+        For no ``num_observations``; for a batch that is no pair, has no targets, no observations or
         more than N, or has other inputs than the first one; for a first pass that does not have the N observations (up
         to what a last, incomplete batch leaves out). A list is looked through at once. After the first pass what is
         wrong ends the fit with a warning, and what was done is kept.
@@ -64,16 +64,6 @@ class Stream:
             raise ValueError(
                 'batches= needs num_observations=, how many observations there are in all: by it the likelihood of a '
                 'batch is scaled.'
-            )
-        if isinstance(num_observations, bool) or not isinstance(num_observations, int | np.integer):
-            raise TypeError(f'num_observations must be an int, got {num_observations!r}.')
-        if num_observations < 1:
-            raise ValueError(f'num_observations must be at least 1, got {num_observations}.')
-        if not isinstance(batches, Iterable):
-            called = ' Call the function that makes the batches: batches=f().' if callable(batches) else ''
-            raise TypeError(
-                f'batches must be an iterable of pairs (inputs, targets), got {type(batches).__name__}. Arrays in '
-                f'memory are the inputs and targets of the Posterior, with batch_size=.{called}'
             )
         self.posterior = posterior
         self.num_observations = int(num_observations)

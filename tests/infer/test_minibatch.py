@@ -225,7 +225,7 @@ def test_a_batch_outside_the_support_is_refused():
             return dist.Poisson(self.rate.value())
 
     posterior = infer.Posterior(Rate(), targets=jnp.array([1, 2, 3]))
-    with pytest.raises(ValueError, match='1 targets of the first batch have probability zero'):
+    with pytest.raises(ValueError, match='1 of the targets of the first batch have probability zero'):
         infer.fit_map(
             posterior, optimizer='adam', batches=[(None, jnp.array([1, -2, 3]))], num_observations=3, progress=False
         )

@@ -175,7 +175,6 @@ def test_layers_in_training_are_no_objection():
     [
         (lambda m, x, y: m(x).log_prob(y), None),
         (lambda m, x, y: m(x).log_prob(y).sum(), None),
-        (lambda m, x, y: m(x).log_prob(y).reshape(-1, 4).sum(1), None),
         (lambda m, x, y: m(x).log_prob(y).mean(), 'one number that is not the sum of those of its parts'),
         (lambda m, x, y: m(x).log_prob(y) / len(y), 'depends on which others'),
         (lambda m, x, y: m(x).log_prob(y).sum() - 3.0 * m.w.value() ** 2, 'a term that no row has'),
