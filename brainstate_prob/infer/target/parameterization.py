@@ -87,12 +87,13 @@ def _informed(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Which numbers of one entry the data determine better than the prior does, also where its scale is small.
 
     A number with y ~ N(location, scale**2 + 1 / information) has the information 2 * (product / (1 + product))**2 about
-    the logarithm of its scale; those with the same scale add up. The product is taken two standard deviations lower.
+    the logarithm of its scale; those with the same scale add up. The product is taken where the scale is three standard
+    deviations lower: at smaller ones there is a funnel that a sampler would enter.
     """
     product = np.clip(np.nan_to_num(product, nan=0.0), 1e-6, 1e6)
     about_scale = 2 * (product / (1 + product)) ** 2
     known = np.array([about_scale[scale == s].sum() for s in scale])
-    logs = np.log(product) - 4 / np.sqrt(known)
+    logs = np.log(product) - 6 / np.sqrt(known)
     if np.exp(np.ptp(logs)) < _ALIKE:
         return np.full(product.shape, logs.mean() > 0)
     return logs > 0
