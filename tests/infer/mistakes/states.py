@@ -130,7 +130,9 @@ ROWS = [
     # Names
     Mistake('a Param named chain', named(chain=normal()), ("Param 'chain' has the name of an axis", "'chain_'")),
     Mistake('a Param named draw', named(draw=normal()), ("Param 'draw' has the name of an axis", "'draw_'")),
-    Mistake('a slash in the key of a Param', lambda: infer.Posterior(Kept('a/b'), X, X), (r"Param 'parts\.a/b'", "'/'")),
+    Mistake(
+        'a slash in the key of a Param', lambda: infer.Posterior(Kept('a/b'), X, X), (r"Param 'parts\.a/b'", "'/'")
+    ),
     Mistake('a space behind a key', lambda: infer.Posterior(Kept('a '), X, X), (r"Param 'parts\.a '", 'spaces')),
     Mistake(
         'a Param named as the axis of another',
