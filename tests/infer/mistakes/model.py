@@ -247,7 +247,7 @@ ROWS = [
     Mistake(
         'inputs forgotten',
         lambda: infer.Posterior(Line(), targets=Y),
-        (r'The model takes \(x\)', 'give none', 'missing'),
+        (r'The model takes \(x\)', 'gives it nothing', 'missing'),
     ),
     Mistake(
         'one input too many', lambda: infer.Posterior(Line(), (X, X), Y), (r'The model takes \(x\)', '2 positional')
