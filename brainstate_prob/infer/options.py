@@ -336,7 +336,8 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
             rule(name, value)
     if 'checkpoint' in defaults:
         check_saving(given['checkpoint'], given['every'])
-    if isinstance(given.get('posterior'), Posterior):
+    # Of a way to fit; simulations and draws of the prior need no data, and say themselves what they need.
+    if isinstance(given.get('posterior'), Posterior) and 'posterior' not in rules and 'num_simulations' not in given:
         _refuse_without_targets(given)
         announce(given['posterior'])
 
@@ -346,7 +347,7 @@ def _refuse_without_targets(given: Mapping[str, Any]) -> None:
     fitted, data = given['posterior'], given['posterior'].data
     predicts = data.args or data.kwargs or fitted.likelihood is not None
     scored = data.targets is not None or fitted.log_likelihood_function is not None or given.get('batches') is not None
-    if predicts and not scored and 'num_simulations' not in given:
+    if predicts and not scored:
         raise ValueError(
             'The Posterior has no targets, so that only the priors would be fitted. Write infer.Posterior(model, '
             'inputs, targets); or, for the priors alone, infer.Posterior(model) without inputs, or infer.sample_prior.'

@@ -244,7 +244,7 @@ REFUSED = [
     ({'guide': 'laplace', 'init_scale': 0.1}, ValueError, "init_scale .* for 'laplace'"),
     ({'guide': autoguide.AutoNormal, 'init_scale': 0.1}, ValueError, 'write it into that'),
     ({'init_scale': -1.0}, ValueError, 'positive number'),
-    ({'num_steps': 0}, ValueError, 'num_steps must be an int from 1 on, got 0'),
+    ({'num_steps': 0}, ValueError, 'num_steps must be an int of at least 1, got 0'),
     ({'num_particles': 1.5}, ValueError, 'num_particles'),
     ({'num_draws': True}, ValueError, 'num_draws'),
     ({'batch_size': 61}, ValueError, 'from 1 to the number of observations 60'),
