@@ -16,10 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from brainstate_prob import environ
-from brainstate_prob.core import ParamState, StateTrace
+from brainstate_prob.core import ParamState, State, StateTrace
 from brainstate_prob.core.program import depends_on, has_own_rules, program_key
 from brainstate_prob.core.structure import Identity
-from brainstate_prob.infer.blocks import Block
 from brainstate_prob.infer.density import Data, Density, forget_density, kept_density
 from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.target.statements import refused_statements
@@ -62,15 +61,16 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     TypeError
         For inputs that the model does not take, and for a model that looks at values while it is traced.
     """
-    traces: list[StateTrace] = []
+    traces: list[_Seen] = []
     _check_call(density, data)
     with plain_words(model, *(e.name for e in density.entries)):
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
-    _refuse_unfitted(density, model, traces[0])
-    inspection = Inspection(_key_of(program, density, data), _unused(density, program, data))
+    seen = traces[0]
+    _refuse_unfitted(density, model, seen.trace)
+    inspection = Inspection(_key_of(program, density, data), _unused(density, program, seen, data))
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
-    own = Identity(model) if any(state in originals for state in traces[0].reads) else None
+    own = Identity(model) if any(state in originals for state in seen.trace.reads) else None
     return kept_density(density, model, (inspection.program, own)), inspection
 
 
@@ -127,23 +127,41 @@ def _double() -> bool:
     return jnp.result_type(float) == jnp.float64
 
 
-def _terms(density: Density, note: Callable[[StateTrace], None]) -> Callable:
-    """``terms(pieces, theta, data)``: the likelihood, each prior, and each block's transform.
+class _Seen(NamedTuple):
+    """What tracing a log density used: the trace, and the States that its priors read (hyper-parameters)."""
 
-    The parameters are separate arguments (pairs of theta and constrained value by name), and ``theta`` is that of the
-    transforms only, so that the traced program shows what depends on which. The function is a new one each time: JAX
-    keeps traces by function.
+    trace: StateTrace
+    by_priors: frozenset[State]
+
+
+def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
+    """``terms(pieces, theta, data)``: the likelihood, and the transform and prior of each block.
+
+    The likelihood sees the parameters as separate arguments (pairs of theta and constrained value by name), so that the
+    traced program shows which it depends on; ``theta`` is that of transforms and priors. The function is a new one each
+    time: JAX keeps traces by function.
     """
 
     def terms(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
         with density.open_at(pieces, data) as trace:
             with refused_statements():
                 likelihood = density._pointwise(data)
-            priors = {e.name: Block([e]).log_prior(*pieces[e.name]) for e in density.entries if e.reg is not None}
-            note(trace)
-        return likelihood, priors, _transformed(density, theta)
+            with StateTrace() as of_priors:
+                blocks = _by_block(density, theta)
+            note(_Seen(trace, frozenset(of_priors.reads)))
+        return likelihood, blocks
 
     return terms
+
+
+def _by_block(density: Density, theta: jax.Array) -> list[tuple]:
+    """The constrained value, the log-determinant and the log prior of each block."""
+    found = []
+    for block, part in zip(density.blocks, lax.split(theta, [b.size for b in density.blocks]), strict=True):
+        value = block.forward(part)
+        log_det = block.log_det(part, value) if block.t.has_density else None
+        found.append((value, log_det, block.log_prior(part, value)))
+    return found
 
 
 def _key_of(program: Any, density: Density, data: Any) -> Hashable:
@@ -159,15 +177,6 @@ def _key_of(program: Any, density: Density, data: Any) -> Hashable:
     return program_key(program), program_key(jax.make_jaxpr(derivative)(*_arguments(density), data))
 
 
-def _transformed(density: Density, theta: jax.Array) -> list[tuple]:
-    """The constrained value and the log-determinant of each block."""
-    found = []
-    for block, part in zip(density.blocks, lax.split(theta, [b.size for b in density.blocks]), strict=True):
-        value = block.forward(part)
-        found.append((value, block.log_det(part, value) if block.t.has_density else None))
-    return found
-
-
 def _arguments(density: Density) -> tuple[dict[str, tuple], Any]:
     pieces = {
         e.name: (jax.ShapeDtypeStruct(e.shape, e.dtype), jax.ShapeDtypeStruct(e.value_shape, e.dtype))
@@ -176,21 +185,13 @@ def _arguments(density: Density) -> tuple[dict[str, tuple], Any]:
     return pieces, jax.ShapeDtypeStruct((density.size,), density.dtype)
 
 
-def _unused(density: Density, program: Any, data: Data) -> tuple[str, ...]:
+def _unused(density: Density, program: Any, seen: _Seen, data: Data) -> tuple[str, ...]:
     """The parameters on which neither the likelihood nor another parameter's prior depends."""
     if data.targets is None and density.own_log_likelihood is None:
         return ()  # a prior alone
-    names = [e.name for e in density.entries]
-    places = {name: (2 * i, 2 * i + 1) for i, name in enumerate(sorted(names))}  # as JAX orders the pairs
-    scored = sorted(e.name for e in density.entries if e.reg is not None)
     used = depends_on(program, [0])
-    others = {name: depends_on(program, [1 + i]) for i, name in enumerate(scored)}
-    unused = []
-    for name in names:
-        elsewhere = used.union(*(needed for other, needed in others.items() if other != name))
-        if elsewhere.isdisjoint(places[name]):
-            unused.append(name)
-    return tuple(unused)
+    places = {name: {2 * i, 2 * i + 1} for i, name in enumerate(sorted(e.name for e in density.entries))}  # as in JAX
+    return tuple(e.name for e in density.entries if e.state not in seen.by_priors and used.isdisjoint(places[e.name]))
 
 
 def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None:

@@ -317,7 +317,9 @@ ROWS += [
     called('a range of a value', range_of_a_value, r'the length of range\(\)', 'from shapes or constants'),
     called('an index of a list', index_of_a_list, 'an index of a list', 'Index arrays of jnp'),
     called('assignment in place', assignment_in_place, 'assigns to entries of an array in place', r'x.at\[i\].set'),
-    at_the_door('both inputs forgotten', lambda: infer.Posterior(OfTwo(), targets=X), r'takes \(x, z\)', 'gives it nothing'),
+    at_the_door(
+        'both inputs forgotten', lambda: infer.Posterior(OfTwo(), targets=X), r'takes \(x, z\)', 'gives it nothing'
+    ),
     at_the_door('one input of two', lambda: infer.Posterior(OfTwo(), X, X), r'takes \(x, z\)', "argument: 'z'"),
     at_the_door('inputs too many', lambda: infer.Posterior(OfTwo(), (X, X, X), X), 'gives it 3 positional'),
     at_the_door(
