@@ -173,7 +173,8 @@ def check_parts(posterior: Posterior, data: Data, batch_size: int | None, *, pre
         return  # an error of `_batches`
     if batch_size < max(lengths):
         with precision_of(posterior.density):
-            check_rows(posterior, data, max(lengths), 'batch_size=', 'Leave batch_size out.', predicted=predicted)
+            fix = 'Leave batch_size out.'
+            check_rows(posterior, data, max(lengths), 'batch_size=', fix, predicted=predicted, most=batch_size)
 
 
 def _over_batches(data: Data, batch_size: int | None, compute: Callable[[Data], Any], axis: int) -> Any:

@@ -157,6 +157,8 @@ def test_the_mode_is_that_of_the_whole(source):
     np.testing.assert_allclose(fit.history['loss'][-840:].mean(), whole, rtol=0.02)
 
 
+# The path of SWAG at this small rate is told to be narrow; its mean is what is compared.
+@pytest.mark.filterwarnings('ignore:The draws of SWAG are:brainstate_prob.infer.ConvergenceWarning')
 @pytest.mark.parametrize('source', ['list', 'loader', 'generator of epochs'])
 @pytest.mark.parametrize('way', ['fit_svi', 'ensemble', 'swag'])
 def test_every_way_to_fit_has_the_posterior_of_the_whole(way, source):
@@ -217,11 +219,11 @@ def test_draws_are_kept_where_the_batches_end_early():
     posterior = infer.Posterior(Mean(), targets=Y)
     run = {**QUIET, 'num_observations': 10, 'step_size': 1e-3, 'num_warmup': 10, 'num_samples': 100, 'num_chains': 2}
     whole = infer.sgmcmc(posterior, batches=PARTS, thinning=3, **run)
-    with pytest.warns(infer.ConvergenceWarning, match='ended after 10 of 100 draws'):
+    with pytest.warns(infer.ConvergenceWarning, match='ended after 10 of 33 draws'):
         fit = infer.sgmcmc(posterior, batches=iter(PARTS * 10 + PARTS[:1]), thinning=3, **run)
-    assert fit.draws['mu'].shape == (2, 10) and fit.info['num_samples'] == 10
-    assert any('10 of 100 draws' in text for text in fit.info['warnings'])
-    assert whole.draws['mu'].shape == (2, 100)
+    assert fit.draws['mu'].shape == (2, 10) and fit.info['num_samples'] == 30  # three steps a draw
+    assert any('10 of 33 draws' in text for text in fit.info['warnings'])
+    assert whole.draws['mu'].shape == (2, 33)
     with pytest.raises(ValueError, match='ended before the first draw, after 8 steps.*begun anew'):
         infer.sgmcmc(posterior, batches=generator(PARTS, 2), **run)
 

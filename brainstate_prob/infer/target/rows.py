@@ -40,7 +40,9 @@ _CAUSES = '(a series whose rows read the rows before, a joint distribution of al
 _found: weakref.WeakKeyDictionary[Posterior, dict[Any, str | None]] = weakref.WeakKeyDictionary()
 
 
-def check_rows(posterior: Posterior, data: Data, num: int, what: str, fix: str, *, predicted: bool = False) -> None:
+def check_rows(
+    posterior: Posterior, data: Data, num: int, what: str, fix: str, *, predicted: bool = False, most: int = _MOST
+) -> None:
     """Refuse to take rows in parts where the model makes them depend on each other.
 
     The model is in use here, not in training (``environ.context(fit=False)``): statistics of the batch that are there
@@ -54,6 +56,8 @@ def check_rows(posterior: Posterior, data: Data, num: int, what: str, fix: str, 
         How parts were asked for, and what to do instead: for the message.
     predicted
         Compare what is predicted for the targets in place of their log-likelihood.
+    most
+        The most rows that the model is called with, where memory is short; two at least.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def check_rows(posterior: Posterior, data: Data, num: int, what: str, fix: str, 
     new = not (in_batches or data is posterior.data)  # inputs of which nothing is known
     if new or key not in known:
         with environ.context(fit=False):
-            problem = _problem(posterior, data, num, in_batches, predicted)
+            problem = _problem(posterior, data, num, in_batches, predicted, most)
         if not new:
             known[key] = problem
     else:
@@ -95,9 +99,9 @@ def _is_trained_on_batches_alone(posterior: Posterior) -> bool:
     return any(getattr(m, 'track_running_stats', True) is False for m in posterior.model.modules())
 
 
-def _problem(posterior: Posterior, data: Data, num: int, in_batches: bool, predicted: bool) -> str | None:
+def _problem(posterior: Posterior, data: Data, num: int, in_batches: bool, predicted: bool, most: int) -> str | None:
     """What makes the rows dependent, in words."""
-    compared = _Comparison(posterior, data, num, predicted)
+    compared = _Comparison(posterior, data, num, predicted, most)
     try:
         if draws_noise(posterior.density, posterior.theta, compared.data):
             return compared.in_place()
@@ -108,16 +112,16 @@ def _problem(posterior: Posterior, data: Data, num: int, in_batches: bool, predi
         if not in_batches:
             return f'the model cannot be called with a part of them: {str(error).splitlines()[0]}'
     # A model that is built for batches of one size.
-    return _Comparison(posterior, data, num, predicted, every_row=True).in_place()
+    return _Comparison(posterior, data, num, predicted, None).in_place()
 
 
 class _Comparison:
     """Some rows of the data, points of theta, and what the model says about the rows there."""
 
-    def __init__(self, posterior: Posterior, data: Data, num: int, predicted: bool, every_row: bool = False):
+    def __init__(self, posterior: Posterior, data: Data, num: int, predicted: bool, most: int | None):
         rng = np.random.default_rng(0)
         data = whole(data)
-        self.rows = np.arange(num) if every_row else _chosen(rng, data, num)
+        self.rows = np.arange(num) if most is None else _chosen(rng, data, num, most)
         self.num = len(self.rows)
         self.data = rows_of(data, self.rows, num)
         self.density, self.predicted = posterior.density, predicted
@@ -269,11 +273,11 @@ def _program(density: Density, predicted: bool, num: int) -> Callable:
     return density.jit('rows', (predicted, num), lambda: run)
 
 
-def _chosen(rng: np.random.Generator, data: Data, num: int) -> np.ndarray:
+def _chosen(rng: np.random.Generator, data: Data, num: int, most: int) -> np.ndarray:
     """A stretch of rows, which a series needs, and others at random, in order."""
     leaves = jax.tree.leaves((data.args, data.kwargs, data.targets))
     numbers = sum(np.size(x) for x in leaves if np.shape(x)[:1] == (num,)) // num
-    size = max(_LEAST, min(_MOST, _NUMBERS // max(1, numbers)))
+    size = max(2, min(most, max(_LEAST, min(_MOST, _NUMBERS // max(1, numbers)))))
     if num <= size:
         return np.arange(num)
     stretch = size // 2
