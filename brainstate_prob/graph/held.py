@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -21,15 +22,25 @@ def is_container(value: Any) -> bool:
     Dicts, lists, tuples, deques, namespaces and arrays of objects; instances of dataclasses that hold nodes or States.
     A set is none: its items have no order, so that their paths would change from one process to the next.
     """
-    if isinstance(value, dict | list | tuple | deque | types.SimpleNamespace):
-        return True
-    if value is None or isinstance(value, bool | int | float | str):
-        return False
-    if isinstance(value, np.ndarray):
+    cls: Any = type(value)
+    kind = _kind_of(cls)
+    if kind == 'array':
         return value.dtype == object
-    if not dataclasses.is_dataclass(value) or isinstance(value, type) or _is_in_graph(value):
-        return False
-    return _is_plain(value) and any(_holds(item) for _, item in items_of(value))
+    if kind == 'dataclass':
+        return _is_plain(value) and any(_holds(item) for _, item in items_of(value))
+    return kind == 'container'
+
+
+@functools.lru_cache(maxsize=1024)
+def _kind_of(cls: type) -> str:
+    """Whether instances of a class are containers, or may be."""
+    if issubclass(cls, dict | list | tuple | deque | types.SimpleNamespace):
+        return 'container'
+    if issubclass(cls, np.ndarray):
+        return 'array'
+    if dataclasses.is_dataclass(cls) and not issubclass(cls, State) and not hasattr(cls, '_not_in_graph'):
+        return 'dataclass'
+    return 'leaf'
 
 
 def _is_in_graph(value: Any) -> bool:

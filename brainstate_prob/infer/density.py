@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from brainstate_prob import environ, graph
 from brainstate_prob.core import BatchState, ParamState, State, StateTrace
 from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import find_states, walk
 from brainstate_prob.infer.blocks import Block, Entry, is_horseshoe, make_blocks
 from brainstate_prob.infer.target.observed import (
     checked_distribution,
@@ -34,6 +34,7 @@ from brainstate_prob.infer.target.support import outside_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.memo import serve_values
 from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.param import Param
 from brainstate_prob.random import RandomState
 
 __all__ = ['Data', 'Density', 'density_of', 'find_entries']
@@ -60,12 +61,16 @@ def find_entries(model: Module) -> list[Entry]:
     """
     entries: list[Entry] = []
     owned = set()
-    for path, param in model.named_param_modules():
-        owned.add(param.val)
-        if isinstance(param.val, ParamState):
-            theta = param.val.value
-            entries.append(Entry(path, param.val, param, jnp.shape(theta), jnp.result_type(theta), param.unit))
-    for path, state in model.states(ParamState).items():
+    states = []
+    for path, _, x in walk(model):
+        if isinstance(x, Param):
+            owned.add(x.val)
+            if isinstance(x.val, ParamState):
+                theta = x.val.value
+                entries.append(Entry(path, x.val, x, jnp.shape(theta), jnp.result_type(theta), x.unit))
+        elif isinstance(x, ParamState):
+            states.append((path, x))
+    for path, state in states:
         if state not in owned:
             entries.extend(_plain_entries(path, state))
     return sorted(entries, key=lambda e: tuple(str(part) for part in e.path))
@@ -108,11 +113,13 @@ class Density:
         expand: bool,
         noncentered: tuple[str, ...] = (),
     ):
-        self.model = graph.clone(model)
+        self.structure, values = graph.flatten(model)
+        self.model = graph.unflatten(self.structure, values)
         # Functions that the copy does not reach (a likelihood that reads an outer model) see the original's States:
         # these have the values of the copy's wherever the density is evaluated.
         copies = find_states(self.model)
         self._originals = {copies[path]: weakref.ref(state) for path, state in find_states(model).items()}
+        self.param_shapes = _shapes_of(values)
         self.likelihood = likelihood
         self.own_log_likelihood = log_likelihood
         self.entries = find_entries(self.model)
@@ -120,7 +127,9 @@ class Density:
         self.expand, self.noncentered = expand, noncentered
         self.size = sum(block.size for block in self.blocks)
         self.dtype = jnp.result_type(*(e.dtype for e in self.entries)) if self.entries else jnp.result_type(float)
-        self._others = other_states(self.model)
+        fitted = {e.state for e in self.entries}
+        others = {path: state for path, state in copies.items() if state not in fitted}
+        self._others, self.other_paths = list(others.values()), tuple(others)
         # Running statistics: descents carry them from step to step; everything else sees them as they are.
         self.carried = tuple(i for i, state in enumerate(self._others) if isinstance(state, BatchState))
         self.is_random = False  # known once it has been traced: whether the model draws random numbers
@@ -384,7 +393,9 @@ def density_of(
     noncentered: tuple[str, ...] = (),
 ) -> Density:
     """The `Density` for the structure of ``model``; the same object for every model built alike."""
-    key = (structure_of(model, likelihood, log_likelihood), expand, noncentered)
+    structure, values = graph.flatten(model)
+    functions = _functions_key(model, likelihood, log_likelihood)
+    key = (structure, _shapes_of(values), functions, environ.static_key(), expand, noncentered)
     return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand, noncentered))
 
 
@@ -393,7 +404,8 @@ def kept_density(density: Density, model: Module, program: Hashable) -> Density:
 
     Two models of one structure that compute the same have one density, whose compiled programs serve both.
     """
-    key = (structure_of(model, density.likelihood, density.own_log_likelihood), program)
+    functions = _functions_key(model, density.likelihood, density.own_log_likelihood)
+    key = (density.structure, density.param_shapes, functions, environ.static_key(), program)
     return _densities.get(key, lambda: density)
 
 
@@ -402,33 +414,33 @@ def forget_density(density: Density) -> None:
     _densities.drop(density)
 
 
-def structure_of(model: Module, likelihood: Callable | None, log_likelihood: Callable | None) -> Hashable:
-    """A key of what a density is built from, as far as it can be compared without running it."""
-    definition, values = graph.flatten(model)
-    shapes = tuple(
-        (
-            path,
-            jax.tree.structure(state.value),
-            [(jnp.shape(x), str(jnp.result_type(x))) for x in jax.tree.leaves(state.value)],
+def _shapes_of(values: Mapping[tuple, Any]) -> Hashable:
+    """The shapes and dtypes of the trainable States by path."""
+    return structural_key(
+        tuple(
+            (
+                path,
+                jax.tree.structure(state.value),
+                [(jnp.shape(x), str(jnp.result_type(x))) for x in jax.tree.leaves(state.value)],
+            )
+            for path, state in values.items()
+            if issubclass(state.type, ParamState)
         )
-        for path, state in values.items()
-        if issubclass(state.type, ParamState)
     )
-    known = {id(state): ('State', path) for path, state in find_states(model).items()}
-    known |= {id(node): ('node', path) for path, node in graph.nodes(model).items()}
-    functions = structural_key((likelihood, log_likelihood), known)
-    return definition, structural_key(shapes), functions, environ.static_key()
+
+
+def _functions_key(model: Module, likelihood: Callable | None, log_likelihood: Callable | None) -> Hashable:
+    """A key of what scores the data, in which the model's own nodes are known by their paths."""
+    if likelihood is None and log_likelihood is None:
+        return None
+    known = {id(x): path for path, _, x in walk(model)}
+    return structural_key((likelihood, log_likelihood), known)
 
 
 def others_of(model: Module) -> tuple:
     """The values of the States that are not fitted, in the order that `Density` expects them."""
-    return tuple(state.value for state in other_states(model))
-
-
-def other_states(model: Module) -> list[State]:
-    """The States that are not fitted."""
     fitted = {e.state for e in find_entries(model)}
-    return [state for state in find_states(model).values() if state not in fitted]
+    return tuple(state.value for state in find_states(model).values() if state not in fitted)
 
 
 def scores_horseshoe(entries: list[Entry]) -> bool:

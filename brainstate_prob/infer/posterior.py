@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Entry
-from brainstate_prob.infer.density import Data, Density, find_entries, others_of, scores_horseshoe
+from brainstate_prob.infer.density import Data, Density, find_entries, scores_horseshoe
 from brainstate_prob.infer.noise import draws_noise
 from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, is_sharded, shard_data, whole
@@ -134,7 +135,9 @@ class Posterior:
         # An array: a Python number would be moved to the device at every call.
         one = jnp.ones((), self.density.dtype)
         unit = None if self.targets_unit.is_unitless else InUnit(self.targets_unit)
-        self.data = Data(args, kwargs, checked, others_of(model), one, unit)
+        states = find_states(model)
+        others = tuple(states[path].value for path in self.density.other_paths)
+        self.data = Data(args, kwargs, checked, others, one, unit)
         self.dims = _checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
         traced = self.density

@@ -135,14 +135,14 @@ class _Seen(NamedTuple):
 
 
 def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
-    """``terms(pieces, theta, data)``: the likelihood, and the transform and prior of each block.
+    """``(pieces, theta, data)`` to the likelihood, and the transform and prior of each block.
 
     The likelihood sees the parameters as separate arguments (pairs of theta and constrained value by name), so that the
     traced program shows which it depends on; ``theta`` is that of transforms and priors. The function is a new one each
     time: JAX keeps traces by function.
     """
 
-    def terms(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
+    def terms_at_the_door(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
         with density.open_at(pieces, data) as trace:
             with refused_statements():
                 likelihood = density._pointwise(data)
@@ -151,7 +151,7 @@ def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
             note(_Seen(trace, frozenset(of_priors.reads)))
         return likelihood, blocks
 
-    return terms
+    return terms_at_the_door
 
 
 def _by_block(density: Density, theta: jax.Array) -> list[tuple]:
