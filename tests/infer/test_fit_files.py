@@ -1,5 +1,7 @@
 """Fits in files: bit-equal after a round trip, with and without the model; refused for another one."""
 
+import dataclasses
+import datetime
 import importlib.util
 import json
 import os
@@ -9,12 +11,14 @@ import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 import xarray as xr
 
 from brainstate_prob import infer, nn
 from brainstate_prob.infer import storage
 from brainstate_prob.infer.arviz_io import import_arviz
+from tests.infer.kinds import dropped, posterior_of
 from tests.infer.kitchen import Kitchen, kitchen_posterior, scattered
 
 
@@ -207,3 +211,60 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(fit, tmp_path, 
     with pytest.raises(OSError, match='disk is full'):
         fit.save(path)
     assert contents(path) == before and os.listdir(tmp_path) == [name]
+
+
+def in_the_first_format(fit, path):
+    """Write a fit as files of format 1 were: the record is an attribute, the guide's arrays a group of their own."""
+    rows = {v.name: (('chain', 'draw', f'{v.name}_theta'), fit.thetas[..., fit.columns[v.name]]) for v in fit.variables}
+    values = {v.name: (('chain', 'draw', *v.axes), fit.magnitudes[v.name]) for v in fit.variables}
+    record = {
+        'format': 1,
+        'method': fit.method,
+        'info': fit.info,
+        'dtype': fit.thetas.dtype.name,
+        'noncentered': [],
+        'guide_params': ['dict', {'loc': 0, 'more': ['tuple', [1]]}],
+        'variables': [dataclasses.asdict(v) for v in fit.variables],
+        'coords': {},
+    }
+    groups = {
+        '/': xr.Dataset(attrs={'brainstate_prob': json.dumps(record)}),
+        '/posterior': xr.Dataset(values),
+        '/unconstrained_posterior': xr.Dataset(rows),
+        '/guide_params': xr.Dataset({'p0': ('p0_0', np.ones(2)), 'p1': ('p1_0', np.zeros(3))}),
+    }
+    xr.DataTree.from_dict(groups).to_netcdf(path, engine='h5netcdf')
+
+
+def test_files_of_the_first_format_are_read(tmp_path):
+    posterior = posterior_of(dropped)
+    fit = infer.mc_dropout(posterior, num_draws=4, num_steps=3, progress=False)  # whose masks were in its info alone
+    in_the_first_format(fit, tmp_path / 'old.nc')
+    read = storage.load(tmp_path / 'old.nc', posterior)
+    np.testing.assert_array_equal(read.thetas, fit.thetas)
+    np.testing.assert_array_equal(read.predict(), fit.predict())
+    assert read.info == fit.info and str(read.summary()) == str(fit.summary())
+    np.testing.assert_array_equal(read.guide_params['loc'], np.ones(2))
+    np.testing.assert_array_equal(read.guide_params['more'][0], np.zeros(3))
+    assert str(storage.load(tmp_path / 'old.nc').summary()) == str(fit.summary())
+
+
+def test_a_long_record_and_any_labels_are_written(tmp_path):
+    # An attribute of a netCDF file has at most 64 KB; dates, bytes and objects have no type of their own there.
+    labels = {'feature': [datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)]}
+    posterior = infer.Posterior(Labelled(), targets=jnp.ones(2), coords=labels)
+    numbers = list(range(20000))
+    fit = infer.Fit(posterior, posterior.density, jnp.zeros((1, 3, 2)), method='by hand', info={'numbers': numbers})
+    fit.save(tmp_path / 'fit.nc')
+    read = storage.load(tmp_path / 'fit.nc')
+    assert read.info['numbers'] == numbers
+    np.testing.assert_array_equal(read.coords['feature'], np.array(['2020-01-01', '2020-01-02'], 'datetime64[D]'))
+
+
+class Labelled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Param(jnp.zeros(2), reg=dist.Normal(0.0, 1.0), dims=('feature',))
+
+    def __call__(self):
+        return dist.Normal(self.w.value(), 1.0)

@@ -167,12 +167,23 @@ ROWS = [
     # Starts by values
     started('a start of an unknown path', {'slop': 1.0}, ("'slop'", "Did you mean 'slope'", "'offset'")),
     started('a start of another shape', {'offset': [1.0, 2.0, 3.0]}, (r"init\['offset'\] must have shape \(2,\)",)),
-    started('a start outside its transform', {'noise': -1.0}, (r"init\['noise'\] is no possible value", '-1'), scaled,
-            ('fit_map', 'ensemble', 'fit_svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees')),
+    started(
+        'a start outside its transform',
+        {'noise': -1.0},
+        (r"init\['noise'\] is no possible value", '-1'),
+        scaled,
+        ('fit_map', 'ensemble', 'fit_svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees'),
+    ),
     started('a start that is text', {'slope': 'one'}, (r"init\['slope'\]", 'numbers', "'one'")),
     started('a start that is nan', {'slope': np.nan}, (r"init\['slope'\]", 'NaN')),
     started('an array of the wrong size as start', np.zeros(7), (r'init must have shape \(3,\)', r'got \(7,\)')),
-    Mistake('a mode by an unknown path', line, ("'slop'", "Did you mean 'slope'"), ways=('laplace',), options={'mode': {'slop': 1.0}}),
+    Mistake(
+        'a mode by an unknown path',
+        line,
+        ("'slop'", "Did you mean 'slope'"),
+        ways=('laplace',),
+        options={'mode': {'slop': 1.0}},
+    ),
     # Starts by fits
     Mistake(
         'a start from the fit of another model',
@@ -205,8 +216,8 @@ ROWS = [
     Mistake(
         'running statistics of another shape',
         normed,
-        (r"running statistics .*another model", r"'norm\.running_mean' has shape"),
+        (r'running statistics .*another model', r"'norm\.running_mean' has shape"),
         ways=STARTED,
         options=Lazily('init', wide_fit),
     ),
-]  # fmt: skip
+]
