@@ -21,7 +21,7 @@ from brainstate_prob.infer.checkpoint import Checkpoint, read_checkpoint, write_
 from brainstate_prob.infer.fingerprint import describe, differences_of, fingerprint_of
 from tests.conftest import REPO
 from tests.infer.killing import RUNS, check_killed
-from tests.infer.test_nuts import compilations
+from tests.infer.kitchen import compilations
 
 pytestmark = pytest.mark.filterwarnings('ignore:k-hat')
 

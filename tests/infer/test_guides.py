@@ -18,7 +18,7 @@ from brainstate_prob.infer.arviz_io import import_arviz, is_old
 from brainstate_prob.infer.guides import _UNFIT, GUIDES
 from brainstate_prob.infer.psis import k_hat_limit, pareto_k
 from brainstate_prob.infer.svi import _r_hat
-from tests.infer.test_nuts import compilations
+from tests.infer.kitchen import compilations
 from tests.infer.test_svi import COVARIANCE, EVIDENCE, MEAN, Line, X, Y, fit_svi, posterior
 
 SD = np.sqrt(np.diag(COVARIANCE))

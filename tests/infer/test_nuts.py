@@ -1,7 +1,5 @@
 """NUTS: NumPyro's draws, any way the chains run; nothing compiled twice; starts, statistics and refusals."""
 
-import contextlib
-
 import brainunit as u
 import jax
 import jax.numpy as jnp
@@ -17,6 +15,7 @@ from brainstate_prob.infer.adaptation import schedule
 from brainstate_prob.infer.arviz_io import import_arviz
 from brainstate_prob.infer.chain_starts import draw_from_prior, started_chains
 from brainstate_prob.infer.kernel import Settings, advance_function, start_function
+from tests.infer.kitchen import compilations
 from tests.infer.models import Regression
 
 # Most runs here are too short to converge; that runs which should be quiet are is asserted where they are.
@@ -32,26 +31,6 @@ def regression(seed=0, num=40, size=3):
 def quick(posterior, **settings):
     settings = {'num_warmup': 150, 'num_samples': 100, 'num_chains': 2, 'progress': False} | settings
     return infer.nuts(posterior, **settings)
-
-
-@contextlib.contextmanager
-def compilations():
-    """The names of what JAX traces or compiles within the block."""
-    found = []
-    watching = [True]
-
-    def listen(event, duration, **details):
-        if watching and event in (
-            '/jax/core/compile/jaxpr_trace_duration',
-            '/jax/core/compile/backend_compile_duration',
-        ):
-            found.append(details.get('fun_name', event))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield found
-    finally:
-        watching.clear()
 
 
 # The draws

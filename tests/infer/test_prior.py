@@ -11,7 +11,7 @@ from scipy import stats
 from brainstate_prob import infer, nn
 from brainstate_prob.core import ParamState
 from brainstate_prob.infer.arviz_io import import_arviz, is_old
-from tests.infer.test_nuts import compilations
+from tests.infer.kitchen import compilations
 
 NUM = 2000
 # Each Kolmogorov-Smirnov test below has a fixed seed and would raise a false alarm at one in a hundred thousand seeds.

@@ -16,7 +16,7 @@ from numpyro.infer import autoguide
 
 from brainstate_prob import infer, nn
 from tests.conftest import REPO
-from tests.infer.test_nuts import compilations
+from tests.infer.kitchen import compilations
 
 # Guides of tests are far from the posterior on purpose; `test_guides` is about what k-hat says.
 pytestmark = pytest.mark.filterwarnings('ignore:k-hat')
