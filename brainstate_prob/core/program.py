@@ -7,15 +7,15 @@ same function of their arguments, and one whose program has changed is another.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from brainstate_prob.core.structure import LIBRARIES, Identity, array_digest
 
-__all__ = ['depends_on', 'has_own_rules', 'program_key']
+__all__ = ['ProgramKey', 'depends_on', 'has_own_rules', 'program_key']
 
 # Operations whose inner program has the operation's own arguments and results, computed once.
 _CALLS = {'jit', 'pjit', 'closed_call', 'core_call', 'checkpoint', 'remat2', 'custom_jvp_call', 'custom_vjp_call'}
@@ -23,7 +23,14 @@ _CALLS = {'jit', 'pjit', 'closed_call', 'core_call', 'checkpoint', 'remat2', 'cu
 _RULES = {'jvp_jaxpr_fun', 'jvp_jaxpr_thunk', 'fwd_jaxpr_thunk', 'fwd', 'bwd', 'out_trees'}
 
 
-def program_key(program: Any) -> Hashable:
+class ProgramKey(NamedTuple):
+    """Equal for equal programs. ``objects`` are the Python functions that a program calls back, made in each trace."""
+
+    digest: bytes
+    objects: tuple[Identity, ...]
+
+
+def program_key(program: Any) -> ProgramKey:
     """A hashable key of what `jax.make_jaxpr` gives: equal for equal operations on equal constants.
 
     Derivative rules of the user's own (`jax.custom_jvp`, `jax.custom_vjp`) are not part of it: trace a derivative where
@@ -31,7 +38,7 @@ def program_key(program: Any) -> Hashable:
     """
     digest, kept = _Digest(), list[Identity]()
     digest.closed(program, kept)
-    return digest.hash.digest(), tuple(kept)
+    return ProgramKey(digest.hash.digest(), tuple(kept))
 
 
 class _Digest:

@@ -7,6 +7,7 @@ what a function can read when it is traced: its code, closure, defaults and the 
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import pathlib
@@ -20,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ['LIBRARIES', 'Cache', 'Identity', 'array_digest', 'globals_of', 'structural_key']
+__all__ = ['LIBRARIES', 'Cache', 'Identity', 'array_digest', 'globals_of', 'is_users', 'structural_key']
 
 # Functions from here are fixed: what their globals hold does not change between two fits.
 LIBRARIES = tuple(
@@ -29,6 +30,23 @@ LIBRARIES = tuple(
         str(pathlib.Path(__file__).resolve().parents[1]),
         '<frozen',
     }
+)
+
+# What a global counts by, whatever else it may hold: numbers, texts, and code.
+_OF_CODE = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type,
+    property,
+    functools.partial,
+    types.FunctionType,
+    types.MethodType,
+    types.ModuleType,
+    types.BuiltinFunctionType,
 )
 
 
@@ -54,17 +72,20 @@ def array_digest(x: Any) -> Hashable:
     return array.shape, dtype, hashlib.blake2b(array.tobytes(), digest_size=16).digest()
 
 
-def structural_key(x: Any, known: Mapping[int, Hashable] | None = None) -> Hashable:
+def structural_key(x: Any, known: Mapping[int, Hashable] | None = None, *, objects: bool = True) -> Hashable:
     """A hashable key that is equal for things that are built alike.
 
     Functions are compared by code, closure, defaults and the globals that their code names; classes by identity and
     the functions and values that they hold; tuples, dicts, partials and arrays by content; other objects by their own
-    ``==`` if they define one and are hashable, else by identity and content, so that a changed object is another.
+    ``==`` if they define one and are hashable, else by identity, class and content: a changed object is another.
 
     Parameters
     ----------
     known
         By ``id``, the keys of objects that are not looked into (the nodes of an object graph, say).
+    objects
+        Whether objects, lists and dicts that a global or a class holds count by their content; else by class. A trace
+        sees those that matter, and a counter that a function changes is none.
 
     Examples
     --------
@@ -76,14 +97,14 @@ def structural_key(x: Any, known: Mapping[int, Hashable] | None = None) -> Hasha
     ... )
     (True, False)
     """
-    return _Walk(known or {}).key(x)
+    return _Walk(known or {}, objects).key(x)
 
 
 class _Walk:
     """One computation of a key. An object that is met again is written as the number of its first place."""
 
-    def __init__(self, known: Mapping[int, Hashable]):
-        self._known = known
+    def __init__(self, known: Mapping[int, Hashable], objects: bool):
+        self._known, self._objects = known, objects
         self._places: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay those of these objects while they are compared
 
@@ -92,6 +113,9 @@ class _Walk:
             return (type(x), x if x == x else 'nan')
         if id(x) in self._known:
             return ('known', self._known[id(x)])
+        if isinstance(x, type):
+            self._alive.append(x)
+            return self._class(x)
         if id(x) in self._places:
             return ('again', self._places[id(x)])
         self._places[id(x)] = len(self._places)
@@ -104,6 +128,25 @@ class _Walk:
     def _named(self, items: Any) -> tuple:
         return tuple((name, self.key(value)) for name, value in items)
 
+    def _outer(self, items: Any) -> tuple:
+        """What a global or a class attribute holds, by name."""
+        return tuple(
+            (name, self.key(value) if self._counts(value) else self._class(type(value))) for name, value in items
+        )
+
+    def _counts(self, x: Any) -> bool:
+        if self._objects or isinstance(x, _OF_CODE) or x is None:
+            return True
+        return isinstance(x, np.ndarray | np.generic | jax.Array) and x.dtype != object
+
+    def _class(self, x: type) -> Hashable:
+        if not is_users(x.__module__):
+            return x
+        if id(x) in self._places:
+            return ('again', self._places[id(x)])
+        self._places[id(x)] = len(self._places)
+        return ('class', x, self._outer(_attributes(x)), tuple(map(self._class, x.__bases__)))
+
     def _content(self, x: Any) -> Hashable:
         if isinstance(x, types.FunctionType):
             return (
@@ -113,7 +156,7 @@ class _Walk:
                 self._below(x.__defaults__ or ()),
                 self._named((x.__kwdefaults__ or {}).items()),
                 self._named(vars(x).items()),
-                self._named(globals_of(x)),
+                self._outer(globals_of(x)),
             )
         if isinstance(x, types.MethodType):
             return ('method', *self._below((x.__func__, x.__self__)))
@@ -127,8 +170,8 @@ class _Walk:
             if x.dtype == object:
                 return ('objects', x.shape, *self._below(x.ravel()))
             return ('array', array_digest(x))
-        if isinstance(x, type):
-            return ('class', x, self._named(_attributes(x)) if _is_users(x.__module__) else ())
+        if isinstance(x, property):
+            return ('property', self.key(x.fget))
         return self._object(x)
 
     def _object(self, x: Any) -> Hashable:
@@ -143,7 +186,8 @@ class _Walk:
                 return (type(x), x)
         bookkeeping = getattr(type(x), '_not_in_graph', ())  # caches and owners of a Module
         content = getattr(x, '__dict__', {})
-        return (Identity(x), self._named((k, v) for k, v in content.items() if k not in bookkeeping))
+        own = ((k, v) for k, v in content.items() if k not in bookkeeping)
+        return (Identity(x), self._class(type(x)), self._named(own))
 
 
 def _cell_contents(cell: Any) -> Any:
@@ -153,7 +197,7 @@ def _cell_contents(cell: Any) -> Any:
         return Identity(cell)
 
 
-def _is_users(module: str | None) -> bool:
+def is_users(module: str | None) -> bool:
     """Whether a module is the user's own: its file, if it has one, lies in no library."""
     file = getattr(sys.modules.get(module or ''), '__file__', None)
     return file is None or not file.startswith(LIBRARIES)
@@ -168,17 +212,27 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 def globals_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """The globals that a user's function names, and the attributes that it names of modules among them."""
-    if function.__code__.co_filename.startswith(LIBRARIES):
+    """The globals that a user's function reads, and what it reads of modules among them."""
+    code = function.__code__
+    if code.co_filename.startswith(LIBRARIES):
         return
-    names = sorted(set(_names(function.__code__)))
+    names = sorted(set(_names(code)) - _written(code))
+    yield from _named_in(names, function.__globals__, '', ())
+
+
+def _named_in(names: list[str], scope: Mapping[str, Any], path: str, above: tuple) -> Iterator[tuple[str, Any]]:
     for name in names:
-        if name not in function.__globals__:
+        if name not in scope:
             continue
-        value = function.__globals__[name]
-        yield name, value
-        if isinstance(value, types.ModuleType) and _is_users(value.__name__):
-            yield from ((f'{name}.{n}', vars(value)[n]) for n in names if n in vars(value))
+        value = scope[name]
+        yield f'{path}{name}', value
+        if isinstance(value, types.ModuleType) and is_users(value.__name__) and value not in above:
+            yield from _named_in(names, vars(value), f'{path}{name}.', (*above, value))
+
+
+def _written(code: types.CodeType) -> set[str]:
+    """The globals that a function assigns: counters, which it does not compute with."""
+    return {i.argval for i in dis.get_instructions(code) if i.opname == 'STORE_GLOBAL'}
 
 
 def _attributes(x: type) -> Iterator[tuple[str, Any]]:

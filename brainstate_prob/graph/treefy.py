@@ -70,7 +70,7 @@ def same_value(a: Any, b: Any) -> bool:
         if isinstance(a, np.ndarray | jax.Array):
             return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=True))
         if callable(a):
-            return structural_key(a) == structural_key(b)
+            return structural_key(a, objects=False) == structural_key(b, objects=False)
         leaves_a, tree_a = jax.tree.flatten(a)
         leaves_b, tree_b = jax.tree.flatten(b)
         if jax.tree_util.treedef_is_leaf(tree_a):
@@ -147,7 +147,7 @@ def flatten(node: Any) -> tuple[GraphDef, FlattedDict]:
             form = tuple(_Static(part) for part in form_of(value))
             return _Tree(type(value), -1, tuple((k, visit(v)) for k, v in children(value)), form)
         if is_function(value) and (outline := outline_of(value, numbers)) is not None:
-            return _Bound(outline, structural_key(value, numbers))
+            return _Bound(outline, structural_key(value, numbers, objects=False))
         return _Static(value)
 
     return GraphDef(visit(node)), FlattedDict({path: TreefyState.of(state) for path, state in states.items()})

@@ -19,9 +19,9 @@ from jax import lax
 
 from brainstate_prob import environ, graph
 from brainstate_prob.core import BatchState, ParamState, State, StateTrace
-from brainstate_prob.core.structure import Cache, structural_key
+from brainstate_prob.core.structure import Cache, is_users, structural_key
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import find_states, walk
+from brainstate_prob.graph.walk import children, find_states, walk
 from brainstate_prob.infer.blocks import Block, Entry, is_horseshoe, make_blocks
 from brainstate_prob.infer.target.observed import (
     checked_distribution,
@@ -30,6 +30,7 @@ from brainstate_prob.infer.target.observed import (
     expanded_to,
 )
 from brainstate_prob.infer.target.quantities import QuantityDistribution, quantities_explained
+from brainstate_prob.infer.target.statements import refused_statements
 from brainstate_prob.infer.target.support import outside_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.memo import serve_values
@@ -282,7 +283,8 @@ class Density:
         return data._replace(states=tuple(states))
 
     def _log_likelihood(self, data: Data) -> jax.Array:
-        return data.scale * jnp.sum(self._pointwise(data))
+        with refused_statements():
+            return data.scale * jnp.sum(self._pointwise(data))
 
     def _pointwise(self, data: Data) -> jax.Array:
         if self.own_log_likelihood is not None:
@@ -430,11 +432,20 @@ def _shapes_of(values: Mapping[tuple, Any]) -> Hashable:
 
 
 def _functions_key(model: Module, likelihood: Callable | None, log_likelihood: Callable | None) -> Hashable:
-    """A key of what scores the data, in which the model's own nodes are known by their paths."""
-    if likelihood is None and log_likelihood is None:
-        return None
-    known = {id(x): path for path, _, x in walk(model)}
-    return structural_key((likelihood, log_likelihood), known)
+    """A key of the code that is run: the user's classes in the model, and what scores the data.
+
+    A trace shows what the log density computes now; the code also says what predictions, draws and other settings
+    (training mode) will. The model's own nodes are known by their paths.
+    """
+    known: dict[int, Hashable] = {}
+    classes: dict[type, None] = {}
+    for path, _, x in walk(model):
+        known[id(x)] = path
+        for value in (x, *(value for _, value in children(x))):
+            cls = value if isinstance(value, type) else type(value)
+            if is_users(cls.__module__):
+                classes[cls] = None
+    return structural_key((likelihood, log_likelihood, tuple(classes)), known, objects=False)
 
 
 def others_of(model: Module) -> tuple:

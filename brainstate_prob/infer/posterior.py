@@ -127,6 +127,7 @@ class Posterior:
                 f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
                 'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
             )
+        _refuse_equal_paths(self.entries)
         _refuse_narrow_priors(self.entries)
         args, kwargs = self.inputs_of(inputs)
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
@@ -142,7 +143,8 @@ class Posterior:
         self.labels  # noqa: B018 checked now
         traced = self.density
         self.density, self.inspection = admitted(traced, model, self.data)
-        self._inspect(traced.says_unit)
+        with no_leaks():
+            self._inspect(traced.says_unit)
         guard(self.density, self.data, self.inspection)
 
     def __copy__(self) -> Posterior:
@@ -446,6 +448,18 @@ def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, 
         if len(set(checked[name])) != len(shape):
             raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
     return checked
+
+
+def _refuse_equal_paths(entries: list[Entry]) -> None:
+    """Refuse parameters that have one name in results: their keys differ in kind, or contain dots."""
+    by_name: dict[str, tuple] = {}
+    for e in entries:
+        if e.name in by_name:
+            raise ValueError(
+                f'Two parameters have the path {e.name!r}: {by_name[e.name]} and {e.path}. Rename one: keys such as 1 '
+                "and '1', or names with a dot, read alike in results."
+            )
+        by_name[e.name] = e.path
 
 
 def _refuse_narrow_priors(entries: list[Entry]) -> None:

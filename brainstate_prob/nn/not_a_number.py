@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import numpy as np
+
 from brainstate_prob.graph import Node, path_of
 
 __all__ = ['NotANumber']
@@ -33,7 +35,7 @@ _CONTAINER = {
     'setitem': 'param[...] = ...',
     'contains': '... in param',
 }
-_ARRAYS = {'array': 'a function of NumPy', 'array_ufunc': 'a function of NumPy'}
+_ARRAYS = {'array_ufunc': 'a function of NumPy'}
 # What people look for on arrays. `shape` and `dtype` a Param has.
 _ATTRIBUTES = frozenset(
     {
@@ -89,6 +91,13 @@ class NotANumber(Node):
         # A property, since JAX complains of objects that have the method before it calls it. A ValueError, since JAX
         # puts a message of its own in place of a TypeError.
         self._refuse('a function of JAX', ValueError)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if dtype is None or np.dtype(dtype) != object:
+            self._refuse('a function of NumPy')
+        held = np.empty((), object)  # an array of objects may hold it
+        held[()] = self
+        return held
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse('param(...)')

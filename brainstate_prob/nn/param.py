@@ -255,6 +255,11 @@ class Param(NotANumber, Module):
         """``{'valid': ..., 'has_cached_value': ...}``."""
         return {'valid': self._own_memo_valid(self.val.value), 'has_cached_value': self._memo is not None}
 
+    @property
+    def kept_value(self) -> Any:
+        """The very object that ``value()`` gave last, if it is still kept; else None."""
+        return self._memo[-1] if self._memo is not None else None
+
     # Construction from a specification
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +17,13 @@ from jax import lax
 
 from brainstate_prob import environ
 from brainstate_prob.core import ParamState, State, StateTrace
-from brainstate_prob.core.program import depends_on, has_own_rules, program_key
+from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, program_key
 from brainstate_prob.core.structure import Identity
 from brainstate_prob.infer.density import Data, Density, forget_density, kept_density
 from brainstate_prob.infer.target.reach import place_of
-from brainstate_prob.infer.target.statements import refused_statements
+from brainstate_prob.infer.target.statements import refused_handlers, refused_statements
 from brainstate_prob.infer.target.words import check_call, plain_words
-from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.module import Module, dotted
 
 __all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'unused_messages']
 
@@ -33,14 +33,17 @@ class Inspection(NamedTuple):
 
     Attributes
     ----------
-    program : Hashable
+    program : tuple of ProgramKey
         The key of the traced program: equal for densities that compute the same.
     unused : tuple of str
         The parameters that no term of the log density depends on, their own prior left out.
+    frozen : tuple of (str, str)
+        Pairs (parameter, other): the prior of the one was built with the number that the other, fitted too, had.
     """
 
-    program: Hashable
+    program: tuple[ProgramKey, ...]
     unused: tuple[str, ...]
+    frozen: tuple[tuple[str, str], ...]
 
 
 def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Inspection]:
@@ -63,11 +66,13 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     """
     traces: list[_Seen] = []
     _check_call(density, data)
+    data = jax.eval_shape(lambda data: data, data)  # wherever the arrays are, the program is one
     with plain_words(model, *(e.name for e in density.entries)):
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     seen = traces[0]
     _refuse_unfitted(density, model, seen.trace)
-    inspection = Inspection(_key_of(program, density, data), _unused(density, program, seen, data))
+    unused = _unused(density, program, seen, data)
+    inspection = Inspection(_key_of(program, density, data), unused, _frozen(model, unused))
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in seen.trace.reads) else None
@@ -105,7 +110,7 @@ def reopened(model: Module, likelihood: Any, log_likelihood: Any, shapes: Any) -
     return density
 
 
-def _verifier(density: Density, shapes: Any, program: Hashable) -> Callable[[], None]:
+def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) -> Callable[[], None]:
     """A function that raises where the density no longer computes what ``program`` says."""
     settings = environ.static_key(), _double()
 
@@ -113,11 +118,12 @@ def _verifier(density: Density, shapes: Any, program: Hashable) -> Callable[[], 
         if (environ.static_key(), _double()) != settings:
             return
         now = jax.make_jaxpr(_terms(density, lambda _: None))(*_arguments(density), shapes)
-        if _key_of(now, density, shapes) != program:
+        if [key.digest for key in _key_of(now, density, shapes)] != [key.digest for key in program]:
             forget_density(density)
             raise ValueError(
                 'The log density has changed since this Posterior was made: what the model or its likelihood reads (a '
-                'global, an attribute, a method, an array) is different now. Make a new Posterior.'
+                'global, an attribute, a method, an array) is different now. Make a new Posterior. If it changes at '
+                'each call, the model draws from a generator of Python or NumPy: use brainstate_prob.random.'
             )
 
     return verify
@@ -143,9 +149,8 @@ def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
     """
 
     def terms_at_the_door(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
-        with density.open_at(pieces, data) as trace:
-            with refused_statements():
-                likelihood = density._pointwise(data)
+        with refused_statements(), refused_handlers(), density.open_at(pieces, data) as trace:
+            likelihood = density._pointwise(data)
             with StateTrace() as of_priors:
                 blocks = _by_block(density, theta)
             note(_Seen(trace, frozenset(of_priors.reads)))
@@ -164,10 +169,10 @@ def _by_block(density: Density, theta: jax.Array) -> list[tuple]:
     return found
 
 
-def _key_of(program: Any, density: Density, data: Any) -> Hashable:
+def _key_of(program: Any, density: Density, data: Any) -> tuple[ProgramKey, ...]:
     """The key of a traced program; with that of its derivative where the user has written rules for one."""
     if not has_own_rules(program):
-        return program_key(program)
+        return (program_key(program),)
     terms = _terms(density, lambda _: None)
 
     def derivative(pieces: dict[str, tuple], theta: jax.Array, data: Any) -> Any:
@@ -192,6 +197,18 @@ def _unused(density: Density, program: Any, seen: _Seen, data: Data) -> tuple[st
     used = depends_on(program, [0])
     places = {name: {2 * i, 2 * i + 1} for i, name in enumerate(sorted(e.name for e in density.entries))}  # as in JAX
     return tuple(e.name for e in density.entries if e.state not in seen.by_priors and used.isdisjoint(places[e.name]))
+
+
+def _frozen(model: Module, unused: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Priors that hold the very array that another Param's ``value()`` gave, where that Param is used otherwise."""
+    params = [(dotted(path), param) for path, param in model.named_param_modules()]
+    values = {id(p.kept_value): name for name, p in params if p.fit and p.kept_value is not None}
+    return tuple(
+        (name, values[id(number)])
+        for name, p in params
+        for number in getattr(p.reg, 'given', ())
+        if p.fit and id(number) in values and values[id(number)] not in (name, *unused)
+    )
 
 
 def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None:
@@ -234,13 +251,19 @@ class ModelWarning(UserWarning):
 
 
 def unused_messages(posterior: Any) -> list[str]:
-    """In words, which parameters no term of the log density depends on."""
+    """In words, which parameters no term of the log density depends on, as far as the door saw."""
     return [
         f'No term of the log density depends on Param {name!r} beside its own prior, if it has one: what is fitted is '
         'that prior. If it is a hyper-parameter of another prior, hand over the Param and not its value, as in '
         f'nn.GaussianReg(mean=0.0, std=self.{name}): a NumPyro distribution of self.{name}.value() keeps the number '
-        'that it had when the model was built. Else use it in the model, or make it nn.Const.'
+        'that it had when the model was built. A value that was cached before (cached_property, jax.jit) is '
+        'a number too. Else use it in the model, or make it nn.Const.'
         for name in posterior.inspection.unused
+    ] + [
+        f'The prior of Param {name!r} was built with the number that Param {other!r} had, and keeps it while {other!r} '
+        f'is fitted. Hand over the Param and not its value, as in nn.GaussianReg(mean=0.0, std=self.{other}); if a '
+        f'number is meant, write it, or float(self.{other}.value()).'
+        for name, other in posterior.inspection.frozen
     ]
 
 

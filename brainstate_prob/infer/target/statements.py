@@ -10,7 +10,7 @@ from typing import Any
 import numpyro
 from numpyro.primitives import Messenger
 
-__all__ = ['refused_statements']
+__all__ = ['refused_handlers', 'refused_statements']
 
 # Handlers that change a density without a statement of the model passing through them.
 _HANDLERS = (numpyro.handlers.mask, numpyro.handlers.scale)
@@ -49,14 +49,19 @@ class _Statements(Messenger):
             )
 
 
+def refused_statements() -> contextlib.AbstractContextManager:
+    """Within the block, NumPyro's statements raise a ValueError that names the statement and what to write instead."""
+    return _Statements()
+
+
 @contextlib.contextmanager
-def refused_statements() -> Iterator[None]:
-    """Within the block, NumPyro's statements and the handlers that scale or mask a density raise.
+def refused_handlers() -> Iterator[None]:
+    """Within the block, NumPyro's handlers that scale or mask a density raise.
 
     Raises
     ------
     ValueError
-        Naming the statement and what to write in its place.
+        Naming the handler and what to write in its place.
     """
     thread = threading.get_ident()
 
@@ -73,8 +78,7 @@ def refused_statements() -> Iterator[None]:
         for handler in _HANDLERS:
             handler.__enter__ = refuse
         try:
-            with _Statements():
-                yield
+            yield
         finally:
             for handler in _HANDLERS:
                 del handler.__enter__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,9 @@ class Prior(Regularization):
     Prior(Normal(loc=0, scale=1))
     """
 
+    _not_in_graph: ClassVar[frozenset[str]] = Regularization._not_in_graph | {'given'}
+    given: tuple[jax.Array, ...] = ()
+
     def __init__(self, distribution: dist.Distribution, *, weight: Any = 1.0):
         super().__init__()
         if not isinstance(distribution, dist.Distribution):
@@ -50,10 +53,21 @@ class Prior(Regularization):
         # What two priors built alike must compare equal by: the class and its plain numbers.
         self._kind, self._params = _family(distribution)
         leaves, self._tree = jax.tree.flatten(distribution)
+        self.given = tuple(leaf for leaf in leaves if isinstance(leaf, jax.Array))  # a Param's value, by mistake
         self._leaves = tuple(_constant(leaf) for leaf in leaves)
         self._described = described(distribution)
         self.proper = not isinstance(distribution, dist.ImproperUniform)
         self.event_dim = distribution.event_dim
+
+    def __getstate__(self):
+        # A tree of JAX does not keep the shapes of a distribution when it is sent to another process.
+        return {name: value for name, value in super().__getstate__().items() if name != '_tree'} | {
+            'sent': self.distribution
+        }
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._tree = jax.tree.structure(self.__dict__.pop('sent'))
 
     @property
     def distribution(self):
