@@ -19,6 +19,7 @@ from brainstate_prob.infer.noncentered import chosen
 from brainstate_prob.infer.sharding import is_padded, is_sharded, shard_data, whole
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard
+from brainstate_prob.infer.target.leaks import no_leaks
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.quantities import InUnit, warn_of_unchecked
 from brainstate_prob.infer.target.support import refuse_impossible
