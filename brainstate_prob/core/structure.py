@@ -105,6 +105,7 @@ class _Walk:
 
     def __init__(self, known: Mapping[int, Hashable], objects: bool):
         self._known, self._objects = known, objects
+        self._outside = False  # in what a global or a class holds
         self._places: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay those of these objects while they are compared
 
@@ -130,14 +131,13 @@ class _Walk:
 
     def _outer(self, items: Any) -> tuple:
         """What a global or a class attribute holds, by name."""
-        return tuple(
-            (name, self.key(value) if self._counts(value) else self._class(type(value))) for name, value in items
-        )
+        before, self._outside = self._outside, True
+        found = tuple((name, self._held(x)) for name, x in items)
+        self._outside = before
+        return found
 
-    def _counts(self, x: Any) -> bool:
-        if self._objects or isinstance(x, _OF_CODE) or x is None:
-            return True
-        return isinstance(x, np.ndarray | np.generic | jax.Array) and x.dtype != object
+    def _held(self, x: Any) -> Hashable:
+        return self.key(x) if self._objects or not self._outside or _counts(x) else self._class(type(x))
 
     def _class(self, x: type) -> Hashable:
         if not is_users(x.__module__):
@@ -152,16 +152,16 @@ class _Walk:
             return (
                 'function',
                 x.__code__,
-                self._below(_cell_contents(c) for c in x.__closure__ or ()),
-                self._below(x.__defaults__ or ()),
-                self._named((x.__kwdefaults__ or {}).items()),
-                self._named(vars(x).items()),
+                tuple(self._held(_cell_contents(c)) for c in x.__closure__ or ()),
+                tuple(map(self._held, x.__defaults__ or ())),
+                tuple((name, self._held(value)) for name, value in (x.__kwdefaults__ or {}).items()),
+                tuple((name, self._held(value)) for name, value in vars(x).items()),
                 self._outer(globals_of(x)),
             )
         if isinstance(x, types.MethodType):
-            return ('method', *self._below((x.__func__, x.__self__)))
+            return ('method', self.key(x.__func__), self._held(x.__self__))
         if isinstance(x, functools.partial):
-            return ('partial', *self._below((x.func, x.args, x.keywords)))
+            return ('partial', self.key(x.func), self._held(x.args), self._held(x.keywords))
         if isinstance(x, list | tuple):
             return (type(x), *self._below(x))
         if isinstance(x, dict):
@@ -188,6 +188,15 @@ class _Walk:
         content = getattr(x, '__dict__', {})
         own = ((k, v) for k, v in content.items() if k not in bookkeeping)
         return (Identity(x), self._class(type(x)), self._named(own))
+
+
+def _counts(x: Any) -> bool:
+    """Whether a global counts by its content in any case: numbers, texts, arrays, code, and tuples of these."""
+    if x is None or isinstance(x, _OF_CODE):
+        return True
+    if isinstance(x, np.ndarray | np.generic | jax.Array):
+        return x.dtype != object
+    return isinstance(x, tuple) and all(map(_counts, x))
 
 
 def _cell_contents(cell: Any) -> Any:

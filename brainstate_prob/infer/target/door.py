@@ -66,7 +66,7 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     """
     traces: list[_Seen] = []
     _check_call(density, data)
-    data = jax.eval_shape(lambda data: data, data)  # wherever the arrays are, the program is one
+    data = _shapes_of(data)  # wherever the arrays are, the program is one
     with plain_words(model, *(e.name for e in density.entries)):
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     seen = traces[0]
@@ -98,7 +98,7 @@ def guard(density: Density, data: Data, inspection: Inspection) -> None:
     What a model reads may change after its posterior was made; all its programs must be of one density.
     """
     if density.verify is None:
-        shapes = jax.eval_shape(lambda data: data, data)  # data are not kept
+        shapes = _shapes_of(data)  # data are not kept
         density.verify = _verifier(density, shapes, inspection.program)
         density.origin = reopened, (density.model, density.likelihood, density.own_log_likelihood, shapes)
 
@@ -127,6 +127,15 @@ def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) ->
             )
 
     return verify
+
+
+def _shapes_of(data: Data) -> Data:
+    """The data with shapes and dtypes in place of arrays."""
+
+    def shape_of(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), weak_type=getattr(x, 'weak_type', False))
+
+    return jax.tree.map(shape_of, data)
 
 
 def _double() -> bool:
