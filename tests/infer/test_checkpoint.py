@@ -459,6 +459,7 @@ def test_another_run_is_refused_by_name(tmp_path):
             svi(checkpoint=tmp_path / 'c', **options)
 
 
+@pytest.mark.filterwarnings('ignore:The parameters of the model are float32')
 def test_precision_is_part_of_a_run(tmp_path, x64):
     def run(dtype):
         model = Line()

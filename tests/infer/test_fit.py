@@ -222,7 +222,7 @@ class TwoDims(nn.Module):
 def test_dims_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match="'group' has length 2 in Param 'a' and 3 in Param 'b'"):
         infer.Posterior(TwoDims(), targets=jnp.ones(4))
-    with pytest.raises(ValueError, match="'b' has the name of a parameter"):
+    with pytest.raises(ValueError, match="'b' has the name of an axis of Param 'b'"):
         infer.Posterior(TwoDims((2, 2), name='b'), targets=jnp.ones(4))
     posterior = infer.Posterior(TwoDims((2, 2)), targets=jnp.ones(4), coords={'group': [10, 20]})
     rows = scattered(posterior).summary().rows

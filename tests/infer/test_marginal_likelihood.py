@@ -184,7 +184,7 @@ REFUSED = [
     (Bare, (), {}, "nothing to tune: no prior has a hyper-parameter .*fit_hyper=True.*hyper='sigma'"),
     (Bare, ('w',), {}, 'All Params are tuned: there is nothing left to integrate'),
     (Bare, ('v',), {}, r"'v' matches no parameter; the paths are \['w'\]"),
-    (Bare, ('w',), {'structure': 'kfac'}, "must be 'full' or 'diagonal' here, got 'kfac'"),
+    (Bare, ('w',), {'structure': 'kfac'}, "must be one of \\['full', 'diagonal'\\], got 'kfac'"),
 ]
 
 

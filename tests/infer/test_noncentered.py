@@ -214,7 +214,7 @@ def test_units():
         def __call__(self):
             return infer.of_quantities(dist.Normal, self.rest.value(), 1.0 * u.mV)
 
-    posterior = infer.Posterior(Cells(), targets=jnp.array([41.0, 59.0]))
+    posterior = infer.Posterior(Cells(), targets=jnp.array([41.0, 59.0]) * u.mV)
     density = posterior.sampling_density_for(True)
     theta = posterior.start(density)
     np.testing.assert_allclose(theta[-2:], [-1.0, 1.0], rtol=1e-5)
