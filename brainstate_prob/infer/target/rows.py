@@ -140,10 +140,9 @@ class _Comparison:
         self.density, self.predicted = posterior.density, predicted
         self.eps = float(jnp.finfo(self.density.dtype).eps)
         theta = np.asarray(on_host(posterior.theta)).astype(np.float64)
-        self.thetas = np.stack([p.sign * theta + p.shift * rng.normal(size=theta.shape) for p in _POINTS])
-        self.near = _nudged(rng, self.thetas, self.eps)
-        args, kwargs = jax.tree.map(lambda x: _nudged(rng, x), (self.data.args, self.data.kwargs))
-        self.near_data = self.data._replace(args=args, kwargs=kwargs)
+        points = [p.sign * theta + p.shift * rng.normal(size=theta.shape) for p in _POINTS]
+        self.thetas = np.stack([point.astype(self.density.dtype) for point in points])
+        self.near = [self._near(rng) for _ in range(2)]
         self.order = np.stack([telling_order(rng, self.data, self.num, p.version, p.sort) for p in _POINTS])
 
     @property
@@ -209,8 +208,20 @@ class _Comparison:
         return [np.asarray(x).astype(np.float64) for x in on_host(out)]
 
     def _together(self, index: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """As they are, and changed by a little that shows what rounding does."""
-        return self._values(self.thetas, index, self.data), self._values(self.near, index, self.near_data)
+        """As they are, and changed by a little, which shows what rounding does: twice, the larger change of both."""
+        values = self._values(self.thetas, index, self.data)
+        found = [self._values(thetas, index, data) for thetas, data in self.near]
+        with np.errstate(all='ignore'):
+            near = [
+                np.where(np.isfinite(b) & ~(np.abs(c - a) > np.abs(b - a)), b, c)
+                for a, b, c in zip(values, *found, strict=True)
+            ]
+        return values, near
+
+    def _near(self, rng: np.random.Generator) -> tuple[np.ndarray, Data]:
+        thetas = self.thetas * (1 + _NUDGE * self.eps * rng.normal(size=self.thetas.shape))
+        args, kwargs = jax.tree.map(lambda x: _nudged(rng, x), (self.data.args, self.data.kwargs))
+        return thetas.astype(self.thetas.dtype), self.data._replace(args=args, kwargs=kwargs)
 
     # Judgements
 
@@ -228,8 +239,7 @@ class _Comparison:
     def _differs(self, a: np.ndarray, near: np.ndarray, c: np.ndarray) -> tuple[int, ...] | None:
         """Where ``c`` is not ``a``, at the first point where it is not; None if they agree."""
         size = np.abs(np.where(np.isfinite(a), a, 0.0))
-        least = size.mean(tuple(range(1, a.ndim)), keepdims=True) if self.predicted else 1.0
-        scale = size + least + np.finfo(np.float32).tiny
+        scale = size + (_typical(size) if self.predicted else 1.0) + np.finfo(np.float32).tiny
         share, _ = self._share(a, c, scale)
         beyond = share / self._tolerance(a, near, scale).reshape(-1, *(1,) * (a.ndim - 1))
         for i, at_point in enumerate(beyond):  # the rows as they are come first
@@ -305,17 +315,24 @@ def _size(data: Data, num: int, most: int) -> int:
     return max(2, min(most, max(_LEAST, min(_MOST, _NUMBERS // max(1, numbers)))))
 
 
-def _nudged(rng: np.random.Generator, x: Any, eps: float | None = None) -> Any:
+def _nudged(rng: np.random.Generator, x: Any) -> Any:
+    """``x`` changed by a few units in the last place; values that are equal stay so."""
     dtype = jnp.result_type(x)
     if not jnp.issubdtype(dtype, jnp.floating):
         return x
-    eps = float(jnp.finfo(dtype).eps) if eps is None else eps
-    factor = 1 + _NUDGE * eps * rng.normal(size=np.shape(x))
-    return x * (factor if isinstance(x, np.ndarray) else jnp.asarray(factor, dtype))
+    values, which = np.unique(np.asarray(on_host(x)).astype(np.float64), return_inverse=True)
+    factor = 1 + _NUDGE * float(jnp.finfo(dtype).eps) * rng.normal(size=values.shape)
+    return jnp.asarray((values * factor)[which].reshape(np.shape(x)), dtype)
 
 
 def _has_rows(x: np.ndarray, num: int) -> bool:
     return x.shape[1:2] == (num,)
+
+
+def _typical(size: np.ndarray) -> np.ndarray:
+    """The median of those that are not zero, for each point."""
+    medians = [np.median(x[x > 0]) if (x > 0).any() else 0.0 for x in size]
+    return np.array(medians).reshape(-1, *(1,) * (size.ndim - 1))
 
 
 def _summed(x: np.ndarray) -> np.ndarray:
