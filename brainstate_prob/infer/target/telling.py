@@ -54,7 +54,7 @@ def telling_rows(rng: np.random.Generator, data: Data, num: int, size: int | Non
         host = np.asarray(on_host(x))
         drawn = [host, _drawn(rng, host, found), _drawn(rng, host, found)]
         if mixed and jnp.issubdtype(host.dtype, jnp.floating):
-            drawn[2] = _between(rng, drawn[2], _drawn(rng, host, found))
+            drawn[2] = _between(rng, drawn[2], _drawn(rng, host, found)).astype(host.dtype)
         return jnp.asarray(np.concatenate(drawn))
 
     # In the order of `_leaves`. Targets are drawn only: whole numbers stay so.
@@ -156,6 +156,7 @@ def _drawn(rng: np.random.Generator, x: np.ndarray, columns: list[_Column]) -> n
 
 
 def _between(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    weight = rng.random(a.shape)
+    """Between two values of a column; where these are one value, between half of it and it. So no two are alike."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(all='ignore'):
-        return (weight * a.astype(np.float64) + (1 - weight) * b.astype(np.float64)).astype(a.dtype)
+        return b + rng.random(a.shape) * (np.where(a == b, 0.5 * b, a) - b)
