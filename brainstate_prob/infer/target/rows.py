@@ -322,7 +322,7 @@ def _nudged(rng: np.random.Generator, x: Any) -> Any:
         return x
     values, which = np.unique(np.asarray(on_host(x)).astype(np.float64), return_inverse=True)
     factor = 1 + _NUDGE * float(jnp.finfo(dtype).eps) * rng.normal(size=values.shape)
-    return jnp.asarray((values * factor)[which].reshape(np.shape(x)), dtype)
+    return (values * factor)[which].reshape(np.shape(x)).astype(dtype)
 
 
 def _has_rows(x: np.ndarray, num: int) -> bool:

@@ -55,7 +55,7 @@ def telling_rows(rng: np.random.Generator, data: Data, num: int, size: int | Non
         drawn = [host, _drawn(rng, host, found), _drawn(rng, host, found)]
         if mixed and jnp.issubdtype(host.dtype, jnp.floating):
             drawn[2] = _between(rng, drawn[2], _drawn(rng, host, found)).astype(host.dtype)
-        return jnp.asarray(np.concatenate(drawn))
+        return np.concatenate(drawn)
 
     # In the order of `_leaves`. Targets are drawn only: whole numbers stay so.
     args, kwargs = _mapped((data.args, data.kwargs), num, lambda x: versions(x, True))
