@@ -9,6 +9,7 @@ import pytest
 
 from brainstate_prob import environ, infer, nn, random
 from brainstate_prob.infer.target.rows import check_rows
+from brainstate_prob.infer.target.telling import telling_rows
 from tests.infer.kitchen import compilations
 from tests.infer.mistakes.row import IN_BATCHES, WAYS
 
@@ -89,6 +90,18 @@ DEPENDENT = {
     'built for all rows': (lambda w, x: dist.Normal(w * jnp.asarray(X[:, 0]), 1.0), X, LINE),
 }
 W = RNG.normal(size=(50, 50)).astype(np.float32)
+
+
+def table(w, index):
+    """Of six numbers, read by an integer."""
+    return w * jnp.arange(6.0)[index]
+
+
+ONE_HOT = np.eye(40, dtype=np.float32)[RNG.integers(0, 40, 3000)]
+ONE_HOT[RNG.random(3000) < 0.9] = 0
+RARE = (RNG.random(3000) < 0.01).astype(np.float32)
+INDEX = np.where(RARE, RNG.integers(1, 6, 3000), 0)
+LONG = RNG.normal(size=3000).astype(np.float32)
 INDEPENDENT = {
     'a line': (lambda w, x: dist.Normal(w * x[:, 0], 0.3), X, LINE),
     'one prediction for all': (lambda w, x: dist.Normal(w, 1.0), X, LINE),
@@ -111,6 +124,35 @@ INDEPENDENT = {
         lambda w, x: dist.Normal(jnp.tanh(jnp.tanh(x @ (W[:3] + w)) @ (W + w)).sum(1), 0.01),
         X,
         LINE,
+    ),
+    'sparse one-hot columns': (lambda w, x: dist.Normal(x @ (w + jnp.arange(40.0)), 0.3), ONE_HOT, LONG),
+    'sparse spikes': (lambda w, x: dist.Bernoulli(logits=w * x - 6.0), RARE, np.roll(RARE, 1)),
+    'an integer that is mostly zero': (lambda w, x: dist.Normal(table(w, x), 0.3), INDEX, LONG),
+    'a constant column': (
+        lambda w, x: dist.Normal(x @ jnp.array([1.0, 2.0]) * w, 0.3),
+        np.stack([np.ones(3000, np.float32), LONG], axis=1),
+        LONG,
+    ),
+    'a mask': (lambda w, x: dist.Normal(w * x, 0.3).mask(x > 0.5), RARE, LONG),
+    'values that are missing': (
+        lambda w, x: dist.Normal(w * jnp.where(x > 0.5, jnp.log(x), 0.0), 0.3),
+        RARE,
+        LONG,
+    ),
+    'trials and successes': (
+        lambda w, x: dist.Binomial(x.astype(int), logits=w),
+        RNG.integers(5, 9, 3000),
+        RNG.integers(0, 5, 3000),
+    ),
+    'bounds in the columns': (
+        lambda w, x: dist.TruncatedNormal(w, 1.0, low=x[:, 0], high=x[:, 1]),
+        np.stack([LONG - 1.0, LONG + 1.0], axis=1),
+        LONG,
+    ),
+    'a steep network': (
+        lambda w, x: dist.Poisson(jnp.exp(jnp.tanh(x @ (9 * W[:3] + w)).sum(1))),
+        X,
+        RNG.poisson(2.0, NUM),
     ),
     'its own random numbers': (lambda w, x: dist.Normal(w * x[:, 0] + random.normal(size=len(x)), 1.0), X, LINE),
 }
@@ -140,6 +182,104 @@ def test_independent_rows_pass(name):
     check(posterior)
     check(posterior, what='batches=')
     check(posterior, predicted=True)
+
+
+# Dependence that few rows show, or few values of a parameter
+
+
+class History(nn.Module):
+    """Spikes by those of the three steps before: the generalized linear model of neuroscience."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Param(-6.0, reg=dist.Normal(-6.0, 2.0))
+        self.w = nn.Param(0.0, reg=dist.Normal(0.0, 3.0))
+
+    def __call__(self, spikes):
+        z = jnp.concatenate([jnp.zeros(3), spikes])
+        return dist.Bernoulli(logits=self.b.value() + self.w.value() * (z[:-3] + z[1:-2] + z[2:-1]))
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_sparse_series_is_found(seed):
+    rng = np.random.default_rng(seed)
+    spikes = np.zeros(20_000, np.float32)
+    for t, chance in enumerate(rng.random(len(spikes))):
+        spikes[t] = chance < 0.001 + (0.3 if spikes[max(0, t - 3) : t].any() else 0.0)
+    posterior = infer.Posterior(History(), spikes, spikes)
+    with pytest.raises(ValueError, match='depends on which others'):
+        check(posterior)
+    with pytest.raises(ValueError, match='what is predicted for a row depends on which others'):
+        check(posterior, predicted=True)
+
+
+def steps(size, at):
+    x = np.zeros(size, np.float32)
+    x[at] = 1.0
+    return x
+
+
+ONCE, TWICE = steps(20_000, [13_337]), steps(20_000, [4_321, 17_017])
+PEAK = (1.0 + 9.0 * ONCE).astype(np.float32)
+RARELY_SHOWN = {
+    'beyond a function that is flat at the start': (
+        lambda w, x: dist.Normal(jax.nn.relu(w) * jnp.cumsum(x), 1.0),
+        (Y, Y),
+        -20.0,
+    ),
+    'beyond one that is flat above': (lambda w, x: dist.Normal(jax.nn.relu(-w) * jnp.cumsum(x), 1.0), (Y, Y), 20.0),
+    'scaled by the only maximum': (lambda w, x: dist.Normal(w * x / jnp.max(x), 1.0), (PEAK, PEAK), 1.0),
+    'scaled by the only minimum': (lambda w, x: dist.Normal(w * x / jnp.min(x), 1.0), (-PEAK, PEAK), 1.0),
+    'scaled by a maximum that many rows have': (
+        lambda w, x: dist.Normal(w * x / jnp.max(x), 1.0),
+        (np.float32(np.arange(20_000) % 2), Y[:1].repeat(20_000)),
+        1.0,
+    ),
+    'centred by a mean of rare values': (lambda w, x: dist.Normal(w * (x - x.mean()), 1.0), (TWICE, TWICE), 1.0),
+    'after the only event': (lambda w, x: dist.Normal(w * jnp.cumsum(x), 1.0), (ONCE, ONCE), 0.0),
+    'after the only event, an integer': (
+        lambda w, x: dist.Normal(w * (jnp.cumsum(x) > 0), 1.0),
+        (ONCE.astype(int), ONCE),
+        0.0,
+    ),
+    'a year before': (
+        lambda w, x: dist.Normal(w * jnp.concatenate([jnp.zeros(365), x])[: len(x)], 1.0),
+        (LONG, LONG),
+        0.0,
+    ),
+    'an event in one of many columns': (
+        lambda w, x: dist.Normal(w * jnp.cumsum(x.sum(1)), 1.0),
+        (ONCE[:, None] * np.eye(200, dtype=np.float32)[7], ONCE),
+        0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize('name', RARELY_SHOWN)
+def test_dependence_that_shows_rarely_is_found(name):
+    function, (x, y), start = RARELY_SHOWN[name]
+    with pytest.raises(ValueError, match='depends on which others'):
+        check(infer.Posterior(Model(function, start=start), x, y))
+
+
+def test_a_dependence_on_rare_targets_is_found():
+    """An empty series, scored by the target before."""
+    score = lambda m, x, y: dist.Normal(m.w.value() * shifted(y) + x, 1.0).log_prob(y)
+    posterior = infer.Posterior(Model(None), 0 * ONCE, TWICE, log_likelihood=score)
+    with pytest.raises(ValueError, match='depends on which others'):
+        check(posterior)
+
+
+def test_rows_with_rare_values_are_among_those_that_are_compared_with_those_around_them():
+    data = infer.Posterior(Model(lambda w, x: dist.Normal(w * x, 1.0)), ONCE, TWICE).data
+    rows, seen = telling_rows(np.random.default_rng(3), data, len(ONCE), 100)
+    assert len(rows) == len(set(rows)) == 100
+    assert {13_337 + i for i in range(-1, 4)} | {4_321, 17_017} <= set(rows.tolist())
+    as_they_are, drawn, between = np.asarray(seen.args[0]).reshape(3, 100)
+    np.testing.assert_array_equal(as_they_are, ONCE[rows])
+    assert set(drawn) == {0.0, 1.0} and 0.3 < drawn.mean() < 0.7
+    assert len(set(between[(between > 0) & (between < 1)])) > 20 and between.min() >= 0 and between.max() <= 1
+    assert set(np.asarray(seen.targets)[100:]) == {0.0, 1.0}
 
 
 def test_random_numbers_do_not_hide_that_rows_depend_on_each_other():

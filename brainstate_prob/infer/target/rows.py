@@ -1,15 +1,15 @@
 """Whether the rows of the data are independent given the parameters, as whatever takes them in parts assumes.
 
 A minibatch, a bootstrap sample and a prediction of a few rows at a time are right only where the log-likelihood of a
-row does not depend on the other rows that the model is called with. This is looked at on a few hundred rows: all of
-them together against halves of them in random order.
+row does not depend on the other rows that the model is called with. This is looked at on a few hundred rows
+(`telling`): all of them together against halves of them, at several points of the parameters.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +21,39 @@ from brainstate_prob import environ
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.noise import draws_noise, noise
 from brainstate_prob.infer.sharding import on_host, whole
+from brainstate_prob.infer.target.telling import VERSIONS, rows_of, telling_order, telling_rows
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.posterior import Posterior
 
-__all__ = ['check_rows', 'rows_of']
+__all__ = ['check_rows']
 
-_MOST, _LEAST, _NUMBERS = 256, 16, 2**16  # rows that are compared, by how many numbers a row has
-# Points beside the start, by so much times a standard normal: at the start itself a coefficient by which rows depend
-# on each other may be zero, and far from it the model may saturate.
-_SHIFTS = (0.0, 0.1, 1.0)
+_MOST, _LEAST, _NUMBERS = 512, 16, 2**16  # rows that are compared, by how many numbers a row has
+
+
+class _Point(NamedTuple):
+    """``sign`` times the start and ``shift`` times a standard normal, for a version of the rows."""
+
+    sign: int
+    shift: float
+    version: int = 0
+    sort: bool = False  # whether the halves are those of large and of small values of some column
+
+
+# At the start a coefficient by which rows depend on each other may be zero, or far on the flat side of a function; far
+# from it the model may saturate.
+_POINTS = (
+    _Point(1, 0.0),
+    _Point(1, 0.1, sort=True),
+    _Point(1, 1.0),
+    _Point(1, 1.0, 1),
+    _Point(1, 0.1, 2),
+    _Point(0, 1.0, 1, sort=True),
+    _Point(0, 3.0, 2),
+    _Point(-1, 1.0, 1),
+    _Point(-1, 1.0, 2, sort=True),
+    _Point(1, 10.0, 2),
+)
 # Sums over other blocks of rows are rounded differently. How far rounding reaches is measured: theta and inputs are
 # changed by a few units in the last place. A difference counts beyond 50 times the effect of that, and beyond 100 units
 # in the last place of the number itself (a tenth of it, where the precision is lower).
@@ -82,16 +105,6 @@ def check_rows(
         raise ValueError(f'{what} takes the rows in parts, but {problem} {fix}')
 
 
-def rows_of(data: Data, index: Any, num: int) -> Data:
-    """The rows at ``index`` of everything that has ``num`` of them; the rest as it is."""
-
-    def pick(x: Any) -> Any:
-        return x[index] if np.shape(x)[:1] == (num,) else x
-
-    args, kwargs, targets = jax.tree.map(pick, (data.args, data.kwargs, data.targets))
-    return data._replace(args=args, kwargs=kwargs, targets=targets)
-
-
 def _is_trained_on_batches_alone(posterior: Posterior) -> bool:
     """Whether the model is in training, with statistics of the batch and no others."""
     if not environ.get('fit', False):
@@ -103,7 +116,7 @@ def _problem(posterior: Posterior, data: Data, num: int, in_batches: bool, predi
     """What makes the rows dependent, in words."""
     compared = _Comparison(posterior, data, num, predicted, most)
     try:
-        if draws_noise(posterior.density, posterior.theta, compared.data):
+        if draws_noise(posterior.density, posterior.theta, compared.first):
             return compared.in_place()
         return compared.in_halves()
     except _JointError:
@@ -121,20 +134,24 @@ class _Comparison:
     def __init__(self, posterior: Posterior, data: Data, num: int, predicted: bool, most: int | None):
         rng = np.random.default_rng(0)
         data = whole(data)
-        self.rows = np.arange(num) if most is None else _chosen(rng, data, num, most)
+        size = None if most is None else _size(data, num, most)
+        self.rows, self.data = telling_rows(rng, data, num, size)
         self.num = len(self.rows)
-        self.data = rows_of(data, self.rows, num)
         self.density, self.predicted = posterior.density, predicted
         self.eps = float(jnp.finfo(self.density.dtype).eps)
         theta = np.asarray(on_host(posterior.theta)).astype(np.float64)
-        self.thetas = np.stack([theta + shift * rng.normal(size=theta.shape) for shift in _SHIFTS])
-        self.near = _nudged(rng, self.thetas, self.eps)
-        args, kwargs = jax.tree.map(lambda x: _nudged(rng, x), (self.data.args, self.data.kwargs))
-        self.near_data = self.data._replace(args=args, kwargs=kwargs)
-        self.order = np.stack([rng.permutation(self.num) for _ in _SHIFTS])
+        points = [p.sign * theta + p.shift * rng.normal(size=theta.shape) for p in _POINTS]
+        self.thetas = np.stack([point.astype(self.density.dtype) for point in points])
+        self.near = [self._near(rng) for _ in range(2)]
+        self.order = np.stack([telling_order(rng, self.data, self.num, p.version, p.sort) for p in _POINTS])
+
+    @property
+    def first(self) -> Data:
+        """The rows as they are."""
+        return rows_of(self.data, np.arange(self.num), self.num * len(VERSIONS))
 
     def in_halves(self) -> str | None:
-        """All rows together against two halves of them in random order."""
+        """All rows together against two halves of them."""
         half = self.num // 2
         index = self.order[:, : 2 * half]
         together, near = self._together(np.sort(index, axis=1))
@@ -144,11 +161,11 @@ class _Comparison:
             if _has_rows(a, 2 * half) and _has_rows(c, half):
                 if a.shape[2:] != c.shape[2:]:
                     return self.joint()
-                joined = c.reshape(len(_SHIFTS), 2 * half, *c.shape[2:])
+                joined = c.reshape(len(_POINTS), 2 * half, *c.shape[2:])
                 a, b = (np.stack([x[i] for x, i in zip(y, place, strict=True)]) for y in (a, b))
                 at = self._differs(a, b, joined)
                 if at is not None:
-                    row = self.rows[index[at[0], at[1]]]
+                    row = self._named(at[0], index[at[0], at[1]])
                     return self._depends(row, a[at], joined[at], f'{2 * half} rows', 'half of them')
             elif self.predicted:
                 if a.shape[1:] != c.shape[1:] or self._differs(np.repeat(a, 2, 0), np.repeat(b, 2, 0), c):
@@ -163,7 +180,7 @@ class _Comparison:
         For models that draw random numbers, which are those of a place among the rows, and for those that take one
         number of rows only.
         """
-        index = np.tile(np.arange(self.num), (len(_SHIFTS), 1))
+        index = np.tile(np.arange(self.num), (len(_POINTS), 1))
         kept, rest = self.order[:, self.num // 2 :], self.order[:, : self.num // 2]
         together, near = self._together(index)
         replaced = index.copy()
@@ -174,7 +191,7 @@ class _Comparison:
                 a, b, c = (np.stack([x[i] for x, i in zip(y, kept, strict=True)]) for y in (a, b, c))
                 at = self._differs(a, b, c)
                 if at is not None:
-                    row = self.rows[kept[at[0], at[1]]]
+                    row = self._named(at[0], kept[at[0], at[1]])
                     return self._depends(row, a[at], c[at], f'{self.num} rows', 'as many, half of them others')
             elif self.predicted and self._differs(a, b, c) is not None:
                 return self.joint()
@@ -184,13 +201,27 @@ class _Comparison:
 
     def _values(self, thetas: np.ndarray, index: np.ndarray, data: Data) -> list[np.ndarray]:
         """What is compared, of the rows at each ``index`` under each theta: (thetas, ...)."""
-        run = _program(self.density, self.predicted, self.num)
+        run = _program(self.density, self.predicted, self.num * len(VERSIONS))
+        version = np.repeat([p.version for p in _POINTS], len(index) // len(_POINTS))
+        index = index + self.num * version[:, None]
         out = run(jnp.asarray(thetas, self.density.dtype), index.astype(np.int32), data)
         return [np.asarray(x).astype(np.float64) for x in on_host(out)]
 
     def _together(self, index: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """As they are, and changed by a little that shows what rounding does."""
-        return self._values(self.thetas, index, self.data), self._values(self.near, index, self.near_data)
+        """As they are, and changed by a little, which shows what rounding does: twice, the larger change of both."""
+        values = self._values(self.thetas, index, self.data)
+        found = [self._values(thetas, index, data) for thetas, data in self.near]
+        with np.errstate(all='ignore'):
+            near = [
+                np.where(np.isfinite(b) & ~(np.abs(c - a) > np.abs(b - a)), b, c)
+                for a, b, c in zip(values, *found, strict=True)
+            ]
+        return values, near
+
+    def _near(self, rng: np.random.Generator) -> tuple[np.ndarray, Data]:
+        thetas = self.thetas * (1 + _NUDGE * self.eps * rng.normal(size=self.thetas.shape))
+        args, kwargs = jax.tree.map(lambda x: _nudged(rng, x), (self.data.args, self.data.kwargs))
+        return thetas.astype(self.thetas.dtype), self.data._replace(args=args, kwargs=kwargs)
 
     # Judgements
 
@@ -206,30 +237,34 @@ class _Comparison:
         return _MARGIN * share.reshape(len(a), -1).max(1) + min(_ULPS * self.eps, _LARGEST_SHARE)
 
     def _differs(self, a: np.ndarray, near: np.ndarray, c: np.ndarray) -> tuple[int, ...] | None:
-        """Where ``c`` is not ``a``, most of all; None if they agree."""
+        """Where ``c`` is not ``a``, at the first point where it is not; None if they agree."""
         size = np.abs(np.where(np.isfinite(a), a, 0.0))
-        least = size.mean() + np.finfo(np.float32).tiny if self.predicted else 1.0
-        scale = size + least
+        scale = size + (_typical(size) if self.predicted else 1.0) + np.finfo(np.float32).tiny
         share, _ = self._share(a, c, scale)
         beyond = share / self._tolerance(a, near, scale).reshape(-1, *(1,) * (a.ndim - 1))
-        if not beyond.max() > 1:
-            return None
-        return tuple(int(i) for i in np.unravel_index(np.argmax(beyond), beyond.shape))
+        for i, at_point in enumerate(beyond):  # the rows as they are come first
+            if at_point.max() > 1:
+                return i, *(int(j) for j in np.unravel_index(np.argmax(at_point), at_point.shape))
+        return None
 
     def _adds_up(self, a: np.ndarray, near: np.ndarray, parts: np.ndarray, num: int) -> str | None:
         scale = num + np.abs(a) + np.abs(parts).sum(1)
         share, _ = self._share(a, parts.sum(1), scale)
         beyond = share / self._tolerance(a, near, scale)
-        i = int(np.argmax(beyond))
-        if not beyond[i] > 1:
+        if not beyond.max() > 1:
             return None
+        i = int(np.argmax(beyond > 1))  # the rows as they are come first
+        these = f'{num} rows{VERSIONS[_POINTS[i].version]}'
         return (
-            f'their log-likelihood is one number that is not the sum of those of its parts: it is {a[i]:.6g} for {num} '
-            f'rows, and {parts[i, 0]:.6g} and {parts[i, 1]:.6g} for two halves of them (a joint distribution of all '
+            f'their log-likelihood is one number that is not the sum of those of its parts: it is {a[i]:.6g} for '
+            f'{these}, and {parts[i, 0]:.6g} and {parts[i, 1]:.6g} for two halves of them (a joint distribution of all '
             'rows, a mean in place of a sum, a term that no row has).'
         )
 
-    def _depends(self, row: int, together: float, apart: float, these: str, those: str) -> str:
+    def _named(self, point: int, place: int) -> str:
+        return f'{self.rows[place]}{VERSIONS[_POINTS[point].version]}'
+
+    def _depends(self, row: str, together: float, apart: float, these: str, those: str) -> str:
         what = 'what is predicted for' if self.predicted else 'the log-likelihood of'
         return (
             f'{what} a row depends on which others the model sees: that of row {row} is {together:.6g} among '
@@ -273,31 +308,31 @@ def _program(density: Density, predicted: bool, num: int) -> Callable:
     return density.jit('rows', (predicted, num), lambda: run)
 
 
-def _chosen(rng: np.random.Generator, data: Data, num: int, most: int) -> np.ndarray:
-    """A stretch of rows, which a series needs, and others at random, in order."""
+def _size(data: Data, num: int, most: int) -> int:
+    """How many rows are compared."""
     leaves = jax.tree.leaves((data.args, data.kwargs, data.targets))
     numbers = sum(np.size(x) for x in leaves if np.shape(x)[:1] == (num,)) // num
-    size = max(2, min(most, max(_LEAST, min(_MOST, _NUMBERS // max(1, numbers)))))
-    if num <= size:
-        return np.arange(num)
-    stretch = size // 2
-    start = int(rng.integers(num - stretch + 1))
-    others = rng.choice(num - stretch, size - stretch, replace=False)
-    others = np.where(others < start, others, others + stretch)
-    return np.sort(np.concatenate([np.arange(start, start + stretch), others]))
+    return max(2, min(most, max(_LEAST, min(_MOST, _NUMBERS // max(1, numbers)))))
 
 
-def _nudged(rng: np.random.Generator, x: Any, eps: float | None = None) -> Any:
+def _nudged(rng: np.random.Generator, x: Any) -> Any:
+    """``x`` changed by a few units in the last place; values that are equal stay so."""
     dtype = jnp.result_type(x)
     if not jnp.issubdtype(dtype, jnp.floating):
         return x
-    eps = float(jnp.finfo(dtype).eps) if eps is None else eps
-    factor = 1 + _NUDGE * eps * rng.normal(size=np.shape(x))
-    return x * (factor if isinstance(x, np.ndarray) else jnp.asarray(factor, dtype))
+    values, which = np.unique(np.asarray(on_host(x)).astype(np.float64), return_inverse=True)
+    factor = 1 + _NUDGE * float(jnp.finfo(dtype).eps) * rng.normal(size=values.shape)
+    return (values * factor)[which].reshape(np.shape(x)).astype(dtype)
 
 
 def _has_rows(x: np.ndarray, num: int) -> bool:
     return x.shape[1:2] == (num,)
+
+
+def _typical(size: np.ndarray) -> np.ndarray:
+    """The median of those that are not zero, for each point."""
+    medians = [np.median(x[x > 0]) if (x > 0).any() else 0.0 for x in size]
+    return np.array(medians).reshape(-1, *(1,) * (size.ndim - 1))
 
 
 def _summed(x: np.ndarray) -> np.ndarray:

@@ -74,6 +74,23 @@ class Offsets(Line):
         return dist.Normal(self.w.value() * x + self.z.value(), 1.0)
 
 
+class History(Line):
+    """Spikes by those of the two steps before."""
+
+    def __call__(self, spikes):
+        z = jnp.concatenate([jnp.zeros(2), spikes])
+        return dist.Bernoulli(logits=self.w.value() * (z[:-2] + z[1:-1]) - 6.0)
+
+
+class Scaled(Line):
+    def __call__(self, x):
+        return dist.Normal(self.w.value() * x / x.max(), 1.0)
+
+
+SPIKES = np.zeros(5000, np.float32)
+SPIKES[[3000, 3001, 4500]] = 1.0
+
+
 def line():
     return infer.Posterior(Line(), X, Y)
 
@@ -157,6 +174,20 @@ ROWS = [
             'Leave batch_size out|Use infer.nuts',
         ),
         ways=('fit_map', 'sgmcmc', 'hmc_ecs'),
+        options=PARTS,
+    ),
+    Mistake(
+        'a sparse series in minibatches, of which most rows show nothing',
+        lambda: infer.Posterior(History(), SPIKES, SPIKES),
+        ('batch_size=', 'depends on which others', 'Leave batch_size out', 'windows of a series'),
+        ways=BY_GRADIENT,
+        options=PARTS,
+    ),
+    Mistake(
+        'inputs scaled in the model by the largest of the rows, which one row has',
+        lambda: infer.Posterior(Scaled(), 1.0 + SPIKES * np.arange(5000), SPIKES),
+        ('batch_size=', 'depends on which others', 'Leave batch_size out'),
+        ways=BY_GRADIENT,
         options=PARTS,
     ),
     Mistake(

@@ -1,0 +1,162 @@
+"""Rows on which it shows whether they depend on each other: which of the data, and with which values in them.
+
+Most rows of a sparse series are alike, and say nothing. So rows with rare and extreme values are chosen, with those
+around them, beside some at random. And the same rows come a second and a third time: with each column drawn anew from
+its distinct values, so that what is rare is frequent, and with values between them, so that no two rows are alike.
+Rows that are independent are so for any values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.density import Data
+from brainstate_prob.infer.sharding import on_host
+
+__all__ = ['VERSIONS', 'rows_of', 'telling_order', 'telling_rows']
+
+# In words: as they are, drawn, and between those that are drawn.
+VERSIONS = (
+    '',
+    ' (each column drawn anew from its values)',
+    ' (each column drawn anew between its values)',
+)
+
+_COLUMNS, _SAMPLE, _RARE = 16, 4096, 64  # columns of an array that are looked at, and values of each
+_AROUND = np.arange(-1, 4)  # a series reads the rows before
+
+
+class _Column(NamedTuple):
+    values: np.ndarray  # distinct ones
+    rows: np.ndarray  # of rare and extreme values
+
+
+def rows_of(data: Data, index: Any, num: int) -> Data:
+    """The rows at ``index`` of everything that has ``num`` of them; the rest as it is."""
+    return _with_rows(data, num, lambda x: x[index])
+
+
+def telling_rows(rng: np.random.Generator, data: Data, num: int, size: int | None) -> tuple[np.ndarray, Data]:
+    """About ``size`` rows, in order (all for None), and the data of them: once for each of `VERSIONS`, in a row."""
+    columns = [_columns(rng, x, num) for x in _leaves(data, num)]
+    rows = np.arange(num) if size is None or num <= size else _chosen(rng, columns, num, size)
+    known = iter(columns)
+
+    def versions(x: Any, mixed: bool) -> Any:
+        found, x = next(known), x[rows]
+        if found is None:
+            order = rng.permutation(len(rows))
+            return jnp.concatenate([x, x[order], x[order]])
+        host = np.asarray(on_host(x))
+        drawn = [host, _drawn(rng, host, found), _drawn(rng, host, found)]
+        if mixed and jnp.issubdtype(host.dtype, jnp.floating):
+            drawn[2] = _between(rng, drawn[2], _drawn(rng, host, found)).astype(host.dtype)
+        return np.concatenate(drawn)
+
+    # In the order of `_leaves`. Targets are drawn only: whole numbers stay so.
+    args, kwargs = _mapped((data.args, data.kwargs), num, lambda x: versions(x, True))
+    targets = _mapped(data.targets, num, lambda x: versions(x, False))
+    return rows, data._replace(args=args, kwargs=kwargs, targets=targets)
+
+
+def telling_order(rng: np.random.Generator, data: Data, num: int, version: int, sort: bool) -> np.ndarray:
+    """An order of the ``num`` rows of a version: random, or from large to small values of some column."""
+    order = rng.permutation(num)
+    leaves = [x for x in _leaves(data, num * len(VERSIONS)) if _is_number(x)]
+    if not sort or not leaves:
+        return order
+    leaf = np.asarray(on_host(leaves[rng.integers(len(leaves))])).reshape(len(VERSIONS), num, -1)[version]
+    if not leaf.shape[1]:
+        return order
+    column = leaf[:, rng.integers(leaf.shape[1])].astype(np.float64)
+    return order[np.argsort(-column[order], kind='stable')]
+
+
+def _with_rows(data: Data, num: int, change: Any) -> Data:
+    args, kwargs, targets = _mapped((data.args, data.kwargs, data.targets), num, change)
+    return data._replace(args=args, kwargs=kwargs, targets=targets)
+
+
+def _mapped(tree: Any, num: int, change: Any) -> Any:
+    return jax.tree.map(lambda x: change(x) if np.shape(x)[:1] == (num,) else x, tree)
+
+
+def _leaves(data: Data, num: int) -> list[Any]:
+    leaves = jax.tree.leaves(((data.args, data.kwargs), data.targets))
+    return [x for x in leaves if np.shape(x)[:1] == (num,)]
+
+
+def _is_number(x: Any) -> bool:
+    dtype = jnp.result_type(x)
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+
+
+# What the columns hold
+
+
+def _columns(rng: np.random.Generator, x: Any, num: int) -> list[_Column] | None:
+    """Some columns of an array, all of them if they are few; None for what is not real numbers."""
+    if not _is_number(x):
+        return None
+    wide = int(np.prod(np.shape(x)[1:]))
+    which = np.arange(wide) if wide <= _COLUMNS else rng.choice(wide, _COLUMNS, replace=False)
+    table = np.asarray(on_host(x.reshape(num, wide)[:, which]))
+    if jnp.issubdtype(table.dtype, jnp.floating):
+        table = table.astype(np.float64)  # NumPy sorts it, whatever the precision was
+    return [_looked_at(rng, column) for column in table.T]
+
+
+def _looked_at(rng: np.random.Generator, column: np.ndarray) -> _Column:
+    sample = column if len(column) <= _SAMPLE else rng.choice(column, _SAMPLE)
+    values, counts = np.unique(sample, return_counts=True)
+    rows = np.array([np.argmin(column), np.argmax(column)])
+    if 2 * counts.max() > len(sample):
+        usual = values[np.argmax(counts)]
+        rare = np.flatnonzero(column != usual)
+        rare = rare if len(rare) <= _RARE else rng.choice(rare, _RARE, replace=False)
+        rows = np.concatenate([rows, rare])
+    return _Column(np.unique(np.concatenate([values, column[rows]])), rows)
+
+
+def _chosen(rng: np.random.Generator, columns: list[list[_Column] | None], num: int, size: int) -> np.ndarray:
+    """Rows of rare and extreme values with those around them, a stretch of rows, and others at random, in order."""
+    rare = [rng.permutation(column.rows) for found in columns for column in found or ()]
+    chosen: dict[int, None] = {}
+    for place in range(max(map(len, rare), default=0)):  # from each column one, then from each the next
+        for rows in rare:
+            if place < len(rows) and len(chosen) + len(_AROUND) <= size // 2:
+                chosen.update(dict.fromkeys(np.clip(rows[place] + _AROUND, 0, num - 1).tolist()))
+    stretch = max(1, (size - len(chosen)) // 2)
+    start = int(rng.integers(num - stretch + 1))
+    chosen.update(dict.fromkeys(range(start, start + stretch)))
+    rest = np.setdiff1d(rng.choice(num, min(num, 2 * size), replace=False), list(chosen))
+    chosen.update(dict.fromkeys(rng.permutation(rest)[: size - len(chosen)].tolist()))
+    return np.sort(np.array(list(chosen)))
+
+
+# Other values
+
+
+def _drawn(rng: np.random.Generator, x: np.ndarray, columns: list[_Column]) -> np.ndarray:
+    """Each column drawn from its distinct values, of the type and shape of ``x``."""
+    flat = x.reshape(len(x), -1)
+    if flat.shape[1] == len(columns):
+        drawn = [rng.choice(column.values, len(x)) for column in columns]
+        return np.stack(drawn, axis=1).astype(x.dtype).reshape(x.shape) if drawn else x
+    out = rng.permuted(flat, axis=0)
+    if jnp.issubdtype(x.dtype, jnp.floating):  # many columns: from those of some of them, by half
+        pool = np.unique(np.concatenate([column.values for column in columns]))
+        out = np.where(rng.random(flat.shape) < 0.5, rng.choice(pool, flat.shape).astype(x.dtype), out)
+    return out.reshape(x.shape)
+
+
+def _between(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Between two values of a column; where these are one value, between half of it and it. So no two are alike."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(all='ignore'):
+        return b + rng.random(a.shape) * (np.where(a == b, 0.5 * b, a) - b)
