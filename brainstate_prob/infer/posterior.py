@@ -54,7 +54,8 @@ class Posterior:
         masks leave out (``dist.Normal(...).mask(mask)``) does not count, but has to be a number.
     likelihood
         ``likelihood(model, *inputs)`` gives a NumPyro distribution of the targets; default: the model itself does.
-        Where targets have a unit it says that of what it predicts, by `of_quantities` or `with_unit`.
+        Where targets have a unit it says that of what it predicts, by `of_quantities` or `with_unit`. A scalar
+        prediction serves all targets; one with an axis of length 1 does not serve a longer one.
     log_likelihood
         In place of it, ``log_likelihood(model, *inputs, targets)`` (without targets if there are none) gives the log
         density of each observation, or their sum: a shape that is () or a leading part of the targets' shape (that is

@@ -87,10 +87,10 @@ def test_bytes_above_127():
 
 
 def test_other_targets_and_quantities():
-    fit = infer.fit_map(posterior(lambda a: dist.GaussianRandomWalk(jnp.exp(a), num_steps=2), [1, 2]), progress=False)
-    truth = stats.norm(0, np.exp(float(np.squeeze(fit.draws['a'])))).logpdf([200.0, -190.0]).sum()
-    found = fit.predict(targets=np.array([200, 10], np.uint8), kind='log_density')
-    np.testing.assert_allclose(np.squeeze(found), truth, rtol=1e-4)
+    fit = infer.fit_map(posterior(LAWS['geometric'][0], np.array([1, 2, 4], np.int8)), progress=False)
+    chance = 1 / (1 + np.exp(-float(np.squeeze(fit.draws['a']))))
+    found = fit.predict(targets=np.array([255, 10], np.uint8), kind='log_density')
+    np.testing.assert_allclose(np.squeeze(found), stats.geom(chance, loc=-1).logpmf([255, 10]), rtol=1e-4)
     given = infer.Posterior(
         Number(), None, jnp.array([1, 2], jnp.int8) * u.mV,
         likelihood=lambda m: infer.with_unit(dist.Normal(m.a.value(), 1.0), u.mV),

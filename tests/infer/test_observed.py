@@ -267,7 +267,6 @@ LABELS = {
     'categorical by probability': lambda a: dist.Categorical(probs=jnp.exp(0 * a) * jnp.ones((4, 3)) / 3),
     'ordered': lambda a: dist.OrderedLogistic(a * X, jnp.array([0.0, 1.0])),
     'expanded': lambda a: dist.Categorical(logits=a * jnp.ones(3)).expand([4]),
-    'masked': lambda a: dist.Categorical(logits=a * jnp.ones((4, 3))).mask(jnp.ones(4, bool)),
     'joint': lambda a: dist.Categorical(logits=a * jnp.ones((4, 3))).to_event(1),
 }
 

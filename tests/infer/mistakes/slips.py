@@ -23,15 +23,25 @@ class Slots:
 
 
 class Law(dist.Distribution):
-    """A user's own distribution, with what its author said about it."""
+    """A user's own distribution, whose author did not say where its values lie."""
 
-    def __init__(self, support=None):
-        if support is not None:
-            self.support = support
+    def __init__(self):
         super().__init__((), ())
 
     def log_prob(self, value):
         return -(value**2)
+
+
+class Dependent(Law):
+    """One whose author left it open."""
+
+    support = dist.constraints.dependent
+
+
+class Above(Law):
+    """One whose author forgot the bound."""
+
+    support = dist.constraints.greater_than
 
 
 class Holder(nn.Module):
@@ -110,12 +120,12 @@ ROWS = [
     ),
     Mistake(
         'a prior of dependent support',
-        lambda: nn.Param(1.0, reg=Law(dist.constraints.dependent)),
+        lambda: nn.Param(1.0, reg=Dependent()),
         ('does not say where its values lie', r'dist\.constraints'),
     ),
     Mistake(
         'a prior whose support is a class',
-        lambda: nn.Param(1.0, reg=Law(dist.constraints.greater_than)),
+        lambda: nn.Param(1.0, reg=Above()),
         ('does not say where its values lie', r'dist\.constraints'),
     ),
     # Parentheses that are missing
