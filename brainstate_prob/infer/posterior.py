@@ -82,8 +82,7 @@ class Posterior:
     UncheckedUnitWarning
         Where targets have a unit and the model does not say that of its predictions.
     PrecisionWarning
-        Where single precision does not tell most values of a column apart, or rounds small numbers to 0; integers
-        of the targets count where their distribution is one of real numbers.
+        Where single precision does not tell most values of a column apart, or rounds small numbers to 0.
 
     Examples
     --------
@@ -119,8 +118,7 @@ class Posterior:
         if likelihood is not None and log_likelihood is not None:
             raise ValueError('Give likelihood= or log_likelihood=, not both.')
         for name, f in (('likelihood', likelihood), ('log_likelihood', log_likelihood)):
-            if f is not None:
-                refuse_no_function(name, f)
+            refuse_no_function(name, f)
         self.model = model
         self.likelihood = likelihood
         self.log_likelihood_function = log_likelihood

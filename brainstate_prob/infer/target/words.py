@@ -121,7 +121,7 @@ def refuse_no_function(name: str, given: Any) -> None:
         what = f'the class dist.{given.__name__}, which would be called with the model in place of its parameters'
     elif isinstance(given, dist.Distribution):
         what = f'a distribution ({type(given).__name__}), which is fixed before the parameters have values'
-    elif not callable(given):
+    elif given is not None and not callable(given):
         what = type(given).__name__
     else:
         return
