@@ -197,7 +197,7 @@ class Posterior:
         if isinstance(targets, u.Quantity) or not unit.is_unitless:
             targets = magnitude_in(targets, unit)
         checked = checked_targets(targets)
-        warn_of_large_integers(self.density, self.theta, self.data, checked)
+        warn_of_large_integers(self, checked)
         return checked
 
     @property
@@ -426,7 +426,7 @@ class Posterior:
         """Evaluate once: shapes, types, supports and units are right before anything long starts."""
         refuse_impossible(self.density, self.theta, self.data)
         own = self.log_likelihood_function is not None
-        warn_of_large_integers(self.density, self.theta, self.data, self.data.targets)
+        warn_of_large_integers(self, self.data.targets)
         if self.data.unit is not None and (own or not says_unit):
             warn_of_unchecked(self.targets_unit, own)
 

@@ -20,6 +20,7 @@ from brainstate_prob.infer.target.precision import PrecisionWarning, of_large_in
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.density import Data, Density
+    from brainstate_prob.infer.posterior import Posterior
 
 __all__ = [
     'Bounded',
@@ -232,10 +233,10 @@ def _refuse_everywhere(bad: jax.Array, what: str, test: Any, run: Any, theta: ja
         )
 
 
-def warn_of_large_integers(density: Density, theta: jax.Array, data: Data, targets: Any) -> None:
+def warn_of_large_integers(posterior: Posterior, targets: Any) -> None:
     """Warn of integer targets that become equal where they are scored, which is under a law of real numbers."""
     text = None if targets is None else of_large_integers(targets, 'targets')
-    if text is not None and not _is_of_integers(density, theta, data):
+    if text is not None and not _is_of_integers(posterior.density, posterior.theta, posterior.data):
         warnings.warn(text, PrecisionWarning, stacklevel=3)
 
 
