@@ -31,8 +31,8 @@ from brainstate_prob.infer.smc import smc
 from brainstate_prob.infer.storage import load
 from brainstate_prob.infer.svi import fit_svi
 from brainstate_prob.infer.swag import swag
-from brainstate_prob.infer.target.data import PrecisionWarning
 from brainstate_prob.infer.target.door import ModelWarning
+from brainstate_prob.infer.target.precision import PrecisionWarning
 from brainstate_prob.infer.target.quantities import QuantityDistribution, UncheckedUnitWarning, of_quantities, with_unit
 
 __all__ = [

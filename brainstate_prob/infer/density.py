@@ -291,7 +291,7 @@ class Density:
             args = data.args if data.targets is None else (*data.args, data.targets)
             with quantities_explained():
                 out = self.own_log_likelihood(self.model, *args, **data.kwargs)
-            return checked_log_likelihood(out, data.targets, (data.args, data.kwargs))
+            return checked_log_likelihood(out, data.targets)
         if data.targets is None:
             return jnp.zeros((), self.dtype)
         return checked_log_prob(self.distribution(data), data.targets)

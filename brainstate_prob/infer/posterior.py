@@ -22,8 +22,9 @@ from brainstate_prob.infer.target.door import admitted, guard
 from brainstate_prob.infer.target.leaks import no_leaks
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.quantities import InUnit, warn_of_unchecked
-from brainstate_prob.infer.target.support import refuse_impossible
-from brainstate_prob.infer.target.words import what_is_no_model
+from brainstate_prob.infer.target.reach import told_of_hidden
+from brainstate_prob.infer.target.support import refuse_impossible, warn_of_large_integers
+from brainstate_prob.infer.target.words import refuse_no_function, what_is_no_model
 from brainstate_prob.infer.variables import check_coords, variables_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
@@ -46,18 +47,19 @@ class Posterior:
         A Module with at least one trainable parameter. It is read, and only written by ``fit.assign_to(model)``.
     inputs
         What the model is called with: one array, a tuple (positional arguments), a dict (keyword arguments) or None.
-        Lists of numbers, pandas columns and the like are read by value; what is no number is refused.
+        Lists of numbers, pandas columns and the like are read by value; what is no number is refused. Integers are
+        converted to JAX's default dtype (int32): arithmetic of uint8 would wrap at 256.
     targets
         The observations. Of a Quantity the magnitude in its own unit is scored; the unit is kept for results. What
         masks leave out (``dist.Normal(...).mask(mask)``) does not count, but has to be a number.
     likelihood
         ``likelihood(model, *inputs)`` gives a NumPyro distribution of the targets; default: the model itself does.
-        Where targets have a unit it says that of what it predicts, by `of_quantities` or `with_unit`.
+        Where targets have a unit it says that of what it predicts, by `of_quantities` or `with_unit`. A scalar
+        prediction serves all targets; one with an axis of length 1 does not serve a longer one.
     log_likelihood
         In place of it, ``log_likelihood(model, *inputs, targets)`` (without targets if there are none) gives the log
         density of each observation, or their sum: a shape that is () or a leading part of the targets' shape (that is
-        the whole, or without the axes of observed vectors). Without targets: (), one axis, or a leading part of the
-        shape of an input.
+        the whole, or without the axes of observed vectors). Without targets: () or one axis, that of the observations.
     coords
         Labels of named dims for results: ``{'group': ['a', 'b']}``. Params name theirs by ``Param(dims=...)``.
     dims
@@ -116,8 +118,7 @@ class Posterior:
         if likelihood is not None and log_likelihood is not None:
             raise ValueError('Give likelihood= or log_likelihood=, not both.')
         for name, f in (('likelihood', likelihood), ('log_likelihood', log_likelihood)):
-            if f is not None and not callable(f):
-                raise TypeError(f'{name} must be a function of (model, *inputs), got {type(f).__name__}.')
+            refuse_no_function(name, f)
         self.model = model
         self.likelihood = likelihood
         self.log_likelihood_function = log_likelihood
@@ -127,6 +128,7 @@ class Posterior:
             raise ValueError(
                 f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
                 'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
+                + told_of_hidden(model)
             )
         _refuse_equal_paths(self.entries)
         _refuse_narrow_priors(self.entries)
@@ -194,7 +196,9 @@ class Posterior:
         unit = self.targets_unit
         if isinstance(targets, u.Quantity) or not unit.is_unitless:
             targets = magnitude_in(targets, unit)
-        return checked_targets(targets)
+        checked = checked_targets(targets)
+        warn_of_large_integers(self, checked)
+        return checked
 
     @property
     def arrays(self) -> dict[str, Any]:
@@ -422,6 +426,7 @@ class Posterior:
         """Evaluate once: shapes, types, supports and units are right before anything long starts."""
         refuse_impossible(self.density, self.theta, self.data)
         own = self.log_likelihood_function is not None
+        warn_of_large_integers(self, self.data.targets)
         if self.data.unit is not None and (own or not says_unit):
             warn_of_unchecked(self.targets_unit, own)
 

@@ -80,7 +80,7 @@ def test_integers_within_32_bits_are_exact(limit):
 
 WIDE = [
     np.array([2**40, 2**40 + 1]),
-    np.array([1_700_000_000_000_000_000, 1_700_000_000_000_000_001]),
+    np.array([1_700_000_000_000_000_000, 1_700_000_001_000_000_000]),
     np.array([2**63 + 5], np.uint64),
     1.7e9 + 0.001 * np.arange(3),
     np.array([1e39, 1e-300]),

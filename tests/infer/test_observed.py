@@ -169,8 +169,8 @@ def test_shapes_of_a_log_likelihood(name):
     assert infer.Posterior(Top(2.0), X, y, log_likelihood=function).log_likelihood().shape == shape
 
 
-@pytest.mark.parametrize(('shape', 'inputs'), [((), None), ((3,), None), ((4, 2), jnp.ones((4, 2))), ((4,), X)])
-def test_without_targets_a_log_likelihood_has_the_shape_of_an_input(shape, inputs):
+@pytest.mark.parametrize(('shape', 'inputs'), [((), None), ((3,), None), ((4,), jnp.ones((4, 4))), ((3,), X)])
+def test_without_targets_a_log_likelihood_has_one_axis(shape, inputs):
     posterior = infer.Posterior(Top(2.0), inputs, log_likelihood=lambda m, *x: m.theta.value() * jnp.ones(shape))
     assert posterior.log_likelihood().shape == shape
 
@@ -207,3 +207,80 @@ def test_the_same_density_in_numpyro():
         ours = posterior.log_density(posterior.unconstrain({'theta': value}), jacobian=False)
         np.testing.assert_allclose(found, ours, rtol=1e-5)
         assert np.isneginf(ours) == (value > 1)
+
+
+def test_a_matrix_of_distances_admits_no_matrix_of_densities():
+    distances, y = jnp.abs(X[:, None] - X), X / 2
+    theirs = [stats.norm(2.0 * x, 0.5).logpdf(x / 2) for x in np.arange(4.0)]
+
+    def each(m, d, y):
+        return dist.Normal(m.theta.value() * X, 0.5).log_prob(y)
+
+    found = infer.Posterior(Top(2.0), (distances, y), log_likelihood=each)
+    np.testing.assert_allclose(found.log_likelihood(), theirs, rtol=1e-5)
+    with pytest.raises(ValueError, match=r'shape \(4, 4\), and there are no targets'):
+        infer.Posterior(Top(2.0), (distances, y), log_likelihood=lambda m, d, y: each(m, d, y[:, None]))
+
+
+ONE, ROW, COLUMN = (1,), (1, 3), (4, 1)
+SERVED = {
+    'a scalar': ((), (4,), False), 'all': ((4,), (4,), False), 'one of one': (ONE, ONE, False),
+    'a column of a column': (COLUMN, COLUMN, False), 'a row': ((3,), (4, 3), False), 'a table': ((4, 3), (4, 3), False),
+    'one of four': (ONE, (4,), True), 'a row with an axis': (ROW, (4, 3), True), 'a column': (COLUMN, (4, 3), True),
+    'one of a table': ((1, 1), (4, 3), True), 'the last axis': (ONE, (4, 3), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('event', [False, True], ids=['numbers', 'vectors'])
+@pytest.mark.parametrize('name', SERVED)
+def test_an_axis_of_length_one_does_not_serve_a_longer_one(name, event):
+    batch, shape, refused = SERVED[name]
+    end = (2,) if event else ()
+    y = np.random.default_rng(0).normal(size=shape + end)
+
+    def law(m):
+        d = dist.Normal(m.theta.value() * jnp.ones(batch + end), 1.0)
+        return d.to_event(1) if event else d
+
+    if refused:
+        with pytest.raises(ValueError, match=r'axis of length 1 .*mean\[0\].*broadcast_to'):
+            infer.Posterior(Top(2.0), targets=y, likelihood=law)
+    else:
+        truth = stats.norm(2.0, 1.0).logpdf(y)
+        found = infer.Posterior(Top(2.0), targets=y, likelihood=law).log_likelihood()
+        np.testing.assert_allclose(found, truth.sum(-1) if event else truth, rtol=1e-4)
+
+
+def test_a_log_likelihood_may_be_infinite_at_the_start():
+    y = jnp.array([0.0, 0.5])
+
+    def beta(m, y):  # infinite at 0 below 1
+        return (m.theta.value() - 1) * jnp.log(y)
+
+    posterior = infer.Posterior(Top(0.5), targets=y, log_likelihood=beta)
+    assert np.isposinf(posterior.log_likelihood()[0])
+    np.testing.assert_allclose(posterior.log_likelihood()[1], -0.5 * np.log(0.5), rtol=1e-6)
+
+
+LABELS = {
+    'categorical': lambda a: dist.Categorical(logits=a * jnp.ones((4, 3))),
+    'categorical by probability': lambda a: dist.Categorical(probs=jnp.exp(0 * a) * jnp.ones((4, 3)) / 3),
+    'ordered': lambda a: dist.OrderedLogistic(a * X, jnp.array([0.0, 1.0])),
+    'expanded': lambda a: dist.Categorical(logits=a * jnp.ones(3)).expand([4]),
+    'joint': lambda a: dist.Categorical(logits=a * jnp.ones((4, 3))).to_event(1),
+}
+
+
+@pytest.mark.parametrize('dtype', [float, bool, np.float16])
+@pytest.mark.parametrize('name', LABELS)
+def test_labels_are_integers(name, dtype):
+    y = np.array([0, 1, 1, 0])
+
+    def law(m):
+        return LABELS[name](m.theta.value())
+
+    with pytest.raises(TypeError, match=rf'whole numbers .*targets are {"bool" if dtype is bool else "float"}.*astype'):
+        infer.Posterior(Top(2.0), targets=y.astype(dtype), likelihood=law)
+    found = infer.Posterior(Top(2.0), targets=y, likelihood=law).log_likelihood().sum()
+    if name != 'ordered':
+        np.testing.assert_allclose(found, -4 * np.log(3), rtol=1e-5)

@@ -14,15 +14,10 @@ from brainstate_prob.core import State
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import Node
 from brainstate_prob.infer.sharding import on_host
+from brainstate_prob.infer.target.precision import PrecisionWarning, narrowed, of_large_integers, widened
 from brainstate_prob.nn.magnitudes import unit_name
 
-__all__ = ['PrecisionWarning', 'call_arguments', 'checked_targets', 'magnitude_in']
-
-_WIDER = 'work under jax.enable_x64(True)'
-
-
-class PrecisionWarning(UserWarning):
-    """Numbers of the data that single precision does not tell apart, or rounds to zero."""
+__all__ = ['call_arguments', 'checked_targets', 'magnitude_in']
 
 
 def call_arguments(inputs: Any) -> tuple[tuple, dict]:
@@ -102,11 +97,12 @@ def as_array(x: Any, name: str) -> Any:
     """``x`` as an array of real or complex numbers or bools in the present precision, every number as it was.
 
     Floating numbers are rounded to that precision. Where this loses more than digits, it is refused (infinity) or
-    warned of (zero, values that become equal).
+    warned of (zero, values that become equal). Integers have the default dtype of integers: those of 8 and 16 bits
+    wrap in sums, differences and products (`widened`).
     """
     if isinstance(x, jax.Array):
         _refuse_nan(x, name)
-        return x
+        return _told(widened(x, name), name)
     _refuse_foreign(x, name)
     try:
         array = np.asarray(x)
@@ -118,15 +114,31 @@ def as_array(x: Any, name: str) -> Any:
             ) from None
         raise TypeError(f'{name}: a {type(x).__name__} cannot be read as an array ({error}). {_NUMBERS}') from None
     _refuse_kind(array, x, name)
-    narrow = _narrowed(array, name)
+    narrow = narrowed(array, name)
     _refuse_nan(narrow, name)
     # A Python number stays one of weak type. NumPy's memory is copied: it may be changed in place later.
-    return jnp.asarray(x) if isinstance(x, bool | int | float | complex) else jnp.array(narrow)
+    if isinstance(x, bool | int | float | complex):
+        return jnp.asarray(x)
+    return jnp.array(_told(widened(narrow, name), name))
+
+
+def _told(array: Any, name: str) -> Any:
+    """The same array; of inputs it is said where a model's arithmetic does not tell its integers apart."""
+    if not name.startswith('targets'):  # of targets the law decides, which is not known yet
+        text = of_large_integers(array, name)
+        if text is not None:
+            warnings.warn(text, PrecisionWarning, stacklevel=2)
+    return array
 
 
 def _arrays(tree: Any) -> Any:
     def convert(where: tuple, x: Any) -> Any:
         name = 'inputs' + jax.tree_util.keystr(where)
+        if _is_list_of_quantities(x):
+            raise TypeError(
+                f'{name} is a list of quantities. Give one Quantity, jnp.array([1.0, 2.0]) * u.{x[0].unit}; several '
+                'arguments are a tuple.'
+            )
         if isinstance(x, u.Quantity):
             return u.Quantity(as_array(x.mantissa, name), unit=x.unit)
         return as_array(x, name)
@@ -136,12 +148,23 @@ def _arrays(tree: Any) -> Any:
 
 def _is_leaf(x: Any) -> bool:
     return (
-        _is_quantity(x) or isinstance(x, Node | State | Iterator) or (isinstance(x, list) and _is_table_of_numbers(x))
+        _is_quantity(x)
+        or isinstance(x, Node | State | Iterator)
+        or (isinstance(x, list) and (_is_table_of_numbers(x) or _is_list_of_quantities(x)))
     )
 
 
 def _is_quantity(x: Any) -> bool:
     return isinstance(x, u.Quantity)
+
+
+def _is_list_of_quantities(x: Any) -> bool:
+    """Whether it is a list of single quantities of one dimension: one array, written down."""
+    return (
+        isinstance(x, list)
+        and len(x) > 0
+        and all(_is_quantity(q) and np.ndim(q.mantissa) == 0 and q.unit.has_same_dim(x[0].unit) for q in x)
+    )
 
 
 def _is_table_of_numbers(x: Any) -> bool:
@@ -244,70 +267,6 @@ def _refuse_kind(array: np.ndarray, x: Any, name: str) -> None:
         raise TypeError(f'{name} has named columns {dtype.names}. Give them as a dict of inputs, one array each.')
     if not (dtype.kind in 'biufc' or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(f'{name} has the dtype {dtype}. {_NUMBERS}')
-
-
-# Precision
-
-
-def _narrowed(array: np.ndarray, name: str) -> np.ndarray:
-    """The array in the present precision, if its numbers are those that it had."""
-    wide = array.dtype
-    target = jax.dtypes.canonicalize_dtype(np.float64 if wide == np.longdouble else wide)
-    if target == wide or array.size == 0:
-        return array.astype(target)
-    if wide.kind in 'iu':
-        limits, low, high = np.iinfo(target), array.min(), array.max()
-        if low < limits.min or high > limits.max:
-            raise ValueError(
-                f'{name} has integers from {low} to {high}, which {limits.bits} bits do not hold ({limits.min} to '
-                f'{limits.max}). Subtract an origin or divide by a unit first ((t - t[0]) / 1e9), or {_WIDER}.'
-            )
-        return array.astype(target)
-    with np.errstate(over='ignore', under='ignore', invalid='ignore'):
-        narrow = array.astype(target)
-        lost = np.isinf(narrow) & ~np.isinf(array)
-        if lost.any():
-            first = tuple(int(i) for i in np.argwhere(lost)[0])
-            raise ValueError(
-                f'{name} has {int(lost.sum())} numbers too large for {target}, where they would be infinite (the first '
-                f'at {first}: {array[first]:g}). Divide by a scale, or {_WIDER}.'
-            )
-    gone = (narrow == 0) & (array != 0)
-    if gone.any():
-        first = tuple(int(i) for i in np.argwhere(gone)[0])
-        text = (
-            f'{int(gone.sum())} of {array.size} numbers of {name} are too small for {target} (the first at {first}: '
-            f'{array[first]:g}) and become 0. Multiply by a scale, or {_WIDER}.'
-        )
-        if not narrow.any():
-            raise ValueError(text)
-        warnings.warn(text, PrecisionWarning, stacklevel=2)
-    if wide.kind == 'f':
-        _tell_equal(array, narrow, name)
-    return narrow
-
-
-def _tell_equal(array: np.ndarray, narrow: np.ndarray, name: str) -> None:
-    """Warn of columns in which most of the distinct values become equal: a small range far from zero."""
-    columns = array.reshape(-1, array.shape[-1]) if array.ndim > 1 else array.reshape(-1, 1)
-    finite = np.where(np.isfinite(columns), columns, 0.0)
-    high, low = finite.max(0), finite.min(0)
-    largest = np.maximum(np.abs(high), np.abs(low))
-    step = largest * np.finfo(narrow.dtype).eps
-    # Fewer than 256 steps in the range; below 1e-12 of the values it is noise of double precision itself.
-    for column in np.flatnonzero((high - low < 256 * step) & (high - low > 1e-12 * largest)):
-        values = columns[:, column]
-        distinct = len(np.unique(values))
-        left = len(np.unique(narrow.reshape(columns.shape)[:, column]))
-        if left < distinct / 2:
-            where = f'Column {column} of {name}' if array.ndim > 1 else name
-            warnings.warn(
-                f'{where} has {distinct} different values between {low[column]!r} and {high[column]!r}, of which '
-                f'{narrow.dtype} tells {left} apart. Subtract an origin first (t - t[0]), or {_WIDER}.',
-                PrecisionWarning,
-                stacklevel=2,
-            )
-            return
 
 
 def _refuse_nan(x: Any, name: str) -> None:

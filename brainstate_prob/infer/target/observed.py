@@ -63,13 +63,29 @@ def checked_log_prob(distribution: dist.Distribution, targets: Any) -> jax.Array
     batch = checked_batch_shape(distribution, targets)
     if jnp.iscomplexobj(targets):
         _refuse_complex(distribution)
-    log_prob = log_prob_inside(distribution, targets)
+    try:
+        log_prob = log_prob_inside(distribution, targets)
+    except TypeError as error:
+        _refuse_dtype(distribution, targets, error)
+        raise
     if jnp.shape(log_prob) not in (batch, distribution.batch_shape):
         raise ValueError(
             f'{type(distribution).__name__}.log_prob gave shape {jnp.shape(log_prob)} for targets of shape '
             f'{jnp.shape(targets)}, but has one log density for each entry of shape {batch}.'
         )
     return jnp.broadcast_to(log_prob, batch)
+
+
+def _refuse_dtype(distribution: dist.Distribution, targets: Any, error: TypeError) -> None:
+    """Say which dtype the targets of a law of labels or counts have, where that is why it cannot score them."""
+    dtype = jnp.result_type(targets)
+    if ('integer' in str(error) or 'dtype bool' in str(error)) and (
+        dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.floating)
+    ):
+        raise TypeError(
+            f'{type(distribution).__name__} is a distribution of whole numbers in an integer dtype (labels 0, 1, 2, '
+            f'...), but the targets are {dtype}. Give y.astype(int), after rounding where they are not whole.'
+        ) from error
 
 
 def _refuse_complex(distribution: dist.Distribution) -> None:
@@ -84,11 +100,12 @@ def _refuse_complex(distribution: dist.Distribution) -> None:
         )
 
 
-def checked_log_likelihood(out: Any, targets: Any, inputs: Any) -> jax.Array:
+def checked_log_likelihood(out: Any, targets: Any) -> jax.Array:
     """What ``log_likelihood=`` returned: the log density of each observation, or their sum.
 
     Its shape is () or a leading part of the targets' shape: all of it, or without the axes of the observed vectors.
-    Without targets it is (), one axis, or a leading part of the shape of an input.
+    Without targets it is () or has one axis: of a matrix, as two vectors that broadcast give it, nothing says which
+    axis is that of the observations.
 
     Raises
     ------
@@ -129,12 +146,11 @@ def checked_log_likelihood(out: Any, targets: Any, inputs: Any) -> jax.Array:
             '(N, 1) broadcast to (N, N): score targets[:, 0].'
         )
     if allowed is None and array.ndim > 1:
-        shapes = {shape for x in jax.tree.leaves(inputs) for shape in _leading(x)}
-        if array.shape not in shapes:
-            raise ValueError(
-                f'log_likelihood= returned shape {array.shape}, and there are no targets of this shape. {number}: '
-                'sum it, or give the observations as targets=.'
-            )
+        raise ValueError(
+            f'log_likelihood= returned shape {array.shape}, and there are no targets of this shape. {number}: sum it '
+            'over all axes but that of the observations, or give the observations as targets=. A prediction of shape '
+            '(N, 1) and observations of shape (N,) broadcast to (N, N).'
+        )
     return array
 
 
@@ -151,6 +167,9 @@ def expanded_to(distribution: dist.Distribution, targets: Any) -> dist.Distribut
 def checked_batch_shape(distribution: dist.Distribution, targets: Any) -> tuple[int, ...]:
     """The targets' batch shape, if the distribution has it and does not broadcast them.
 
+    Leading axes may be missing in the distribution, all of them for a scalar prediction. An axis of length 1 does not
+    stand for a longer one.
+
     Raises
     ------
     ValueError
@@ -163,6 +182,14 @@ def checked_batch_shape(distribution: dist.Distribution, targets: Any) -> tuple[
         fits = jnp.broadcast_shapes(distribution.batch_shape, batch) == batch
     except ValueError:
         fits = False
+    own = distribution.batch_shape
+    if fits and own and any(n == 1 != m for n, m in zip(own[::-1], batch[::-1], strict=False)):
+        raise ValueError(
+            f'The model predicts targets of shape {own + distribution.event_shape}, the targets have shape {shape}: an '
+            'axis of length 1 would serve all entries of a longer one, as where one row of the inputs was taken for '
+            'all. A prediction that is meant for all has no such axis (mean[0], jnp.reshape(mean, ())), or the shape '
+            'of the targets (jnp.broadcast_to(mean, targets.shape)).'
+        )
     if not fits or (event and shape[len(shape) - event :] != distribution.event_shape):
         raise ValueError(
             f'The model predicts targets of shape {distribution.batch_shape + distribution.event_shape}, the targets '

@@ -4,32 +4,49 @@ from __future__ import annotations
 
 import functools
 import types
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import UserList, deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from brainstate_prob.core import State
+from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.structure import globals_of
 from brainstate_prob.graph import Node
 
-__all__ = ['place_of']
+__all__ = ['place_of', 'told_of_hidden']
 
 _MOST = 20_000  # objects that are looked at: a message is not worth more
 
 
 def place_of(state: State, roots: Mapping[str, Any]) -> str:
     """In words, how ``state`` is reached from one of ``roots``, by attributes, containers, closures and globals."""
+    found = _search(roots, lambda value: value is state)
+    return _described('' if found is None else found[0], state)
+
+
+def told_of_hidden(model: Any) -> str:
+    """A sentence about the first trainable State that hangs outside the tree of a model; empty where there is none."""
+    found = _search({'the model': model}, lambda value: isinstance(value, ParamState))
+    if found is None:
+        return ''
+    return (
+        f' There is {_described(*found)}, where none is looked for: make it an attribute of the model, of an nn.Module '
+        'in it, or an entry of a list or dict in it.'
+    )
+
+
+def _search(roots: Mapping[str, Any], is_it: Callable[[Any], bool]) -> tuple[str, Any] | None:
+    """The path to the nearest object that is it, and the object."""
     queue: deque[tuple[str, Any]] = deque((name, root) for name, root in roots.items() if root is not None)
     seen: set[int] = set()
     while queue and len(seen) < _MOST:
         path, value = queue.popleft()
-        if value is state:
-            return _described(path, state)
+        if is_it(value):
+            return path, value
         if id(value) in seen:
             continue
         seen.add(id(value))
         queue.extend((f'{path}{step}', below) for step, below in _below(value))
-    return _described('', state)
+    return None
 
 
 def _described(path: str, state: State) -> str:
@@ -55,15 +72,18 @@ def _below(x: Any) -> Iterator[tuple[str, Any]]:
         yield from (('', x.__self__), ('', x.__func__))
     elif isinstance(x, functools.partial):
         yield from (('', x.func), *(('', a) for a in x.args), *((f'.{k}', a) for k, a in x.keywords.items()))
-    elif isinstance(x, dict):
+    elif isinstance(x, Mapping) and not isinstance(x, Node):
         yield from ((f'[{key!r}]', value) for key, value in x.items())
-    elif isinstance(x, list | tuple | set | frozenset | deque):
+    elif isinstance(x, list | tuple | set | frozenset | deque | UserList):
         yield from ((f'[{i}]' if not isinstance(x, set | frozenset) else '{...}', value) for i, value in enumerate(x))
     elif isinstance(x, Node | State) or not isinstance(x, type | types.ModuleType | str | bytes | int | float):
         yield from ((f'.{name}', value) for name, value in getattr(x, '__dict__', {}).items() if name != '_owner')
         for cls in type(x).__mro__:
             if cls.__module__.partition('.')[0] not in ('builtins', 'brainstate_prob', 'jax', 'numpy', 'numpyro'):
                 yield from ((f'.{name}', value) for name, value in vars(cls).items())
+                slots = vars(cls).get('__slots__', ())
+                names = (slots,) if isinstance(slots, str) else slots
+                yield from ((f'.{name}', getattr(x, name)) for name in names if hasattr(x, name))
         wrapped = getattr(x, '__wrapped__', None)
         if wrapped is not None:
             yield '', wrapped

@@ -8,6 +8,7 @@ formula gives NaN below the shift), nor for those that a transformation such as 
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,10 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
+from brainstate_prob.infer.target.precision import PrecisionWarning, of_large_integers
+
 if TYPE_CHECKING:
     from brainstate_prob.infer.density import Data, Density
+    from brainstate_prob.infer.posterior import Posterior
 
-__all__ = ['Bounded', 'bounds_of', 'bounds_tell', 'log_prob_inside', 'outside_of', 'refuse_impossible']
+__all__ = [
+    'Bounded',
+    'bounds_of',
+    'bounds_tell',
+    'log_prob_inside',
+    'outside_of',
+    'refuse_impossible',
+]
 
 
 def log_prob_inside(d: dist.Distribution, value: Any) -> jax.Array:
@@ -168,10 +179,10 @@ def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str
     Raises
     ------
     ValueError
-        For targets outside of a fixed support, and a log-likelihood that is NaN wherever it is evaluated.
+        For targets outside of a fixed support, and a log-likelihood that is NaN or +inf wherever it is evaluated.
     """
     if density.own_log_likelihood is not None:
-        _refuse_always_nan(density, theta, data)
+        _refuse_never_a_density(density, theta, data)
         return
     outside = int(density.jit('num_outside', None, lambda: density.num_outside)(theta, data))
     if not outside:
@@ -194,19 +205,54 @@ def _elsewhere(theta: jax.Array) -> list[jax.Array]:
     return [theta + jnp.asarray(scale * rng.standard_normal(theta.shape), theta.dtype) for scale in (0.1, 1.0, 3.0)]
 
 
-def _refuse_always_nan(density: Density, theta: jax.Array, data: Data) -> None:
+def _refuse_never_a_density(density: Density, theta: jax.Array, data: Data) -> None:
+    """Refuse a log-likelihood of one's own that is NaN, or plus infinity, wherever it is evaluated."""
     run = density.jit('pointwise', None, lambda: density.pointwise)
-    bad = jnp.isnan(run(theta, data))
+    here = run(theta, data)
+    _refuse_everywhere(jnp.isnan(here), 'NaN', jnp.isnan, run, theta, data)
+    _refuse_everywhere(jnp.isposinf(here), '+inf', jnp.isposinf, run, theta, data)
+
+
+_CAUSES = {
+    'NaN': 'Look for logarithms and roots of negative numbers and for 0/0 in it; where an observation is impossible it '
+    'is -jnp.inf.',
+    '+inf': 'Look for divisions by zero, for -jnp.log(0) and for a wrong sign in it: what is observed has a finite '
+    'density, and where an observation is impossible the log density is -jnp.inf.',
+}
+
+
+def _refuse_everywhere(bad: jax.Array, what: str, test: Any, run: Any, theta: jax.Array, data: Data) -> None:
     if not bad.any():
         return
     for other in _elsewhere(theta):
-        bad = bad & jnp.isnan(run(other, data))
+        bad = bad & test(run(other, data))
     if bad.any():
         where = f'{int(bad.sum())} of {bad.size} observations, the first at {_first(bad)}' if bad.ndim else 'their sum'
         raise ValueError(
-            f'log_likelihood= is NaN for {where}, at the start and wherever else it was evaluated. Look for logarithms '
-            'and roots of negative numbers and for 0/0 in it; where an observation is impossible it is -jnp.inf.'
+            f'log_likelihood= is {what} for {where}, at the start and wherever else it was evaluated. {_CAUSES[what]}'
         )
+
+
+def warn_of_large_integers(posterior: Posterior, targets: Any) -> None:
+    """Warn of integer targets that become equal where they are scored, which is under a law of real numbers."""
+    text = None if targets is None else of_large_integers(targets, 'targets')
+    if text is not None and not _is_of_integers(posterior.density, posterior.theta, posterior.data):
+        warnings.warn(text, PrecisionWarning, stacklevel=3)
+
+
+def _is_of_integers(density: Density, theta: jax.Array, data: Data) -> bool:
+    """Whether the model says that the targets are counts or labels; a log density of one's own does not."""
+    if density.own_log_likelihood is not None:
+        return False
+    found = []
+
+    def look(theta: jax.Array, data: Data) -> None:
+        with density.open(theta, data):
+            support = _support(density.distribution(data))
+        found.append(support is not None and bool(support.is_discrete))
+
+    jax.eval_shape(look, theta, data)
+    return found[0]
 
 
 def _first(bad: jax.Array) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from brainstate_prob.nn.param import Param
 __all__ = [
     'check_call',
     'plain_words',
+    'refuse_no_function',
     'what_is_no_distribution',
     'what_is_no_model',
     'what_is_no_posterior',
@@ -106,6 +107,27 @@ def what_is_no_distribution(out: Any, kind: str) -> str:
     return f'{head}. {ways}'
 
 
+def refuse_no_function(name: str, given: Any) -> None:
+    """Refuse what is given as ``likelihood=`` or ``log_likelihood=`` in place of a function of the model.
+
+    Raises
+    ------
+    TypeError
+        With the form of such a function.
+    """
+    law = 'dist.Normal(m.b.value() * x, 1.0)'
+    form = f'lambda m, x: {law}' if name == 'likelihood' else f'lambda m, x, targets: {law}.log_prob(targets)'
+    if isinstance(given, type) and issubclass(given, dist.Distribution) and given.__module__.startswith('numpyro.'):
+        what = f'the class dist.{given.__name__}, which would be called with the model in place of its parameters'
+    elif isinstance(given, dist.Distribution):
+        what = f'a distribution ({type(given).__name__}), which is fixed before the parameters have values'
+    elif given is not None and not callable(given):
+        what = type(given).__name__
+    else:
+        return
+    raise TypeError(f'{name} must be a function of (model, *inputs), got {what}. Write {name}={form}.')
+
+
 def _kind_of(value: Any) -> str | None:
     """``'Posterior'`` or ``'Fit'`` where it is one: their rooms import this one."""
     return next((c.__name__ for c in type(value).__mro__ if c.__name__ in ('Posterior', 'Fit')), None)
@@ -175,7 +197,11 @@ def plain_words(model: Module, *names: str) -> Iterator[None]:
         raise TypeError(_sentence(told, error, paths)) from error
 
 
+_FIRST = 'In likelihood= and log_likelihood= the model comes first: lambda m, x: ...'
+_METHOD = re.compile(r"'method'|<class 'method'>|<bound method")
+_OF_ARRAY = re.compile(r"Tracer'?(?: object)? has no attribute '?(\w+)")
 _IN_PLACE = 'assigns to entries of an array in place'
+_NOT_CALLED = 'computes with a method in place of the value that it gives'
 _DEPENDS = re.compile(r'depends on the values? of the arguments? (\S+)')
 _CONVERTERS = re.compile(r'the `(float|int|complex)` function|(item|tolist)\(\) method')
 
@@ -211,7 +237,17 @@ def _told(error: BaseException) -> tuple[str, str] | None:
             'Shapes must be constants: functions such as jnp.nonzero and jnp.unique take size=, others have a form '
             'with jnp.where.',
         )
+    if isinstance(error, TypeError) and _METHOD.search(text):
+        return _NOT_CALLED, ''
+    if isinstance(error, AttributeError):
+        attribute = _OF_ARRAY.search(text)
+        if attribute is not None:
+            return f'takes the attribute {attribute[1]!r} of an array, which has none of this name', _FIRST
+        if getattr(error.obj, '__name__', '') == 'value' and callable(error.obj):
+            return _NOT_CALLED, ''
     if isinstance(error, TypeError):
+        if "Tracer' object is not callable" in text:
+            return 'calls an array as a function', _FIRST
         if 'Shapes must be 1D sequences of concrete values' in text:
             return ('as a shape', 'Take shapes from constants or from the shapes of the inputs.')
         if 'unsupported format string passed to' in text and 'Tracer' in text:
@@ -227,7 +263,10 @@ def _sentence(told: tuple[str, str], error: BaseException, paths: tuple[str, ...
     depends = _DEPENDS.search(str(error))
     named = [path for path in re.findall(r'\w+\.([\w.]+)\.value\(\)', line) if path in paths]
     at = f' ({where}: {line})' if line else ''
-    if done == _IN_PLACE:
+    if done == _NOT_CALLED:
+        method = re.search(r'([\w.]+\.value)\b(?!\()', line)
+        return f'The model {done}{at}: the parentheses are missing. Write {method[1] if method else "param.value"}().'
+    if done == _IN_PLACE or fix == _FIRST:
         return f'The model {done}{at}. {fix}'
     if depends is not None and re.match(r'(data|args|kwargs|inputs)\b', depends[1]):
         what = 'its inputs'

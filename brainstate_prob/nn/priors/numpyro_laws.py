@@ -39,9 +39,15 @@ def _problem(d: Any) -> str | None:
             'read in the unit of the Param; priors such as nn.GaussianReg(mean=..., std=...) take quantities.'
         )
     try:
-        discrete, support = d.is_discrete, d.support
+        support = d.support
     except NotImplementedError:
-        return 'does not say where its values lie, so it cannot be a prior.'
+        support = None
+    if not isinstance(support, dist.constraints.Constraint) or support is dist.constraints.dependent:
+        return (
+            'does not say where its values lie, so it cannot be a prior. Give its class a support, e.g. '
+            'support = dist.constraints.real (or positive, unit_interval, ...).'
+        )
+    discrete = support.is_discrete
     if discrete:
         return (
             'is discrete, but parameters are real numbers. Sum discrete choices out in the likelihood, or relax '

@@ -92,8 +92,12 @@ PRECISION = [
     refused('targets too large', targets(np.array([0.0, -1e300, 1.0])), r'\(1,\)', 'infinite', WIDE),
     refused('a complex number too large', inputs(np.array([1e39j, 0.0, 1.0])), 'too large for complex64'),
     refused('only numbers too small', inputs(np.array([1e-46, 0.0, 2e-50])), '2 of 3 numbers', 'become 0', 'scale'),
+    refused(
+        'unsigned targets that would wrap', targets(np.array([2**32 - 1, 0, 1], np.uint32)),
+        'targets has unsigned integers up to 4294967295', '2147483647', 'origin', WIDE,
+    ),
     refused('complex targets', targets(np.array([1 + 1j, 2, 3])), 'complex', 'real', r'jnp.real'),
-]
+]  # fmt: skip
 
 
 def warned(name, make, *words):
@@ -103,12 +107,32 @@ def warned(name, make, *words):
 TOLD = [
     warned('times in seconds since 1970', inputs(1.7e9 + 0.001 * np.arange(3)), '3 different values', 'tells 1 apart'),
     warned('a column of times', inputs(np.stack([X, 1.7e9 + X], 1)), r'Column 1 of inputs\[0\]', r't - t\[0\]'),
+    warned(
+        'whole seconds since 1970 as targets', targets(1_700_000_000 + np.arange(3)),
+        'targets has 3 different integers between 1700000000 and 1700000002', 'tells 1 apart', r't - t\[0\]',
+    ),
+    warned('whole seconds of JAX', inputs(jnp.arange(3) + 1_700_000_000), r'inputs\[0\] has 3 different integers'),
+    warned(
+        'a column of whole seconds', inputs(np.stack([np.arange(3), np.arange(3) + 1_700_000_000], 1)),
+        r'Column 1 of inputs\[0\]', '3 different integers', WIDE,
+    ),
+    warned(
+        'large integers in a log-likelihood',
+        lambda: infer.Posterior(
+            Line(), X, 1_700_000_000 + np.arange(3), log_likelihood=lambda m, x, y: m(x).log_prob(y)
+        ),
+        'targets has 3 different integers',
+    ),
     warned('some numbers too small', inputs(np.array([1e-46, 1.0, 2.0])), '1 of 3 numbers', 'become 0', WIDE),
-]
+]  # fmt: skip
 
 
 def own(function, *, x=X, y=Y):
     return lambda: infer.Posterior(Line(), x, y, log_likelihood=function)
+
+
+def labels(y, law=lambda b: dist.Categorical(logits=b * jnp.ones((3, 3)))):
+    return lambda: infer.Posterior(Line(), X, np.array(y), likelihood=lambda m, x: law(m.b.value()))
 
 
 COLUMN = Y[:, None]
@@ -147,6 +171,47 @@ LOG_LIKELIHOODS = [
         'a table as log-likelihood without targets',
         lambda: infer.Posterior(Line(), X, log_likelihood=lambda m, x: m(x).log_prob(COLUMN)),
         r'shape \(3, 3\), and there are no targets', 'sum it', 'targets=',
+    ),
+    refused(
+        'a matrix of log densities beside a matrix of inputs',
+        lambda: infer.Posterior(
+            Line(), (np.eye(3), COLUMN), log_likelihood=lambda m, w, y: dist.Normal(m.b.value() * X, 1.0).log_prob(y)
+        ),
+        r'shape \(3, 3\), and there are no targets', 'sum it', r'\(N, 1\)', 'targets=',
+    ),
+    refused(
+        'a log-likelihood that is infinite', own(lambda m, x, y: jnp.exp(m.b.value()) / (0.0 * y)),
+        r'is \+inf for 3 of 3 observations', r'the first at \(0,\)', 'divisions by zero',
+    ),
+    refused(
+        'an infinite sum', own(lambda m, x, y: m.b.value() ** 2 - jnp.log(0.0 * y).sum()), r'is \+inf for their sum'
+    ),
+    refused(
+        'one row of inputs for all targets', inputs(X[1:2]),
+        r'shape \(1,\), the targets have shape \(3,\)', 'axis of length 1', r'mean\[0\]',
+    ),
+    refused(
+        'one column for all outputs',
+        lambda: infer.Posterior(
+            Line(), COLUMN, np.ones((3, 2)), likelihood=lambda m, x: dist.Normal(m.b.value() * x, 1.0)
+        ),
+        r'shape \(3, 1\), the targets have shape \(3, 2\)', r'jnp\.broadcast_to\(mean, targets\.shape\)',
+    ),
+    refused(
+        'labels as floating numbers', labels([0.0, 1.0, 2.0]),
+        'CategoricalLogits', 'targets are float32', r'y\.astype\(int\)',
+    ),
+    refused(
+        'labels as bools', labels([True, False, True]), 'CategoricalLogits', 'targets are bool', r'y\.astype\(int\)'
+    ),
+    refused(
+        'grades as floating numbers',
+        labels([0.0, 1.0, 2.0], lambda b: dist.OrderedLogistic(b * X, jnp.array([0.0, 1.0]))),
+        'OrderedLogistic', 'integer dtype',
+    ),
+    refused(
+        'waiting times as bools', labels([True, False, True], lambda b: dist.Geometric(logits=b)), 'GeometricLogits',
+        'targets are bool',
     ),
     refused('a likelihood that broadcasts', targets(COLUMN), r'predicts .* shape \(3,\)', r'have shape \(3, 1\)'),
     refused(
@@ -246,6 +311,14 @@ UNITS = [
             targets=Y * u.ms, kind='log_density'
         ),
         ('has the unit mV', 'ms cannot be converted'), u.UnitMismatchError,
+    ),
+    refused(
+        'a list of quantities as inputs', inputs([1.0 * u.ms, 2.0 * u.ms, 3.0 * u.ms]),
+        r'inputs\[0\] is a list of quantities', 'one Quantity', r'\* u\.ms', 'tuple',
+    ),
+    refused(
+        'a list of quantities in a dict', inputs({'x': [1.0 * u.ms, 2.0 * u.second]}),
+        r"inputs\['x'\] is a list of quantities",
     ),
     refused(
         'a list of quantities', targets([1.0 * u.mV, 2.0 * u.mV]), 'list of quantities', 'one Quantity'

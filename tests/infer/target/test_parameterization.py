@@ -119,7 +119,7 @@ class Levels(nn.Module):
         self.room = nn.Param(jnp.zeros((10, 3)), reg=nn.GaussianReg(self.school, self.within))
 
     def __call__(self):
-        return dist.Normal(self.room.value()[..., None], 0.5)
+        return dist.Normal(jnp.broadcast_to(self.room.value()[..., None], (10, 3, 40)), 0.5)
 
 
 def test_levels_are_chosen_from_below():
