@@ -283,7 +283,10 @@ class Fit(FitRecord):
         return score(self, inputs, targets, prob, **sizes)
 
     def loo(self, **kwargs: Any) -> Any:
-        """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo``, which takes ``kwargs``."""
+        """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo``, which takes ``kwargs``.
+
+        Observations that a mask of the predicted distribution takes out do not count.
+        """
         from brainstate_prob.infer.compare import loo
 
         return loo(self, **kwargs)
@@ -301,7 +304,8 @@ class Fit(FitRecord):
 
         Groups: ``posterior`` (variables named by their paths, with dims, coords and units), ``sample_stats``,
         ``log_likelihood``, ``posterior_predictive``, ``observed_data``, ``constant_data`` (the inputs). Weighted draws
-        are resampled, since ArviZ counts all alike.
+        are resampled, since ArviZ counts all alike. What a mask of the predicted distribution takes out is not in
+        ``log_likelihood``; where the targets have several axes, the rest is along one, ``observation``.
 
         Parameters
         ----------
@@ -421,5 +425,5 @@ class Fit(FitRecord):
 
         return (
             f'Fit(method={self.method!r}, {count(self.num_chains, "chain")} of {count(self.num_draws, "draw")}, '
-            f'{count(len(self.variables), "parameter")})'
+            f'{count(len(self.variables), "parameter")}{", loaded with other data" if self.has_other_data else ""})'
         )

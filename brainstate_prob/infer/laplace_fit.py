@@ -109,8 +109,10 @@ class LaplaceFit(Fit):
         Raises
         ------
         ValueError
-            Where a Param that moves has no prior, or a penalty without its constant: the number would be arbitrary.
+            Where a Param that moves has no prior, or a penalty without its constant: the number would be arbitrary. For
+            a fit that was loaded with a posterior of other data than were fitted.
         """
+        self.refuse_other_data('log_marginal_likelihood')
         if self._arbitrary():
             raise ValueError(self._arbitrary())
         return self.info['log_evidence']
