@@ -196,8 +196,9 @@ class Fit(FitRecord):
         ------
         ValueError
             For a posterior with ``log_likelihood=``, which has no predictions (but log densities); a distribution
-            without mean or classes; a joint distribution of all targets (a Gaussian process) at new inputs, where it
-            would ignore the targets that were fitted, and under ``kind='log_density'``, where it has no terms.
+            without mean or classes; a joint distribution of all targets (a Gaussian process) at new inputs, or for a
+            mean or an interval, which would ignore the targets that were fitted, and under ``kind='log_density'``,
+            where it has no terms. ``kind='draws'`` at the inputs that were fitted replicates the data.
         """
         check_options(Fit.predict, locals())
         return predictions.predict(self, inputs, targets, num_draws, batch_size, draws_at_once, seed, kind, prob)

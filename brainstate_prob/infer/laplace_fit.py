@@ -176,7 +176,7 @@ class LaplaceFit(Fit):
         if inputs is not None:
             args, kwargs = posterior.inputs_of(inputs)
             data = data._replace(args=args, kwargs=kwargs, targets=None)
-            refuse_unconditional(self, inputs, data, None)
+            refuse_unconditional(self, inputs, data, None, 'predictive')
         dtype = self.mode_theta.dtype
         with predictions.precision_of(self.density):
             return predictive_of(*output_moments(self.density, self.mode_theta, self._roots().astype(dtype), data))

@@ -30,20 +30,7 @@ __all__ = ['load', 'save']
 _ATTRIBUTE = 'brainstate_prob'
 _FORMAT = 2  # 1: the record is an attribute, of plain data alone, and every fit comes back as a plain one
 # Endings that say another format. Any other, and none, is netCDF.
-_OTHER_FORMATS = (
-    '.pkl',
-    '.pickle',
-    '.npz',
-    '.npy',
-    '.json',
-    '.csv',
-    '.txt',
-    '.mat',
-    '.yaml',
-    '.h5',
-    '.hdf5',
-    '.joblib',
-)
+_OTHER_FORMATS = ('.pkl', '.pickle', '.npz', '.npy', '.json', '.csv', '.txt', '.mat', '.h5', '.hdf5')
 _OWN = ('unconstrained_posterior', 'history', 'guide_params', 'brainstate_prob_record')
 
 
