@@ -66,6 +66,8 @@ class _Use:
 
     def _number(self, name: str) -> str | None:
         value = self.now(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
         known = isinstance(value, int | float) and not isinstance(value, bool)
         return f'{value:g}' if known else None
 
@@ -93,6 +95,8 @@ def advice(kind: str, method: str, used: Mapping[str, Any], **facts: Any) -> str
     'Raise num_samples (now 100).'
     """
     found = [text for text in KINDS[kind](_Use(method, used, facts)) if text]
+    if not found:
+        return ''
     joined = '; or '.join(found)
     return f'{joined[:1].upper()}{joined[1:]}.'
 
@@ -154,7 +158,7 @@ def _r_hat(use: _Use) -> list[str | None]:
 
 def _ess(use: _Use) -> list[str | None]:
     form = _other_form(use) if use.fact('forms') else None
-    return [use.change('raise', 'num_samples'), _correlations(use), form]
+    return [use.change('raise', 'num_samples') or 'take more draws', _correlations(use), form]
 
 
 def _tree_depth(use: _Use) -> list[str | None]:
@@ -169,6 +173,11 @@ def _low_rank(use: _Use) -> list[str | None]:
     return [
         "use mass_matrix='diagonal' from the start (a low-rank one fits no funnel, nor several scales in a direction)"
     ]
+
+
+def _normal(use: _Use) -> list[str | None]:
+    hierarchical = 'move scales and what they are the scales of by infer.nuts' if use.fact('forms') else None
+    return [hierarchical or 'sample with infer.nuts', 'look at how far with infer.nuts(posterior, init=fit)']
 
 
 def _variance(use: _Use) -> list[str | None]:
@@ -196,6 +205,8 @@ def _guide(use: _Use) -> list[str | None]:
 
 
 def _few_steps(use: _Use) -> list[str | None]:
+    if use.now('stopped') == 'interrupted':
+        return ['run it again, to the end']
     more = use.change('raise', 'num_steps')
     if use.way == 'svi':
         return [more, use.change('raise', 'num_particles'), 'use a larger learning rate (optimizer)']
@@ -237,6 +248,7 @@ KINDS: dict[str, Callable[[_Use], list[str | None]]] = {
     'tree_depth': _tree_depth,
     'energy': _energy,
     'low_rank': _low_rank,
+    'normal': _normal,
     'variance': _variance,
     'copies': _copies,
     'temperature': _temperature,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstate_prob.core.units import u
-from brainstate_prob.infer.observations import is_pointwise, refuse_joint
+from brainstate_prob.infer.observations import counted, is_pointwise, refuse_joint
 from brainstate_prob.infer.variables import Variable
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
 
-__all__ = ['datasets_of', 'free_name', 'group_name', 'import_arviz', 'is_old', 'wrap']
+__all__ = ['datasets_of', 'free_name', 'group_name', 'import_arviz', 'is_old', 'mask_of', 'scored_datasets', 'wrap']
 
 
 def import_arviz() -> Any:
@@ -83,7 +83,8 @@ def datasets_of(
             log_likelihood = is_pointwise(fit.density, fit.rows[0], posterior.data)
         if log_likelihood and fit.method != 'prior':
             of = {'units_of_targets': str(unit)} if not unit.is_unitless else {}
-            groups['log_likelihood'] = data.group('targets', fit.log_likelihood(), of, sampled)
+            each = data.group('targets', fit.log_likelihood(), of, sampled)
+            groups['log_likelihood'] = _among(each, mask_of(fit), 'targets')
         if posterior_predictive and posterior.log_likelihood_function is None:
             drawn = u.get_magnitude(fit.predict(seed=seed))
             drawn = drawn.reshape(fit.num_chains, fit.num_draws, *drawn.shape[1:])
@@ -100,6 +101,45 @@ def datasets_of(
         groups |= {name: found[name] for name in ('prior', 'prior_predictive') if name in found}
     groups[named('posterior')].attrs.update({'inference_library': 'brainstate_prob', 'inference_method': fit.method})
     return groups
+
+
+def scored_datasets(fit: Fit, *, posterior_predictive: bool) -> dict[str, Any]:
+    """The groups of a fit for what scores each observation: those that a mask leaves out are in none of them."""
+    groups = datasets_of(
+        fit if fit.weights is None else fit._resampled(),
+        log_likelihood=True,
+        posterior_predictive=posterior_predictive,
+        seed=0,
+    )
+    mask = None if fit.posterior is None else mask_of(fit)
+    for name in ('observed_data', group_name('posterior_predictive', fit.method)):
+        if mask is not None and name in groups and 'targets' in groups[name]:
+            lead = 0 if name == 'observed_data' else 2
+            if groups[name]['targets'].shape[lead:] == mask.shape:  # an observed vector counts if any of it does
+                groups[name] = _among(groups[name], mask, 'targets')
+    return groups
+
+
+def mask_of(fit: Fit) -> np.ndarray | None:
+    """Which of the observations that were fitted count; None where all do."""
+    data = fit.posterior_for('the mask').data
+    mask = None if data.targets is None else counted(fit.density, fit.rows[0], data, data)
+    return None if mask is None or mask.all() else mask
+
+
+def _among(dataset: Any, mask: np.ndarray | None, name: str) -> Any:
+    """A Dataset of the entries of ``name`` that count; along one axis, ``observation``, where there are several."""
+    import xarray as xr
+
+    if mask is None:
+        return dataset
+    array = dataset[name]
+    lead = array.dims[: array.ndim - mask.ndim]
+    own = array.dims[array.ndim - mask.ndim :]
+    if len(own) == 1:
+        return dataset.isel({own[0]: np.flatnonzero(mask)})
+    coords = {dim: dataset[dim] for dim in lead} | {'observation': np.flatnonzero(mask)}
+    return xr.Dataset({name: ((*lead, 'observation'), array.values[..., mask], array.attrs)}, coords)
 
 
 class _DataArrays:

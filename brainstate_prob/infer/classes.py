@@ -33,6 +33,8 @@ class Predicted(NamedTuple):
         Whether the numbers of an event depend on each other, given the parameters: not those of ``to_event``.
     is_masked
         Whether some targets may not count.
+    num_joined
+        How many axes of the event ``to_event`` has made.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Predicted(NamedTuple):
     event_shape: tuple[int, ...] = ()
     is_dependent: bool = False
     is_masked: bool = False
+    num_joined: int = 0
 
 
 def predicted(density: Density, theta: Any, data: Data) -> Predicted:
@@ -54,7 +57,15 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
                 d = density.distribution(data)
                 name = type(_base(d)).__name__
                 found.append(
-                    Predicted(name, d.batch_shape, num_classes(d), d.event_shape, _is_dependent(d), _is_masked(d))
+                    Predicted(
+                        name,
+                        d.batch_shape,
+                        num_classes(d),
+                        d.event_shape,
+                        _is_dependent(d),
+                        _is_masked(d),
+                        len(d.event_shape) - len(_base(d).event_shape),
+                    )
                 )
             return jnp.zeros(())
 

@@ -24,6 +24,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.members import Members, plain_types, until_save
 from brainstate_prob.infer.minibatch import Batches, first_batch, loop_in_batches, take
 from brainstate_prob.infer.noise import noise
+from brainstate_prob.infer.noncentered import able_entries
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import Chunks
 from brainstate_prob.infer.stream import Stream
@@ -40,6 +41,13 @@ __all__ = [
 
 CHUNK = 200  # steps of one compiled call, at most
 STALE = 20  # steps without a gain beyond rounding: the precision has no better point to offer
+
+
+_LBFGS = optax.ScaleByLBFGSState  # it has no learning rate
+
+
+def _is_lbfgs(x: Any) -> bool:
+    return isinstance(x, _LBFGS)
 
 
 class Settings(NamedTuple):
@@ -370,9 +378,22 @@ class Descents:
             member, step = (int(i) for i in np.argwhere(bad)[0])
             which = f' of member {member}' if len(bad) > 1 else ''
             raise ValueError(
-                f'The loss{which} became {recent[member, step]} at step {self._losses.shape[1] - done + step}. Use a '
-                'smaller learning rate, or scale the inputs.'
+                f'The loss{which} became {recent[member, step]} at step {self._losses.shape[1] - done + step}. '
+                + self._remedy()
             )
+
+    def _remedy(self) -> str:
+        """What helps where a loss did not stay finite."""
+        searches = any(isinstance(x, _LBFGS) for x in jax.tree.leaves(self._states.opt_state, is_leaf=_is_lbfgs))
+        rate = 'Scale the inputs' if searches else 'Use a smaller learning rate, or scale the inputs'
+        scaled = ', '.join(repr(e.name) for e in able_entries(self._posterior.entries))
+        if not scaled:
+            return f'{rate}.'
+        return (
+            f'The joint density of {scaled} and its scale may have no mode: it grows without bound where the scale '
+            "goes to zero. Sample with infer.nuts (init='model' or 'pathfinder'), use infer.laplace, or write the parameter "
+            f'non-centred, value = mean + scale * raw with raw ~ Normal(0, 1). Otherwise: {rate[0].lower()}{rate[1:]}.'
+        )
 
     def _stalled(self) -> bool:
         monitor = self._monitor

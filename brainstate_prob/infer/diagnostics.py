@@ -68,7 +68,7 @@ def mcmc_problems(
     if 'energy' in sample_stats:
         found.append(_energy(sample_stats['energy']))
     facts = {'forms': described(density), 'size': density.size}
-    return texts + [f'{one.seen} {advice(one.kind, method, used, **facts)}' for one in found if one]
+    return texts + [f'{one.seen} {advice(one.kind, method, used, **facts)}'.strip() for one in found if one]
 
 
 @never_raises('The diagnostics of rounding')
@@ -146,8 +146,13 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[Observation]:
         worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # fewer draws: more noise in R-hat itself
         if r_hat[worst] > limit:
             many = f'above {limit:.3g} for {int((r_hat > limit).sum())} of {r_hat.size} numbers'
-            value = f'{_name(density, own[worst])!r} is {r_hat[worst]:.3f}'
-            seen.append(Observation('r_hat', f'R-hat of {value} ({many}): the chains have not mixed.'))
+            name = repr(_name(density, own[worst]))
+            text = f'R-hat of {name} is {r_hat[worst]:.3f} ({many}): the chains have not mixed.'
+            if not np.ptp(thetas[..., own[worst]], axis=1).any():
+                several = len(np.unique(thetas[..., own[worst]])) > 1
+                where = 'at different values' if several else 'at one value'
+                text = f'The chains stand still in {name}, {where}: none has moved in {draws} draws.'
+            seen.append(Observation('r_hat', text))
     limit = min(100 * chains, total / 10)
     for kind, meaning in (
         ('bulk', 'its mean and quantiles are uncertain'),

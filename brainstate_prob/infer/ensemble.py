@@ -14,10 +14,11 @@ from brainstate_prob import environ
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.descent import Descent, Descents, Settings
-from brainstate_prob.infer.diagnostics import ConvergenceWarning
+from brainstate_prob.infer.diagnostics import ConvergenceWarning, warn_of
 from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of, early_stopping_rule
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
+from brainstate_prob.infer.fit_check import unfinished_members
 from brainstate_prob.infer.inits import started_from, statistics_of_rows
 from brainstate_prob.infer.map import (
     batch_info,
@@ -147,6 +148,7 @@ def ensemble(
             'bootstrap': bootstrap,
             'losses': [float(x) for x in last],
             'converged': [bool(x) for x in found.converged],
+            'gradients': [float(x) for x in found.gradients],
             'stopped': found.stopped,
             **batch_info(posterior, batch_size, stream),
         }
@@ -205,4 +207,7 @@ def ensemble(
             ConvergenceWarning,
             stacklevel=2,
         )
+    elif tol is None:
+        fit.info['warnings'] = unfinished_members(fit)
+        warn_of(fit.info['warnings'])
     return fit

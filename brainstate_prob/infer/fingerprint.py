@@ -22,7 +22,7 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.variables import Variable
 from brainstate_prob.nn.module import dotted
 
-__all__ = ['describe', 'differences_of', 'fingerprint_of']
+__all__ = ['describe', 'differences_of', 'fingerprint_of', 'is_key', 'one_line']
 
 
 def fingerprint_of(posterior: Posterior, density: Density, method: str, **options: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def fingerprint_of(posterior: Posterior, density: Density, method: str, **option
     }
     for e in posterior.entries:
         v = Variable.of(e)
-        found[f'Param {v.name!r}'] = f'{v.shape} {v.dtype} {v.unit}, {v.transform}, prior {_one_line(e.reg)}'
+        found[f'Param {v.name!r}'] = f'{v.shape} {v.dtype} {v.unit}, {v.transform}, prior {one_line(e.reg)}'
     for where, leaf in jax.tree_util.tree_flatten_with_path(data.args)[0]:
         found[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
     for where, leaf in jax.tree_util.tree_flatten_with_path(data.kwargs)[0]:
@@ -96,7 +96,7 @@ def describe(x: Any) -> Any:
     if isinstance(x, Fit):
         return f'Fit by {x.method} [{_hash(x.thetas)}]'
     if isinstance(x, jax.Array | np.ndarray):
-        return f'{"key" if _is_key(x) else "array"} {x.shape} {x.dtype} [{_hash(x)}]'
+        return f'{"key" if is_key(x) else "array"} {x.shape} {x.dtype} [{_hash(x)}]'
     name = getattr(x, '__qualname__', type(x).__qualname__)
     return f'{name} [{_hash(x)}]'
 
@@ -133,7 +133,7 @@ def _feed(put: Callable[[bytes], None], x: Any, above: tuple[int, ...]) -> None:
         put(b')')
 
     if isinstance(x, jax.Array | np.ndarray | np.generic):
-        array = np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+        array = np.asarray(jax.random.key_data(x) if is_key(x) else x)
         put(f'array {x.dtype} {array.shape} '.encode())
         return put(array.tobytes())
     if isinstance(x, types.FunctionType):
@@ -155,12 +155,12 @@ def _feed(put: Callable[[bytes], None], x: Any, above: tuple[int, ...]) -> None:
     if isinstance(x, dict):
         return parts('dict', *(part for item in x.items() for part in item))
     if isinstance(x, set | frozenset):
-        return parts('set', *sorted(map(_one_line, x)))
+        return parts('set', *sorted(map(one_line, x)))
     if callable(x) and hasattr(x, '__wrapped__'):  # functions under jax.jit and other decorators
         return parts(type(x).__qualname__, x.__wrapped__)
     if hasattr(x, '__dict__') and vars(x):
         return parts(f'{type(x).__module__}.{type(x).__qualname__}', dict(sorted(vars(x).items())))
-    return put(f'{type(x).__qualname__} {_one_line(x)};'.encode())
+    return put(f'{type(x).__qualname__} {one_line(x)};'.encode())
 
 
 def _is_filled(cell: Any) -> bool:
@@ -171,10 +171,11 @@ def _is_filled(cell: Any) -> bool:
     return True
 
 
-def _is_key(x: Any) -> TypeGuard[jax.Array]:
+def is_key(x: Any) -> TypeGuard[jax.Array]:
+    """Whether ``x`` is a random key."""
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _one_line(x: Any) -> str:
+def one_line(x: Any) -> str:
     """The repr without addresses in memory."""
     return ' '.join(re.sub(r' at 0x[0-9a-fA-F]+', '', repr(x)).split())

@@ -196,8 +196,9 @@ class Fit(FitRecord):
         ------
         ValueError
             For a posterior with ``log_likelihood=``, which has no predictions (but log densities); a distribution
-            without mean or classes; a joint distribution of all targets (a Gaussian process) at new inputs, where it
-            would ignore the targets that were fitted, and under ``kind='log_density'``, where it has no terms.
+            without mean or classes; a joint distribution of all targets (a Gaussian process) at new inputs, or for a
+            mean or an interval, which would ignore the targets that were fitted, and under ``kind='log_density'``,
+            where it has no terms. ``kind='draws'`` at the inputs that were fitted replicates the data.
         """
         check_options(Fit.predict, locals())
         return predictions.predict(self, inputs, targets, num_draws, batch_size, draws_at_once, seed, kind, prob)
@@ -283,7 +284,10 @@ class Fit(FitRecord):
         return score(self, inputs, targets, prob, **sizes)
 
     def loo(self, **kwargs: Any) -> Any:
-        """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo``, which takes ``kwargs``."""
+        """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo``, which takes ``kwargs``.
+
+        Observations that a mask of the predicted distribution takes out do not count.
+        """
         from brainstate_prob.infer.compare import loo
 
         return loo(self, **kwargs)
@@ -301,7 +305,8 @@ class Fit(FitRecord):
 
         Groups: ``posterior`` (variables named by their paths, with dims, coords and units), ``sample_stats``,
         ``log_likelihood``, ``posterior_predictive``, ``observed_data``, ``constant_data`` (the inputs). Weighted draws
-        are resampled, since ArviZ counts all alike.
+        are resampled, since ArviZ counts all alike. What a mask of the predicted distribution takes out is not in
+        ``log_likelihood``; where the targets have several axes, the rest is along one, ``observation``.
 
         Parameters
         ----------
@@ -421,5 +426,5 @@ class Fit(FitRecord):
 
         return (
             f'Fit(method={self.method!r}, {count(self.num_chains, "chain")} of {count(self.num_draws, "draw")}, '
-            f'{count(len(self.variables), "parameter")})'
+            f'{count(len(self.variables), "parameter")}{", loaded with other data" if self.has_other_data else ""})'
         )

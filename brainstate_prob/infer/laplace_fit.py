@@ -109,8 +109,10 @@ class LaplaceFit(Fit):
         Raises
         ------
         ValueError
-            Where a Param that moves has no prior, or a penalty without its constant: the number would be arbitrary.
+            Where a Param that moves has no prior, or a penalty without its constant: the number would be arbitrary. For
+            a fit that was loaded with a posterior of other data than were fitted.
         """
+        self.refuse_other_data('log_marginal_likelihood')
         if self._arbitrary():
             raise ValueError(self._arbitrary())
         return self.info['log_evidence']
@@ -174,7 +176,7 @@ class LaplaceFit(Fit):
         if inputs is not None:
             args, kwargs = posterior.inputs_of(inputs)
             data = data._replace(args=args, kwargs=kwargs, targets=None)
-            refuse_unconditional(self, inputs, data, None)
+            refuse_unconditional(self, inputs, data, None, 'predictive')
         dtype = self.mode_theta.dtype
         with predictions.precision_of(self.density):
             return predictive_of(*output_moments(self.density, self.mode_theta, self._roots().astype(dtype), data))

@@ -64,10 +64,14 @@ def refuse_joint(fit: Fit, data: Data, what: str) -> None:
             f'given the parameters, return one number for each, without the sum. {joint}'
         )
     found = predicted(density, theta, data)
-    if not found.is_dependent:
+    if found.num_joined:  # the first of its axes is that of the observations
+        joined = f'.to_event({found.num_joined})'
+        fix = f'Leave out {joined}'
+        if found.num_joined > 1:
+            fix = f'Write .to_event({found.num_joined - 1}) in place of {joined}'
         raise ValueError(
-            f'{needs}the model declares all {number} as one event of {found.name}, shape {found.event_shape}. Leave '
-            f'out .to_event({len(found.event_shape)}), so that they are {number} observations.'
+            f'{needs}the model declares all {number} as one event of {found.name}, shape {found.event_shape}. {fix}, '
+            f'so that they are {number} observations.'
         )
     raise ValueError(
         f'{needs}the model predicts a joint {found.name} of all {number}, of one log density. {joint} For scores of '
@@ -90,11 +94,11 @@ def refuse_single(fit: Fit, data: Data, what: str) -> None:
         )
 
 
-def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | None) -> None:
-    """Refuse predictions at new inputs by a joint distribution: they would ignore the targets that were fitted.
+def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | None, kind: str) -> None:
+    """Refuse predictions by a joint distribution of all targets: they would ignore the targets that were fitted.
 
     Draws at the inputs that were fitted are replicates of the data, and stay allowed, all at once; so do predictions of
-    a prior.
+    a prior. Their means and intervals look like predictions given the data, and are none.
 
     Parameters
     ----------
@@ -114,7 +118,7 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
     data = posterior.data
     found = predicted(fit.density, fit.rows[0], data)
     rows = {np.shape(x)[0] for x in _arrays((data.args, data.kwargs)) if np.ndim(x)} - {1}
-    if not _is_one_event(found) or rows.isdisjoint(found.event_shape):
+    if not _is_one_event(found) or (rows and rows.isdisjoint(found.event_shape)):
         return
     joint = f'The model predicts a joint {found.name} of all {_num_observations(data)} targets'
     if inputs is not None and not _alike(posterior.inputs_of(inputs), (data.args, data.kwargs)):
@@ -123,6 +127,13 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
             'process that is its prior. Compute the prediction given them by fit.evaluate(f, new_inputs), where '
             'f(model, new_inputs) returns the conditional mean and covariance, or make the latent function a Param of '
             'the model.'
+        )
+    if kind != 'draws':
+        raise ValueError(
+            f'{joint}. Its {kind} at the inputs that were fitted is that of new targets there, without those that were '
+            'fitted: for a Gaussian process that of its prior. Compute the prediction given them by '
+            'fit.evaluate(f, inputs), where f(model, inputs) returns the conditional mean and covariance, or make the '
+            "latent function a Param of the model. kind='draws' replicates the data, for posterior predictive checks."
         )
     if batch_size is not None:
         raise ValueError(f'{joint}, so that batch_size would lose how they depend on each other. Leave batch_size out.')
@@ -158,7 +169,8 @@ def _mask_of(distribution: Any) -> jax.Array:
 
 
 def _is_one_event(found: Predicted) -> bool:
-    return found.is_dependent and math.prod(found.batch_shape) == 1
+    independent = (*found.batch_shape, *found.event_shape[: found.num_joined])
+    return found.is_dependent and math.prod(independent) == 1
 
 
 def _num_observations(data: Data) -> int:

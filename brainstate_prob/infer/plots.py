@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstate_prob.infer.arviz_io import import_arviz, is_old
+from brainstate_prob.infer.arviz_io import import_arviz, is_old, scored_datasets, wrap
 from brainstate_prob.infer.compare import loo
 from brainstate_prob.infer.observations import refuse_joint
 from brainstate_prob.infer.scoring import ece, reliability
@@ -60,12 +60,15 @@ def plot(fit: Fit, name: str, **kwargs: Any) -> Any:
     if known == 'loo_pit' and is_old(arviz):
         kwargs = {'y': 'targets'} | kwargs
     scored = any(word in known for word in _NEED_LOG_LIKELIHOOD)
-    if scored and fit.posterior is not None:
+    predicted = any(word in known for word in _NEED_PREDICTIONS)
+    if not scored:
+        return getattr(arviz, f'plot_{known}')(
+            fit.to_arviz(log_likelihood=False, posterior_predictive=predicted), **kwargs
+        )
+    fit.refuse_other_data(f'plot_{name}')
+    if fit.posterior is not None:
         refuse_joint(fit, fit.posterior.data, f'plot_{name}')
-    data = fit.to_arviz(
-        log_likelihood=scored,
-        posterior_predictive=any(word in known for word in _NEED_PREDICTIONS),
-    )
+    data = wrap(scored_datasets(fit, posterior_predictive=predicted))
     return getattr(arviz, f'plot_{known}')(data, **kwargs)
 
 

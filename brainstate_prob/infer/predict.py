@@ -311,7 +311,7 @@ def predict(
         if kind == 'log_density':
             refuse_joint(fit, first_batch(data, batch_size), "kind='log_density'")
         else:
-            refuse_unconditional(fit, inputs, first_batch(data, batch_size), batch_size)
+            refuse_unconditional(fit, inputs, first_batch(data, batch_size), batch_size, kind)
         if kind in ('log_density', 'probabilities'):
             check_parts(posterior, data, batch_size, predicted=kind == 'probabilities')
             log_weights = None

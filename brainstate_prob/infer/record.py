@@ -29,6 +29,8 @@ class FitRecord:
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, Any]] = {}
     guide_params: Any = None  # of SVI, by NumPyro's names
+    has_other_data: bool = False  # whether it was loaded with a posterior of other data than were fitted
+    _provenance: dict[str, Any] | None = None  # of a fit that was loaded: that of the file, {} if it has none
 
     def __init_subclass__(cls) -> None:
         if 'kind' in vars(cls):
@@ -123,7 +125,30 @@ class FitRecord:
         """Whether each draw has running statistics of its own."""
         return self._beside_draws().kind == StatisticsDensity.kind
 
+    def refuse_other_data(self, what: str) -> None:
+        """Refuse ``what`` where the posterior has other data than were fitted.
+
+        Raises
+        ------
+        ValueError
+            Saying what to load the fit with.
+        """
+        if self.has_other_data:
+            raise ValueError(
+                f'{what} is about the data that were fitted, and this fit was loaded with a posterior of other data. '
+                'Load it with a posterior of the data that were fitted, or fit these. fit.score() and fit.predict() '
+                'are of the other data.'
+            )
+
     # For files
+
+    def provenance(self) -> dict[str, Any] | None:
+        """Of which model and data the fit is (`infer.provenance`); None where a file did not say so."""
+        if self._provenance is not None or self.posterior is None:
+            return self._provenance or None
+        from brainstate_prob.infer.provenance import provenance_of
+
+        return provenance_of(self.posterior)
 
     def _beside_draws(self) -> Beside:
         """The numbers behind theta: seeds of masks, running statistics."""

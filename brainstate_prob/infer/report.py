@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 __all__ = ['Finding', 'Report']
 
-_ORDER = {'error': 0, 'warning': 1, 'note': 2}
+_ORDER = {'error': 0, 'warning': 1, 'unseen': 2, 'note': 3}
 
 
 class Finding(NamedTuple):
-    """One thing that was found; ``kind`` is ``'error'``, ``'warning'`` or ``'note'``."""
+    """One thing that was found; ``kind`` is ``'error'``, ``'warning'``, ``'note'`` or ``'unseen'``.
+
+    ``'unseen'``: a diagnostic without which nothing is known could not be computed.
+    """
 
     kind: str
     text: str
@@ -20,7 +23,7 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a check has found. ``ok`` if nothing is wrong; ``problems`` are the errors and warnings, in words.
+    """What a check has found. ``ok`` if nothing is wrong and enough could be looked at; ``problems`` are the errors and warnings, in words.
 
     Examples
     --------
@@ -38,31 +41,41 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether there is neither an error nor a warning."""
-        return not self.problems
+        """Whether there is neither an error nor a warning, and enough could be looked at to say so."""
+        return not self.problems and not self._unseen
 
     @property
     def problems(self) -> list[str]:
         """The texts of errors and warnings, errors first."""
-        return [f.text for f in self._sorted() if f.kind != 'note']
+        return [f.text for f in self._sorted() if f.kind in ('error', 'warning')]
 
     @property
     def notes(self) -> list[str]:
         """The texts of what is worth knowing but not wrong."""
-        return [f.text for f in self.findings if f.kind == 'note']
+        return [f.text for f in self.findings if f.kind in ('unseen', 'note')]
+
+    @property
+    def _unseen(self) -> bool:
+        return any(f.kind == 'unseen' for f in self.findings)
 
     def _sorted(self) -> list[Finding]:
         return sorted(self.findings, key=lambda f: _ORDER[f.kind])
 
     def _head(self) -> str:
         count = len(self.problems)
-        return f'{self.title}: {f"{count} problem{chr(115) * (count > 1)}" if count else "no problems found"}'
+        if count:
+            return f'{self.title}: {count} problem{"s" * (count > 1)}'
+        return f'{self.title}: {"too little could be looked at" if self._unseen else "no problems found"}'
 
     def __repr__(self) -> str:
-        lines = [self._head(), *(f'  {f.kind}: {f.text}' for f in self._sorted())]
+        lines = [self._head(), *(f'  {_said(f)}: {f.text}' for f in self._sorted())]
         return '\n'.join([*lines, *([] if self.table is None else [str(self.table)])])
 
     def _repr_html_(self) -> str:
-        items = ''.join(f'<li><b>{f.kind}</b>: {html.escape(f.text)}</li>' for f in self._sorted())
+        items = ''.join(f'<li><b>{_said(f)}</b>: {html.escape(f.text)}</li>' for f in self._sorted())
         table = '' if self.table is None else self.table._repr_html_()
         return f'<p>{html.escape(self._head())}</p><ul>{items}</ul>{table}'
+
+
+def _said(finding: Finding) -> str:
+    return 'warning' if finding.kind == 'unseen' else finding.kind

@@ -16,6 +16,7 @@ from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.noncentered import able_entries, places_of
 from brainstate_prob.infer.plain_records import Arrays, decoded, encoded
+from brainstate_prob.infer.provenance import has_other_data, other_model, provenance_of
 from brainstate_prob.infer.running_statistics import with_statistics
 from brainstate_prob.infer.variables import Variable, columns_of, differences, variables_of
 from brainstate_prob.infer.wider import Beside
@@ -28,6 +29,8 @@ __all__ = ['load', 'save']
 
 _ATTRIBUTE = 'brainstate_prob'
 _FORMAT = 2  # 1: the record is an attribute, of plain data alone, and every fit comes back as a plain one
+# Endings that say another format. Any other, and none, is netCDF.
+_OTHER_FORMATS = ('.pkl', '.pickle', '.npz', '.npy', '.json', '.csv', '.txt', '.mat', '.h5', '.hdf5')
 _OWN = ('unconstrained_posterior', 'history', 'guide_params', 'brainstate_prob_record')
 
 
@@ -35,6 +38,7 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
     """See `Fit.save`."""
     import xarray as xr
 
+    path = _checked_path(path)
     datasets = datasets_of(fit, **groups)
     names = {v.name for v in fit.variables}
     rows = {
@@ -60,7 +64,6 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
         {'/': xr.Dataset(attrs={_ATTRIBUTE: json.dumps({'format': _FORMAT})})}
         | {f'/{name}': dataset for name, dataset in datasets.items()}
     )
-    path = os.fspath(path)
     temporary = os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.{os.getpid()}.tmp')
     try:
         if _is_zarr(path):
@@ -93,7 +96,37 @@ def _record_of(fit: Fit) -> dict[str, Any]:
         'guide_params': fit.guide_params,
         'variables': [dataclasses.asdict(v) for v in fit.variables],
         'coords': dict(fit.coords),
+        'provenance': fit.provenance(),
     }
+
+
+def _checked_path(path: str | os.PathLike) -> str:
+    """Where a fit is written, looked at before the work.
+
+    Raises
+    ------
+    ValueError
+        For a name that says another format than is written.
+    FileNotFoundError
+        Where there is no such folder.
+    """
+    path = os.fspath(path)
+    extension = os.path.splitext(path)[1].lower()
+    if extension in _OTHER_FORMATS:
+        raise ValueError(
+            f'{path!r} would be a netCDF file in spite of its name. A fit is written as netCDF (a name that ends in '
+            '.nc, or without an ending) or as a zarr folder (.zarr).'
+        )
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f'{path!r} cannot be written: there is no folder {folder!r}. Make it first.')
+    if os.path.isdir(path) and not path.endswith('.zarr') and os.listdir(path) and not _holds_zarr(path):
+        raise ValueError(f'{path!r} is a folder, and no zarr folder. Give the name of a file, {path!r} + "/fit.nc".')
+    return path
+
+
+def _holds_zarr(path: str) -> bool:
+    return any(name.startswith('.z') or name == 'zarr.json' for name in os.listdir(path))
 
 
 def _is_zarr(path: str) -> bool:
@@ -137,13 +170,16 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     ----------
     posterior
         That of the model that was fitted: everything then works as before. Its data may be others; predictions by
-        default, and ``log_likelihood``, are then of those. Without it there are draws, summary, ``to_arviz`` and
-        ``assign_to``.
+        default, and ``log_likelihood``, are then of those, and what only the data that were fitted can give
+        (``log_marginal_likelihood``, ``loo``, ``waic``) is refused. Without it there are draws, summary, ``to_arviz``
+        and ``assign_to``.
 
     Raises
     ------
     ValueError
-        For a file of another kind, or a posterior with other parameters, naming the difference.
+        For a file of another kind, or a posterior with other parameters, priors, constants or another likelihood,
+        naming the difference. Likelihoods are compared where the data have the shapes of those that were fitted, and
+        versions of JAX and this library are the same.
 
     Examples
     --------
@@ -170,6 +206,8 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     noncentered = tuple(record['noncentered'])
     stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
     density = None if posterior is None else _density_of(posterior, variables, stored, noncentered, path)
+    provenance = record.get('provenance')
+    others = posterior is not None and provenance is not None and _has_other_data(posterior, provenance, path)
     columns = _consecutive(stored) if density is None else columns_of(density)
     beside = Beside.from_record(record['beside'])
     shape = next(iter(stored.values())).shape[:2]
@@ -201,6 +239,7 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
         **kind._from_record(record['own'], moved),
     )
     fit.guide_params = record['guide_params']
+    fit._provenance, fit.has_other_data = provenance or {}, others
     values = group_name('posterior', fit.method)
     if posterior is None:
         fit.variables, fit.columns, fit.noncentered = variables, columns, noncentered
@@ -294,6 +333,18 @@ def _density_of(
         f'{os.fspath(path)!r} has other coordinates than the posterior: a prior is expanded or non-centred '
         'in one of them only.'
     )
+
+
+def _has_other_data(posterior: Posterior, provenance: dict[str, Any], path: Any) -> bool:
+    """Whether the posterior has other data than were fitted; refused where it is of another model."""
+    ours = provenance_of(posterior)
+    found = other_model(provenance, ours)
+    if found:
+        raise ValueError(
+            f"{os.fspath(path)!r} holds the fit of another model than the posterior's: {'; '.join(found)}. Build the "
+            'posterior as it was fitted, or fit this one.'
+        )
+    return has_other_data(provenance, ours)
 
 
 def _has_columns(density: Any, stored: dict[str, np.ndarray]) -> bool:

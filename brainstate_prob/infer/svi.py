@@ -198,22 +198,26 @@ def fit_svi(
     }
     fit = Fit(posterior, density, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
-    fit.info |= {'warnings': _judge(fit, run), 'seconds': time.perf_counter() - began}
+    judged = fit
+    if num_draws < 100 and 'log_q' in stats:  # too few for k-hat
+        more, of_more = drawn(programs, params, run.given, draw_key, 200)
+        judged = Fit(posterior, density, more, method='svi', stats=of_more, info=info)
+    fit.info |= {'warnings': _judge(fit, judged, run), 'seconds': time.perf_counter() - began}
     return warned(fit)
 
 
 @never_raises('The diagnostics of the guide')
-def _judge(fit: Fit, run: _Run) -> list[str]:
-    """Add k-hat to ``fit.info``; what is wrong, in words."""
+def _judge(fit: Fit, judged: Fit, run: _Run) -> list[str]:
+    """Add k-hat, by the draws of ``judged``, to ``fit.info``; what is wrong, in words."""
     problems = list(run.notes)
     if run.r_hat is not None and run.stopped not in ('converged', 'interrupted'):
         problems.append(
             f"SVI stopped after {fit.info['num_steps']} steps before it converged: R-hat of the guide's parameters is "
             f'{run.r_hat_now:.3g}, and {run.r_hat:g} was asked for. {advice("few_steps", "svi", fit.info)}'
         )
-    if {'lp', 'log_q'} <= set(fit.stats) and fit.num_draws >= 100:
-        fit.info['k_hat'] = k_hat(fit)
-        problem = k_hat_problem(fit.info['k_hat'], fit.num_draws, fit.info)
+    if {'lp', 'log_q'} <= set(judged.stats) and judged.num_draws >= 100:
+        fit.info['k_hat'] = k_hat(judged)
+        problem = k_hat_problem(fit.info['k_hat'], judged.num_draws, fit.info)
         problems += [problem] if problem else []
     return problems
 

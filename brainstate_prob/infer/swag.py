@@ -36,6 +36,7 @@ from brainstate_prob.infer.safely import never_raises
 from brainstate_prob.infer.spread import relative_spread
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.step_size import largest_curvature
+from brainstate_prob.infer.wider import base_of
 
 __all__ = ['Moments', 'collect', 'draw_from', 'no_moments', 'swag']
 
@@ -277,7 +278,8 @@ def swag(
 @never_raises('The spread of SWAG')
 def _spread_problems(fit: Fit, found: Descent, data: Data, given: bool, num_observations: int) -> list[str]:
     """What to say of the draws' spread beside that of the curvature."""
-    density, scale = fit.density, float(fit.info['scale_of_covariance'])
+    # Not that in which each draw has running statistics: those of the path's mean are given here.
+    density, scale = base_of(fit.density), float(fit.info['scale_of_covariance'])
     moments, carried = jax.tree.map(lambda x: x[0], (found.opt_state.moments, found.carried))
     data = density.with_carried(data, carried)
     relative = relative_spread(density, moments.mean, data, *_covariance(moments, scale))

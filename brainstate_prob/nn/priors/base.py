@@ -277,6 +277,15 @@ class DistributionReg(Regularization):
     numpyro_class: ClassVar[type[dist.Distribution]]
     fixed: ClassVar[dict[str, Any]] = {}
 
+    def __new__(cls, *args: Any, **kwargs: Any):
+        if cls is DistributionReg:
+            raise TypeError(
+                'nn.DistributionReg is the base class of priors over a NumPyro class, and no prior itself. Give the '
+                'distribution as the prior, reg=dist.Normal(0.0, 0.5), or use a prior with its own name, '
+                'nn.GaussianReg(mean=0.0, std=0.5).'
+            )
+        return super().__new__(cls, *args, **kwargs)
+
     def hyper_values(self, unit=None):
         return self.fixed | super().hyper_values(unit)
 

@@ -39,6 +39,19 @@ class Walk(Line):
         return dist.GaussianRandomWalk(jnp.exp(self.mean.value()), num_steps=len(x))
 
 
+class Masked(Line):
+    """Of which ``keep`` observations count."""
+
+    keep = 6
+
+    def __call__(self, x):
+        return super().__call__(x).mask(jnp.arange(len(x)) < self.keep)
+
+
+class AlmostNothing(Masked):
+    keep = 1
+
+
 class Event(Line):
     def __call__(self, x):
         return super().__call__(x).to_event(1)
@@ -152,6 +165,21 @@ ROWS = [
         ways=SEVERAL,
     ),
     asked('one observation left out', one, lambda fit: fit.loo(), 'loo leaves out', r'only one: .*shape \(1,\)'),
+    asked(
+        'one observation that a mask leaves',
+        functools.partial(made, AlmostNothing),
+        lambda fit: fit.loo(),
+        'leaves out one observation after another',
+        r'of the 12 the mask .* leaves 1',
+    ),
+    asked(
+        'a model of all targets beside one of some',
+        line,
+        lambda fit: infer.compare({'all': fit, 'some': infer.laplace(made(Masked), progress=False)}),
+        'masks .* leave others in',
+        "'all': 12, 'some': 6",
+        'Mask the same ones',
+    ),
     asked('a point left out', line, lambda fit: fit.loo(), "needs draws .* 'map' gives one point", ways=('fit_map',)),
     asked(
         'a mode linearized without a distribution',
