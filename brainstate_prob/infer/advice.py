@@ -176,8 +176,7 @@ def _low_rank(use: _Use) -> list[str | None]:
 
 
 def _normal(use: _Use) -> list[str | None]:
-    hierarchical = 'move scales and what they are the scales of by infer.nuts' if use.fact('forms') else None
-    return [hierarchical or 'sample with infer.nuts', 'look at how far with infer.nuts(posterior, init=fit)']
+    return ['sample with infer.nuts(posterior, init=fit)']
 
 
 def _variance(use: _Use) -> list[str | None]:

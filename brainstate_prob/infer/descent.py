@@ -391,7 +391,7 @@ class Descents:
             return f'{rate}.'
         return (
             f'The joint density of {scaled} and its scale may have no mode: it grows without bound where the scale '
-            "goes to zero. Sample with infer.nuts (init='model' or 'pathfinder'), use infer.laplace, or write the parameter "
+            "goes to zero. Sample with infer.nuts (init='model' or 'pathfinder'), use infer.laplace, or write it "
             f'non-centred, value = mean + scale * raw with raw ~ Normal(0, 1). Otherwise: {rate[0].lower()}{rate[1:]}.'
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from brainstate_prob import environ
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.descent import Descent, Descents, Settings
-from brainstate_prob.infer.diagnostics import ConvergenceWarning, warn_of
+from brainstate_prob.infer.diagnostics import warn_of
 from brainstate_prob.infer.early_stopping import Monitor, early_stopping_of, early_stopping_rule
 from brainstate_prob.infer.fingerprint import fingerprint_of
 from brainstate_prob.infer.fit import Fit
@@ -199,15 +198,14 @@ def ensemble(
         ),
     )
     fit = as_fit(descents.run(saving))
-    if tol is not None and fit.info['stopped'] == 'num_steps' and not all(fit.info['converged']):
+    if tol is None:
+        told = unfinished_members(fit)
+    elif fit.info['stopped'] == 'num_steps' and not all(fit.info['converged']):
         missed = [i for i, converged in enumerate(fit.info['converged']) if not converged]
-        warnings.warn(
-            f'Members {missed} stopped after {num_steps} steps before they converged. '
-            + advice('few_steps', 'ensemble', {'num_steps': num_steps}),
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-    elif tol is None:
-        fit.info['warnings'] = unfinished_members(fit)
-        warn_of(fit.info['warnings'])
+        more = advice('few_steps', 'ensemble', {'num_steps': num_steps})
+        told = [f'Members {missed} stopped after {num_steps} steps before they converged. {more}']
+    else:
+        told = []
+    fit.info['warnings'] = told
+    warn_of(told)
     return fit

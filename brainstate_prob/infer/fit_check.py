@@ -11,7 +11,6 @@ from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.conflict import conflicts
 from brainstate_prob.infer.diagnostics import _FEWEST_DRAWS, mcmc_problems, rounding_problems
 from brainstate_prob.infer.identified import network_problems
-from brainstate_prob.infer.noncentered import able_entries
 from brainstate_prob.infer.psis import k_hat, k_hat_limit
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.target.door import unused_messages
@@ -49,9 +48,7 @@ def check(fit: Fit) -> Report:
     findings += [Finding('note', f'Not looked at: {text}') for text in _unseen(fit)]
     if fit.has_other_data:
         findings.append(
-            Finding(
-                'note', 'The fit was loaded with a posterior of other data than were fitted: it is not one of them.'
-            )
+            Finding('note', 'The fit was loaded with a posterior of other data than were fitted; it is not theirs.')
         )
     return Report(repr(fit), tuple(findings))
 
@@ -70,7 +67,7 @@ def _stopped(fit: Fit) -> Iterator[str]:
             f'{advice("few_steps", fit.method, fit.info)}'
         )
     else:
-        yield from unfinished_members(fit)
+        yield from fit.info.get('warnings') or unfinished_members(fit)
 
 
 def unfinished_members(fit: Fit) -> list[str]:
@@ -102,19 +99,22 @@ def unfinished_members(fit: Fit) -> list[str]:
     ]
 
 
+def _is_judged(fit: Fit) -> bool:
+    """Whether k-hat of a normal approximation says something: not of a linearized model, whose posterior is another."""
+    known = fit.method in _NORMAL and {'lp', 'log_q'} <= set(fit.stats) and fit.num_draws >= 100
+    return known and not fit.has_other_data and not getattr(fit, 'linearized', False)
+
+
 def _approximation(fit: Fit) -> Iterator[str]:
     """How far the normal approximation of a `LaplaceFit` is from the posterior."""
-    if fit.method not in _NORMAL or fit.has_other_data or not {'lp', 'log_q'} <= set(fit.stats):
-        return
-    if fit.num_draws < 100 or getattr(fit, 'linearized', False):  # of a linearized model the posterior is another
+    if not _is_judged(fit):
         return
     k, limit = k_hat(fit), k_hat_limit(fit.num_draws)
     if not k <= limit:
-        forms = dict.fromkeys(e.name for e in able_entries(fit.posterior.entries)) if fit.posterior else {}
         yield (
             f'k-hat of the normal approximation around the mode is {k:.2f} (above {limit:.2f}): it differs much from '
             f'the posterior, so its means and, more so, its spread can be wrong. '
-            f'{advice("normal", fit.method, fit.info, forms=forms)}'
+            f'{advice("normal", fit.method, fit.info)}'
         )
 
 
@@ -138,7 +138,7 @@ def _unseen(fit: Fit) -> Iterator[str]:
         yield f'uncertainty: {fit.method!r} gives one point. Use infer.laplace or infer.nuts for it.'
         return
     if not fit.is_markov:
-        if 'k_hat' not in fit.info:
+        if 'k_hat' not in fit.info and not _is_judged(fit):
             yield f'how far the draws of {fit.method!r} are from the posterior. Compare with infer.nuts.'
         return
     if fit.num_draws >= _FEWEST_DRAWS and fit.num_chains == 1:

@@ -23,7 +23,9 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a check has found. ``ok`` if nothing is wrong and enough could be looked at; ``problems`` are the errors and warnings, in words.
+    """What a check has found. ``problems`` are the errors and warnings, in words.
+
+    ``ok`` if nothing is wrong and enough could be looked at to say so.
 
     Examples
     --------
