@@ -240,13 +240,16 @@ def _named_in(names: list[str], scope: Mapping[str, Any], path: str, above: tupl
 
 
 def _written(code: types.CodeType) -> set[str]:
-    """The globals that a function assigns: counters, which it does not compute with."""
-    return {i.argval for i in dis.get_instructions(code) if i.opname == 'STORE_GLOBAL'}
+    """The globals and attributes that a function assigns: counters, which it does not compute with."""
+    return {i.argval for i in dis.get_instructions(code) if i.opname in ('STORE_GLOBAL', 'STORE_ATTR')}
 
 
 def _attributes(x: type) -> Iterator[tuple[str, Any]]:
+    """What a class holds by name; not what its own methods assign (counters)."""
+    functions = [value for value in vars(x).values() if isinstance(value, types.FunctionType)]
+    assigned = set().union(*(_written(function.__code__) for function in functions))
     for name, value in sorted(vars(x).items()):
-        if not name.startswith('__') or isinstance(value, types.FunctionType):
+        if name not in assigned and (not name.startswith('__') or isinstance(value, types.FunctionType)):
             yield name, value.__func__ if isinstance(value, staticmethod | classmethod) else value
 
 

@@ -396,7 +396,7 @@ def density_of(
 ) -> Density:
     """The `Density` for the structure of ``model``; the same object for every model built alike."""
     structure, values = graph.flatten(model)
-    functions = _functions_key(model, likelihood, log_likelihood)
+    functions = code_key(model, likelihood, log_likelihood)
     key = (structure, _shapes_of(values), functions, environ.static_key(), expand, noncentered)
     return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand, noncentered))
 
@@ -406,7 +406,7 @@ def kept_density(density: Density, model: Module, program: Hashable) -> Density:
 
     Two models of one structure that compute the same have one density, whose compiled programs serve both.
     """
-    functions = _functions_key(model, density.likelihood, density.own_log_likelihood)
+    functions = code_key(model, density.likelihood, density.own_log_likelihood)
     key = (density.structure, density.param_shapes, functions, environ.static_key(), program)
     return _densities.get(key, lambda: density)
 
@@ -431,8 +431,8 @@ def _shapes_of(values: Mapping[tuple, Any]) -> Hashable:
     )
 
 
-def _functions_key(model: Module, likelihood: Callable | None, log_likelihood: Callable | None) -> Hashable:
-    """A key of the code that is run: the user's classes in the model, and what scores the data.
+def code_key(model: Module, *functions: Callable | None) -> Hashable:
+    """A key of the code that is run: the user's classes in the model, and ``functions`` such as what scores the data.
 
     A trace shows what the log density computes now; the code also says what predictions, draws and other settings
     (training mode) will. The model's own nodes are known by their paths.
@@ -445,7 +445,7 @@ def _functions_key(model: Module, likelihood: Callable | None, log_likelihood: C
             cls = value if isinstance(value, type) else type(value)
             if is_users(cls.__module__):
                 classes[cls] = None
-    return structural_key((likelihood, log_likelihood, tuple(classes)), known, objects=False)
+    return structural_key((functions, tuple(classes)), known, objects=False)
 
 
 def others_of(model: Module) -> tuple:

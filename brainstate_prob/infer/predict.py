@@ -13,9 +13,8 @@ import numpy as np
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import StateTrace
-from brainstate_prob.core.program import program_key
 from brainstate_prob.infer.classes import class_log_probs, precision_of
-from brainstate_prob.infer.density import Data, Density
+from brainstate_prob.infer.density import Data, Density, code_key
 from brainstate_prob.infer.observations import refuse_joint, refuse_unconditional
 from brainstate_prob.infer.options import choice, count
 from brainstate_prob.infer.posterior import Posterior
@@ -250,13 +249,9 @@ def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, d
         def one(theta: jax.Array, data: Data, args: tuple) -> Any:
             return density.evaluate(function, theta, data, args)
 
-        # What the function reads (globals, methods) may have changed since the last call: its trace is the key.
-        program, out = jax.make_jaxpr(one, return_shape=True)(rows[0], posterior.data, args)
-        run = density.jit(
-            'evaluate_rows',
-            (program_key(program), jax.tree.structure(out)),
-            lambda: jax.vmap(one, in_axes=(0, None, None)),
-        )
+        # What the function does depends on the methods of the model, too.
+        key = (function, code_key(density.model))
+        run = density.jit('evaluate_rows', key, lambda: jax.vmap(one, in_axes=(0, None, None)))
         size = _draws_at_once(draws_at_once, len(rows), density, posterior.data)
         return over_draws(lambda t: run(t, posterior.data, args), (rows,), size)
 

@@ -225,7 +225,7 @@ def test_a_second_run_traces_and_compiles_nothing(how):
     with compilations() as second:
         run(1, num_warmup=41, num_samples=610, thinning=1)
         run(2, num_warmup=20, num_samples=30, thinning=3, target_accept=0.9)
-    assert len(traces) == 1  # that of the new posterior
+    assert len(traces) == 2  # one of each new posterior
     assert second == []
 
 
