@@ -76,7 +76,7 @@ def compare(fits: Mapping[str, Fit], **kwargs: Any) -> Any:
     sizes = {name: fit.posterior_for('compare').num_observations for name, fit in fits.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f'Only fits of the same targets can be compared; the numbers of observations are {sizes}.')
-    masks = {name: mask_of(fit) for name, fit in fits.items()}
+    masks: dict[str, Any] = {name: mask_of(fit) for name, fit in fits.items()}
     first = next(iter(masks.values()))
     if any((first is None) != (m is None) or (m is not None and not np.array_equal(first, m)) for m in masks.values()):
         counts = {name: size if masks[name] is None else int(masks[name].sum()) for name, size in sizes.items()}

@@ -207,5 +207,6 @@ def ensemble(
     else:
         told = []
     fit.info['warnings'] = told
-    warn_of(told)
+    if tol is not None:  # a few steps are no mistake where no tolerance was asked for; check() tells of them
+        warn_of(told)
     return fit

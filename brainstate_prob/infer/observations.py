@@ -118,7 +118,7 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
     data = posterior.data
     found = predicted(fit.density, fit.rows[0], data)
     rows = {np.shape(x)[0] for x in _arrays((data.args, data.kwargs)) if np.ndim(x)} - {1}
-    if not _is_one_event(found) or (rows and rows.isdisjoint(found.event_shape)):
+    if not _is_one_event(found) or rows.isdisjoint(found.event_shape):
         return
     joint = f'The model predicts a joint {found.name} of all {_num_observations(data)} targets'
     if inputs is not None and not _alike(posterior.inputs_of(inputs), (data.args, data.kwargs)):

@@ -53,7 +53,7 @@ def provenance_of(posterior: Posterior) -> dict[str, Any]:
             'jax': jax.__version__,
             'numpyro': numpyro.__version__,
             'platform': jax.default_backend(),
-            'matmul precision': str(jax.config.jax_default_matmul_precision),
+            'matmul precision': str(getattr(jax.config, 'jax_default_matmul_precision', None)),
             'environ': one_line(environ.static_key()),
         },
     }

@@ -86,15 +86,6 @@ ROWS = [
         {'init': 'map'},
     ),
     Mistake(
-        'an ensemble of a few steps',
-        mean,
-        (r'Members \[0, 1\] stopped after 3 steps', r'Raise num_steps \(now 3\)'),
-        infer.ConvergenceWarning,
-        ('ensemble',),
-        {'num_steps': 3, 'optimizer': 'adam'},
-        warns=True,
-    ),
-    Mistake(
         'a guide of a few steps and draws',
         mean,
         ("k-hat of the guide 'normal'", r'num_steps \(now 5\)'),
