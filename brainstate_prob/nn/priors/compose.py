@@ -52,6 +52,7 @@ class Prior(Regularization):
         self._set(False, {}, weight)
         # What two priors built alike must compare equal by: the class and its plain numbers.
         self._kind, self._params = _family(distribution)
+        self._law = type(distribution)  # whose code is part of what is compiled
         leaves, self._tree = jax.tree.flatten(distribution)
         self.given = tuple(leaf for leaf in leaves if isinstance(leaf, jax.Array))  # a Param's value, by mistake
         self._leaves = tuple(_constant(leaf) for leaf in leaves)
