@@ -61,14 +61,14 @@ class Prior(Regularization):
         self.event_dim = distribution.event_dim
 
     def __getstate__(self):
-        # A tree of JAX does not keep the shapes of a distribution when it is sent to another process.
-        return {name: value for name, value in super().__getstate__().items() if name != '_tree'} | {
-            'sent': self.distribution
-        }
+        # The order of a distribution's leaves is another in each process, and their tree does not keep its shapes.
+        state = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in ('_tree', '_leaves')} | {'sent': self.distribution}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        self._tree = jax.tree.structure(self.__dict__.pop('sent'))
+        leaves, self._tree = jax.tree.flatten(self.__dict__.pop('sent'))
+        self._leaves = tuple(map(_constant, leaves))
 
     @property
     def distribution(self):
