@@ -103,7 +103,10 @@ def test_each_device_holds_its_rows_and_sends_sums_alone(one, two):
 
 def test_a_second_fit_compiles_nothing(one, two):
     for found in (one, *two):
-        assert (int(found['traced again']), found['compiled again'].tolist()) == (0, [])
+        assert (int(found['traced again']), found['compiled again'].tolist()) == (
+            1,
+            [],
+        )  # the trace of the new posterior
 
 
 def test_each_process_may_read_its_own_rows(two):

@@ -13,6 +13,9 @@ import pytest
 from tests.infer import mistakes
 from tests.infer.mistakes.row import WAYS
 
+# JAX announces that it will refuse some of these itself.
+pytestmark = pytest.mark.filterwarnings('ignore:.*requires ndarray or scalar arguments:DeprecationWarning')
+
 ROWS = [
     row
     for module in sorted(m.name for m in pkgutil.iter_modules(mistakes.__path__) if m.name != 'row')
