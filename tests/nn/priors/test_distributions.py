@@ -343,7 +343,7 @@ class TestDirichlet:
                 call()
         with pytest.raises(ValueError, match='last 1 axes'):
             P.DirichletReg().loss(0.5)
-        with pytest.raises(ValueError, match='concentration of shape'):
+        with pytest.raises(ValueError, match='alpha of shape'):
             P.DirichletReg(alpha=np.ones(4)).loss(self.p)
         assert P.DirichletReg(alpha=np.ones(3)).distribution.event_shape == (3,)
         assert P.DirichletReg().family_key() is None

@@ -190,7 +190,7 @@ def test_arrays_broadcast_against_the_value_and_never_enlarge_it():
 def test_a_param_names_itself_in_errors():
     model = Module()
     model.w = Param(np.zeros(3), reg=P.GaussianReg(np.zeros(3), 1.0))
-    with pytest.raises(ValueError, match=r"GaussianReg 'w\.reg': loc of shape"):
+    with pytest.raises(ValueError, match=r"GaussianReg 'w\.reg': mean of shape"):
         model.w.reg.loss(np.zeros(2))
 
 
