@@ -9,8 +9,8 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.diagnostics import mcmc_problems, warn_of
-from brainstate_prob.infer.ess import bulk_ess, e_bfmi, effective_sizes, rank_r_hat, tail_ess
+from brainstate_prob.infer.diagnostics.ess import bulk_ess, e_bfmi, effective_sizes, rank_r_hat, tail_ess
+from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems, warn_of
 
 
 def autoregressive(rng, rho, shape):

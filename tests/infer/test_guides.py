@@ -14,10 +14,10 @@ from numpyro.handlers import block
 from numpyro.infer import autoguide
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.arviz_io import import_arviz, is_old
-from brainstate_prob.infer.guides import _UNFIT, GUIDES
-from brainstate_prob.infer.psis import k_hat_limit, pareto_k
-from brainstate_prob.infer.svi import _r_hat
+from brainstate_prob.infer.diagnostics.psis import k_hat_limit, pareto_k
+from brainstate_prob.infer.results.arviz_io import import_arviz, is_old
+from brainstate_prob.infer.variational.guides import _UNFIT, GUIDES
+from brainstate_prob.infer.variational.svi import _r_hat
 from tests.infer.kitchen import compilations
 from tests.infer.test_svi import COVARIANCE, EVIDENCE, MEAN, Line, X, Y, fit_svi, posterior
 

@@ -10,10 +10,10 @@ import pytest
 from scipy import linalg, stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.curvature import curvature_of
-from brainstate_prob.infer.density import Data
-from brainstate_prob.infer.fisher import total_divergence
-from brainstate_prob.infer.gaussians import Blocks, Diagonal, Full, Kronecker, LowRank, NotPositiveDefinite
+from brainstate_prob.infer.density.information import total_divergence
+from brainstate_prob.infer.density.log_density import Data
+from brainstate_prob.infer.laplace.curvature import curvature_of
+from brainstate_prob.infer.laplace.gaussians import Blocks, Diagonal, Full, Kronecker, LowRank, NotPositiveDefinite
 
 QUIET = {'progress': False, 'num_draws': 5}
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from brainstate_prob import infer, nn, random
-from brainstate_prob.infer.spread import leading_curvatures, relative_spread
+from brainstate_prob.infer.descent.spread import leading_curvatures, relative_spread
 from tests.infer.kitchen import compilations
 
 RNG = np.random.default_rng(0)

@@ -18,13 +18,13 @@ import numpyro.distributions as dist
 from jax import lax
 
 from brainstate_prob import environ
-from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.noise import draws_noise, noise
-from brainstate_prob.infer.sharding import on_host, whole
+from brainstate_prob.infer.data.sharding import on_host, whole
+from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.density.noise import draws_noise, noise
 from brainstate_prob.infer.target.telling import VERSIONS, rows_of, telling_order, telling_rows
 
 if TYPE_CHECKING:
-    from brainstate_prob.infer.posterior import Posterior
+    from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['check_rows']
 
