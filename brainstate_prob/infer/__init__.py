@@ -27,11 +27,12 @@ from brainstate_prob.infer.results import scoring
 from brainstate_prob.infer.results.compare import compare
 from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.results.from_numpyro import from_numpyro
 from brainstate_prob.infer.results.plots import plot_coverage, plot_reliability
 from brainstate_prob.infer.results.prior_fit import prior_predictive, sample_prior
 from brainstate_prob.infer.results.storage import load
 from brainstate_prob.infer.target.door import ModelWarning
-from brainstate_prob.infer.target.numpyro import from_numpyro, to_numpyro
+from brainstate_prob.infer.target.numpyro import to_numpyro
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.variational.pathfinder import pathfinder
 from brainstate_prob.infer.variational.svi import fit_svi

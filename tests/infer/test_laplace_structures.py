@@ -10,8 +10,8 @@ import pytest
 from scipy import linalg, stats
 
 from brainstate_prob import infer, nn
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.information import total_divergence
-from brainstate_prob.infer.density.log_density import Data
 from brainstate_prob.infer.laplace.curvature import curvature_of
 from brainstate_prob.infer.laplace.gaussians import Blocks, Diagonal, Full, Kronecker, LowRank, NotPositiveDefinite
 

@@ -16,8 +16,9 @@ import scipy.special
 import scipy.stats
 
 from brainstate_prob import infer, nn, random
-from brainstate_prob.infer.mcmc.chain_starts import centres
-from brainstate_prob.infer.results.prediction import choose, over_draws, rows_at_once
+from brainstate_prob.infer.density.batching import over_draws, rows_at_once
+from brainstate_prob.infer.results.prediction import choose
+from brainstate_prob.infer.run.starts import centres
 from tests.infer.kitchen import compilations, kitchen_posterior, scattered
 
 calls = 0

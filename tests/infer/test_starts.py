@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from brainstate_prob import environ, infer, nn
-from brainstate_prob.infer.mcmc.chain_starts import centres
 from brainstate_prob.infer.results.prediction import choose
+from brainstate_prob.infer.run.starts import centres
 from tests.infer.kinds import posterior_of
 
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')

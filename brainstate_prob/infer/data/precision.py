@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.infer.data.sharding import on_host
+
 __all__ = ['PrecisionWarning', 'narrowed', 'of_large_integers', 'widened']
 
 _WIDER = 'work under jax.enable_x64(True)'
@@ -131,7 +133,5 @@ def of_large_integers(array: Any, name: str) -> str | None:
 
 
 def _on_host(array: Any) -> np.ndarray:
-    from brainstate_prob.infer.data.sharding import on_host  # it knows densities, and they this
-
     elsewhere = isinstance(array, jax.Array) and not array.is_fully_addressable
     return on_host(array) if elsewhere else np.asarray(array)

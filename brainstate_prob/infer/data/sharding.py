@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from brainstate_prob.core.units import u
-from brainstate_prob.infer.density.log_density import Data
+from brainstate_prob.infer.data.arrays import Data
 
 __all__ = ['Padded', 'devices_of', 'is_padded', 'is_sharded', 'next_length', 'on_host', 'placed', 'replicated']
 __all__ += ['shard_data', 'whole']

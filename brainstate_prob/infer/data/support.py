@@ -19,7 +19,8 @@ import numpyro.distributions as dist
 from brainstate_prob.infer.data.precision import PrecisionWarning, of_large_integers
 
 if TYPE_CHECKING:
-    from brainstate_prob.infer.density.log_density import Data, Density
+    from brainstate_prob.infer.data.arrays import Data
+    from brainstate_prob.infer.density.log_density import Density
     from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = [

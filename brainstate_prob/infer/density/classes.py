@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from brainstate_prob import environ
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 
 __all__ = ['Predicted', 'class_log_probs', 'precision_of', 'predicted']
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import polygamma
 
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.observed import checked_batch_shape, checked_log_prob
 
 __all__ = ['outputs_of', 'predicted', 'total_divergence']

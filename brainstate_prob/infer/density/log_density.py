@@ -10,7 +10,7 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from brainstate_prob.core import BatchState, ParamState, State, StateTrace
 from brainstate_prob.core.structure import Cache, is_users, structural_key
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import children, find_states, walk
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.quantities import QuantityDistribution, quantities_explained
 from brainstate_prob.infer.data.support import outside_of
 from brainstate_prob.infer.density.blocks import Block, Entry, is_horseshoe, make_blocks
@@ -38,18 +39,7 @@ from brainstate_prob.nn.module import Module, dotted
 from brainstate_prob.nn.param import Param
 from brainstate_prob.random import RandomState
 
-__all__ = ['Data', 'Density', 'density_of', 'find_entries']
-
-
-class Data(NamedTuple):
-    """What a log density is conditioned on; a pytree, passed as an argument to every compiled function."""
-
-    args: tuple
-    kwargs: dict
-    targets: Any
-    states: tuple
-    scale: Any = 1.0
-    unit: Any = None  # of the targets: an `InUnit`, which belongs to the structure, or None
+__all__ = ['Density', 'density_of', 'find_entries']
 
 
 def find_entries(model: Module) -> list[Entry]:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import StateTrace
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.random import RandomState
 
 __all__ = ['draws_noise', 'noise']

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import noise
 from brainstate_prob.infer.density.noncentered import able_entries
 from brainstate_prob.infer.descent.early_stopping import Monitor

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
-from brainstate_prob.infer.density.log_density import Data, Density
-from brainstate_prob.infer.target.options import count, not_negative, refuse
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.rules import count, not_negative, refuse
 from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of', 'early_stopping_rule']

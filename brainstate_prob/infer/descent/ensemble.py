@@ -23,13 +23,14 @@ from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.fit_check import unfinished_members
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.inits import started_from, statistics_of_rows
 from brainstate_prob.infer.run.members import checked_devices
 from brainstate_prob.infer.run.starts import member_keys, member_starts
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import check_parts, stream_of
-from brainstate_prob.infer.target.options import check_options, optax_optimizer
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import each_with_its_own
 from brainstate_prob.infer.target.start import to_key

@@ -22,12 +22,14 @@ from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.checkpoint import Checkpoint
-from brainstate_prob.infer.run.inits import started_from, statistics_of_rows
-from brainstate_prob.infer.run.starts import member_keys, member_starts
+from brainstate_prob.infer.run.inits import in_coordinates, started_from, statistics_of_rows
+from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.starts import member_keys, member_starts, starts_named
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import stream_of
-from brainstate_prob.infer.target.options import check_options, optax_optimizer
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
 from brainstate_prob.infer.target.stream import Stream
@@ -317,3 +319,11 @@ def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None)
     if stream is None:
         return
     refuse_impossible(density, theta, stream.peek(), 'the targets of the first batch')
+
+
+@starts_named('map')
+def _near_the_mode(posterior: Posterior, density: Density, keys: jax.Array) -> jax.Array:
+    with warnings.catch_warnings(), as_a_part():
+        warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
+        mode = fit_map(posterior, jacobian=True, progress=False)
+    return jnp.repeat(in_coordinates(mode, mode.rows, posterior, density), len(keys), axis=0)

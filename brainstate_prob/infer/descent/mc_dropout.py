@@ -12,15 +12,17 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.batching import chosen_draws
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise, noise
 from brainstate_prob.infer.density.wider import WiderDensity
 from brainstate_prob.infer.descent.early_stopping import early_stopping_rule
 from brainstate_prob.infer.descent.map import fit_map
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.results.prediction import choose
+from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import in_coordinates, started_from
-from brainstate_prob.infer.target.options import check_options, optax_optimizer
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
 
@@ -160,7 +162,7 @@ def _rows_of(fit: Fit, posterior: Posterior, density: Density, num_draws: int) -
     """The parameters of each draw: evenly spread over those of ``fit``, in the density's coordinates."""
     if not isinstance(fit, Fit):
         raise ValueError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
-    chosen = choose(num_draws, fit.num_chains * fit.num_draws, fit.weights)
+    chosen = chosen_draws(num_draws, fit.num_chains * fit.num_draws, fit.weights)
     started_from(posterior, fit, option='fit')  # refuses that of another model
     used, which = np.unique(chosen, return_inverse=True)
     return np.asarray(in_coordinates(fit, fit.rows[used], posterior, density))[which]

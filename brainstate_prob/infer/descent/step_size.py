@@ -8,7 +8,8 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob import environ
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 
 __all__ = ['largest_curvature', 'sgmcmc_step_size']
 

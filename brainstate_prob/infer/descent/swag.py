@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from brainstate_prob.infer.density.log_density import Data
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.wider import base_of
 from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
 from brainstate_prob.infer.descent.map import (
@@ -27,13 +27,14 @@ from brainstate_prob.infer.descent.step_size import largest_curvature
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.inits import started_from, statistics_of_rows
 from brainstate_prob.infer.run.progress import as_a_part
 from brainstate_prob.infer.run.starts import member_starts
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import stream_of
-from brainstate_prob.infer.target.options import check_options, optax_optimizer
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import settled
 from brainstate_prob.infer.target.start import to_key

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.batching import over_draws, rows_at_once
 from brainstate_prob.infer.density.classes import class_log_probs, precision_of
 from brainstate_prob.infer.density.information import outputs_of
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.networks import is_network
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.ess import effective_sizes
 from brainstate_prob.infer.diagnostics.safely import never_raises
-from brainstate_prob.infer.results.prediction import over_draws, rows_at_once
 from brainstate_prob.infer.target.minibatch import take
 
 if TYPE_CHECKING:

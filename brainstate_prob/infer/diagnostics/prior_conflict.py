@@ -13,13 +13,14 @@ from scipy.stats import chi2
 
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer.density.batching import over_draws
 from brainstate_prob.infer.density.blocks import Entry, is_horseshoe
+from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.prior_draws import prior_thetas
 from brainstate_prob.infer.diagnostics.identified import network_problems
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.diagnostics.safely import never_raises
-from brainstate_prob.infer.results.prediction import over_draws, precision_of
-from brainstate_prob.infer.results.prior_fit import prior_thetas
 from brainstate_prob.infer.target.probe import prior_terms
 from brainstate_prob.infer.target.running_statistics import settled
 from brainstate_prob.nn.magnitudes import with_unit

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstate_prob.infer.density.batching import log_densities
+from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.diagnostics.advice import advice
-from brainstate_prob.infer.results import prediction as predictions
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -61,8 +62,8 @@ def k_hat(fit: Fit) -> float:
     lp = fit.stats.get('lp')
     if lp is None:
         posterior = fit.posterior_for('k_hat')
-        with predictions.precision_of(fit.density):
-            lp = predictions.log_densities(fit.density, fit.rows, posterior.data)
+        with precision_of(fit.density):
+            lp = log_densities(fit.density, fit.rows, posterior.data)
     return pareto_k(np.ravel(lp).astype(np.float64) - log_q)
 
 

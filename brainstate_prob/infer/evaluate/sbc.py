@@ -16,13 +16,16 @@ import jax
 import numpy as np
 
 from brainstate_prob.core.units import u
+from brainstate_prob.infer.density.batching import chosen_draws
 from brainstate_prob.infer.evaluate.uniformity import ecdf_band, uniformity_p_value
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.results.prediction import choose
+from brainstate_prob.infer.results.plots import pyplot
 from brainstate_prob.infer.results.prior_fit import sample_prior
-from brainstate_prob.infer.results.table import FitSummary, row_names
+from brainstate_prob.infer.results.summary import row_names
+from brainstate_prob.infer.rules import way_to_fit
 from brainstate_prob.infer.run.progress import Chunks, as_a_part
-from brainstate_prob.infer.target.options import check_options, way_to_fit
+from brainstate_prob.infer.table import FitSummary
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
@@ -96,8 +99,6 @@ class SBC:
         -------
         matplotlib.axes.Axes
         """
-        from brainstate_prob.infer.results.plots import pyplot
-
         ax = pyplot().subplots()[1] if ax is None else ax
         points, lower, upper = ecdf_band(self.num_simulations, self.num_draws + 1, prob)
         ax.fill_between(points, lower - points, upper - points, color='grey', alpha=0.3, linewidth=0, step='mid')
@@ -217,7 +218,7 @@ def _quantities(data: Posterior, truth: Fit, i: int, fit: Fit, num_draws: int) -
     total = fit.num_chains * fit.num_draws
     if total < num_draws:
         raise ValueError(f'sbc ranks among num_draws={num_draws} draws, but the fit has {total}. Lower it.')
-    rows = fit.rows[choose(num_draws, total, fit.weights)]
+    rows = fit.rows[chosen_draws(num_draws, total, fit.weights)]
     fewer = Fit(data, fit.density, rows[None], method=fit.method)
     alone = Fit(data, truth.density, truth.thetas[:, i : i + 1], method='prior')
     pairs = {name: (truth.magnitudes[name][0, i], fewer.magnitudes[name][0]) for name in truth.names}

@@ -16,9 +16,10 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import ElementwiseBlock, HorseshoeBlock
 from brainstate_prob.infer.density.information import outputs_of, predicted, total_divergence
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.target.minibatch import check_batch_size, take
 
 __all__ = ['Curvature', 'chunks_of', 'curvature_of']

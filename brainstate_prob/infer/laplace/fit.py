@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from brainstate_prob.infer.density.batching import constrain, log_densities
+from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.networks import is_network
 from brainstate_prob.infer.density.variables import columns_of
@@ -15,7 +17,6 @@ from brainstate_prob.infer.laplace.curvature import Curvature
 from brainstate_prob.infer.laplace.gaussians import from_record, to_record
 from brainstate_prob.infer.laplace.linearized import linearized_density, output_moments, predictive_of
 from brainstate_prob.infer.laplace.structures import refuse_large
-from brainstate_prob.infer.results import prediction as predictions
 from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.results.observations import refuse_unconditional
@@ -24,7 +25,7 @@ from brainstate_prob.infer.target.start import to_key
 from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
-    from brainstate_prob.infer.results.table import FitSummary
+    from brainstate_prob.infer.table import FitSummary
 
 __all__ = ['LaplaceFit', 'held_terms', 'make_fit', 'refuse_own_density']
 
@@ -82,7 +83,7 @@ class LaplaceFit(Fit):
     def mode(self) -> Draws:
         """The values at the mode by path, with units."""
         states = self.posterior_for('mode').data.states
-        values = predictions.constrain(self.density, self.mode_theta[None], states)
+        values = constrain(self.density, self.mode_theta[None], states)
         return Draws({v.name: with_unit(values[v.name][0], v.parsed_unit) for v in self.variables})
 
     @property
@@ -178,7 +179,7 @@ class LaplaceFit(Fit):
             data = data._replace(args=args, kwargs=kwargs, targets=None)
             refuse_unconditional(self, inputs, data, None, 'predictive')
         dtype = self.mode_theta.dtype
-        with predictions.precision_of(self.density):
+        with precision_of(self.density):
             return predictive_of(*output_moments(self.density, self.mode_theta, self._roots().astype(dtype), data))
 
     @property
@@ -262,7 +263,7 @@ def make_fit(
     thetas[:, moved] += gaussian.spread(noise).astype(theta.dtype)
     constant = gaussian.size / 2 * math.log(2 * math.pi) - gaussian.log_det / 2
     log_q = -constant - np.sum(noise**2, axis=1) / 2
-    lp = predictions.log_densities(density, thetas, posterior.data)
+    lp = log_densities(density, thetas, posterior.data)
     held = held_terms(posterior, density, theta, moved)
     return LaplaceFit(
         posterior,

@@ -27,9 +27,10 @@ from brainstate_prob.infer.laplace.newton import newton, value_and_grad
 from brainstate_prob.infer.laplace.selection import columns_matching
 from brainstate_prob.infer.laplace.structures import STRUCTURES, describe, refuse_large, tolerance_of
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import choice
 from brainstate_prob.infer.run.inits import in_coordinates, of_values, started_from
 from brainstate_prob.infer.run.progress import as_a_part
-from brainstate_prob.infer.target.options import check_options, choice
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start
 

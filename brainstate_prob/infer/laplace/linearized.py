@@ -17,8 +17,9 @@ import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
 from brainstate_prob import environ
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.information import outputs_of, predicted
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.laplace.curvature import chunks_of
 
 __all__ = ['LinearizedDensity', 'linearized_density', 'output_moments', 'predictive_of']

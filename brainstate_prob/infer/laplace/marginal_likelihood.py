@@ -30,8 +30,9 @@ from brainstate_prob.infer.laplace.laplace import (
 from brainstate_prob.infer.laplace.newton import Point, newton, value_and_grad
 from brainstate_prob.infer.laplace.selection import columns_matching
 from brainstate_prob.infer.laplace.structures import full_from, refuse_large
+from brainstate_prob.infer.rules import choice
 from brainstate_prob.infer.run.progress import Chunks
-from brainstate_prob.infer.target.options import check_options, choice
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import settled
 from brainstate_prob.infer.target.start import checked_start

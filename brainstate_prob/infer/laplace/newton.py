@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
 
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.laplace.curvature import Curvature
 from brainstate_prob.infer.laplace.gaussians import NotPositiveDefinite
 from brainstate_prob.infer.laplace.structures import full_from

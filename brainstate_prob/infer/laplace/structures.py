@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
 
-from brainstate_prob.infer.density.log_density import Data
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.laplace.curvature import Curvature
 from brainstate_prob.infer.laplace.gaussians import Blocks, Diagonal, Full, Kronecker, LowRank, NotPositiveDefinite

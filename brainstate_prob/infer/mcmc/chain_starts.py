@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,24 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob import graph
-from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.descent.map import fit_map
 from brainstate_prob.infer.diagnostics.advice import advice
-from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
 from brainstate_prob.infer.mcmc.kernel import Settings, start_function
-from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.run.inits import chosen_rows, in_coordinates, of_values, started_from
-from brainstate_prob.infer.run.progress import as_a_part
-from brainstate_prob.infer.target.options import nearest, refuse
+from brainstate_prob.infer.run.starts import centres
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start
-from brainstate_prob.nn.module import Module
 
-__all__ = ['centres', 'draw_from_prior', 'shapes_of_chains', 'started_chains']
-
-INITS = ('model', 'map', 'pathfinder', 'prior')
+__all__ = ['shapes_of_chains', 'started_chains']
 
 _TRIES = 100  # each of a radius of nine tenths
 
@@ -91,72 +79,3 @@ def _all_chains(start: Callable) -> Callable:
         return lax.map(lambda chain: start(*chain, data), (start_keys, keys, centres, radii))
 
     return run
-
-
-def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
-    """What kind of start ``init`` is, and a theta for each key."""
-    num = len(keys)
-    if isinstance(init, Fit):
-        started_from(posterior, init, each=True)  # refuses a fit of other parameters
-        rows = init.rows[chosen_rows(init, keys)]
-        return 'map' if len(init.rows) == 1 else 'draws', in_coordinates(init, rows, posterior, density)
-    if isinstance(init, Mapping):
-        return 'array', jnp.broadcast_to(of_values(posterior, density, init), (num, density.size))
-    if not isinstance(init, str):
-        return 'array', _given(density, init, num)
-    if init == 'model':
-        return init, jnp.broadcast_to(posterior.start(density), (num, density.size))
-    if init == 'map':
-        with warnings.catch_warnings(), as_a_part():
-            warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
-            mode = fit_map(posterior, jacobian=True, progress=False)
-        return init, jnp.repeat(in_coordinates(mode, mode.rows, posterior, density), num, axis=0)
-    if init == 'pathfinder':
-        from brainstate_prob.infer.variational.pathfinder import pathfinder_starts
-
-        return init, pathfinder_starts(posterior, density, keys)
-    if init == 'prior':
-        return init, jnp.stack([_prior_start(posterior, density, key) for key in keys])
-    raise refuse(
-        'init', f'one of {list(INITS)}, a Fit, values by path (a dict) or an array of theta', init, nearest(init, INITS)
-    )
-
-
-def _given(density: Density, init: Any, num: int) -> jax.Array:
-    thetas = jnp.asarray(init, density.dtype)
-    if thetas.shape not in ((density.size,), (num, density.size)):
-        raise ValueError(
-            f'init must have shape ({density.size},) or (num_chains, size) = ({num}, {density.size}), in theta '
-            f'(posterior.unconstrain gives it), got {thetas.shape}.'
-        )
-    return jnp.broadcast_to(thetas, (num, density.size))
-
-
-def _prior_start(posterior: Posterior, density: Density, key: jax.Array) -> jax.Array:
-    drawn = copy.copy(posterior)
-    drawn.model = draw_from_prior(posterior.model, key)
-    return drawn.start(density)
-
-
-def draw_from_prior(model: Module, key: jax.Array) -> Module:
-    """A copy of the model whose trainable Params are a draw from their priors; those without a prior stay.
-
-    A Param that is a hyper-parameter of another's prior is drawn first.
-    """
-    model = graph.clone(model)
-    params = [p for _, p in model.named_param_modules() if p.fit and p.reg is not None]
-    drawn: set[Any] = set()
-
-    def draw(param: Any) -> None:
-        if param.val in drawn:
-            return
-        drawn.add(param.val)
-        above = set(find_states(param.reg).values())
-        for other in params:
-            if other.val in above:
-                draw(other)
-        param.init_from_prior(jax.random.fold_in(key, params.index(param)))
-
-    for param in params:
-        draw(param)
-    return model

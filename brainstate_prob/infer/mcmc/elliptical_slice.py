@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.potential import buffer_length
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
-from brainstate_prob.infer.mcmc.chain_starts import centres
 from brainstate_prob.infer.mcmc.gaussian_prior import draw, gaussian_prior
-from brainstate_prob.infer.mcmc.kernel import buffer_length
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.run.chain_loop import (
     Phase,
@@ -32,6 +32,7 @@ from brainstate_prob.infer.run.chain_loop import (
 from brainstate_prob.infer.run.chains import Runner, choose_method
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.inits import started_from
+from brainstate_prob.infer.run.starts import centres
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior

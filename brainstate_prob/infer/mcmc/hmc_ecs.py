@@ -16,17 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.density.potential import buffer_length
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.mcmc.adaptation import Adaptation, adapted, first_adaptation, schedule
 from brainstate_prob.infer.mcmc.backends import Point, transition_of
-from brainstate_prob.infer.mcmc.chain_starts import centres
-from brainstate_prob.infer.mcmc.kernel import buffer_length
 from brainstate_prob.infer.mcmc.metric import Dense, Diagonal
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import choice
 from brainstate_prob.infer.run.chain_loop import (
     Phase,
     collect,
@@ -36,9 +37,10 @@ from brainstate_prob.infer.run.chain_loop import (
 from brainstate_prob.infer.run.chains import Runner, choose_method
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.inits import started_from
+from brainstate_prob.infer.run.starts import centres
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import check_parts, take
-from brainstate_prob.infer.target.options import check_options, check_thinning, choice
+from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
 

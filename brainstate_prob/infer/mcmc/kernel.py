@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.potential import buffer_length, potential_of
 from brainstate_prob.infer.mcmc.adaptation import Adaptation, adapted, first_adaptation
 from brainstate_prob.infer.mcmc.backends import Info, Point, transition_of
 
-__all__ = ['Chain', 'Settings', 'advance_function', 'buffer_length', 'potential_of', 'start_function']
+__all__ = ['Chain', 'Settings', 'advance_function', 'start_function']
 
 
 class Settings(NamedTuple):
@@ -38,16 +39,6 @@ class Chain(NamedTuple):
     grad: jax.Array
     key: jax.Array
     adaptation: Adaptation
-
-
-def buffer_length(density: Density) -> int:
-    """The most transitions of one compiled call; fewer for large models, whose draws fill memory."""
-    return int(np.clip(2_000_000 // density.size, 1, 1000))
-
-
-def potential_of(density: Density, data: Data) -> Callable:
-    """Minus the log density as a function of theta, in theta's precision."""
-    return lambda theta: -density.log_density(theta.astype(density.dtype), data).astype(theta.dtype)
 
 
 def start_function(density: Density, settings: Settings) -> Callable:

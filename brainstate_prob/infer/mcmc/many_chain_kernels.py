@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from brainstate_prob.infer.density.log_density import Data, Density
-from brainstate_prob.infer.mcmc.backends.blackjax import import_blackjax
-from brainstate_prob.infer.mcmc.kernel import potential_of
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.potential import potential_of
+from brainstate_prob.infer.run.optional import import_blackjax
 
 __all__ = ['ALGORITHMS', 'Algorithm']
 

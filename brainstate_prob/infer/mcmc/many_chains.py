@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import along_chains, devices_of, is_sharded, on_host
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
-from brainstate_prob.infer.mcmc.backends.blackjax import import_blackjax
 from brainstate_prob.infer.mcmc.chain_starts import started_chains
 from brainstate_prob.infer.mcmc.kernel import Settings
 from brainstate_prob.infer.mcmc.many_chain_kernels import ALGORITHMS, Algorithm
@@ -30,6 +30,7 @@ from brainstate_prob.infer.run.chain_loop import (
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.members import plain_types
+from brainstate_prob.infer.run.optional import import_blackjax
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior

@@ -15,13 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from brainstate_prob.infer.density.potential import potential_of
 from brainstate_prob.infer.mcmc.chain_starts import started_chains
-from brainstate_prob.infer.mcmc.kernel import potential_of
 from brainstate_prob.infer.mcmc.nuts_loop import Plan
 from brainstate_prob.infer.run.chains import inherited_settings, num_cores
+from brainstate_prob.infer.run.optional import import_nutpie
 from brainstate_prob.infer.run.progress import Chunks
 
-__all__ = ['import_nutpie', 'sample']
+__all__ = ['sample']
 
 # What nutpie's statistics are called in ArviZ's sample_stats.
 _STATS = {
@@ -32,20 +33,6 @@ _STATS = {
     'n_steps': 'n_steps',
     'diverging': 'diverging',
 }
-
-
-def import_nutpie():
-    """Nutpie, or an error that says how to get it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of what it imports in turn
-            import nutpie
-            from nutpie import compiled_pyfunc
-    except ImportError as error:
-        raise ImportError(
-            "backend='nutpie' needs nutpie, which is not installed: pip install 'brainstate-prob[samplers]'."
-        ) from error
-    return nutpie, compiled_pyfunc
 
 
 def sample(plan: Plan, chain_method: str | None) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:

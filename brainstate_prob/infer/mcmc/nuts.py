@@ -13,10 +13,12 @@ from brainstate_prob.infer.mcmc.adaptation import WARMUPS
 from brainstate_prob.infer.mcmc.backends import BACKENDS, check_installed
 from brainstate_prob.infer.mcmc.kernel import Settings
 from brainstate_prob.infer.mcmc.metric import MASS_MATRICES
+from brainstate_prob.infer.mcmc.nutpie import sample as sample_by_nutpie
 from brainstate_prob.infer.mcmc.nuts_loop import Plan, sample
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import choice, count
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.target.options import check_options, check_thinning, choice, count
+from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
 
@@ -168,8 +170,6 @@ def nuts(
             )
         if checkpoint is not None or every is not None:
             raise ValueError("backend='nutpie' keeps its state to itself: checkpoints need 'numpyro' or 'blackjax'.")
-        from brainstate_prob.infer.mcmc.nutpie import sample as sample_by_nutpie
-
         draws, stats, found = sample_by_nutpie(plan, chain_method)
     else:
         draws, stats, found = sample(plan, chain_method, devices, checkpoint, every)

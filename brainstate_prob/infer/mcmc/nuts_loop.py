@@ -11,11 +11,12 @@ import numpy as np
 
 from brainstate_prob.infer.data.sharding import next_length
 from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.potential import buffer_length
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.ess import rank_r_hat
 from brainstate_prob.infer.mcmc.adaptation import EARLY, EARLY_END, SLOW, SLOW_END, schedule
 from brainstate_prob.infer.mcmc.chain_starts import shapes_of_chains, started_chains
-from brainstate_prob.infer.mcmc.kernel import Chain, Settings, advance_function, buffer_length
+from brainstate_prob.infer.mcmc.kernel import Chain, Settings, advance_function
 from brainstate_prob.infer.run.chains import Runner, choose_method
 from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.run.progress import Chunks

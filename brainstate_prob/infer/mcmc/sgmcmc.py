@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
 from brainstate_prob.infer.descent.map import batch_info, check_first_batch
 from brainstate_prob.infer.descent.step_size import sgmcmc_step_size
@@ -19,6 +20,7 @@ from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import choice
 from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.members import Members, checked_devices, plain_types, until_save
@@ -26,7 +28,7 @@ from brainstate_prob.infer.run.progress import Chunks
 from brainstate_prob.infer.run.starts import member_keys, member_starts
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in_batches, stream_of, take
-from brainstate_prob.infer.target.options import check_options, check_thinning, choice
+from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
 from brainstate_prob.infer.target.stream import Stream

@@ -16,21 +16,23 @@ import numpy as np
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import HorseshoeBlock
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.mcmc.backends import Point, transition_of
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.results.prior_fit import _refuse_without_prior, prior_thetas
+from brainstate_prob.infer.rules import count
 from brainstate_prob.infer.run.chain_loop import block_slices, split_log_density
 from brainstate_prob.infer.run.checkpoint import Checkpoint, nothing_yet
 from brainstate_prob.infer.run.progress import Chunks
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.options import check_options, count
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
 
@@ -130,7 +132,7 @@ def smc(
     check_options(smc, locals(), num_particles=count(2))
     density = posterior.sampling_density_for(noncentered)
     for e in density.entries:
-        _refuse_without_prior(e)
+        refuse_without_prior(e)
     began = time.perf_counter()
     key = to_key(seed)
     saving = Checkpoint(

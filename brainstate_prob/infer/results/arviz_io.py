@@ -94,10 +94,9 @@ def datasets_of(
         group = 'observed_data' if name == 'targets' else 'constant_data'
         groups[group] = groups[group].merge(found) if group in groups else found
     if prior and fit.method != 'prior':
-        from brainstate_prob.infer.results.prior_fit import sample_prior
-
-        before = sample_prior(posterior, prior, seed=seed)
-        found = datasets_of(before, log_likelihood=False, posterior_predictive=posterior_predictive, seed=seed)
+        found = datasets_of(
+            fit._of_prior(prior, seed), log_likelihood=False, posterior_predictive=posterior_predictive, seed=seed
+        )
         groups |= {name: found[name] for name in ('prior', 'prior_predictive') if name in found}
     groups[named('posterior')].attrs.update({'inference_library': 'brainstate_prob', 'inference_method': fit.method})
     return groups

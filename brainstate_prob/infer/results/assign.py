@@ -10,11 +10,12 @@ import numpy as np
 
 from brainstate_prob.core import BatchState
 from brainstate_prob.core.units import u
+from brainstate_prob.infer.density.batching import log_densities
 from brainstate_prob.infer.density.blocks import Entry
+from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density, density_of, find_entries, others_of, plain_values
 from brainstate_prob.infer.density.variables import columns_of, differences, variables_of
 from brainstate_prob.infer.density.wider import base_of
-from brainstate_prob.infer.results import prediction as predictions
 from brainstate_prob.nn.module import Module, dotted
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def assign_to(fit: Fit, model: Module, which: Any) -> None:
     elif which == 'mean' and fit.thetas.shape[:2] == (1, 1):
         which = (0, 0)
     density = _density_for(fit, model)
-    with predictions.precision_of(density):
+    with precision_of(density):
         thetas = _means(fit, entries) if which == 'mean' else _draw(fit, model, density, which)
         thetas = {entry.name: jnp.asarray(thetas[entry.name], entry.dtype) for entry in entries}
         values = {entry.state: thetas[entry.name] for entry in entries if entry.param is not None}
@@ -106,4 +107,4 @@ def _log_densities(fit: Fit) -> np.ndarray:
     if fit.thetas.shape[:2] == (1, 1):
         return np.zeros((1, 1))
     posterior = fit.posterior_for("which='mode'")
-    return predictions.log_densities(fit.density, fit.rows, posterior.data).reshape(fit.thetas.shape[:2])
+    return log_densities(fit.density, fit.rows, posterior.data).reshape(fit.thetas.shape[:2])

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from brainstate_prob.infer.density import batching
+from brainstate_prob.infer.density.batching import chosen_draws, constrain
+from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
+from brainstate_prob.infer.diagnostics import fit_check
+from brainstate_prob.infer.results import assign, compare, plots, scores, storage
 from brainstate_prob.infer.results import prediction as predictions
+from brainstate_prob.infer.results.arviz_io import datasets_of, wrap
 from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.record import FitRecord
+from brainstate_prob.infer.results.summary import summarize
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.rows import check_parts
+from brainstate_prob.infer.target.start import to_key
 from brainstate_prob.nn.magnitudes import with_unit
 from brainstate_prob.nn.module import Module
 
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     import os
 
     from brainstate_prob.infer.report import Report
-    from brainstate_prob.infer.results.table import FitSummary
+    from brainstate_prob.infer.table import FitSummary
 
 __all__ = ['Draws', 'Fit']
 
@@ -84,7 +93,7 @@ class Fit(FitRecord):
     def draws(self) -> Draws:
         """The constrained values by path, of shape (chains, draws, ...), with units; computed on first use."""
         if self._draws is None:
-            values = predictions.constrain(self.density, self.rows, self.posterior_for('draws').data.states)
+            values = constrain(self.density, self.rows, self.posterior_for('draws').data.states)
             self._draws = Draws(
                 {
                     v.name: with_unit(values[v.name].reshape(*self.thetas.shape[:2], *v.shape), v.parsed_unit)
@@ -122,8 +131,6 @@ class Fit(FitRecord):
             column, ``to_dict()`` everything, by row.
         """
         check_options(Fit.summary, locals())
-        from brainstate_prob.infer.results.table import summarize
-
         return summarize(self, prob)
 
     def check(self) -> Report:
@@ -138,9 +145,7 @@ class Fit(FitRecord):
         Report
             ``ok``, ``problems`` and ``notes`` in words, with the worst parameter's path and what to do.
         """
-        from brainstate_prob.infer.diagnostics.fit_check import check
-
-        return check(self)
+        return fit_check.check(self)
 
     # What follows
 
@@ -237,8 +242,8 @@ class Fit(FitRecord):
         """
         check_options(Fit.log_likelihood, locals())
         posterior = self.posterior_for('log_likelihood')
-        predictions.check_parts(posterior, posterior.data, batch_size, predicted=False)
-        out = predictions.log_likelihood(self.density, self.rows, posterior.data, batch_size, draws_at_once)
+        check_parts(posterior, posterior.data, batch_size, predicted=False)
+        out = batching.log_likelihood(self.density, self.rows, posterior.data, batch_size, draws_at_once)
         return out.reshape(*self.thetas.shape[:2], *out.shape[1:])
 
     def score(
@@ -278,25 +283,19 @@ class Fit(FitRecord):
             Where all observations have one joint log density, a Gaussian process or a ``log_likelihood=`` that sums.
         """
         check_options(Fit.score, locals())
-        from brainstate_prob.infer.results.scores import score
-
         sizes = {'num_draws': num_draws, 'batch_size': batch_size, 'draws_at_once': draws_at_once, 'seed': seed}
-        return score(self, inputs, targets, prob, **sizes)
+        return scores.score(self, inputs, targets, prob, **sizes)
 
     def loo(self, **kwargs: Any) -> Any:
         """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo``, which takes ``kwargs``.
 
         Observations that a mask of the predicted distribution takes out do not count.
         """
-        from brainstate_prob.infer.results.compare import loo
-
-        return loo(self, **kwargs)
+        return compare.loo(self, **kwargs)
 
     def waic(self, **kwargs: Any) -> Any:
         """The widely applicable information criterion, by ``arviz.waic``; ArviZ 1.x has none, and `loo` is better."""
-        from brainstate_prob.infer.results.compare import waic
-
-        return waic(self, **kwargs)
+        return compare.waic(self, **kwargs)
 
     def to_arviz(
         self, *, log_likelihood: bool | None = None, posterior_predictive: bool = True, prior: int = 0, seed: Any = 0
@@ -319,8 +318,6 @@ class Fit(FitRecord):
             An int or a key for the predictive draws.
         """
         check_options(Fit.to_arviz, locals())
-        from brainstate_prob.infer.results.arviz_io import datasets_of, wrap
-
         fit = self if self.weights is None else self._resampled()
         return wrap(
             datasets_of(
@@ -355,9 +352,7 @@ class Fit(FitRecord):
             An int or a key for the predictive draws.
         """
         check_options(Fit.save, locals())
-        from brainstate_prob.infer.results.storage import save
-
-        save(self, path, log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, seed=seed)
+        storage.save(self, path, log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, seed=seed)
 
     def assign_to(self, model: Module, which: Literal['mean', 'mode'] | tuple[int, int] = 'mean') -> None:
         """Write one value of every parameter into a model of the same structure.
@@ -373,9 +368,7 @@ class Fit(FitRecord):
         ValueError
             For a model with other parameters, naming the difference; it is then left as it was.
         """
-        from brainstate_prob.infer.results.assign import assign_to
-
-        assign_to(self, model, which)
+        assign.assign_to(self, model, which)
 
     # Internals
 
@@ -400,8 +393,16 @@ class Fit(FitRecord):
             )
         return self.posterior
 
+    def _of_prior(self, num_draws: int, seed: Any) -> Fit:
+        """So many draws of the prior, as a fit."""
+        posterior = self.posterior_for('draws of the prior')
+        for e in posterior.density.entries:
+            refuse_without_prior(e)
+        thetas = prior_thetas(posterior.density, num_draws, to_key(seed), posterior.theta, posterior.data.states)
+        return Fit(posterior, posterior.density, thetas[None], method='prior')
+
     def _resampled(self) -> Fit:
-        index = predictions.choose(self.num_chains * self.num_draws, self.num_chains * self.num_draws, self.weights)
+        index = chosen_draws(self.num_chains * self.num_draws, self.num_chains * self.num_draws, self.weights)
         stats = {k: v.reshape(-1, *v.shape[2:])[index][None] for k, v in self.stats.items()}
         return Fit(
             self.posterior_for('to_arviz of weighted draws'),
@@ -416,9 +417,7 @@ class Fit(FitRecord):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith('plot_'):
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
-        from brainstate_prob.infer.results.plots import plot
-
-        return functools.partial(plot, self, name.removeprefix('plot_'))
+        return functools.partial(plots.plot, self, name.removeprefix('plot_'))
 
     def __repr__(self) -> str:
         def count(n: int, word: str) -> str:

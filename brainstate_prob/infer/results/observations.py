@@ -16,9 +16,10 @@ import numpy as np
 import numpyro.distributions as dist
 
 from brainstate_prob import environ
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import is_padded
 from brainstate_prob.infer.density.classes import Predicted, precision_of, predicted
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.density.log_density import Density
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit

@@ -12,6 +12,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.variables import Variable, columns_of, variables_of
 from brainstate_prob.infer.density.wider import Beside, WiderDensity
 from brainstate_prob.infer.results.draws import Draws
+from brainstate_prob.infer.results.provenance import provenance_of
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import StatisticsDensity, paths_of, statistics_of
 
@@ -146,8 +147,6 @@ class FitRecord:
         """Of which model and data the fit is (`infer.provenance`); None where a file did not say so."""
         if self._provenance is not None or self.posterior is None:
             return self._provenance or None
-        from brainstate_prob.infer.results.provenance import provenance_of
-
         return provenance_of(self.posterior)
 
     def _beside_draws(self) -> Beside:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.batching import first_batch
 from brainstate_prob.infer.density.classes import predicted
-from brainstate_prob.infer.density.log_density import Data
 from brainstate_prob.infer.results import prediction as predictions
 from brainstate_prob.infer.results import scoring
 from brainstate_prob.infer.results.observations import counted, refuse_joint
-from brainstate_prob.infer.results.table import FitSummary
+from brainstate_prob.infer.table import FitSummary
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -33,7 +34,7 @@ def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Fit
     posterior = fit.posterior_for('score')
     noiseless = {name: sizes[name] for name in ('num_draws', 'batch_size', 'draws_at_once')}
     data = predictions.data_for(posterior, inputs, targets, scored=True)
-    part = predictions.first_batch(data, sizes['batch_size'])
+    part = first_batch(data, sizes['batch_size'])
     refuse_joint(fit, part, 'score')
     mask = counted(fit.density, fit.rows[0], data, part)
     log_density = np.asarray(fit.predict(inputs, targets, kind='log_density', **noiseless), np.float64)

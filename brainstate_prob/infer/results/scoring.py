@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from brainstate_prob.infer.target.options import RULES, probability
+from brainstate_prob.infer.rules import probability
+from brainstate_prob.infer.target.options import RULES
 
 __all__ = ['accuracy', 'brier', 'coverage', 'crps', 'ece', 'interval_score', 'nll', 'pit', 'reliability', 'rmse']
 

@@ -16,13 +16,14 @@ from brainstate_prob.infer.density.variables import Variable, columns_of, differ
 from brainstate_prob.infer.density.wider import Beside
 from brainstate_prob.infer.results.arviz_io import datasets_of, free_name, group_name, plain
 from brainstate_prob.infer.results.draws import Draws
-from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.results.plain_records import Arrays, decoded, encoded
 from brainstate_prob.infer.results.provenance import has_other_data, other_model, provenance_of
+from brainstate_prob.infer.results.record import FitRecord
 from brainstate_prob.infer.target.running_statistics import with_statistics
 from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
+    from brainstate_prob.infer.results.fit import Fit
     from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['load', 'save']
@@ -226,7 +227,7 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     moved = np.empty(size, int)
     for name, where in columns.items():
         moved[record['columns'][name] if record['columns'] else where] = where
-    kind = Fit.kinds[record['kind']]
+    kind = FitRecord.kinds[record['kind']]
     fit = kind(
         posterior,
         density,

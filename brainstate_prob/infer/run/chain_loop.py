@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import next_length
-from brainstate_prob.infer.density.log_density import Data, Density
-from brainstate_prob.infer.mcmc.kernel import buffer_length
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.potential import buffer_length
 from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.run.progress import Chunks
 

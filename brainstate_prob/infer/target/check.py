@@ -11,12 +11,11 @@ import numpy as np
 
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
-from brainstate_prob.infer.density.classes import predicted
+from brainstate_prob.infer.density.classes import precision_of, predicted
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.report import Finding, Report
-from brainstate_prob.infer.results import prediction as predictions
-from brainstate_prob.infer.results.table import FitSummary
+from brainstate_prob.infer.table import FitSummary
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
 from brainstate_prob.infer.target.start import to_key, what_is_not_finite
@@ -42,7 +41,7 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
     density, data = posterior.density, posterior.data
     jacobian = all(e.t.has_density for e in density.entries)
     rng = np.random.default_rng(_seed_of(seed))
-    with predictions.precision_of(density):
+    with precision_of(density):
         start = np.asarray(posterior.theta)
         near = _around(start, np.ones(len(start)), rng, _NEIGHBOURS)
         near[0] = start

@@ -18,7 +18,6 @@ from brainstate_prob import environ
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import Variable
-from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.nn.module import dotted
 
@@ -93,7 +92,7 @@ def describe(x: Any) -> Any:
         return x
     if isinstance(x, np.generic) and x.ndim == 0:
         return x.item()
-    if isinstance(x, Fit):
+    if hasattr(x, 'thetas') and hasattr(x, 'method'):  # a `Fit`
         return f'Fit by {x.method} [{_hash(x.thetas)}]'
     if isinstance(x, jax.Array | np.ndarray):
         return f'{"key" if is_key(x) else "array"} {x.shape} {x.dtype} [{_hash(x)}]'

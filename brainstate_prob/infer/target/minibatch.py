@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import is_padded
-from brainstate_prob.infer.density.log_density import Data
 from brainstate_prob.infer.target.rows import check_rows
 from brainstate_prob.infer.target.stream import Stream
 

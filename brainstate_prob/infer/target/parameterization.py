@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import on_host
 from brainstate_prob.infer.density.blocks import NoncenteredBlock
-from brainstate_prob.infer.density.log_density import Data, Density, scores_horseshoe
+from brainstate_prob.infer.density.log_density import Density, scores_horseshoe
 from brainstate_prob.infer.density.noncentered import able_entries, depth_of, named
 
 if TYPE_CHECKING:

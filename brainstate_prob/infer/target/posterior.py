@@ -12,14 +12,16 @@ import numpy as np
 
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.quantities import InUnit, warn_of_unchecked
 from brainstate_prob.infer.data.sharding import is_padded, is_sharded, shard_data, whole
 from brainstate_prob.infer.data.support import refuse_impossible, warn_of_large_integers
 from brainstate_prob.infer.density.blocks import Entry
-from brainstate_prob.infer.density.log_density import Data, Density, find_entries, scores_horseshoe
+from brainstate_prob.infer.density.log_density import Density, find_entries, scores_horseshoe
 from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.density.noncentered import chosen
 from brainstate_prob.infer.density.variables import check_coords, variables_of
+from brainstate_prob.infer.target.check import check
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard
 from brainstate_prob.infer.target.leaks import no_leaks
@@ -410,8 +412,6 @@ class Posterior:
         Report
             ``ok``, ``problems`` and ``notes`` in words, and a table of the parameters; printed, all of it.
         """
-        from brainstate_prob.infer.target.check import check
-
         return check(self, seed)
 
     def _theta(self, theta: Any) -> jax.Array:

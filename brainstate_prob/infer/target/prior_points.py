@@ -14,8 +14,8 @@ from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density.blocks import Entry
 from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.prior_draws import independent_parts
 from brainstate_prob.infer.density.variables import columns_of
-from brainstate_prob.infer.results.prior_fit import _independent_parts
 from brainstate_prob.nn.magnitudes import split_unit
 
 __all__ = ['prior_points']
@@ -51,7 +51,7 @@ def prior_points(density: Density, num: int, rng: np.random.Generator, start: np
     NotImplementedError, TypeError
         For a prior that cannot be drawn from.
     """
-    scored = [e for part in _independent_parts([e for e in density.entries if e.reg is not None]) for e in part]
+    scored = [e for part in independent_parts([e for e in density.entries if e.reg is not None]) for e in part]
     by_state = {e.state: e for e in scored}
     with StateTrace() as trace:
         density._bind_others(trace, states)

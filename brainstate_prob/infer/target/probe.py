@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import on_host, whole
 from brainstate_prob.infer.data.support import outside_of
-from brainstate_prob.infer.density.classes import num_classes
-from brainstate_prob.infer.density.log_density import Data, Density
-from brainstate_prob.infer.results.prediction import over_draws, precision_of, rows_at_once
+from brainstate_prob.infer.density.batching import over_draws, rows_at_once
+from brainstate_prob.infer.density.classes import num_classes, precision_of
+from brainstate_prob.infer.density.log_density import Density
 
 __all__ = ['Probe', 'Reach', 'prior_terms', 'probe', 'unread_inputs']
 

@@ -14,7 +14,10 @@ import numpy as np
 from brainstate_prob import environ
 from brainstate_prob.core import BatchState
 from brainstate_prob.graph.walk import find_states
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.batching import over_draws, rows_at_once
+from brainstate_prob.infer.density.classes import precision_of
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.wider import WiderDensity, base_of
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.nn.module import dotted
@@ -142,8 +145,6 @@ def recomputed(posterior: Posterior, density: Density, rows: np.ndarray) -> tupl
     An exponential average of what a batch gives, s <- a s + (1 - a) b, is solved for b, with all data as the batch.
     What is updated in another way, and does not stand still there, stays as the posterior has it.
     """
-    from brainstate_prob.infer.results.prediction import over_draws, precision_of, rows_at_once
-
     data = posterior.data
     with precision_of(density), environ.context(fit=True):
         run = density.jit('running_statistics', None, lambda: jax.vmap(_solved(density), in_axes=(0, None)))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.target.options import seed as check_seed
-from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.rules import seed as check_seed
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['checked_start', 'to_key', 'what_is_not_finite']
 

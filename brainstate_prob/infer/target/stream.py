@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from brainstate_prob.infer.density.log_density import Data
+from brainstate_prob.infer.data.arrays import Data
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.target.posterior import Posterior

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import on_host
-from brainstate_prob.infer.density.log_density import Data
 
 __all__ = ['VERSIONS', 'rows_of', 'telling_order', 'telling_rows']
 

@@ -15,8 +15,9 @@ from numpyro import handlers
 from numpyro.infer import SVI, Trace_ELBO, autoguide
 from numpyro.infer.util import log_density
 
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import HorseshoeBlock
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.target.minibatch import Batches, first_batch, next_batch, take
 from brainstate_prob.infer.target.numpyro import sites_model
 from brainstate_prob.infer.variational.guides import flat_model, make_guide

@@ -17,17 +17,20 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal
 
-from brainstate_prob.infer.density.log_density import Data, Density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.density.potential import potential_of
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems, warn_of
 from brainstate_prob.infer.diagnostics.psis import k_hat_limit, pareto_k, smoothed_weights
-from brainstate_prob.infer.mcmc.backends.blackjax import import_blackjax
 from brainstate_prob.infer.mcmc.chain_starts import started_chains
-from brainstate_prob.infer.mcmc.kernel import Settings, potential_of
+from brainstate_prob.infer.mcmc.kernel import Settings
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.run.chain_loop import keys_of_chains
 from brainstate_prob.infer.run.inits import started_from
+from brainstate_prob.infer.run.optional import import_blackjax
+from brainstate_prob.infer.run.starts import starts_named
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import settled
@@ -156,6 +159,7 @@ def pathfinder(
     return fit
 
 
+@starts_named('pathfinder')
 def pathfinder_starts(posterior: Posterior, density: Density, keys: jax.Array) -> jax.Array:
     """A draw of a path for each key, (num, size): where chains start with ``init='pathfinder'``."""
     centre = posterior.start(density)

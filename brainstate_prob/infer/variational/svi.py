@@ -18,14 +18,15 @@ from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.diagnostics.psis import k_hat, k_hat_problem
 from brainstate_prob.infer.diagnostics.safely import never_raises
-from brainstate_prob.infer.mcmc.chain_starts import centres
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.progress import Chunks
+from brainstate_prob.infer.run.starts import centres
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import stream_of
-from brainstate_prob.infer.target.options import check_options, optax_optimizer
+from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
 from brainstate_prob.infer.target.stream import Stream

@@ -7,20 +7,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from brainstate_prob.infer.mcmc.backends import Info, Point
+from brainstate_prob.infer.mcmc.backends.protocol import Info, Point
+from brainstate_prob.infer.run.optional import import_blackjax
 
-__all__ = ['import_blackjax', 'transition']
-
-
-def import_blackjax():
-    """BlackJAX, or an error that says how to get it."""
-    try:
-        import blackjax
-    except ImportError as error:
-        raise ImportError(
-            "This needs BlackJAX, which is not installed: pip install 'brainstate-prob[samplers]'."
-        ) from error
-    return blackjax
+__all__ = ['transition']
 
 
 def transition(

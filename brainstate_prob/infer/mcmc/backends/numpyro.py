@@ -11,7 +11,7 @@ from jax import lax
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
-from brainstate_prob.infer.mcmc.backends import Info, Point
+from brainstate_prob.infer.mcmc.backends.protocol import Info, Point
 
 __all__ = ['transition']
 
