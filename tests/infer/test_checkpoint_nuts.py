@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from brainstate_prob import infer
-from brainstate_prob.infer import nuts_loop
+from brainstate_prob.infer.mcmc import nuts_loop
 from brainstate_prob.infer.run import checkpoint as checkpoints
 from tests.infer.test_nuts import regression
 

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import many_chains
+from brainstate_prob.infer.mcmc import many_chains
 from brainstate_prob.infer.run import checkpoint as checkpoints
 
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')

@@ -243,7 +243,7 @@ def test_low_rank_approaches_the_whole_from_the_prior(net, x64):
 
 @NOT_AT_THE_MODE
 def test_the_diagonal_taken_one_observation_at_a_time_is_the_same(net, x64, monkeypatch):
-    from brainstate_prob.infer import structures
+    from brainstate_prob.infer.laplace import structures
 
     posterior, full = net
     by_columns = infer.laplace(posterior, structure='diagonal', curvature='ggn', mode='model', **QUIET)
