@@ -33,7 +33,7 @@ def test_every_public_name_is_there(module):
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'inference'"):
-        brainstate_prob.inference  # noqa: B018
+        brainstate_prob.inference
 
 
 def test_the_package_is_typed():
