@@ -339,7 +339,12 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
     # Of a way to fit; simulations and draws of the prior need no data, and say themselves what they need.
     if isinstance(given.get('posterior'), Posterior) and 'posterior' not in rules and 'num_simulations' not in given:
         _refuse_without_targets(given)
-        announce(given['posterior'])
+        in_batches = given.get('batches') is not None
+        announce(given['posterior'], needs_priors=function.__name__ not in _BEST_POINTS, in_batches=in_batches)
+
+
+# Ways that fit points: without a prior theirs are of maximum likelihood, which is a method of its own.
+_BEST_POINTS = frozenset({'fit_map', 'ensemble', 'swag', 'mc_dropout'})
 
 
 def _refuse_without_targets(given: Mapping[str, Any]) -> None:
@@ -350,7 +355,7 @@ def _refuse_without_targets(given: Mapping[str, Any]) -> None:
     if predicts and not scored:
         raise ValueError(
             'The Posterior has no targets, so that only the priors would be fitted. Write infer.Posterior(model, '
-            'inputs, targets); or, for the priors alone, infer.Posterior(model) without inputs, or infer.sample_prior.'
+            'inputs, targets). Draws of the priors alone are infer.sample_prior(model).'
         )
 
 

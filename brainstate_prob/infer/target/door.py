@@ -20,6 +20,7 @@ from brainstate_prob.core import ParamState, State, StateTrace
 from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, program_key
 from brainstate_prob.core.structure import Identity
 from brainstate_prob.infer.density import Data, Density, forget_density, kept_density
+from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
 from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.target.statements import refused_handlers, refused_statements
 from brainstate_prob.infer.target.words import check_call, plain_words
@@ -298,8 +299,15 @@ def _check_precision(density: Density) -> str | None:
     )
 
 
-def announce(posterior: Any) -> None:
+def announce(posterior: Any, *, needs_priors: bool, in_batches: bool) -> None:
     """Warn, at the line that calls a way to fit, of what the door found that is no error.
+
+    Parameters
+    ----------
+    needs_priors
+        Whether what is fitted is a distribution, which an improper prior may leave without a norm.
+    in_batches
+        Whether the way to fit has data of its own.
 
     Raises
     ------
@@ -307,7 +315,9 @@ def announce(posterior: Any) -> None:
         For a posterior of double precision where JAX is in single.
     """
     precision = _check_precision(posterior.density)
-    texts = unused_messages(posterior) + ([] if precision is None else [precision])
+    no_data = None if in_batches else no_data_message(posterior)
+    no_priors = no_priors_message(posterior) if needs_priors and no_data is None else None
+    texts = unused_messages(posterior) + [text for text in (precision, no_data, no_priors) if text is not None]
     # A way to fit that begins with another one (MAP before NUTS) says it once.
     if not sys._getframe(3).f_globals.get('__name__', '').startswith('brainstate_prob.'):
         for text in texts:
