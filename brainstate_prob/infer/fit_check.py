@@ -18,11 +18,11 @@ from brainstate_prob.infer.target.forgotten import no_priors_message, some_prior
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit
-    from brainstate_prob.infer.posterior import Posterior
 
 __all__ = ['check', 'unfinished_members']
 
 _BEST_POINTS = ('map', 'ensemble', 'swag', 'mc_dropout')  # without a prior they are of maximum likelihood
+_FINDS_OUT = ('laplace', 'marginal_likelihood')  # by the curvature
 _NORMAL = ('laplace', 'marginal_likelihood')
 
 
@@ -33,7 +33,7 @@ def check(fit: Fit) -> Report:
     findings = [Finding('warning', text) for text in texts]
     if fit.posterior is not None:
         findings += [Finding('warning', text) for text in unused_messages(fit.posterior)]
-        findings += _priors(fit.posterior) if fit.method not in _BEST_POINTS else []
+        findings += _priors(fit) if fit.method not in _BEST_POINTS else []
     findings += _numbers(fit)
     try:
         findings += [Finding('warning', text) for text in conflicts(fit) if text not in texts]
@@ -57,13 +57,13 @@ def check(fit: Fit) -> Report:
     return Report(repr(fit), tuple(findings))
 
 
-def _priors(posterior: Posterior) -> list[Finding]:
-    """Parameters without a prior: a warning where none has one, and a note where some have."""
-    text = no_priors_message(posterior)
-    if text is not None:
-        return [Finding('warning', text)]
-    text = some_priors_message(posterior)
-    return [] if text is None else [Finding('note', text)]
+def _priors(fit: Fit) -> list[Finding]:
+    """Parameters without a prior: a warning where none has one and draws move freely, else a note."""
+    assert fit.posterior is not None
+    none, some = no_priors_message(fit.posterior), some_priors_message(fit.posterior)
+    if none is not None and fit.method not in _FINDS_OUT:
+        return [Finding('warning', none)]
+    return [] if some is None else [Finding('note', some)]
 
 
 def _is_stopped_early(fit: Fit) -> bool:

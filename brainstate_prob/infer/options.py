@@ -340,11 +340,12 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
     if isinstance(given.get('posterior'), Posterior) and 'posterior' not in rules and 'num_simulations' not in given:
         _refuse_without_targets(given)
         in_batches = given.get('batches') is not None
-        announce(given['posterior'], needs_priors=function.__name__ not in _BEST_POINTS, in_batches=in_batches)
+        announce(given['posterior'], moves_freely=function.__name__ in _MOVE_FREELY, in_batches=in_batches)
 
 
-# Ways that fit points: without a prior theirs are of maximum likelihood, which is a method of its own.
-_BEST_POINTS = frozenset({'fit_map', 'ensemble', 'swag', 'mc_dropout'})
+# Ways that go on without an end, or a word, where a posterior is improper. Points without a prior are of maximum
+# likelihood, a method of its own; Laplace finds the missing curvature, SMC and elliptical slices the missing prior.
+_MOVE_FREELY = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'fit_svi', 'pathfinder'})
 
 
 def _refuse_without_targets(given: Mapping[str, Any]) -> None:

@@ -299,13 +299,13 @@ def _check_precision(density: Density) -> str | None:
     )
 
 
-def announce(posterior: Any, *, needs_priors: bool, in_batches: bool) -> None:
+def announce(posterior: Any, *, moves_freely: bool, in_batches: bool) -> None:
     """Warn, at the line that calls a way to fit, of what the door found that is no error.
 
     Parameters
     ----------
-    needs_priors
-        Whether what is fitted is a distribution, which an improper prior may leave without a norm.
+    moves_freely
+        Whether the way to fit does not notice that a posterior is improper.
     in_batches
         Whether the way to fit has data of its own.
 
@@ -316,7 +316,7 @@ def announce(posterior: Any, *, needs_priors: bool, in_batches: bool) -> None:
     """
     precision = _check_precision(posterior.density)
     no_data = None if in_batches else no_data_message(posterior)
-    no_priors = no_priors_message(posterior) if needs_priors and no_data is None else None
+    no_priors = no_priors_message(posterior) if moves_freely and no_data is None else None
     texts = unused_messages(posterior) + [text for text in (precision, no_data, no_priors) if text is not None]
     # A way to fit that begins with another one (MAP before NUTS) says it once.
     if not sys._getframe(3).f_globals.get('__name__', '').startswith('brainstate_prob.'):
