@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob import graph
+from brainstate_prob.core.calls import nearest
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.density import Density
@@ -21,7 +22,7 @@ from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.inits import chosen_rows, in_coordinates, of_values, started_from
 from brainstate_prob.infer.kernel import Settings, start_function
 from brainstate_prob.infer.map import fit_map
-from brainstate_prob.infer.options import nearest, refuse
+from brainstate_prob.infer.options import refuse
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.progress import as_a_part
 from brainstate_prob.infer.start import checked_start

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstate_prob.core.calls import nearest
 from brainstate_prob.core.units import u
-from brainstate_prob.infer.options import nearest, probability, refuse
+from brainstate_prob.infer.options import probability, refuse
 from brainstate_prob.infer.predict import Interval
 from brainstate_prob.infer.scores import predicts_classes
 from brainstate_prob.nn.magnitudes import with_unit

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import users_line
 from brainstate_prob.infer.checkpoint import Checkpoint, interruption, keep_in, nothing_yet
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.diagnostics import ConvergenceWarning
@@ -305,7 +306,9 @@ class Descents:
                 raise nothing_yet('before the first steps were done', checkpoint)
             self._stopped = 'interrupted'
             warnings.warn(
-                interruption(f'{done} of {self._num_steps} steps', checkpoint), ConvergenceWarning, stacklevel=4
+                interruption(f'{done} of {self._num_steps} steps', checkpoint),
+                ConvergenceWarning,
+                stacklevel=users_line(),
             )
         return self._descent()
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.chain_loop import (
     Phase,
     collect,
@@ -53,6 +54,7 @@ class _State(NamedTuple):
     key: jax.Array
 
 
+@named
 def elliptical_slice(
     posterior: Posterior,
     *,

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.descent import Descent, Descents, Settings
@@ -37,6 +38,7 @@ from brainstate_prob.infer.start import to_key
 __all__ = ['ensemble']
 
 
+@named
 def ensemble(
     posterior: Posterior,
     *,

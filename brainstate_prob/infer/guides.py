@@ -16,9 +16,9 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.infer import autoguide, init_to_median, init_to_uniform, init_to_value
 
+from brainstate_prob.core.calls import nearest
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.numpyro_modules import bind_submodules
-from brainstate_prob.infer.options import nearest
 from brainstate_prob.infer.variables import columns_of
 
 bind_submodules()

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.adaptation import Adaptation, adapted, first_adaptation, schedule
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.backends import Point, transition_of
@@ -79,6 +80,7 @@ class _State(NamedTuple):
     adaptation: Adaptation
 
 
+@named
 def hmc_ecs(
     posterior: Posterior,
     *,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.conflict import warned
 from brainstate_prob.infer.curvature import Curvature, curvature_of
@@ -44,6 +45,7 @@ _FAR = 0.1  # standard deviations by direction: farther from the mode the Gaussi
 CURVATURES = ('hessian', 'ggn')
 
 
+@named
 def laplace(
     posterior: Posterior,
     *,

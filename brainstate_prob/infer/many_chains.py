@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.backends.blackjax import import_blackjax
 from brainstate_prob.infer.chain_loop import (
     Phase,
@@ -40,6 +41,7 @@ __all__ = ['chees', 'mclmc', 'meads']
 _FOLDS = 4  # of MEADS
 
 
+@named
 def chees(
     posterior: Posterior,
     *,
@@ -118,6 +120,7 @@ def chees(
     return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
+@named
 def meads(
     posterior: Posterior,
     *,
@@ -163,6 +166,7 @@ def meads(
     return _sample(posterior, 'meads', counts, {}, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
+@named
 def mclmc(
     posterior: Posterior,
     *,
@@ -327,4 +331,4 @@ def _sample(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = notes + mcmc_problems(density, draws, stats, method, info)
-    return warned(Fit(posterior, density, draws, method=method, stats=stats, info=info), stacklevel=4)
+    return warned(Fit(posterior, density, draws, method=method, stats=stats, info=info))

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.early_stopping import early_stopping_rule
 from brainstate_prob.infer.fit import Fit
@@ -46,6 +47,7 @@ class MaskedDensity(WiderDensity):
             yield opened
 
 
+@named
 def mc_dropout(
     posterior: Posterior,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.adaptation import WARMUPS
 from brainstate_prob.infer.backends import BACKENDS, check_installed
 from brainstate_prob.infer.conflict import warned
@@ -23,6 +24,7 @@ from brainstate_prob.infer.start import to_key
 __all__ = ['nuts']
 
 
+@named
 def nuts(
     posterior: Posterior,
     *,

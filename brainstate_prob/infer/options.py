@@ -6,7 +6,6 @@ of one form: what it must be, and what it was.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import os
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.calls import nearest
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import devices_of
 from brainstate_prob.infer.target.door import announce
@@ -30,7 +30,6 @@ __all__ = [
     'choice',
     'count',
     'flag',
-    'nearest',
     'not_negative',
     'number',
     'optax_optimizer',
@@ -56,13 +55,6 @@ def shown(value: Any) -> str:
         return f'an array of shape {tuple(value.shape)}'
     text = repr(value)
     return text if len(text) <= 80 else f'{text[:77]}...'
-
-
-def nearest(word: Any, words: Iterable[str]) -> str:
-    """``Did you mean 'x'?`` where one of the words is like ``word``, else nothing."""
-    by_lower = {w.lower(): w for w in words}
-    found = difflib.get_close_matches(str(word).lower(), by_lower, 1, 0.5)
-    return f'Did you mean {by_lower[found[0]]!r}?' if found else ''
 
 
 # Kinds of rules

@@ -17,6 +17,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.backends.blackjax import import_blackjax
 from brainstate_prob.infer.chain_loop import keys_of_chains
@@ -41,6 +42,7 @@ _FEWEST_DRAWS = 25  # below, there is no tail to smooth
 _DRAWS = 128  # of each path in one compiled call
 
 
+@named
 def pathfinder(
     posterior: Posterior,
     *,
@@ -152,7 +154,7 @@ def pathfinder(
         'seconds': time.perf_counter() - began,
     }
     fit = settled(Fit(posterior, density, draws, method='pathfinder', stats=stats, info=info, weights=weights))
-    warn_of(problems, stacklevel=3)
+    warn_of(problems)
     return fit
 
 

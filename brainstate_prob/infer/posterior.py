@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Entry
@@ -102,6 +103,7 @@ class Posterior:
 
     fixed_choice: tuple[str, ...] | None = None  # what noncentered='auto' means, where many data sets share one choice
 
+    @named
     def __init__(
         self,
         model: Module,

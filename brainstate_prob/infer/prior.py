@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.calls import named
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Density
@@ -29,6 +30,7 @@ _TRIES = 10_000
 _DRAWS, _NUMBERS = 1024, 2**22  # at most, of one compiled call
 
 
+@named
 def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: Any = 0) -> Fit:
     """Draws of the parameters from their priors, as a `Fit`: before any data are seen.
 
@@ -80,6 +82,7 @@ def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: 
     return Fit(posterior, density, thetas[None], method='prior')
 
 
+@named
 def prior_predictive(posterior: Posterior | Module, num_draws: int = 1000, *, inputs: Any = None, seed: Any = 0) -> Any:
     """Draws of the targets at draws of the prior: what the model expects before it sees data.
 

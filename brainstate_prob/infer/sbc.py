@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.options import check_options, way_to_fit
@@ -137,6 +138,7 @@ class SBC:
         return f'posteriors are too {"narrow" if spread > 1 else "wide"}'
 
 
+@named
 def sbc(
     posterior: Posterior,
     fit: Callable[..., Fit],

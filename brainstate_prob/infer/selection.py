@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from brainstate_prob.core.calls import nearest
 from brainstate_prob.core.filters import to_predicate
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Density, find_entries
-from brainstate_prob.infer.options import nearest
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.variables import columns_of
 from brainstate_prob.nn.module import Module

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.conflict import warned
@@ -69,6 +70,7 @@ class _Plan(NamedTuple):
     num_observations: Any
 
 
+@named
 def sgmcmc(
     posterior: Posterior,
     *,

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.backends import Point, transition_of
 from brainstate_prob.infer.blocks import HorseshoeBlock
@@ -55,6 +56,7 @@ class _Particles(NamedTuple):
     key: jax.Array
 
 
+@named
 def smc(
     posterior: Posterior,
     *,

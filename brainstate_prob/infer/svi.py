@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.advice import advice
 from brainstate_prob.infer.chain_starts import centres
 from brainstate_prob.infer.checkpoint import Checkpoint, interruption, nothing_yet
@@ -35,6 +36,7 @@ from brainstate_prob.infer.svi_programs import CHUNK, Carry, Programs, Settings,
 __all__ = ['fit_svi']
 
 
+@named
 def fit_svi(
     posterior: Posterior,
     *,

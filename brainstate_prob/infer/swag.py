@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.checkpoint import Checkpoint
 from brainstate_prob.infer.density import Data
 from brainstate_prob.infer.descent import Descent, Descents, Settings
@@ -117,6 +118,7 @@ def _collecting(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@named
 def swag(
     posterior: Posterior,
     *,

@@ -45,8 +45,8 @@ def no_priors_message(posterior: Posterior) -> str | None:
     return (
         f'No parameter of the model has a prior, and without one {listed(names)} {_are(names)} flat on an unbounded '
         'range, so that the posterior is improper unless the data determine every parameter. Give priors: '
-        "nn.Param(start, reg=dist.Normal(0.0, 1.0)), or nn.with_prior(model, {...: dist.Normal(0.0, 1.0)}) for a network "
-        f'as a whole. If flat is meant, say it: reg={_FLAT}.'
+        'nn.Param(start, reg=dist.Normal(0.0, 1.0)), or nn.with_prior(model, {...: dist.Normal(0.0, 1.0)}) for a whole '
+        f'network. If flat is meant, say it: reg={_FLAT}.'
     )
 
 
