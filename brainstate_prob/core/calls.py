@@ -22,6 +22,7 @@ _ELSEWHERE = {
     'epochs': 'num_steps',
     'observed': 'targets',
     'prior': 'reg',
+    'priors': 'reg',
     'transform': 't',
     'tune': 'num_warmup',
     'x': 'inputs',
