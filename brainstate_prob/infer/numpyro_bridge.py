@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.calls import named
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer import predict as predictions
@@ -118,6 +119,7 @@ class ParamSite(dist.Distribution):
         return serve_values({h.param: p for h, p in zip(self.hypers, pieces, strict=True) if h.param is not None})
 
 
+@named
 def to_numpyro(
     model: Module,
     likelihood: Callable | None = None,
@@ -274,6 +276,7 @@ def _hypers_first(entries: list[Entry]) -> list[tuple[Entry, tuple[Entry, ...]]]
     return list(ordered.values())
 
 
+@named
 def from_numpyro(posterior: Posterior, mcmc: Any) -> Fit:
     """What NumPyro's MCMC drew from ``to_numpyro(model)`` as a `Fit`.
 
