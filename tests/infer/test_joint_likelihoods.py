@@ -219,9 +219,7 @@ WITHOUT_INPUTS = {
 @pytest.mark.parametrize('law', WITHOUT_INPUTS)
 def test_a_joint_law_without_inputs_is_not_predicted_as_if_it_had_no_data(law, kind):
     fit = scattered(infer.Posterior(Inside(WITHOUT_INPUTS[law]), targets=Y))
-    with pytest.raises(
-        ValueError, match=r'joint .* of all 12 targets. .*without those that were .*evaluate\(f\), where'
-    ):
+    with pytest.raises(ValueError, match=r'joint .* of all 12 targets. .*without those that .*evaluate\(f\), where'):
         fit.predict(kind=kind)
     assert fit.predict().shape == (60, 12)  # replicates of the data
 
