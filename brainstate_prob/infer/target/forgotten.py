@@ -10,7 +10,7 @@ from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import bounds, is_known
 
 if TYPE_CHECKING:
-    from brainstate_prob.infer.posterior import Posterior
+    from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['listed', 'no_data_message', 'no_priors_message', 'some_priors_message']
 
