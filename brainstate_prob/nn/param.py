@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State, StateTrace, current_trace
+from brainstate_prob.core.calls import named, users_line
 from brainstate_prob.core.state import holds_tracer
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
@@ -82,6 +83,7 @@ class Param(NotANumber, Module):
     _not_in_graph: ClassVar[frozenset[str]] = Module._not_in_graph | {'_memo'}
     _memo: tuple[Any, ...] | None = None
 
+    @named
     def __init__(
         self,
         value: Any,
@@ -388,12 +390,12 @@ class Param(NotANumber, Module):
                     f'{self._label()}: theta of {numeric!r} is itself confined to {numeric.domain}: an optimizer '
                     'step can '
                     'leave it, and samplers refuse it. Compose it, e.g. ChainT(PositiveT(), ...).',
-                    stacklevel=3,
+                    stacklevel=users_line(),
                 )
             return numeric.inverse(magnitude), magnitude
         except ValueError as error:
             inside = numeric.nearest_interior(magnitude)
-            warnings.warn(f'{self._label()}: {error} Starting at {short(inside)} instead.', stacklevel=3)
+            warnings.warn(f'{self._label()}: {error} Starting at {short(inside)} instead.', stacklevel=users_line())
             return numeric.inverse(inside), inside
 
     def _convert(self, value: Any) -> jax.Array:

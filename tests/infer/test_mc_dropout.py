@@ -159,7 +159,8 @@ def test_what_is_refused(model, kwargs, error, message):
 
 
 def test_samplers_take_the_model_without_its_dropout():
-    fit = infer.sgmcmc(infer.Posterior(Dropped(), X, Y), num_warmup=5, num_samples=5, num_chains=2, progress=False)
+    posterior = infer.Posterior(nn.with_prior(Dropped(), {...: dist.Normal(0.0, 10.0)}), X, Y)
+    fit = infer.sgmcmc(posterior, num_warmup=5, num_samples=5, num_chains=2, progress=False)
     assert np.isfinite(fit.thetas).all()
     with environ.context(fit=True), pytest.raises(ValueError, match='draws random numbers'):
-        infer.sgmcmc(infer.Posterior(Dropped(), X, Y), progress=False)
+        infer.sgmcmc(posterior, progress=False)

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.batching import chosen_draws
 from brainstate_prob.infer.density.log_density import Density
@@ -48,6 +49,7 @@ class MaskedDensity(WiderDensity):
             yield opened
 
 
+@named
 def mc_dropout(
     posterior: Posterior,
     *,
