@@ -24,7 +24,8 @@ from brainstate_prob.infer.density.batching import (
     pointwise_rows,
 )
 from brainstate_prob.infer.density.classes import precision_of
-from brainstate_prob.infer.density.log_density import Density, present_code
+from brainstate_prob.infer.density.code import present_code
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.results.observations import refuse_joint, refuse_unconditional
 from brainstate_prob.infer.rules import choice, count
 from brainstate_prob.infer.target.posterior import Posterior

@@ -20,13 +20,12 @@ from brainstate_prob.core import ParamState, State, StateTrace
 from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, program_key
 from brainstate_prob.core.structure import Identity
 from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.code import present_code, watching
 from brainstate_prob.infer.density.log_density import (
     ChangedDensity,
     Density,
     forget_density,
     kept_density,
-    present_code,
-    watching,
 )
 from brainstate_prob.infer.density.statements import refused_handlers, refused_statements
 from brainstate_prob.infer.target.reach import place_of
