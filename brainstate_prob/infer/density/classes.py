@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.nn.supports import bounds, is_known
@@ -82,7 +81,7 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
 
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    return density.compiled.get(('predicted', treedef, shapes, environ.static_key()), trace)
+    return density.kept(('predicted', treedef, shapes), trace)
 
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)

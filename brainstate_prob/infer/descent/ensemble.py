@@ -210,6 +210,5 @@ def ensemble(
     else:
         told = []
     fit.info['warnings'] = told
-    if tol is not None:  # a few steps are no mistake where no tolerance was asked for; check() tells of them
-        warn_of(told)
+    warn_of(told)
     return fit

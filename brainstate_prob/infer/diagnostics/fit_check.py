@@ -151,7 +151,13 @@ def _unseen(fit: Fit) -> Iterator[str]:
         yield f'uncertainty: {fit.method!r} gives one point. Use infer.laplace or infer.nuts for it.'
         return
     if not fit.is_markov:
-        if 'k_hat' not in fit.info and not _is_judged(fit):
+        if getattr(fit, 'linearized', False):
+            yield (
+                'k-hat. Predictions are those of the model linearized at the mode, under which the posterior of the '
+                'weights is another than that of the network itself, with which k-hat would compare the draws. Judge '
+                'the predictions: fit.score() of held-out data, beside that of infer.ensemble or infer.nuts.'
+            )
+        elif 'k_hat' not in fit.info and not _is_judged(fit):
             yield f'how far the draws of {fit.method!r} are from the posterior. Compare with infer.nuts.'
         return
     if fit.num_draws >= _FEWEST_DRAWS and fit.num_chains == 1:

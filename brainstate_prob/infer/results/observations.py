@@ -36,13 +36,13 @@ def num_terms(density: Density, theta: Any, data: Data) -> int:
     """How many terms the log-likelihood is the sum of."""
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((np.shape(x), jax.dtypes.result_type(x)) for x in leaves)
-    key = ('likelihood_terms', treedef, shapes, environ.static_key())
+    key = ('likelihood_terms', treedef, shapes)
 
     def trace() -> int:
         with precision_of(density):
             return math.prod(jax.eval_shape(density.pointwise, theta, data).shape)
 
-    return density.compiled.get(key, trace)
+    return density.kept(key, trace)
 
 
 def refuse_joint(fit: Fit, data: Data, what: str) -> None:

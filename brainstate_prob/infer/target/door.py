@@ -22,7 +22,13 @@ from brainstate_prob.core.calls import users_line
 from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, program_key
 from brainstate_prob.core.structure import Identity
 from brainstate_prob.infer.data.arrays import Data
-from brainstate_prob.infer.density.log_density import Density, forget_density, kept_density
+from brainstate_prob.infer.density.code import present_code, watching
+from brainstate_prob.infer.density.log_density import (
+    ChangedDensity,
+    Density,
+    forget_density,
+    kept_density,
+)
 from brainstate_prob.infer.density.statements import refused_handlers, refused_statements
 from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
 from brainstate_prob.infer.target.reach import place_of
@@ -71,7 +77,9 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     traces: list[_Seen] = []
     _check_call(density, data)
     data = _shapes_of(data)  # wherever the arrays are, the program is one
-    with _told_if_swapped(density, data), plain_words(model, *(e.name for e in density.entries)):
+    code = (model, density.likelihood, density.own_log_likelihood)
+    words = plain_words(model, *(e.name for e in density.entries))
+    with _told_if_swapped(density, data), words, watching(*code):
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     seen = traces[0]
     _refuse_unfitted(density, model, seen.trace)
@@ -80,7 +88,7 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in seen.trace.reads) else None
-    return kept_density(density, model, (inspection.program, own)), inspection
+    return kept_density(density, present_code(*code), (inspection.program, own)), inspection
 
 
 @contextlib.contextmanager
@@ -148,7 +156,7 @@ def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) ->
         now = jax.make_jaxpr(_terms(density, lambda _: None))(*_arguments(density), shapes)
         if [key.digest for key in _key_of(now, density, shapes)] != [key.digest for key in program]:
             forget_density(density)
-            raise ValueError(
+            raise ChangedDensity(
                 'The log density has changed since this Posterior was made: what the model or its likelihood reads (a '
                 'global, an attribute, a method, an array) is different now. Make a new Posterior. If it changes at '
                 'each call, the model draws from a generator of Python or NumPy: use brainstate_prob.random.'
