@@ -11,7 +11,7 @@ from brainstate_prob.core import State, to_predicate
 from brainstate_prob.graph.containers import FlattedDict
 from brainstate_prob.graph.held import is_container, items_of
 
-__all__ = ['Node', 'children', 'find_states', 'nodes', 'path_of', 'states', 'walk']
+__all__ = ['Node', 'children', 'dotted', 'find_states', 'nodes', 'path_of', 'states', 'walk']
 
 Path = tuple[Any, ...]
 
@@ -67,6 +67,11 @@ def path_of(node: Node) -> Path:
             break
         path, node = below + path, parent
     return path
+
+
+def dotted(path: tuple, prefix: str = '') -> str:
+    """A path as text: ``('layers', 0, 'w')`` as ``layers.0.w``."""
+    return '.'.join(str(part) for part in ((prefix, *path) if prefix else path))
 
 
 def children(value: Any) -> Iterator[tuple[Any, Any]]:

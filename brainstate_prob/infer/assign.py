@@ -10,12 +10,13 @@ import numpy as np
 
 from brainstate_prob.core import BatchState
 from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import dotted
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.blocks import Entry
 from brainstate_prob.infer.density import Density, density_of, find_entries, others_of, plain_values
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
 from brainstate_prob.infer.wider import base_of
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.classes import predicted
 from brainstate_prob.infer.density import Density, find_entries
@@ -20,7 +20,6 @@ from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.start import to_key, what_is_not_finite
 from brainstate_prob.infer.table import FitSummary
 from brainstate_prob.infer.variables import columns_of
-from brainstate_prob.nn.module import dotted
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from brainstate_prob import environ, graph
 from brainstate_prob.core import BatchState, ParamState, State, StateTrace
 from brainstate_prob.core.structure import Cache, is_users, structural_key
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import children, find_states, walk
+from brainstate_prob.graph.walk import children, dotted, find_states, walk
 from brainstate_prob.infer.blocks import Block, Entry, is_horseshoe, make_blocks
 from brainstate_prob.infer.target.observed import (
     checked_distribution,
@@ -34,7 +34,7 @@ from brainstate_prob.infer.target.statements import refused_statements
 from brainstate_prob.infer.target.support import outside_of
 from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.memo import serve_values
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param
 from brainstate_prob.random import RandomState
 

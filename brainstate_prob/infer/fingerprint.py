@@ -15,12 +15,11 @@ import numpyro
 
 import brainstate_prob
 from brainstate_prob import environ
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.density import Density, find_entries
 from brainstate_prob.infer.fit import Fit
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.variables import Variable
-from brainstate_prob.nn.module import dotted
 
 __all__ = ['describe', 'differences_of', 'fingerprint_of', 'is_key', 'one_line']
 

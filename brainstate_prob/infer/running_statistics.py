@@ -13,11 +13,10 @@ import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.core import BatchState
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.density import Data, Density
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.wider import WiderDensity, base_of
-from brainstate_prob.nn.module import dotted
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit

@@ -19,21 +19,25 @@ from brainstate_prob.core import ParamState, State, StateTrace, current_trace
 from brainstate_prob.core.state import holds_tracer
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
+from brainstate_prob.graph.walk import dotted
 from brainstate_prob.nn.bijections import IdentityT, Transform, transform_for
 from brainstate_prob.nn.bijections.instead import instead_of
+from brainstate_prob.nn.kinds import ParamNode
 from brainstate_prob.nn.magnitudes import checked_dims, short, split_unit, unit_name, with_unit
 from brainstate_prob.nn.memo import served_value
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.not_a_number import NotANumber
 from brainstate_prob.nn.prior_check import check_prior
 from brainstate_prob.nn.priors import Regularization, as_regularization
+from brainstate_prob.nn.priors.hyper import makes_hyper_parameters
 
 __all__ = ['Const', 'Param']
 
 logger = logging.getLogger(__name__)
 
 
-class Param(NotANumber, Module):
+@makes_hyper_parameters
+class Param(NotANumber, ParamNode, Module):
     """A parameter with an optional bijective transform, prior and unit.
 
     Parameters

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from brainstate_prob.core import ParamState
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.graph.walk import dotted
+from brainstate_prob.nn.module import Module
 
 __all__ = ['clip_grad_norm', 'count_parameters']
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.random import DEFAULT
 from brainstate_prob.transform.base import decorator
 from brainstate_prob.transform.gradient import GradientTransform
 
@@ -381,8 +382,6 @@ def _fwd_grad(fun, *, argnums, has_aux, holomorphic, allow_int, key, tangent_siz
 
 
 def _next_key() -> jax.Array:
-    from brainstate_prob.random import DEFAULT
-
     return DEFAULT.split_key()
 
 

@@ -15,6 +15,7 @@ from brainstate_prob.nn.bijections.arguments import (
     unit_of,
 )
 from brainstate_prob.nn.bijections.saturated import at_ends, inward
+from brainstate_prob.nn.bijections.tfp import as_tfp_bijector
 from brainstate_prob.nn.bijections.value import Value
 
 __all__ = ['NoDensityError', 'Transform', 'from_family']
@@ -77,8 +78,6 @@ class Transform(Value):
 
     def _make_bijector(self, **numbers):
         """Build the TFP bijector for the given arguments; by default one around this transform's own formulas."""
-        from brainstate_prob.nn.bijections.tfp import as_tfp_bijector
-
         return as_tfp_bijector(self)
 
     def _forward(self, x, **numbers):

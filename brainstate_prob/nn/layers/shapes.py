@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import path_of
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.graph.walk import dotted, path_of
+from brainstate_prob.nn.kinds import ModuleNode
+from brainstate_prob.nn.module import Module
 
 __all__ = [
     'SpatialModule',
@@ -68,7 +69,7 @@ def _sizes(size: tuple[int, ...] | None) -> str:
     return '?' if size is None else str(size[0]) if len(size) == 1 else str(size)
 
 
-def label(layer: Module) -> str:
+def label(layer: ModuleNode) -> str:
     """The layer in a message: its path in the model (or its name), its class and its sizes.
 
     Examples

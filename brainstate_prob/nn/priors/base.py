@@ -16,7 +16,8 @@ from numpyro.distributions import constraints
 from brainstate_prob import random
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.graph.walk import dotted
+from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.priors.arguments import check_call
 from brainstate_prob.nn.priors.densities import log_density
 from brainstate_prob.nn.priors.hyper import Hyper, checked, in_unit, trainable, value_unit

@@ -11,9 +11,13 @@ import numpy as np
 
 from brainstate_prob.core import State
 from brainstate_prob.core.units import u
+from brainstate_prob.nn.bijections import IdentityT, PositiveT, SigmoidT
+from brainstate_prob.nn.kinds import ParamNode
 from brainstate_prob.nn.magnitudes import short
 
-__all__ = ['Hyper', 'checked', 'in_unit', 'is_param', 'trainable', 'value_unit']
+__all__ = ['Hyper', 'checked', 'in_unit', 'is_param', 'makes_hyper_parameters', 'trainable', 'value_unit']
+
+_PARAM: list[type] = []  # `Param`, once it is defined: it stands above the priors
 
 # role -> power of the value's unit that the hyper-parameter carries
 _POWERS = {'value': 1, 'rate': -1, 'rate2': -2, 'none': 0}
@@ -40,8 +44,8 @@ class Hyper(NamedTuple):
 
 
 def is_param(x: Any) -> bool:
-    """Whether ``x`` is a `Param` or `Const` (told by what it can do: this module lies below them)."""
-    return not isinstance(x, type) and callable(getattr(x, 'value', None)) and callable(getattr(x, 'constrained', None))
+    """Whether ``x`` is a `Param` or `Const`."""
+    return isinstance(x, ParamNode)
 
 
 def checked(label: str, name: str, hyper: Hyper, value: Any) -> Any:
@@ -163,11 +167,14 @@ def in_unit(hyper: Hyper, value: Any, unit: u.Unit | None) -> Any:
     return value.to_decimal(unit ** _POWERS[hyper.role])
 
 
+def makes_hyper_parameters(cls: type) -> type:
+    """Decorate `Param`: the class of a trainable hyper-parameter."""
+    _PARAM.append(cls)
+    return cls
+
+
 def trainable(hyper: Hyper, value: Any) -> Any:
     """A Param for the hyper-parameter, in the transform of its domain; a Param stays as it is."""
-    from brainstate_prob.nn.bijections import IdentityT, PositiveT, SigmoidT
-    from brainstate_prob.nn.param import Param
-
     if is_param(value):
         return value
     if hyper.domain in ('positive', 'nonnegative'):
@@ -176,4 +183,4 @@ def trainable(hyper: Hyper, value: Any) -> Any:
         t = SigmoidT()
     else:
         t = IdentityT()
-    return Param(value, t=t)
+    return _PARAM[-1](value, t=t)
