@@ -13,8 +13,8 @@ from numpyro.distributions import constraints
 
 from brainstate_prob.core.units import u
 from brainstate_prob.nn.priors.base import DistributionReg, Regularization
+from brainstate_prob.nn.priors.densities import log_scaled_exp1
 from brainstate_prob.nn.priors.hyper import Hyper, in_unit, is_param, trainable
-from brainstate_prob.nn.priors.special import log_scaled_exp1
 
 __all__ = [
     'BetaReg',

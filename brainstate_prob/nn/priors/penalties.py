@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.scipy.special import erf, erfinv
 
 from brainstate_prob.nn.priors.base import Regularization
+from brainstate_prob.nn.priors.densities import log_erfcx
 from brainstate_prob.nn.priors.hyper import Hyper
-from brainstate_prob.nn.priors.special import log_erfcx
 
 __all__ = ['ElasticNetReg', 'HuberReg', 'L1Reg', 'L2Reg', 'Penalty']
 

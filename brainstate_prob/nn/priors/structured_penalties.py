@@ -1,4 +1,4 @@
-"""Penalties on groups, differences, norms and spectra."""
+"""Structured penalties: on groups, differences, norms and spectra."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jax.scipy.special import gammaln, logsumexp, xlogy
 from numpyro.distributions import constraints
 
 from brainstate_prob.nn.priors.base import broadcasts_to, full_shape
+from brainstate_prob.nn.priors.densities import safe_norm
 from brainstate_prob.nn.priors.hyper import Hyper
 from brainstate_prob.nn.priors.penalties import Penalty, _abs
-from brainstate_prob.nn.priors.special import safe_norm
 
 __all__ = ['EntropyReg', 'GroupLassoReg', 'MaxNormReg', 'OrthogonalReg', 'SpectralNormReg', 'TotalVariationReg']
 
