@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.core import ParamState, State
+from brainstate_prob.core import State
 from brainstate_prob.core.functionalize import Pure
 from brainstate_prob.core.units import u
-from brainstate_prob.transform.base import Transformed, check_callable
+from brainstate_prob.transform.base import Transformed, check_callable, flatten_states
 
-__all__ = ['GradientTransform', 'Wrt', 'flatten_states']
+__all__ = ['GradientTransform', 'Wrt']
 
 
 class Wrt(NamedTuple):
@@ -23,46 +23,6 @@ class Wrt(NamedTuple):
 
     states: list
     args: tuple
-
-
-def flatten_states(
-    container: Any,
-    name: str = 'grad_states',
-) -> tuple[list[tuple[tuple, State]], Callable[[list], Any]]:
-    """The States of a container with their paths, and a function that puts a list back into that structure.
-
-    Raises
-    ------
-    TypeError
-        Where there is something else than States, naming its path.
-    """
-    found: list[tuple[tuple, State]] = []
-
-    def walk(path: tuple, x: Any) -> Callable[[list], Any]:
-        if isinstance(x, State):
-            found.append((path, x))
-            position = len(found) - 1
-            return lambda values: values[position]
-        if x is None:
-            return lambda values: None
-        if isinstance(x, Mapping):
-            cls = type(x) if isinstance(x, dict) else dict
-            inner = [(k, walk((*path, *(k if isinstance(k, tuple) else (k,))), v)) for k, v in x.items()]
-            return lambda values: cls([(k, f(values)) for k, f in inner])
-        if isinstance(x, list | tuple):
-            parts = [walk((*path, i), v) for i, v in enumerate(x)]
-            make: Callable = getattr(type(x), '_make', type(x))  # a named tuple takes its parts one by one
-            return lambda values: make([f(values) for f in parts])
-        if callable(getattr(x, 'states', None)):
-            return walk(path, x.states(ParamState))
-        where = f' at {path}' if path else ''
-        raise TypeError(
-            f'{name} takes a State, a list, tuple or dict of States, or a Module (its ParamStates); got '
-            f'{type(x).__name__}{where}.'
-        )
-
-    rebuild = walk((), container)
-    return found, rebuild
 
 
 def _is_quantity(x: Any) -> bool:

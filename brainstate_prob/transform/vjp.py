@@ -9,8 +9,7 @@ import jax
 
 from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.functionalize import Pure
-from brainstate_prob.transform.base import check_callable
-from brainstate_prob.transform.gradient import flatten_states
+from brainstate_prob.transform.base import check_callable, flatten_states
 
 __all__ = ['jvp', 'vjp']
 
