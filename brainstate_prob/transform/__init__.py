@@ -2,8 +2,8 @@
 
 from brainstate_prob.transform.checkpoint import checkpoint, remat
 from brainstate_prob.transform.conditions import cond, ifelse, switch
-from brainstate_prob.transform.grad import fwd_grad, grad, hessian, jacfwd, jacobian, jacrev, vector_grad
-from brainstate_prob.transform.gradient import GradientTransform, Wrt
+from brainstate_prob.transform.gradient_transform import GradientTransform, Wrt
+from brainstate_prob.transform.gradients import fwd_grad, grad, hessian, jacfwd, jacobian, jacrev, vector_grad
 from brainstate_prob.transform.inspection import StateFinder, eval_shape, make_jaxpr
 from brainstate_prob.transform.jit import JitFunction, jit
 from brainstate_prob.transform.loops import for_loop, scan, while_loop
