@@ -11,6 +11,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 from scipy.stats import chi2
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Entry, is_horseshoe
@@ -22,7 +23,6 @@ from brainstate_prob.infer.prior import prior_thetas
 from brainstate_prob.infer.probe import prior_terms
 from brainstate_prob.infer.running_statistics import settled
 from brainstate_prob.infer.safely import never_raises
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.options import nearest, probability, refuse
 from brainstate_prob.infer.predict import Interval
 from brainstate_prob.infer.scores import predicts_classes
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit

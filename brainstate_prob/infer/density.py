@@ -19,6 +19,7 @@ from jax import lax
 
 from brainstate_prob import environ, graph
 from brainstate_prob.core import BatchState, ParamState, State, StateTrace
+from brainstate_prob.core.quantities import split_unit, with_unit
 from brainstate_prob.core.structure import Cache, is_users, structural_key
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import children, dotted, find_states, walk
@@ -32,7 +33,6 @@ from brainstate_prob.infer.target.observed import (
 from brainstate_prob.infer.target.quantities import QuantityDistribution, quantities_explained
 from brainstate_prob.infer.target.statements import refused_statements
 from brainstate_prob.infer.target.support import outside_of
-from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.memo import serve_values
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param

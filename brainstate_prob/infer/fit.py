@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.options import check_options
 from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.record import FitRecord
-from brainstate_prob.nn.magnitudes import with_unit
 from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:

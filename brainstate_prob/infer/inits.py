@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import split_unit
 from brainstate_prob.graph.walk import dotted
 from brainstate_prob.infer.density import Density
 from brainstate_prob.infer.fit import Fit
@@ -18,7 +19,6 @@ from brainstate_prob.infer.running_statistics import StatisticsDensity, with_sta
 from brainstate_prob.infer.sharding import on_host
 from brainstate_prob.infer.variables import columns_of, differences, variables_of
 from brainstate_prob.infer.wider import base_of
-from brainstate_prob.nn.magnitudes import split_unit
 
 __all__ = ['chosen_rows', 'in_coordinates', 'of_values', 'started_from', 'statistics_of_rows']
 

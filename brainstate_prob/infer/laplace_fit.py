@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer import predict as predictions
 from brainstate_prob.infer.curvature import Curvature
 from brainstate_prob.infer.density import Density
@@ -21,7 +22,6 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.structures import refuse_large
 from brainstate_prob.infer.variables import columns_of
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.table import FitSummary

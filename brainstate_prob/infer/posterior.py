@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import split_unit, with_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.blocks import Entry
@@ -26,7 +27,6 @@ from brainstate_prob.infer.target.reach import told_of_hidden
 from brainstate_prob.infer.target.support import refuse_impossible, warn_of_large_integers
 from brainstate_prob.infer.target.words import refuse_no_function, what_is_no_model
 from brainstate_prob.infer.variables import check_coords, variables_of
-from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import is_narrower
 

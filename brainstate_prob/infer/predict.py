@@ -13,6 +13,7 @@ import numpy as np
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.classes import class_log_probs, precision_of
 from brainstate_prob.infer.density import Data, Density, code_key
 from brainstate_prob.infer.observations import refuse_joint, refuse_unconditional
@@ -21,7 +22,6 @@ from brainstate_prob.infer.posterior import Posterior
 from brainstate_prob.infer.sharding import on_host, whole
 from brainstate_prob.infer.start import to_key
 from brainstate_prob.infer.target.rows import check_rows
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.fit import Fit

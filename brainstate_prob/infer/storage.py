@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.arviz_io import datasets_of, free_name, group_name, plain
 from brainstate_prob.infer.draws import Draws
 from brainstate_prob.infer.fit import Fit
@@ -20,7 +21,6 @@ from brainstate_prob.infer.provenance import has_other_data, other_model, proven
 from brainstate_prob.infer.running_statistics import with_statistics
 from brainstate_prob.infer.variables import Variable, columns_of, differences, variables_of
 from brainstate_prob.infer.wider import Beside
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.posterior import Posterior

@@ -16,14 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State, StateTrace, current_trace
+from brainstate_prob.core.quantities import short, split_unit, unit_name, with_unit
+from brainstate_prob.core.shapes import to_shape
 from brainstate_prob.core.state import holds_tracer
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
 from brainstate_prob.graph.walk import dotted
 from brainstate_prob.nn.bijections import IdentityT, Transform, transform_for
 from brainstate_prob.nn.bijections.instead import instead_of
+from brainstate_prob.nn.dims import checked_dims
 from brainstate_prob.nn.kinds import ParamNode
-from brainstate_prob.nn.magnitudes import checked_dims, short, split_unit, unit_name, with_unit
 from brainstate_prob.nn.memo import served_value
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.not_a_number import NotANumber
@@ -287,7 +289,7 @@ class Param(NotANumber, ParamNode, Module):
         >>> nn.Param.init(jnp.ones, (2, 3), t=nn.SoftplusT()).shape
         (2, 3)
         """
-        shape = None if sizes is None else (sizes,) if isinstance(sizes, int | np.integer) else tuple(sizes)
+        shape = None if sizes is None else to_shape(sizes, 'Param.init: sizes')
         if data is None:
             if not allow_none:
                 raise ValueError(

@@ -7,10 +7,10 @@ import html
 import math
 
 from brainstate_prob.core import ParamState
+from brainstate_prob.core.quantities import short
 from brainstate_prob.graph.walk import Node, dotted, find_states, nodes, states
 from brainstate_prob.nn.bijections import IdentityT
 from brainstate_prob.nn.kinds import ParamNode
-from brainstate_prob.nn.magnitudes import short
 
 __all__ = ['ModelSummary', 'described_prior', 'summarize']
 

@@ -15,18 +15,9 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 
 from brainstate_prob import environ
+from brainstate_prob.core.quantities import INVERSE, NONE, SQUARE, VALUE, split_units
 from brainstate_prob.core.units import u
-from brainstate_prob.random.params import (
-    INVERSE,
-    NO_DEFAULT,
-    NONE,
-    SQUARE,
-    VALUE,
-    Par,
-    check_domain,
-    draw_shape,
-    split_units,
-)
+from brainstate_prob.random.params import NO_DEFAULT, Par, check_domain, draw_shape
 from brainstate_prob.random.stream import to_key
 
 __all__ = ['LAWS', 'Law', 'make_method']
@@ -240,7 +231,7 @@ def _default_dtype(kind: str) -> Any:
 
 
 def _draw(name: str, law: Law, stream: Any, values: dict[str, Any], size: Any, key: Any, dtype: Any) -> Any:
-    plain, unit = split_units(name, law.pars, values)
+    plain, unit = split_units(name, {par.name: par.role for par in law.pars}, values)
     for par in law.pars:
         check_domain(name, par, plain[par.name])
     for low, high in zip(law.ordered, law.ordered[1:], strict=False):

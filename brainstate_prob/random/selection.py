@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.core.quantities import magnitude_and_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.random.params import to_size
 from brainstate_prob.random.stream import KeyStream, to_key
@@ -110,6 +111,5 @@ def _one_shape(dn: tuple) -> tuple[int, ...]:
 
 
 def _magnitude(x: Any) -> tuple[Any, Any]:
-    if isinstance(x, u.Quantity):
-        return x.mantissa, x.unit
-    return (x if isinstance(x, int | np.integer) else jnp.asarray(x)), None
+    """A number n stands for the first n integers, and stays as it is."""
+    return (x, None) if isinstance(x, int | np.integer) else magnitude_and_unit(x)

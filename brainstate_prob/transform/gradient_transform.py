@@ -12,6 +12,7 @@ import numpy as np
 
 from brainstate_prob.core import State
 from brainstate_prob.core.functionalize import Pure
+from brainstate_prob.core.quantities import is_quantity
 from brainstate_prob.core.units import u
 from brainstate_prob.transform.base import Transformed, check_callable, flatten_states
 
@@ -23,10 +24,6 @@ class Wrt(NamedTuple):
 
     states: list
     args: tuple
-
-
-def _is_quantity(x: Any) -> bool:
-    return isinstance(x, u.Quantity)
 
 
 def _is_wrt(x: Any) -> bool:
@@ -134,10 +131,10 @@ class GradientTransform(Transformed):
         labels = [*map(self._label, self._states), *(f'Argument {n}' for n in argnums)]
         self._check_types(theta, labels)
         tree: Any
-        leaves, tree = jax.tree.flatten(theta, is_leaf=_is_quantity)
-        units = [leaf.unit if _is_quantity(leaf) else u.UNITLESS for leaf in leaves]
-        magnitudes = tree.unflatten([leaf.mantissa if _is_quantity(leaf) else leaf for leaf in leaves])
-        with_units = any(_is_quantity(leaf) for leaf in leaves)
+        leaves, tree = jax.tree.flatten(theta, is_leaf=is_quantity)
+        units = [leaf.unit if is_quantity(leaf) else u.UNITLESS for leaf in leaves]
+        magnitudes = tree.unflatten([leaf.mantissa if is_quantity(leaf) else leaf for leaf in leaves])
+        with_units = any(is_quantity(leaf) for leaf in leaves)
         pure, hidden = Pure(self.fun, self._states), _Hidden()
         out_units: list = []
 
@@ -145,7 +142,7 @@ class GradientTransform(Transformed):
             if with_units:
                 wrt = tree.unflatten(
                     [
-                        u.Quantity(m, unit=leaf.unit) if _is_quantity(leaf) else m
+                        u.Quantity(m, unit=leaf.unit) if is_quantity(leaf) else m
                         for m, leaf in zip(tree.flatten_up_to(wrt), leaves, strict=True)
                     ]
                 )
@@ -170,7 +167,7 @@ class GradientTransform(Transformed):
         if self._debug_nan:
             _check_finite(grads, labels, tree)
         if with_units or any(not unit.is_unitless for unit in out_units):
-            grads = self._with_units(grads, tree, units, jax.tree.structure(value, is_leaf=_is_quantity), out_units)
+            grads = self._with_units(grads, tree, units, jax.tree.structure(value, is_leaf=is_quantity), out_units)
         result = self._assemble(grads)
         if not (self._return_value or self._has_aux):
             return result
@@ -224,17 +221,17 @@ class GradientTransform(Transformed):
     def _strip(self, value: Any) -> tuple[Any, list]:
         """The output without units, and the units of its leaves."""
         tree: Any
-        leaves, tree = jax.tree.flatten(value, is_leaf=_is_quantity)
-        units = [leaf.unit if _is_quantity(leaf) else u.UNITLESS for leaf in leaves]
+        leaves, tree = jax.tree.flatten(value, is_leaf=is_quantity)
+        units = [leaf.unit if is_quantity(leaf) else u.UNITLESS for leaf in leaves]
         if not self._unit_aware:
             if dimensioned := [unit for unit in units if not unit.is_unitless and not unit.dim.is_dimensionless]:
                 raise TypeError(
                     f'The function to differentiate returned a quantity in {dimensioned[0]}. Use unit_aware=True for '
                     'gradients with units, or return a magnitude in a unit of your choice: loss.to_decimal(unit).'
                 )
-            leaves = [leaf.to_decimal() if _is_quantity(leaf) else leaf for leaf in leaves]
+            leaves = [leaf.to_decimal() if is_quantity(leaf) else leaf for leaf in leaves]
             return tree.unflatten(leaves), [u.UNITLESS] * len(leaves)
-        return tree.unflatten([leaf.mantissa if _is_quantity(leaf) else leaf for leaf in leaves]), units
+        return tree.unflatten([leaf.mantissa if is_quantity(leaf) else leaf for leaf in leaves]), units
 
     def _with_units(self, grads: Any, tree: Any, units: list, out_tree: Any, out_units: list) -> Any:
         def finish(wrt: Wrt, out_unit: Any) -> Wrt:

@@ -7,20 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import is_concrete, magnitude_in, unit_of, written_unit
 from brainstate_prob.core.units import u
 
 __all__ = [
     'as_floating',
     'identity_key',
-    'is_concrete',
-    'magnitude',
-    'magnitude_in',
     'show',
-    'show_unit',
     'require_order',
     'tfp_bijectors',
     'tidy',
-    'unit_of',
 ]
 
 
@@ -39,40 +35,6 @@ def tfp_bijectors():
             "tensorflow-probability 0.25 stops at JAX 0.6: uninstall it and run `pip install 'tfp-nightly[jax]'`."
         ) from error
     return bijectors
-
-
-def is_concrete(value) -> bool:
-    """Whether the numbers of `value` can be looked at now (they are not being traced)."""
-    return not isinstance(magnitude(value), jax.core.Tracer)
-
-
-def unit_of(value):
-    """The unit of a quantity that has one; None for plain numbers and for dimensionless quantities."""
-    if isinstance(value, u.Quantity) and not value.unit.is_unitless:
-        return value.unit
-    return None
-
-
-def magnitude(value):
-    """The number or array of `value` in its own unit."""
-    return value.mantissa if isinstance(value, u.Quantity) else value
-
-
-def magnitude_in(value, unit, what: str):
-    """The numbers of `value` in `unit`; a plain zero is zero in every unit, other plain numbers are no quantity."""
-    own = unit_of(value)
-    if own is None:
-        number = magnitude(value)
-        if unit is None or (is_concrete(number) and not np.any(np.asarray(number))):
-            return number
-        raise u.UnitMismatchError(
-            f'{what} is a plain number, but a quantity in {unit} is needed; write it as number * {show_unit(unit)}.'
-        )
-    if unit is None:
-        raise u.UnitMismatchError(f'{what} carries the unit {own}, but a plain number is needed here.')
-    if not own.has_same_dim(unit):
-        raise u.UnitMismatchError(f'{what} carries the unit {own}, which does not convert to {unit}.')
-    return value.mantissa if own == unit else value.to_decimal(unit)
 
 
 def tidy(value, what: str, *, unitless: bool = False):
@@ -127,16 +89,10 @@ def identity_key(value):
     return value  # a Python number, or whatever stands in for a leaf
 
 
-def show_unit(unit) -> str:
-    """An expression for `unit`, with brainunit imported as `u`."""
-    name = str(unit)
-    return f'u.{name}' if getattr(u, name, None) == unit else f'u.parse_unit({name!r})'
-
-
 def show(value) -> str:
     """An expression that rebuilds an argument, with brainunit as `u` and jax.numpy as `jnp`."""
     if isinstance(value, u.Quantity):
-        return f'{show(value.mantissa)} * {show_unit(value.unit)}'
+        return f'{show(value.mantissa)} * {written_unit(value.unit)}'
     if is_concrete(value) and isinstance(value, jax.Array | np.ndarray):
         text = np.array2string(np.asarray(value, 'f8'), separator=', ', precision=8).replace('\n', '')
         return f"jnp.array({text}, '{value.dtype}')"

@@ -5,15 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from brainstate_prob.core.quantities import is_concrete, magnitude, magnitude_in, unit_of
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.bijections.arguments import (
-    as_floating,
-    is_concrete,
-    magnitude,
-    magnitude_in,
-    show,
-    unit_of,
-)
+from brainstate_prob.nn.bijections.arguments import as_floating, show
 from brainstate_prob.nn.bijections.saturated import at_ends, inward
 from brainstate_prob.nn.bijections.tfp import as_tfp_bijector
 from brainstate_prob.nn.bijections.value import Value

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from brainstate_prob.nn.bijections.arguments import identity_key, is_concrete, show, tfp_bijectors, tidy
+from brainstate_prob.core.quantities import is_concrete
+from brainstate_prob.nn.bijections.arguments import identity_key, show, tfp_bijectors, tidy
 from brainstate_prob.nn.bijections.base import INF, Transform, from_family
 from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
 from brainstate_prob.nn.bijections.positive import PositiveT

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn.layers.pool import SpatialPool
-from brainstate_prob.nn.layers.shapes import label, ntuple, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import label, ntuple
 
 __all__ = [
     'AdaptiveAvgPool1d',
@@ -53,7 +54,7 @@ class _AdaptivePool(SpatialPool):
 
     def update(self, x):
         axes = self._axes(x)
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         for axis, m in zip(axes, self.target_size, strict=True):
             if m is not None:
                 x = self._bins(x, axis, m)

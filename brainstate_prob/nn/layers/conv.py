@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from brainstate_prob.core import ParamState, State
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn import init
 from brainstate_prob.nn.functional import weight_standardization
 from brainstate_prob.nn.layers.linear import fixed, masked
@@ -19,8 +20,6 @@ from brainstate_prob.nn.layers.shapes import (
     label,
     ntuple,
     paddings,
-    split_unit,
-    with_unit,
 )
 from brainstate_prob.nn.weights import weights
 
@@ -131,7 +130,7 @@ class _Conv(SpatialModule):
 
     def update(self, x):
         batch = check_input(self, x)
-        (x, x_unit), (w, w_unit) = split_unit(x), split_unit(self._kernel())
+        (x, x_unit), (w, w_unit) = magnitude_and_unit(x), magnitude_and_unit(self._kernel())
         dtype = jnp.promote_types(x.dtype, w.dtype)
         y = self._convolve(x.reshape((-1, *self.in_size)).astype(dtype), w.astype(dtype))
         y = y.reshape((*x.shape[:batch], *self.out_size))

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob import environ
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn.layers.shapes import (
     SpatialModule,
     check_input,
@@ -18,8 +19,6 @@ from brainstate_prob.nn.layers.shapes import (
     ntuple,
     paddings,
     shape_of,
-    split_unit,
-    with_unit,
 )
 
 __all__ = [
@@ -111,7 +110,7 @@ class _Pool(SpatialPool):
 
     def update(self, x):
         axes = self._axes(x)
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         return with_unit(self._pool(x if jnp.issubdtype(x.dtype, jnp.inexact) else self._number(x), axes), unit)
 
     def _pool(self, x: jax.Array, axes: list[int]) -> Any:
@@ -251,7 +250,7 @@ class _MaxPool(_Pool):
         if not self.return_indices:
             return super().update(x)
         axes = self._axes(x)
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         y, indices = self._with_indices(x, axes)
         return with_unit(y, unit), indices
 

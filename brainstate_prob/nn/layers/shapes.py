@@ -25,8 +25,6 @@ __all__ = [
     'ntuple',
     'paddings',
     'shape_of',
-    'split_unit',
-    'with_unit',
 ]
 
 Axis = int | str | None
@@ -35,16 +33,6 @@ Axis = int | str | None
 def as_array(x: Any) -> Any:
     """A jax array, or the Quantity as it is."""
     return x if isinstance(x, u.Quantity) else jnp.asarray(x)
-
-
-def split_unit(x: Any) -> tuple[Any, Any]:
-    """The array and its unit, None for a plain one: what is linear, or homogeneous of degree one, keeps the unit."""
-    return (x.mantissa, x.unit) if isinstance(x, u.Quantity) else (jnp.asarray(x), None)
-
-
-def with_unit(x: Any, unit: Any) -> Any:
-    """The reverse of `split_unit`."""
-    return x if unit is None else u.Quantity(x, unit=unit)
 
 
 def add_bias(layer: Module, y: Any, bias: Any) -> Any:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn.layers.pool import SpatialPool, flat, unflat
-from brainstate_prob.nn.layers.shapes import label, ntuple, paddings, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import label, ntuple, paddings
 
 __all__ = [
     'MaxUnpool1d',
@@ -62,7 +63,7 @@ class _MaxUnpool(SpatialPool):
 
     def update(self, x, indices, output_size=None):
         axes = self._axes(x)
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         indices = jnp.asarray(indices)
         if indices.shape != x.shape:
             raise ValueError(f'{label(self)}: x has shape {x.shape}, the indices have {indices.shape}.')

@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import Any
 
-from brainstate_prob.nn.magnitudes import short
+from brainstate_prob.core.quantities import short
 
 __all__ = ['check_call']
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import State
+from brainstate_prob.core.quantities import short
 from brainstate_prob.core.units import u
 from brainstate_prob.nn.bijections import IdentityT, PositiveT, SigmoidT
 from brainstate_prob.nn.kinds import ParamNode
-from brainstate_prob.nn.magnitudes import short
 
 __all__ = ['Hyper', 'checked', 'in_unit', 'is_param', 'makes_hyper_parameters', 'trainable', 'value_unit']
 

@@ -1,19 +1,84 @@
-"""Numbers with units taken apart: the one place where what a user passes becomes a plain floating array."""
+"""Quantities taken apart into numbers and units, and put together again: here and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.core import State
-from brainstate_prob.core.state import holds_tracer
+from brainstate_prob.core.state import State, holds_tracer
 from brainstate_prob.core.units import u
 
-__all__ = ['checked_dims', 'short', 'split_unit', 'unit_name', 'with_unit']
+__all__ = [
+    'INVERSE',
+    'NONE',
+    'SQUARE',
+    'VALUE',
+    'is_concrete',
+    'is_quantity',
+    'magnitude',
+    'magnitude_and_unit',
+    'magnitude_in',
+    'short',
+    'split_unit',
+    'split_units',
+    'unit_name',
+    'unit_of',
+    'with_unit',
+    'written_unit',
+]
+
+# The role of a parameter says how its unit follows from the unit of what a function returns.
+VALUE, INVERSE, SQUARE, NONE = 'value', 'inverse', 'square', 'none'
+_UNIT_OF = {VALUE: lambda unit: unit, INVERSE: lambda unit: unit.reverse(), SQUARE: lambda unit: unit**2}
+_UNIT_FROM = {VALUE: lambda unit: unit, INVERSE: lambda unit: unit.reverse(), SQUARE: lambda unit: unit**0.5}
+
+
+def is_quantity(x: Any) -> bool:
+    """Whether ``x`` is a Quantity: for ``is_leaf`` of `jax.tree.map`."""
+    return isinstance(x, u.Quantity)
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the numbers of ``value`` can be looked at now (they are not being traced)."""
+    return not isinstance(magnitude(value), jax.core.Tracer)
+
+
+def unit_of(value: Any) -> u.Unit | None:
+    """The unit of a quantity that has one; None for plain numbers and for dimensionless quantities."""
+    if isinstance(value, u.Quantity) and not value.unit.is_unitless:
+        return value.unit
+    return None
+
+
+def magnitude(value: Any) -> Any:
+    """The number or array of ``value`` in its own unit."""
+    return value.mantissa if isinstance(value, u.Quantity) else value
+
+
+def magnitude_in(value: Any, unit: u.Unit | None, what: str) -> Any:
+    """The numbers of ``value`` in ``unit``; a plain zero is zero in every unit, other plain numbers are no quantity."""
+    own = unit_of(value)
+    if own is None:
+        number = magnitude(value)
+        if unit is None or (is_concrete(number) and not np.any(np.asarray(number))):
+            return number
+        raise u.UnitMismatchError(
+            f'{what} is a plain number, but a quantity in {unit} is needed; write it as number * {written_unit(unit)}.'
+        )
+    if unit is None:
+        raise u.UnitMismatchError(f'{what} carries the unit {own}, but a plain number is needed here.')
+    if not own.has_same_dim(unit):
+        raise u.UnitMismatchError(f'{what} carries the unit {own}, which does not convert to {unit}.')
+    return value.mantissa if own == unit else value.to_decimal(unit)
+
+
+def magnitude_and_unit(value: Any) -> tuple[Any, u.Unit | None]:
+    """The array of ``value`` and its unit, None for plain numbers; `with_unit` is the reverse."""
+    return (value.mantissa, value.unit) if isinstance(value, u.Quantity) else (jnp.asarray(value), None)
 
 
 def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.Array, u.Unit]:
@@ -87,8 +152,7 @@ def _as_float(value: Any) -> Any:
     try:
         host = np.asarray(value)
     except jax.errors.TracerArrayConversionError:  # a list with traced entries
-        host = jnp.asarray(value)
-        return host.astype(jnp.result_type(float)) if jnp.issubdtype(host.dtype, jnp.integer) else host
+        return _as_float(jnp.asarray(value))
     whole = host.dtype.kind in 'iu' or (host.dtype == object and all(type(x) is int for x in host.flat))
     if host.dtype.kind in 'OUSMmV' and not whole:
         raise TypeError(f'numbers, not {host.dtype}')
@@ -113,26 +177,63 @@ def _what_instead(value: Any) -> str:
     return ''
 
 
+def split_units(label: str, roles: Mapping[str, str], values: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Plain numbers for all parameters of a function, in one unit, and that unit (None: no quantity among them).
+
+    The unit is that of the first quantity. Where there is one, the other parameters in its unit must be
+    quantities too; 0 and infinity are the same in every unit and may stand plain.
+
+    Parameters
+    ----------
+    label
+        The function, for messages.
+    roles
+        By parameter how its unit follows from the common one: `VALUE`, `INVERSE`, `SQUARE` or `NONE`.
+    values
+        By parameter.
+
+    Raises
+    ------
+    brainunit.UnitMismatchError
+        For parameters of different dimensions, a plain number beside a quantity, a unit where none belongs.
+    """
+    unit = None
+    for name, role in roles.items():
+        value = values[name]
+        if isinstance(value, u.Quantity) and role != NONE and not value.unit.is_unitless:
+            unit = _UNIT_FROM[role](value.unit)
+            break
+    plain = {}
+    for name, role in roles.items():
+        value = values[name]
+        wanted = u.UNITLESS if unit is None or role == NONE else _UNIT_OF[role](unit)
+        if isinstance(value, u.Quantity):
+            if not value.unit.has_same_dim(wanted):
+                fix = 'a plain number' if wanted.is_unitless else f'a quantity in {wanted}'
+                raise u.UnitMismatchError(f'{label}: {name} must be {fix}; got {value!r}.')
+            value = value.to_decimal(wanted)
+        elif not wanted.is_unitless and not (isinstance(value, int | float) and value in (0, np.inf, -np.inf)):
+            raise u.UnitMismatchError(
+                f'{label}: {name} must be a quantity in {wanted}, as another parameter is; got {value!r}.'
+            )
+        plain[name] = np.asarray(value) if isinstance(value, list | tuple) else value
+    return plain, unit
+
+
+def written_unit(unit: u.Unit) -> str:
+    """An expression for ``unit``, with brainunit imported as `u`."""
+    name = str(unit)
+    return f'u.{name}' if getattr(u, name, None) == unit else f'u.parse_unit({name!r})'
+
+
 def unit_name(unit: u.Unit) -> str:
     """A unit for messages."""
     return 'none' if unit.is_unitless else str(unit)
 
 
-def with_unit(magnitude: Any, unit: u.Unit) -> Any:
+def with_unit(magnitude: Any, unit: u.Unit | None) -> Any:
     """A Quantity, or the array as it is where the unit is none."""
-    return magnitude if unit.is_unitless else u.Quantity(magnitude, unit=unit)
-
-
-def checked_dims(dims: Sequence[str] | str | None, ndim: int, label: str) -> tuple[str, ...] | None:
-    """The names of a value's axes as a tuple, one an axis."""
-    if dims is None:
-        return None
-    names = (dims,) if isinstance(dims, str) else tuple(dims)
-    if not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
-        raise TypeError(f'{label}: dims must be different names (str), one an axis, got {dims!r}.')
-    if len(names) != ndim:
-        raise ValueError(f'{label}: {len(names)} dims {names} for a value with {ndim} axes. Name every axis once.')
-    return names
+    return magnitude if unit is None or unit.is_unitless else u.Quantity(magnitude, unit=unit)
 
 
 def short(value: Any) -> str:
