@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.core.quantities import is_concrete, magnitude_in, unit_of, written_unit
+from brainstate_prob.core.quantities import is_concrete, magnitude, magnitude_in, unit_of, written_unit
 from brainstate_prob.core.units import u
+from brainstate_prob.core.values import value_key
 
 __all__ = [
     'as_floating',
@@ -78,15 +79,10 @@ def as_floating(value, what: str) -> jax.Array:
 
 
 def identity_key(value):
-    """What two arguments must share to be equal: the values themselves, or, while traced, the tracer's identity."""
-    if isinstance(value, u.Quantity):
-        return ('quantity', value.unit, identity_key(value.mantissa))
-    if not is_concrete(value):
-        return ('traced', id(value))
-    if isinstance(value, jax.Array | np.ndarray):
-        array = np.asarray(value)
-        return ('array', array.shape, str(array.dtype), (array + array.dtype.type(0)).tobytes())
-    return value  # a Python number, or whatever stands in for a leaf
+    """What two arguments must share to be equal: their values (-0.0 is 0.0); while traced, the very tracer."""
+    if isinstance(magnitude(value), jax.Array | np.ndarray) and is_concrete(value):
+        value = jax.tree.map(lambda x: np.asarray(x) + np.zeros((), x.dtype), value)
+    return value_key(value)
 
 
 def show(value) -> str:

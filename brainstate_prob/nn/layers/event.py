@@ -133,7 +133,7 @@ class FixedNumConn(_Connection):
     def _sum(self, x: Any) -> Any:
         x, unit_x = magnitude_and_unit(x)
         w, unit_w = magnitude_and_unit(self.weight.value['weight'])
-        unit = (unit_x or u.UNITLESS) * (unit_w or u.UNITLESS)
+        unit: Any = (unit_x or u.UNITLESS) * (unit_w or u.UNITLESS)
         indices = self.indices.value
         if self.efferent_target == 'pre':
             y = (x[..., indices] * w).sum(-1)
