@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.state import holds_tracer
 from brainstate_prob.core.units import u
 from brainstate_prob.core.values import value_key
 
@@ -52,17 +53,13 @@ class MissingSettingError(KeyError):
     __str__ = Exception.__str__  # KeyError would print the quoted repr of the message
 
 
-def _is_traced(value: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
-
-
 class _Frame:
     """The settings of one level, its outer contexts included, and their key, computed once."""
 
     def __init__(self, settings: dict[str, Any]):
         self.settings = settings
-        self.traced = builtins.any(_is_traced(v) for v in settings.values())
-        self.key = tuple((k, value_key(v)) for k, v in sorted(settings.items()) if not _is_traced(v))
+        self.traced = builtins.any(holds_tracer(v) for v in settings.values())
+        self.key = tuple((k, value_key(v)) for k, v in sorted(settings.items()) if not holds_tracer(v))
 
 
 _EMPTY = _Frame({})
@@ -76,7 +73,7 @@ def _check(settings: dict[str, Any]) -> dict[str, Any]:
     precision = settings.get('precision')
     if 'precision' in settings and (isinstance(precision, bool) or precision not in _FLOATS):
         raise ValueError(f"precision must be 16, 'bf16', 32 or 64; got {precision!r}.")
-    if 'dt' in settings and not _is_traced(settings['dt']):
+    if 'dt' in settings and not holds_tracer(settings['dt']):
         try:
             positive = bool(np.all(np.asarray(u.get_mantissa(settings['dt'])) > 0))
         except TypeError:
@@ -115,7 +112,7 @@ def set(precision: int | str | None = None, dt: Any = None, **settings) -> None:
     if dt is not None:
         settings['dt'] = dt
     _check(settings)
-    if traced := [name for name, value in settings.items() if _is_traced(value)]:
+    if traced := [name for name, value in settings.items() if holds_tracer(value)]:
         raise ValueError(
             f'environ.set got a traced value for {", ".join(traced)}: it would be gone when the trace ends. '
             'Use `with environ.context(...)` inside the traced function.'

@@ -144,7 +144,7 @@ class StateTrace:
 
     def forget(self) -> None:
         """Let go of all States and values, so that what only the block used can be freed."""
-        for held in (
+        for record in (
             self.uses,
             self.reads,
             self.writes,
@@ -154,4 +154,4 @@ class StateTrace:
             self._values,
             self._fetched,
         ):
-            held.clear()
+            record.clear()

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from brainstate_prob.core import State, to_predicate
+from brainstate_prob.graph.builtin_containers import is_container, items_of
 from brainstate_prob.graph.containers import FlattedDict
-from brainstate_prob.graph.held import is_container, items_of
 
 __all__ = ['Node', 'children', 'dotted', 'find_states', 'nodes', 'path_of', 'states', 'walk']
 
@@ -19,8 +19,8 @@ Path = tuple[Any, ...]
 class Node:
     """Base class of what graph functions walk: an object whose attributes are the tree.
 
-    Attributes may be Nodes, States, containers of these (see `brainstate_prob.graph.held`), or anything else, which is
-    then static.
+    Attributes may be Nodes, States, containers of these (see `brainstate_prob.graph.builtin_containers`), or anything
+    else, which is then static.
     ``_not_in_graph`` names the attributes that are bookkeeping: never walked, copied or pickled. ``_references`` names
     those that refer to a Node that lives elsewhere: it is part of the graph, but has its path there if there is one.
     """
@@ -131,10 +131,10 @@ def find_states(root: Any) -> dict[Path, State]:
 
 def _select(kind: type, root: Any, filters: tuple, allowed_hierarchy: tuple[float, float]) -> Any:
     low, high = allowed_hierarchy
-    found = {path: x for path, level, x in walk(root, high) if isinstance(x, kind) and level >= low}
+    selected = {path: x for path, level, x in walk(root, high) if isinstance(x, kind) and level >= low}
     predicates = [to_predicate(f) for f in (filters or (...,))]
     groups = [FlattedDict() for _ in predicates]
-    for path, x in found.items():
+    for path, x in selected.items():
         for predicate, group in zip(predicates, groups, strict=True):
             if predicate(path, x):
                 group[path] = x

@@ -144,8 +144,8 @@ class Module(ModuleNode):
 
     def named_parameters(self, prefix: str = '', recurse: bool = True) -> Iterator[tuple[str, ParamState]]:
         """Pairs (dotted path, trainable State)."""
-        found = self.states(ParamState, allowed_hierarchy=_ALL if recurse else (0, 1))
-        return ((dotted(path, prefix), state) for path, state in found.items())
+        states = self.states(ParamState, allowed_hierarchy=_ALL if recurse else (0, 1))
+        return ((dotted(path, prefix), state) for path, state in states.items())
 
     def parameters(self, recurse: bool = True) -> Iterator[ParamState]:
         """The trainable States below."""

@@ -95,9 +95,9 @@ class NotANumber(Node):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         if dtype is None or np.dtype(dtype) != object:
             self._refuse('a function of NumPy')
-        held = np.empty((), object)  # an array of objects may hold it
-        held[()] = self
-        return held
+        container = np.empty((), object)  # an array of objects may hold it
+        container[()] = self
+        return container
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse('param(...)')

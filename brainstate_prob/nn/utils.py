@@ -44,9 +44,9 @@ def count_parameters(module: Module, precision: int = 2, return_table: bool = Fa
     total             1,200  (1.20 K)
     1200
     """
-    found = module.states(ParamState)
+    states = module.states(ParamState)
     rows = []
-    for path, state in found.items():
+    for path, state in states.items():
         for below, leaf in jax.tree.leaves_with_path(state.value):
             where = dotted(path) + jax.tree_util.keystr(below)
             rows.append((where, str(jnp.shape(leaf)), math.prod(jnp.shape(leaf))))

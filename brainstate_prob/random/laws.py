@@ -249,7 +249,7 @@ def _draw(name: str, law: Law, stream: Any, values: dict[str, Any], size: Any, k
 def _check_order(law: str, low: str, low_value: Any, high: str, high_value: Any) -> None:
     try:
         ordered = bool(np.all(np.asarray(low_value) <= np.asarray(high_value)))
-    except Exception:  # traced, or shapes that do not broadcast, which are told later
+    except Exception:  # traced, or shapes that do not broadcast, which a later check reports
         return
     if not ordered:
         raise ValueError(f'{law}: {low} must not be greater than {high}; got {low_value} and {high_value}.')

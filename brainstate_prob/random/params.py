@@ -58,11 +58,11 @@ def draw_shape(law: str, pars: tuple[Par, ...], values: dict[str, Any], size: An
         if len(shape) < par.event_rank:
             raise ValueError(f'{law}: {par.name} must have at least {par.event_rank} axes; got shape {shape}.')
         shapes[par.name] = shape[: len(shape) - par.event_rank]
-    told = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
+    shown = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
     try:
         batch = np.broadcast_shapes(*shapes.values())
     except ValueError:
-        raise ValueError(f'{law}: the shapes of the parameters do not broadcast: {told}.') from None
+        raise ValueError(f'{law}: the shapes of the parameters do not broadcast: {shown}.') from None
     size = to_size(size)
     if size is None:
         return batch
@@ -71,5 +71,5 @@ def draw_shape(law: str, pars: tuple[Par, ...], values: dict[str, Any], size: An
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f'{law}: parameters of shapes {told} cannot be broadcast to size {size}.')
+        raise ValueError(f'{law}: parameters of shapes {shown} cannot be broadcast to size {size}.')
     return size

@@ -36,12 +36,12 @@ def flatten_states(
     TypeError
         Where there is something else than States, naming its path.
     """
-    found: list[tuple[tuple, State]] = []
+    entries: list[tuple[tuple, State]] = []
 
     def walk(path: tuple, x: Any) -> Callable[[list], Any]:
         if isinstance(x, State):
-            found.append((path, x))
-            position = len(found) - 1
+            entries.append((path, x))
+            position = len(entries) - 1
             return lambda values: values[position]
         if x is None:
             return lambda values: None
@@ -62,7 +62,7 @@ def flatten_states(
         )
 
     rebuild = walk((), container)
-    return found, rebuild
+    return entries, rebuild
 
 
 def jit_is_disabled() -> bool:

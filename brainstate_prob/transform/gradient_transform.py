@@ -116,8 +116,8 @@ class GradientTransform(Transformed):
         self._transform = transform
         self._params = dict(transform_params or {})
         self._has_states = grad_states is not None
-        self._found, self._rebuild = flatten_states([] if grad_states is None else grad_states)
-        self._states = list(dict.fromkeys(state for _, state in self._found))
+        self._entries, self._rebuild = flatten_states([] if grad_states is None else grad_states)
+        self._states = list(dict.fromkeys(state for _, state in self._entries))
         self._argnums = _check_argnums(0 if argnums is None and grad_states is None else argnums)
         self._return_value = bool(return_value)
         self._has_aux = bool(has_aux)
@@ -174,7 +174,7 @@ class GradientTransform(Transformed):
         return (result, *([value] if self._return_value else []), *([aux] if self._has_aux else []))
 
     def _label(self, state: State) -> str:
-        path = next(path for path, s in self._found if s is state)
+        path = next(path for path, s in self._entries if s is state)
         where = f' at {path}' if path else ''
         return f'{state._label()}{where}'
 
@@ -259,7 +259,7 @@ class GradientTransform(Transformed):
         position = {state: n for n, state in enumerate(self._states)}
 
         def states(wrt: Wrt) -> Any:
-            values = [inner(wrt.states[position[state]]) for _, state in self._found]
+            values = [inner(wrt.states[position[state]]) for _, state in self._entries]
             return self._rebuild(values)
 
         def args(wrt: Wrt) -> Any:

@@ -77,8 +77,8 @@ class _Jaxpr(Transformed):
             return self.fun(*full, **kwargs)
 
         dynamic = [a for n, a in enumerate(args) if n not in static]
-        found = Discovery(fun, *dynamic, **kwargs)
-        pure = Pure(fun, tuple(found.pure.outside), discover=False)
+        discovery = Discovery(fun, *dynamic, **kwargs)
+        pure = Pure(fun, tuple(discovery.pure.outside), discover=False)
         jaxpr, shapes = jax.make_jaxpr(pure, return_shape=True)([s.value for s in pure.inputs], *dynamic, **kwargs)
         return (jaxpr, pure.inputs, shapes[0]) if self._return_shape else (jaxpr, pure.inputs)
 
@@ -152,10 +152,10 @@ class StateFinder:
         return self._container(used[self._usage], trace)
 
     def _container(self, states: dict[State, None], trace: StateTrace) -> Any:
-        found = [s for s in states if s not in trace.created and self._wanted((), s)]
+        matching = [s for s in states if s not in trace.created and self._wanted((), s)]
         if self._return_type != 'dict':
-            return _CONTAINERS[self._return_type](found)
-        named = {self._key_fn(index, state): state for index, state in enumerate(found)}
-        if len(named) < len(found):
+            return _CONTAINERS[self._return_type](matching)
+        named = {self._key_fn(index, state): state for index, state in enumerate(matching)}
+        if len(named) < len(matching):
             raise ValueError('key_fn gave the same key to two States; use the index to tell them apart.')
         return named

@@ -94,8 +94,8 @@ def jvp(
 def _prepare(fun: Callable, primals: tuple, grad_states: Any, has_aux: bool) -> tuple[Callable, tuple, Callable]:
     """A pure function of ``(values of the States, arguments)``, these, and what to do with its second result."""
     check_callable(fun, 'The transform')
-    found, _ = flatten_states([] if grad_states is None else grad_states)
-    pure = Pure(fun, list(dict.fromkeys(state for _, state in found)))
+    entries, _ = flatten_states([] if grad_states is None else grad_states)
+    pure = Pure(fun, list(dict.fromkeys(state for _, state in entries)))
 
     def call(theta):
         out, written, created = pure(theta[0], *theta[1])
@@ -134,6 +134,6 @@ def _pairs(states: Any, tangents: Any) -> Iterator[tuple[State, Any]]:
 
 
 def _rebuild(grad_states: Any, values: list) -> Any:
-    found, rebuild = flatten_states(grad_states)
-    by_state = dict(zip(dict.fromkeys(state for _, state in found), values, strict=True))
-    return rebuild([by_state[state] for _, state in found])
+    entries, rebuild = flatten_states(grad_states)
+    by_state = dict(zip(dict.fromkeys(state for _, state in entries), values, strict=True))
+    return rebuild([by_state[state] for _, state in entries])

@@ -59,18 +59,18 @@ class Prefetch(Node):
         AttributeError
             Where it is not there yet.
         """
-        found = getattr(self.module, self.item, None)
-        if found is None:
+        item = getattr(self.module, self.item, None)
+        if item is None:
             raise AttributeError(
                 f'{_label(self.module)} has no attribute {self.item!r} yet. If it is made by init_state, call '
                 'nn.init_all_states(model) first.'
             )
-        return found
+        return item
 
     def get_item_value(self) -> Any:
         """The present value."""
-        found = self.get_item()
-        return found.value if isinstance(found, State) else found.value() if isinstance(found, ParamNode) else found
+        item = self.get_item()
+        return item.value if isinstance(item, State) else item.value() if isinstance(item, ParamNode) else item
 
     def __call__(self, *args, **kwargs):
         return self.get_item_value()

@@ -71,8 +71,8 @@ class InUnits(Initializer):
         unit = getattr(self, 'unit', None)
         if unit is not None:
             values = {k: self._in_unit(k, v, unit) for k, v in values.items()}
-        plain, found = split_units(type(self).__name__, dict.fromkeys(self._names, VALUE), values)
-        return [plain[name] for name in self._names], found
+        plain, common = split_units(type(self).__name__, dict.fromkeys(self._names, VALUE), values)
+        return [plain[name] for name in self._names], common
 
     def _in_unit(self, name: str, value: Any, unit: Any) -> Any:
         if not isinstance(value, u.Quantity):

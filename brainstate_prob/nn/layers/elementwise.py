@@ -76,8 +76,10 @@ class _Activation(ElementWiseBlock):
         options = {
             o.name: (getattr(self, o.name), o.default) for o in inspect.signature(type(self)).parameters.values()
         }
-        told = [f'{name}={value!r}' for name, (value, default) in options.items() if repr(value) != repr(default)]
-        return f'{type(self).__name__}({", ".join(told)})'
+        options_shown = [
+            f'{name}={value!r}' for name, (value, default) in options.items() if repr(value) != repr(default)
+        ]
+        return f'{type(self).__name__}({", ".join(options_shown)})'
 
 
 _REQUIRED = inspect.Parameter.empty

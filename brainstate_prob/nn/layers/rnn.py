@@ -341,9 +341,9 @@ def _join(x: jax.Array, h: jax.Array) -> jax.Array:
 def _activation(spec: str | Callable) -> Callable:
     if callable(spec):
         return spec
-    found = getattr(functional, spec, None) if isinstance(spec, str) else None
-    if not callable(found):
+    function = getattr(functional, spec, None) if isinstance(spec, str) else None
+    if not callable(function):
         raise ValueError(
             f"activation must be a callable or the name of a function of nn.functional, such as 'tanh'; got {spec!r}."
         )
-    return found
+    return function

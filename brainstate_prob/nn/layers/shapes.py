@@ -211,10 +211,10 @@ class SpatialModule(Module):
         if 'Parameters\n---' in own or 'spatial' not in vars(cls):
             return
         for base in cls.__mro__[1:]:
-            _, found, below = inspect.cleandoc(vars(base).get('__doc__') or '').partition('\n\nParameters\n---')
-            if found:
+            _, title, below = inspect.cleandoc(vars(base).get('__doc__') or '').partition('\n\nParameters\n---')
+            if title:
                 summary, heading, examples = own.partition('\n\nExamples\n---')
-                cls.__doc__ = f'{summary}{found}{below}{heading}{examples}'
+                cls.__doc__ = f'{summary}{title}{below}{heading}{examples}'
                 return
 
     def _names(self, channel: bool = True) -> tuple[str, ...]:
