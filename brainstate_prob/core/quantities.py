@@ -13,10 +13,13 @@ from brainstate_prob.core.state import State, holds_tracer
 from brainstate_prob.core.units import u
 
 __all__ = [
-    'INVERSE',
     'NONE',
+    'POWERS',
+    'RATE',
     'SQUARE',
     'VALUE',
+    'common_unit',
+    'in_role',
     'is_concrete',
     'is_quantity',
     'magnitude',
@@ -31,10 +34,9 @@ __all__ = [
     'written_unit',
 ]
 
-# The role of a parameter says how its unit follows from the unit of what a function returns.
-VALUE, INVERSE, SQUARE, NONE = 'value', 'inverse', 'square', 'none'
-_UNIT_OF = {VALUE: lambda unit: unit, INVERSE: lambda unit: unit.reverse(), SQUARE: lambda unit: unit**2}
-_UNIT_FROM = {VALUE: lambda unit: unit, INVERSE: lambda unit: unit.reverse(), SQUARE: lambda unit: unit**0.5}
+# The role of a parameter, and the power of a function's or distribution's unit that a parameter in it carries.
+VALUE, RATE, SQUARE, NONE = 'value', 'rate', 'square', 'none'
+POWERS = {VALUE: 1, RATE: -1, 'rate2': -2, SQUARE: 2, NONE: 0}
 
 
 def is_quantity(x: Any) -> bool:
@@ -177,18 +179,18 @@ def _what_instead(value: Any) -> str:
     return ''
 
 
-def split_units(label: str, roles: Mapping[str, str], values: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Plain numbers for all parameters of a function, in one unit, and that unit (None: no quantity among them).
+def common_unit(label: str, roles: Mapping[str, str], values: Mapping[str, Any]) -> u.Unit | None:
+    """The unit from which those of all parameters follow by their roles; None where none of them has one.
 
-    The unit is that of the first quantity. Where there is one, the other parameters in its unit must be
-    quantities too; 0 and infinity are the same in every unit and may stand plain.
+    It is that of the first quantity. Where there is one, the other parameters in its unit must be quantities too;
+    0 and infinity are the same in every unit and may stand plain.
 
     Parameters
     ----------
     label
-        The function, for messages.
+        The function or distribution, for messages.
     roles
-        By parameter how its unit follows from the common one: `VALUE`, `INVERSE`, `SQUARE` or `NONE`.
+        By parameter one of `POWERS`.
     values
         By parameter.
 
@@ -197,27 +199,42 @@ def split_units(label: str, roles: Mapping[str, str], values: Mapping[str, Any])
     brainunit.UnitMismatchError
         For parameters of different dimensions, a plain number beside a quantity, a unit where none belongs.
     """
-    unit = None
+    unit, first = None, ''
     for name, role in roles.items():
-        value = values[name]
-        if isinstance(value, u.Quantity) and role != NONE and not value.unit.is_unitless:
-            unit = _UNIT_FROM[role](value.unit)
+        own = unit_of(values[name])
+        if own is not None and POWERS[role]:
+            unit, first = _power(own, 1 / POWERS[role]), name
             break
-    plain = {}
     for name, role in roles.items():
         value = values[name]
-        wanted = u.UNITLESS if unit is None or role == NONE else _UNIT_OF[role](unit)
-        if isinstance(value, u.Quantity):
-            if not value.unit.has_same_dim(wanted):
-                fix = 'a plain number' if wanted.is_unitless else f'a quantity in {wanted}'
-                raise u.UnitMismatchError(f'{label}: {name} must be {fix}; got {value!r}.')
-            value = value.to_decimal(wanted)
-        elif not wanted.is_unitless and not (isinstance(value, int | float) and value in (0, np.inf, -np.inf)):
+        if unit is None or not POWERS[role]:
+            if isinstance(value, u.Quantity) and not value.unit.has_same_dim(u.UNITLESS):
+                raise u.UnitMismatchError(f'{label}: {name} must be a plain number; got {value!r}.')
+            continue
+        wanted = _power(unit, POWERS[role])
+        plain_point = isinstance(value, int | float) and value in (0, np.inf, -np.inf)
+        if not (value.unit.has_same_dim(wanted) if isinstance(value, u.Quantity) else plain_point):
             raise u.UnitMismatchError(
-                f'{label}: {name} must be a quantity in {wanted}, as another parameter is; got {value!r}.'
+                f'{label}: {name} must be a quantity in {wanted}, since {first} is {values[first]!r}; got {value!r}.'
             )
-        plain[name] = np.asarray(value) if isinstance(value, list | tuple) else value
-    return plain, unit
+    return unit
+
+
+def split_units(label: str, roles: Mapping[str, str], values: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Plain numbers for all parameters, and their `common_unit`, with its arguments and errors."""
+    unit = common_unit(label, roles, values)
+    return {name: in_role(values[name], role, unit) for name, role in roles.items()}, unit
+
+
+def in_role(value: Any, role: str, unit: u.Unit | None) -> Any:
+    """The plain numbers of a parameter whose unit follows by its role from ``unit``."""
+    if not isinstance(value, u.Quantity):
+        return np.asarray(value) if isinstance(value, list | tuple) else value
+    return value.to_decimal(u.UNITLESS if unit is None else _power(unit, POWERS[role]))
+
+
+def _power(unit: u.Unit, power: float) -> u.Unit:
+    return u.UNITLESS if power == 0 else unit if power == 1 else unit.reverse() if power == -1 else unit**power
 
 
 def written_unit(unit: u.Unit) -> str:

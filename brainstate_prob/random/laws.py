@@ -15,9 +15,9 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 
 from brainstate_prob import environ
-from brainstate_prob.core.quantities import INVERSE, NONE, SQUARE, VALUE, split_units
-from brainstate_prob.core.units import u
-from brainstate_prob.random.params import NO_DEFAULT, Par, check_domain, draw_shape
+from brainstate_prob.core.domains import check_domain
+from brainstate_prob.core.quantities import NONE, RATE, SQUARE, VALUE, split_units, with_unit
+from brainstate_prob.random.params import NO_DEFAULT, Par, draw_shape
 from brainstate_prob.random.stream import to_key
 
 __all__ = ['LAWS', 'Law', 'make_method']
@@ -197,13 +197,13 @@ LAWS: dict[str, Law] = {
     ),
     'negative_binomial': Law(
         'Failures before the ``n``-th success.',
-        (Par('n', domain='positive'), Par('p', domain='success')),
+        (Par('n', domain='positive'), Par('p', domain='positive probability')),
         _negative_binomial,
         'int',
     ),
     'geometric': Law(
         'Trials up to the first success.',
-        (Par('p', domain='success'),),
+        (Par('p', domain='positive probability'),),
         lambda key, shape, dtype, p: jr.geometric(key, p, shape, dtype),
         'int',
     ),
@@ -233,7 +233,7 @@ def _default_dtype(kind: str) -> Any:
 def _draw(name: str, law: Law, stream: Any, values: dict[str, Any], size: Any, key: Any, dtype: Any) -> Any:
     plain, unit = split_units(name, {par.name: par.role for par in law.pars}, values)
     for par in law.pars:
-        check_domain(name, par, plain[par.name])
+        check_domain(name, par.name, par.domain, plain[par.name])
     for low, high in zip(law.ordered, law.ordered[1:], strict=False):
         _check_order(name, low, plain[low], high, plain[high])
     shape = draw_shape(name, law.pars, plain, size)
@@ -243,7 +243,7 @@ def _draw(name: str, law: Law, stream: Any, values: dict[str, Any], size: Any, k
     inner = dtype if law.kind == 'float' else environ.dftype()
     pars = [jnp.asarray(plain[par.name], inner) for par in law.pars]
     out = law.draw(stream.split_key() if key is None else to_key(key), shape, dtype, *pars)
-    return out if unit is None else u.Quantity(out, unit=unit)
+    return with_unit(out, unit)
 
 
 def _check_order(law: str, low: str, low_value: Any, high: str, high_value: Any) -> None:
@@ -292,7 +292,7 @@ def _doc(law: Law) -> str:
     lines = [law.summary, '', 'Parameters', '----------']
     units = {
         VALUE: 'A quantity gives draws with its unit.',
-        INVERSE: 'In the inverse unit of the draws.',
+        RATE: 'In the inverse unit of the draws.',
         SQUARE: 'In the square of the unit of the draws.',
         NONE: '',
     }

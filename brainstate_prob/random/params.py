@@ -1,27 +1,18 @@
-"""What the parameters of a random law may be: their units, their domain, their broadcasting against ``size``."""
+"""The parameters of the distributions to draw from, and how they broadcast against ``size``."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.quantities import NONE
 from brainstate_prob.core.shapes import to_shape
 
-__all__ = ['Par', 'check_domain', 'draw_shape', 'to_size']
+__all__ = ['Par', 'draw_shape', 'to_size']
 
 NO_DEFAULT: Any = object()
-
-_DOMAINS = {
-    'real': (lambda x: ~np.isnan(x), 'a number'),
-    'positive': (lambda x: x > 0, '> 0'),
-    'nonnegative': (lambda x: x >= 0, '>= 0'),
-    'probability': (lambda x: (x >= 0) & (x <= 1), 'in [0, 1]'),
-    'success': (lambda x: (x > 0) & (x <= 1), 'in (0, 1]'),
-}
 
 
 class Par(NamedTuple):
@@ -37,17 +28,6 @@ class Par(NamedTuple):
 def to_size(size: Any) -> tuple[int, ...] | None:
     """``size`` as a tuple; None stays None."""
     return None if size is None else to_shape(size, 'size')
-
-
-def check_domain(law: str, par: Par, value: Any) -> None:
-    """Raise ValueError where a concrete ``value`` lies outside the domain of ``par``; traced ones pass."""
-    if isinstance(value, jax.core.Tracer):
-        return
-    inside, allowed = _DOMAINS[par.domain]
-    array = np.asarray(value)
-    if not np.all(ok := inside(array)):
-        bad = array if array.ndim == 0 else array[~ok].ravel()[:3]
-        raise ValueError(f'{law}: {par.name} must be {allowed}; got {bad}.')
 
 
 def draw_shape(law: str, pars: tuple[Par, ...], values: dict[str, Any], size: Any) -> tuple[int, ...]:

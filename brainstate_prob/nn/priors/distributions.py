@@ -365,7 +365,7 @@ class SpikeAndSlabReg(Regularization):
     hypers: ClassVar = {
         'spike_scale': Hyper('spike_scale', 'value', 'positive'),
         'slab_scale': Hyper('slab_scale', 'value', 'positive'),
-        'pi': Hyper('pi', 'none', 'share'),
+        'pi': Hyper('pi', 'none', 'probability'),
     }
 
     def __init__(

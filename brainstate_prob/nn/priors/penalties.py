@@ -130,7 +130,7 @@ class ElasticNetReg(EntrywisePenalty):
     hypers: ClassVar = {
         'l1_weight': Hyper('l1', 'rate', 'nonnegative'),
         'l2_weight': Hyper('l2', 'rate2', 'nonnegative'),
-        'alpha': Hyper('alpha', 'none', 'share'),
+        'alpha': Hyper('alpha', 'none', 'probability'),
     }
 
     def __init__(
