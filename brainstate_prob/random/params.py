@@ -16,7 +16,7 @@ NO_DEFAULT: Any = object()
 
 
 class Par(NamedTuple):
-    """One parameter of a law: its name, default, unit role, domain and number of event axes."""
+    """One parameter of a distribution: its name, default, unit role, domain and number of event axes."""
 
     name: str
     default: Any = NO_DEFAULT
@@ -30,19 +30,19 @@ def to_size(size: Any) -> tuple[int, ...] | None:
     return None if size is None else to_shape(size, 'size')
 
 
-def draw_shape(law: str, pars: tuple[Par, ...], values: dict[str, Any], size: Any) -> tuple[int, ...]:
+def draw_shape(distribution: str, pars: tuple[Par, ...], values: dict[str, Any], size: Any) -> tuple[int, ...]:
     """The batch shape of a draw: ``size``, or where it is None what the parameters broadcast to."""
     shapes = {}
     for par in pars:
         shape = jnp.shape(values[par.name])
         if len(shape) < par.event_rank:
-            raise ValueError(f'{law}: {par.name} must have at least {par.event_rank} axes; got shape {shape}.')
+            raise ValueError(f'{distribution}: {par.name} must have at least {par.event_rank} axes; got shape {shape}.')
         shapes[par.name] = shape[: len(shape) - par.event_rank]
     shown = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
     try:
         batch = np.broadcast_shapes(*shapes.values())
     except ValueError:
-        raise ValueError(f'{law}: the shapes of the parameters do not broadcast: {shown}.') from None
+        raise ValueError(f'{distribution}: the shapes of the parameters do not broadcast: {shown}.') from None
     size = to_size(size)
     if size is None:
         return batch
@@ -51,5 +51,5 @@ def draw_shape(law: str, pars: tuple[Par, ...], values: dict[str, Any], size: An
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f'{law}: parameters of shapes {shown} cannot be broadcast to size {size}.')
+        raise ValueError(f'{distribution}: parameters of shapes {shown} cannot be broadcast to size {size}.')
     return size

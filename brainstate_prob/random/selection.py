@@ -19,7 +19,7 @@ __all__ = ['Selection']
 
 
 class Selection(KeyStream):
-    """The methods of `RandomState` that are no laws of a table."""
+    """The methods of `RandomState` that are not in the table of distributions."""
 
     def _take(self, key: Any) -> jax.Array:
         return self.split_key() if key is None else to_key(key)

@@ -17,7 +17,7 @@ from brainstate_prob.core.shapes import to_shape
 from brainstate_prob.nn.priors.base import Regularization
 from brainstate_prob.nn.priors.densities import log_density, masked_log_prob
 from brainstate_prob.nn.priors.hyper import Hyper, checked, is_param, trainable
-from brainstate_prob.nn.priors.numpyro_laws import check_density, described
+from brainstate_prob.nn.priors.numpyro_distributions import check_density, described
 from brainstate_prob.nn.supports import bounds, is_known, is_narrower
 
 __all__ = ['ChainedReg', 'Prior', 'as_regularization']

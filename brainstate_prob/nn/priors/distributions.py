@@ -207,7 +207,7 @@ class _Bounded(DistributionReg):
 
 
 class UniformReg(_Bounded):
-    """Soft bounds: zero between ``lower`` and ``upper``, weight * distance^2 outside; ``hard=True`` is the Uniform law.
+    """Soft bounds: zero between ``lower`` and ``upper``, weight * distance^2 outside; ``hard=True``: Uniform.
 
     Parameters
     ----------
@@ -416,7 +416,7 @@ class DirichletReg(DistributionReg):
     logits
         The value is a vector of logits and softmax(value) is scored. The density is then that of the logits: the
         Jacobian of softmax (the sum of the log-probabilities) is included, and since softmax forgets a constant
-        shift, the mean of the logits is given a standard normal law. It integrates to 1 over all logits.
+        shift, the mean of the logits is given a standard normal distribution. It integrates to 1 over all logits.
     """
 
     numpyro_class = dist.Dirichlet

@@ -77,8 +77,12 @@ def _array(label: str, name: str, value: Any) -> Any:
     except (TypeError, ValueError):
         array = np.asarray(None)
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
-        law = callable(getattr(value, 'log_prob', None))
-        hint = ' A hyper-parameter with a prior of its own is a Param: nn.Param(value, t=None, reg=...).' if law else ''
+        is_distribution = callable(getattr(value, 'log_prob', None))
+        hint = (
+            ' A hyper-parameter with a prior of its own is a Param: nn.Param(value, t=None, reg=...).'
+            if is_distribution
+            else ''
+        )
         shown = f'the class {value.__name__}' if isinstance(value, type) else short(value)
         raise TypeError(f'{label}: {name} must be a number, an array, a quantity or an nn.Param; got {shown}.{hint}')
     if array.ndim == 0:
