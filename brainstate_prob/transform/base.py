@@ -11,7 +11,7 @@ import jax
 
 from brainstate_prob.core import ParamState, State
 
-__all__ = ['Transformed', 'check_callable', 'decorator', 'flatten_states', 'jit_is_disabled']
+__all__ = ['Transformed', 'check_callable', 'decorator', 'flatten_states', 'jit_is_disabled', 'split_aux']
 
 
 def check_callable(fun: Any, transform: str) -> None:
@@ -63,6 +63,14 @@ def flatten_states(
 
     rebuild = walk((), container)
     return entries, rebuild
+
+
+def split_aux(out: Any) -> tuple[Any, Any]:
+    """What a function with ``has_aux=True`` returned, which must be a pair."""
+    if not isinstance(out, tuple | list) or len(out) != 2:
+        got = f'a {type(out).__name__}' + (f' of {len(out)}' if isinstance(out, tuple | list) else '')
+        raise TypeError(f'With has_aux=True the function must return (value, aux); it returned {got}.')
+    return out[0], out[1]
 
 
 def jit_is_disabled() -> bool:

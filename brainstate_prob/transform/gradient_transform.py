@@ -14,7 +14,7 @@ from brainstate_prob.core import State
 from brainstate_prob.core.functionalize import Pure
 from brainstate_prob.core.quantities import is_quantity
 from brainstate_prob.core.units import u
-from brainstate_prob.transform.base import Transformed, check_callable, flatten_states
+from brainstate_prob.transform.base import Transformed, check_callable, flatten_states, split_aux
 
 __all__ = ['GradientTransform', 'Wrt']
 
@@ -150,12 +150,7 @@ class GradientTransform(Transformed):
             for n, value in zip(argnums, wrt.args, strict=True):
                 full[n] = value
             value, written, created = pure(wrt.states, *full, **kwargs)
-            aux = None
-            if self._has_aux:
-                if not isinstance(value, tuple | list) or len(value) != 2:
-                    got = f'a {type(value).__name__}' + (f' of {len(value)}' if isinstance(value, tuple | list) else '')
-                    raise TypeError(f'With has_aux=True the function must return (value, aux); it returned {got}.')
-                value, aux = value
+            value, aux = split_aux(value) if self._has_aux else (value, None)
             out, out_units[:] = self._strip(value)
             return out, hidden((value, aux, written, created))
 

@@ -50,7 +50,7 @@ def pmap2(
     True
     """
     make = functools.partial(
-        _Spread,
+        _MappedOverDevices,
         in_axes=in_axes,
         devices=devices,
         out_axes=out_axes,
@@ -62,7 +62,7 @@ def pmap2(
     return decorator(make, fn)
 
 
-class _Spread(Transformed):
+class _MappedOverDevices(Transformed):
     def __init__(self, fun: Callable, *, in_axes: Any, devices: Sequence[Any] | None, **options):
         super().__init__(fun)
         self._in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes

@@ -9,7 +9,7 @@ import jax
 
 from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.functionalize import Pure
-from brainstate_prob.transform.base import check_callable, flatten_states
+from brainstate_prob.transform.base import check_callable, flatten_states, split_aux
 
 __all__ = ['jvp', 'vjp']
 
@@ -99,12 +99,8 @@ def _prepare(fun: Callable, primals: tuple, grad_states: Any, has_aux: bool) -> 
 
     def call(theta):
         out, written, created = pure(theta[0], *theta[1])
-        aux = None
-        if has_aux:
-            if not isinstance(out, tuple | list) or len(out) != 2:
-                raise TypeError('With has_aux=True the function must return (value, aux).')
-            out, aux = out
-        return out, (aux, written, created)
+        value, aux = split_aux(out) if has_aux else (out, None)
+        return value, (aux, written, created)
 
     def finish(rest):
         aux, written, created = rest
