@@ -1,4 +1,4 @@
-"""The sets of numbers that the parameters of distributions come from."""
+"""The domains of the parameters of distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantities taken apart into numbers and units, and put together again: here and nowhere else."""
+"""Quantities split into magnitude and unit, checked, and joined again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes as users write them."""
+"""Shapes given as an int or a sequence of ints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State and its kinds: a box with a value whose reads and writes are seen by the open traces."""
+"""State and its subclasses: mutable values whose reads and writes the open traces record."""
 
 from __future__ import annotations
 

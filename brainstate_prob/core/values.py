@@ -1,4 +1,4 @@
-"""Keys of values: hashable, and equal where numbers, arrays and quantities are."""
+"""Keys of values: hashable, and equal for equal numbers, arrays and quantities."""
 
 from __future__ import annotations
 

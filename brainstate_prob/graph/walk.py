@@ -1,4 +1,4 @@
-"""The object graph: what is a node, and how nodes and States are walked, each once, in the order of their names."""
+"""The object graph: its nodes and States, walked in the order of their names, each once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collective calls: one method of every module below a target, in a stated order, plain or for many lanes at once."""
+"""Collective calls: one method of every module of a model, in a defined order, plain or vectorized over lanes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of nodes that models are made of, for the modules below those that define `Module`, `Param`, `Dynamics`."""
+"""Base classes of `Module`, `Param` and `Dynamics`, for the modules that these import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values computed once for a block of code: what `Module.param_precompute` and the log density serve to Params."""
+"""Constrained values that are computed once for a block of code and then returned by `Param.value()`."""
 
 from __future__ import annotations
 

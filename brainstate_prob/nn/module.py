@@ -1,4 +1,4 @@
-"""Module and Sequential: objects whose attributes are the tree of States, Params and submodules."""
+"""Module and Sequential: objects whose attributes are States, Params and submodules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from brainstate_prob.graph.walk import children, dotted, walk
 from brainstate_prob.nn.collective import init_all_states, reset_all_states
 from brainstate_prob.nn.kinds import ModuleNode, ParamNode
 from brainstate_prob.nn.memo import serve_values
-from brainstate_prob.nn.not_a_number import NotANumber
+from brainstate_prob.nn.no_arithmetic import NoArithmetic
 from brainstate_prob.nn.summary import summarize
 
 __all__ = ['ElementWiseBlock', 'Module', 'Sequential']
@@ -315,7 +315,7 @@ def _is_module_class(x: Any) -> bool:
 def _build(layer: Any, in_size: tuple[int, ...] | None) -> Any:
     deferred = _is_module_class(layer) or (isinstance(layer, functools.partial) and _is_module_class(layer.func))
     if not deferred:
-        if isinstance(layer, State | NotANumber) or not callable(layer):
+        if isinstance(layer, State | NoArithmetic) or not callable(layer):
             raise TypeError(f'A Sequential holds Modules, callables and deferred constructors, got {layer!r}.')
         return layer
     constructor: Any = layer.func if isinstance(layer, functools.partial) else layer

@@ -23,12 +23,12 @@ from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
 from brainstate_prob.graph.walk import dotted
 from brainstate_prob.nn.bijections import IdentityT, Transform, transform_for
-from brainstate_prob.nn.bijections.instead import instead_of
+from brainstate_prob.nn.bijections.suggestions import suggestion_for
 from brainstate_prob.nn.dims import checked_dims
 from brainstate_prob.nn.kinds import ParamNode
 from brainstate_prob.nn.memo import served_value
 from brainstate_prob.nn.module import Module
-from brainstate_prob.nn.not_a_number import NotANumber
+from brainstate_prob.nn.no_arithmetic import NoArithmetic
 from brainstate_prob.nn.prior_check import check_prior
 from brainstate_prob.nn.priors import Regularization, as_regularization
 from brainstate_prob.nn.priors.hyper import makes_hyper_parameters
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @makes_hyper_parameters
-class Param(NotANumber, ParamNode, Module):
+class Param(NoArithmetic, ParamNode, Module):
     """A parameter with an optional bijective transform, prior and unit.
 
     Parameters
@@ -112,7 +112,7 @@ class Param(NotANumber, ParamNode, Module):
         if t is None:
             t = self._chosen_t()
         if not isinstance(t, Transform):
-            raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(); {instead_of(t)}')
+            raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(); {suggestion_for(t)}')
         if not isinstance(fit, bool | np.bool_):
             raise TypeError(f'{self._label()}: fit must be True or False, got {fit!r}.')
         if precompute is not None and not callable(precompute):

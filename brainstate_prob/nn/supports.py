@@ -1,4 +1,4 @@
-"""Comparing supports: is a prior's support narrower than a transform's codomain, as far as is known?"""
+"""Comparison of supports: whether that of a prior is narrower than the codomain of a transform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting the parameters of a model, clipping gradients."""
+"""Number of parameters of a model; clipping of gradients by their norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a layer holds its trainable arrays: one State, or Params where transforms, priors or dims are asked for."""
+"""The trainable arrays of a layer: one State, or Params where transforms, priors or dims are given."""
 
 from __future__ import annotations
 

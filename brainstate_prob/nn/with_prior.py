@@ -1,4 +1,4 @@
-"""with_prior: priors and transforms for the parameters of a whole model, chosen by filter."""
+"""with_prior: priors and transforms for the parameters of a whole model, selected by filters."""
 
 from __future__ import annotations
 

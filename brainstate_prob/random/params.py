@@ -1,4 +1,4 @@
-"""The parameters of the distributions to draw from, and how they broadcast against ``size``."""
+"""Parameters of the distributions to draw from, and the shapes to which they broadcast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws that select: integers, choices, permutations, categories; and those that take their shape as arguments."""
+"""Random integers, choices, permutations and categories, and draws whose shape is given as arguments."""
 
 from __future__ import annotations
 

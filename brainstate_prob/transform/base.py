@@ -1,4 +1,4 @@
-"""What all transforms share: a transformed function that keeps its name, works on methods, and as a decorator."""
+"""Shared by all transforms: the class of transformed functions, and checks of their arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a staged body (of a loop or a branch) does to States: those that it writes are carried from run to run."""
+"""The States that the body of a loop or a branch writes, carried from one iteration to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look at what a function would do: its shapes, its jaxpr, the States that it uses."""
+"""What a function does without running it: output shapes, jaxpr, and the States that it uses."""
 
 from __future__ import annotations
 

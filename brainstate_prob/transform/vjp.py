@@ -82,7 +82,7 @@ def jvp(
     """
     primals, tangents = tuple(primals), tuple(tangents)
     if len(primals) != len(tangents):
-        raise ValueError(f'jvp needs one tangent an argument; got {len(tangents)} for {len(primals)}.')
+        raise ValueError(f'jvp needs one tangent per argument; got {len(tangents)} for {len(primals)}.')
     if (grad_states is None) != (state_tangents is None):
         raise ValueError('jvp needs grad_states and state_tangents together.')
     call, theta, finish = _prepare(fun, primals, grad_states, has_aux)

@@ -150,7 +150,7 @@ class Transform(Value):
         return theta
 
     def log_abs_det_jacobian(self, x, y=None):
-        """Log of the absolute Jacobian determinant of the numbers at `x`, one an event.
+        """Log of the absolute Jacobian determinant of the numbers at `x`, one per event.
 
         Computed from `x`, which keeps the digits that a saturated `y` has lost; `y` is accepted and not needed.
 

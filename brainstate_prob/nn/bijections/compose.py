@@ -1,4 +1,4 @@
-"""Transforms made of others: one after another, and on the masked entries only."""
+"""Composed transforms: chains, and a transform of the masked entries only."""
 
 import jax
 import jax.numpy as jnp

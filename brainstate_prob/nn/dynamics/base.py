@@ -1,4 +1,4 @@
-"""Dynamics: modules that advance one time step a call, with hooks before and after the step."""
+"""Dynamics: modules that advance one time step per call, with hooks before and after the step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DynamicsGroup(Module):
 
 
 class Dynamics(DynamicsNode, Module):
-    """A module that advances by one time step a call.
+    """A module that advances by one time step per call.
 
     A call runs the before-hooks (without arguments), ``update``, then the after-hooks with what ``update`` returned.
 

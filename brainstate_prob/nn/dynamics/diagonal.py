@@ -1,4 +1,4 @@
-"""The diagonal of a Jacobian: one derivative where the function is element-wise, as its operations show."""
+"""The diagonal of a Jacobian, from one derivative where the function is element-wise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A history: arrays with the past along their first axis, in a ring or in order, and how they are filled and read."""
+"""Histories: arrays with past values along their first axis, as ring buffers or in order of time."""
 
 from __future__ import annotations
 

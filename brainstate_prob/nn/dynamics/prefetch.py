@@ -1,4 +1,4 @@
-"""Late references: a handle on a State that is not made yet, now or a time ago, and on the output a time ago."""
+"""Late references: to an attribute that is created later, to its past values, and to past outputs."""
 
 from __future__ import annotations
 

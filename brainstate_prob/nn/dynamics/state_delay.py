@@ -1,4 +1,4 @@
-"""The delay of a State of a module."""
+"""Delayed values of a State of a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What functions of arrays do with quantities: some carry the unit along, the others take plain numbers only."""
+"""Functions of arrays applied to quantities: with the unit carried along, or refused."""
 
 from __future__ import annotations
 

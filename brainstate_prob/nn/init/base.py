@@ -1,4 +1,4 @@
-"""Initializer: a callable of a shape that gives first values, with a unit where it has one."""
+"""Initializer: a callable that makes initial values of a given shape, with a unit if it has one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pooling to a given size: one N-d layer, a name a number of axes."""
+"""Pooling to a given output size, over 1, 2 or 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _AdaptivePool(SpatialPool):
     Parameters
     ----------
     target_size
-        The number of bins: an int, or one an axis; None leaves an axis as it is.
+        The number of bins: an int, or one per axis; None leaves an axis as it is.
     channel_axis
         The axis of the input that is no spatial one; None if there is none.
     in_size

@@ -46,12 +46,12 @@ class _Conv(SpatialModule):
     out_channels
         The number of output channels.
     kernel_size, stride
-        An int, or one an axis.
+        An int, or one per axis.
     padding
         ``'SAME'`` (ceil(n / stride) outputs an axis), ``'VALID'`` (no padding), an int, an int an axis, or a pair
         (low, high) an axis.
     lhs_dilation, rhs_dilation
-        The step between the entries of the input, of the kernel: an int, or one an axis.
+        The step between the entries of the input, of the kernel: an int, or one per axis.
     groups
         Input and output channels are cut into so many groups, each of which sees only its own.
     w_init, b_init
@@ -225,13 +225,13 @@ class _ConvTranspose(_Conv):
     out_channels
         The number of output channels.
     kernel_size, stride
-        An int, or one an axis.
+        An int, or one per axis.
     padding
         That of the convolution: ``'SAME'`` gives n * stride outputs an axis, ``'VALID'``
         (n - 1) * stride + max(k, stride) with k = (kernel_size - 1) * rhs_dilation + 1, numbers (low, high)
         (n - 1) * stride + k - low - high.
     rhs_dilation
-        The step between the entries of the kernel: an int, or one an axis.
+        The step between the entries of the kernel: an int, or one per axis.
     groups
         Input and output channels are cut into so many groups, each of which sees only its own.
     w_init, b_init, w_mask, channel_first, param_type

@@ -1,4 +1,4 @@
-"""Padding of the spatial axes: one N-d layer over ``jnp.pad``, a mode a family, a name a number of axes."""
+"""Padding of 1, 2 or 3 spatial axes, over ``jnp.pad``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pooling over windows: one N-d layer a kind, a name a number of axes."""
+"""Pooling over windows of 1, 2 or 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class _Pool(SpatialPool):
     Parameters
     ----------
     kernel_size
-        The size of the window: an int, or one an axis.
+        The size of the window: an int, or one per axis.
     stride
         The step of the window; None takes ``kernel_size``.
     padding
@@ -168,7 +168,7 @@ class _LPPool(_Pool):
         The power p, at least 1; ``inf`` gives the largest absolute value. abs(x)^p itself must be a number of the
         input's precision: for a large p take ``inf``.
     kernel_size
-        The size of the window: an int, or one an axis.
+        The size of the window: an int, or one per axis.
     stride
         The step of the window; None takes ``kernel_size``.
     padding
@@ -213,7 +213,7 @@ class _MaxPool(_Pool):
     Parameters
     ----------
     kernel_size
-        The size of the window: an int, or one an axis.
+        The size of the window: an int, or one per axis.
     stride
         The step of the window; None takes ``kernel_size``.
     padding

@@ -1,4 +1,4 @@
-"""Recurrent cells: one step of a recurrence a call, the hidden values in States."""
+"""Recurrent cells: one step of a recurrence per call, the hidden values in States."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What layers say about shapes: who is speaking, what came, what was expected."""
+"""Checks of the shapes of inputs, and the names of layers in error messages."""
 
 from __future__ import annotations
 

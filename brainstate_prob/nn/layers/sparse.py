@@ -1,4 +1,4 @@
-"""A linear layer over the stored entries of a sparse matrix: gather, multiply, add up."""
+"""A linear layer whose weights are the stored entries of a sparse matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Max-unpooling: one N-d layer, a name a number of axes."""
+"""Max-unpooling of 1, 2 or 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _MaxUnpool(SpatialPool):
     """Maxima put back to where they stood, zeros elsewhere.
 
     The call is ``layer(x, indices, output_size=None)``: the maxima and indices of a ``MaxPool`` with
-    ``return_indices=True``, and the spatial size of what was pooled, an int or one an axis (a whole shape is allowed
+    ``return_indices=True``, and the spatial size of what was pooled, an int or one per axis (a whole shape is allowed
     too). Without it, size (n - 1) * stride - low - high + kernel is taken, which is less than what was pooled
     where the windows left entries over.
 

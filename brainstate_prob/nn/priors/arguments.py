@@ -1,4 +1,4 @@
-"""How a prior is called: arguments by name, and an answer that shows the call where they are not."""
+"""Checks of the arguments of priors: hyper-parameters are given by name."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Regularization(Module):
     # The density
 
     def log_prob(self, value: Any) -> jax.Array:
-        """The log density, one number an event (an entry, where ``event_dim`` is 0); the weight is left out."""
+        """The log density, one number per event (an entry, where ``event_dim`` is 0); the weight is left out."""
         x, unit = self._take(value)
         params = self.hyper_values(unit)
         self._check_shapes(x.shape, params)
@@ -129,7 +129,7 @@ class Regularization(Module):
         if not broadcasts_to(jnp.shape(weight), log_prob.shape):
             raise ValueError(
                 f'{self._label()}: weight of shape {jnp.shape(weight)} does not broadcast against the '
-                f'{log_prob.shape} events of the value. Give one weight, or one an event.'
+                f'{log_prob.shape} events of the value. Give one weight, or one per event.'
             )
         weight = jnp.asarray(weight, log_prob.dtype)
         return jnp.sum(weight * jnp.where(weight == 0, 0.0, -log_prob))

@@ -1,4 +1,4 @@
-"""Priors made of others: any NumPyro distribution as a prior, and chains of priors."""
+"""Composed priors: any NumPyro distribution as a prior, and sums of priors."""
 
 from __future__ import annotations
 

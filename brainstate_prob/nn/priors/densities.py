@@ -61,7 +61,7 @@ _OWN: dict[type[dist.Distribution], Callable] = {
 
 
 def log_density(kind: type[dist.Distribution], params: dict[str, Any], x: jax.Array) -> jax.Array:
-    """The log density of NumPyro's class ``kind`` at ``x``, one number an event; ``params`` broadcast against ``x``."""
+    """Log density of NumPyro's class ``kind`` at ``x``, one number per event; ``params`` broadcast against ``x``."""
     own = _OWN.get(kind)
     if own is None:
         return masked_log_prob(kind(**params, validate_args=False), x)

@@ -412,7 +412,7 @@ class DirichletReg(DistributionReg):
     Parameters
     ----------
     alpha
-        One concentration for all entries, or one an entry.
+        One concentration for all entries, or one per entry.
     logits
         The value is a vector of logits and softmax(value) is scored. The density is then that of the logits: the
         Jacobian of softmax (the sum of the log-probabilities) is included, and since softmax forgets a constant
@@ -461,7 +461,7 @@ class DirichletReg(DistributionReg):
         alpha = jnp.asarray(self.hyper_values(None)['concentration'])
         if alpha.ndim == 0:
             raise ValueError(
-                'DirichletReg has one alpha for any number of entries; NumPyro needs one an entry: '
+                'DirichletReg has one alpha for any number of entries; NumPyro needs one per entry: '
                 'give alpha as an array, e.g. alpha=jnp.ones(3).'
             )
         return dist.Dirichlet(alpha)

@@ -1,4 +1,4 @@
-"""Hyper-parameters: what they may be, how their units follow from the value's, and how they become trainable."""
+"""Hyper-parameters of priors: their checks, their units, and trainable ones."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ __all__ = ['ElasticNetReg', 'HuberReg', 'L1Reg', 'L2Reg', 'Penalty']
 class Penalty(Regularization):
     """Base of the penalties: ``loss`` is the plain penalty, plus the log of its normalizing constant if asked for.
 
-    A subclass gives ``_penalty(x, params)``, one number an event, and, where there is a density,
+    A subclass gives ``_penalty(x, params)``, one number per event, and, where there is a density,
     ``_log_constant(x, params)`` and ``_sample``.
 
     Parameters
