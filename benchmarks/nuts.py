@@ -29,7 +29,7 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.ess import bulk_ess
+from brainstate_prob.infer.diagnostics.ess import bulk_ess
 
 CHAINS, WARMUP, SAMPLES = 4, 1000, 1000
 SHARED = pathlib.Path(

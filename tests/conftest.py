@@ -66,7 +66,7 @@ def _flags_stay_as_they_were():
 def _forget_programs():
     """Compiled programs stay with their model's structure: of all modules together they would fill the memory."""
     yield
-    density = sys.modules.get('brainstate_prob.infer.density')
+    density = sys.modules.get('brainstate_prob.infer.density.log_density')
     if density is not None:
         density._densities.clear()
     jax.clear_caches()

@@ -31,8 +31,6 @@ FLOORS = {
 ROOMS = [room for room in FLOORS if (PACKAGE / room).exists() or (PACKAGE / f'{room}.py').exists()]
 # Heavy, and not needed by everyone: imported inside the function that uses them.
 ON_FIRST_USE = {'tensorflow_probability', 'arviz', 'arviz_base', 'arviz_stats', 'arviz_plots', 'matplotlib', 'xarray'}
-# Where modules form no circle and import each other at the top only. ROOMS is the whole package.
-WITHOUT_CIRCLES = ['core', 'environ', 'random', 'graph', 'transform', 'nn']
 PRIVATE_JAX = re.compile(r'jax\.(_src|interpreters|extend|core\.(?!Tracer\b)\w+)\b')
 
 
@@ -208,14 +206,14 @@ def package_arrows():
     return arrows({path: path.read_text() for path in MODULES})
 
 
-@pytest.mark.parametrize('room', WITHOUT_CIRCLES)
+@pytest.mark.parametrize('room', ROOMS)
 def test_no_circle_of_modules(room):
     """Types alone may refer to each other: those imports are never run."""
     edges = [pair for pair, kinds in package_arrows().items() if kinds - {'types'}]
     assert [circle for circle in circles(edges) if any(room_of(module) == room for module in circle)] == []
 
 
-@pytest.mark.parametrize('room', WITHOUT_CIRCLES)
+@pytest.mark.parametrize('room', ROOMS)
 def test_own_modules_are_imported_at_the_top(room):
     inside = [pair for pair, kinds in package_arrows().items() if 'function' in kinds and room_of(pair[0]) == room]
     assert inside == []

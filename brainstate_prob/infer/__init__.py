@@ -1,39 +1,41 @@
 """Fits: one Posterior, every way to fit it, one kind of result."""
 
-from brainstate_prob.infer import calibration, scoring
-from brainstate_prob.infer.calibration import temperature_scaling
-from brainstate_prob.infer.compare import compare
-from brainstate_prob.infer.conformal import conformal
-from brainstate_prob.infer.descent import FitProgress
-from brainstate_prob.infer.diagnostics import ConvergenceWarning
-from brainstate_prob.infer.draws import Draws
-from brainstate_prob.infer.early_stopping import EarlyStopping
-from brainstate_prob.infer.elliptical_slice import elliptical_slice
-from brainstate_prob.infer.ensemble import ensemble
-from brainstate_prob.infer.fit import Fit
-from brainstate_prob.infer.hmc_ecs import hmc_ecs
-from brainstate_prob.infer.laplace import laplace
-from brainstate_prob.infer.laplace_fit import LaplaceFit
-from brainstate_prob.infer.many_chains import chees, mclmc, meads
-from brainstate_prob.infer.map import fit_map
-from brainstate_prob.infer.marginal_likelihood import fit_marginal_likelihood
-from brainstate_prob.infer.mc_dropout import mc_dropout
-from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
-from brainstate_prob.infer.nuts import nuts
-from brainstate_prob.infer.pathfinder import pathfinder
-from brainstate_prob.infer.plots import plot_coverage, plot_reliability
-from brainstate_prob.infer.posterior import Posterior
-from brainstate_prob.infer.prior import prior_predictive, sample_prior
-from brainstate_prob.infer.psis import k_hat
-from brainstate_prob.infer.sbc import SBC, sbc
-from brainstate_prob.infer.sgmcmc import sgmcmc
-from brainstate_prob.infer.smc import smc
-from brainstate_prob.infer.storage import load
-from brainstate_prob.infer.svi import fit_svi
-from brainstate_prob.infer.swag import swag
+from brainstate_prob.infer.data.precision import PrecisionWarning
+from brainstate_prob.infer.data.quantities import QuantityDistribution, UncheckedUnitWarning, of_quantities, with_unit
+from brainstate_prob.infer.descent.descent import FitProgress
+from brainstate_prob.infer.descent.early_stopping import EarlyStopping
+from brainstate_prob.infer.descent.ensemble import ensemble
+from brainstate_prob.infer.descent.map import fit_map
+from brainstate_prob.infer.descent.mc_dropout import mc_dropout
+from brainstate_prob.infer.descent.swag import swag
+from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
+from brainstate_prob.infer.diagnostics.psis import k_hat
+from brainstate_prob.infer.evaluate import calibration
+from brainstate_prob.infer.evaluate.calibration import temperature_scaling
+from brainstate_prob.infer.evaluate.conformal import conformal
+from brainstate_prob.infer.evaluate.sbc import SBC, sbc
+from brainstate_prob.infer.laplace.fit import LaplaceFit
+from brainstate_prob.infer.laplace.laplace import laplace
+from brainstate_prob.infer.laplace.marginal_likelihood import fit_marginal_likelihood
+from brainstate_prob.infer.mcmc.elliptical_slice import elliptical_slice
+from brainstate_prob.infer.mcmc.hmc_ecs import hmc_ecs
+from brainstate_prob.infer.mcmc.many_chains import chees, mclmc, meads
+from brainstate_prob.infer.mcmc.nuts import nuts
+from brainstate_prob.infer.mcmc.sgmcmc import sgmcmc
+from brainstate_prob.infer.mcmc.smc import smc
+from brainstate_prob.infer.results import scoring
+from brainstate_prob.infer.results.compare import compare
+from brainstate_prob.infer.results.draws import Draws
+from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.results.from_numpyro import from_numpyro
+from brainstate_prob.infer.results.plots import plot_coverage, plot_reliability
+from brainstate_prob.infer.results.prior_fit import prior_predictive, sample_prior
+from brainstate_prob.infer.results.storage import load
 from brainstate_prob.infer.target.door import ModelWarning
-from brainstate_prob.infer.target.precision import PrecisionWarning
-from brainstate_prob.infer.target.quantities import QuantityDistribution, UncheckedUnitWarning, of_quantities, with_unit
+from brainstate_prob.infer.target.numpyro import to_numpyro
+from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.variational.pathfinder import pathfinder
+from brainstate_prob.infer.variational.svi import fit_svi
 
 __all__ = [
     'ConvergenceWarning',
@@ -81,3 +83,7 @@ __all__ = [
     'to_numpyro',
     'with_unit',
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -23,7 +23,7 @@ import numpyro.distributions as dist
 import optax
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import checkpoint as checkpoints
+from brainstate_prob.infer.run import checkpoint as checkpoints
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)

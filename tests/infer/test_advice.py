@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.advice import KINDS, OPTIONS, advice, elsewhere, way_of
+from brainstate_prob.infer.diagnostics.advice import KINDS, OPTIONS, advice, elsewhere, way_of
 
 FUNCTIONS = {
     'svi': infer.fit_svi,

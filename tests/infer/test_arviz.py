@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.arviz_io import import_arviz, is_old
+from brainstate_prob.infer.results.arviz_io import import_arviz, is_old
 from tests.infer.kitchen import COORDS, in_millivolt, kitchen_posterior, scattered
 
 

@@ -10,8 +10,8 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import adaptation, chain_starts, nuts_loop
-from brainstate_prob.infer.metric import Dense, Diagonal, LowRank
+from brainstate_prob.infer.mcmc import adaptation, chain_starts, nuts_loop
+from brainstate_prob.infer.mcmc.metric import Dense, Diagonal, LowRank
 from tests.infer.kitchen import compilations
 from tests.infer.models import POSTERIORS, compare, reference_of, reference_posterior
 from tests.infer.test_nuts import regression

@@ -16,8 +16,8 @@ from numpyro.infer import util
 
 from brainstate_prob import infer, nn, random
 from brainstate_prob.core import ParamState
-from brainstate_prob.infer.blocks import is_horseshoe
-from brainstate_prob.infer.numpyro_bridge import ParamSite, to_numpyro
+from brainstate_prob.infer.density.blocks import is_horseshoe
+from brainstate_prob.infer.target.numpyro import ParamSite, to_numpyro
 from tests.infer.kitchen import Kitchen, kitchen_posterior
 from tests.nn.bijections.cases import WITH_DENSITY
 

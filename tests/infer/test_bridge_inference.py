@@ -10,7 +10,8 @@ import pytest
 from numpyro.infer import ESS, HMC, MCMC, NUTS, SVI, Predictive, Trace_ELBO, autoguide
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.numpyro_bridge import from_numpyro, to_numpyro
+from brainstate_prob.infer.results.from_numpyro import from_numpyro
+from brainstate_prob.infer.target.numpyro import to_numpyro
 from tests.infer.kitchen import kitchen_posterior
 
 

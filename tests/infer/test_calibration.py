@@ -6,7 +6,7 @@ from scipy import special
 
 from brainstate_prob import infer
 from brainstate_prob.infer import scoring
-from brainstate_prob.infer.calibration import best_temperature, temper
+from brainstate_prob.infer.evaluate.calibration import best_temperature, temper
 from tests.infer.kitchen import scattered
 from tests.infer.test_scoring import Line, class_data, classifier, line_data
 

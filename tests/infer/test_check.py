@@ -12,10 +12,10 @@ import pytest
 from scipy import stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.conflict import suspected_conflicts
-from brainstate_prob.infer.prior_points import prior_points
-from brainstate_prob.infer.probe import unread_inputs
-from brainstate_prob.infer.start import what_is_not_finite
+from brainstate_prob.infer.diagnostics.prior_conflict import suspected_conflicts
+from brainstate_prob.infer.target.prior_points import prior_points
+from brainstate_prob.infer.target.probe import unread_inputs
+from brainstate_prob.infer.target.start import what_is_not_finite
 from tests.infer.kitchen import kitchen_posterior, scattered
 from tests.infer.models import EightSchools
 

@@ -16,9 +16,9 @@ import optax
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import checkpoint as checkpoints
-from brainstate_prob.infer.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from brainstate_prob.infer.fingerprint import describe, differences_of, fingerprint_of
+from brainstate_prob.infer.run import checkpoint as checkpoints
+from brainstate_prob.infer.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from brainstate_prob.infer.target.fingerprint import describe, differences_of, fingerprint_of
 from tests.conftest import REPO
 from tests.infer.killing import RUNS, check_killed
 from tests.infer.kitchen import compilations

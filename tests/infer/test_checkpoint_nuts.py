@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from brainstate_prob import infer
-from brainstate_prob.infer import checkpoint as checkpoints
-from brainstate_prob.infer import nuts_loop
+from brainstate_prob.infer.mcmc import nuts_loop
+from brainstate_prob.infer.run import checkpoint as checkpoints
 from tests.infer.test_nuts import regression
 
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')

@@ -13,8 +13,8 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import checkpoint as checkpoints
-from brainstate_prob.infer import many_chains
+from brainstate_prob.infer.mcmc import many_chains
+from brainstate_prob.infer.run import checkpoint as checkpoints
 
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
 X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)

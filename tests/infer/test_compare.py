@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.arviz_io import import_arviz, is_old
+from brainstate_prob.infer.results.arviz_io import import_arviz, is_old
 
 X = np.linspace(-1, 1, 40, dtype='f4')
 Y = (2 * X + np.random.default_rng(0).normal(size=40)).astype('f4')

@@ -6,12 +6,12 @@ import pytest
 import scipy.stats as st
 
 from brainstate_prob import infer
-from brainstate_prob.infer.conformal import conformal_quantile
+from brainstate_prob.infer.evaluate.conformal import conformal_quantile
 from tests.infer.kitchen import in_millivolt, scattered
 from tests.infer.test_scoring import Line, class_data, classifier, line_data
 
 # The models here predict magnitudes, whose unit is that of the targets.
-pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.target.quantities.UncheckedUnitWarning')
+pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.data.quantities.UncheckedUnitWarning')
 
 
 @pytest.mark.parametrize(('num', 'prob'), [(9, 0.9), (19, 0.8), (50, 0.9)])

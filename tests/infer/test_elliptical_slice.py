@@ -8,9 +8,9 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.ess import effective_sizes
-from brainstate_prob.infer.gaussian_prior import gaussian_prior
-from brainstate_prob.infer.variables import columns_of
+from brainstate_prob.infer.density.variables import columns_of
+from brainstate_prob.infer.diagnostics.ess import effective_sizes
+from brainstate_prob.infer.mcmc.gaussian_prior import gaussian_prior
 from tests.infer.kitchen import compilations
 
 # Most runs here are too short to converge; that the long one is quiet is asserted.

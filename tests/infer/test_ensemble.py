@@ -10,7 +10,7 @@ import pytest
 
 from brainstate_prob import environ, infer, nn, random
 from brainstate_prob.core import ParamState
-from brainstate_prob.infer.member_starts import member_keys, member_starts
+from brainstate_prob.infer.run.starts import member_keys, member_starts
 from tests.infer.kitchen import compilations
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from brainstate_prob import infer, nn
 from brainstate_prob.core import ParamState
-from brainstate_prob.infer.variables import columns_of
+from brainstate_prob.infer.density.variables import columns_of
 from tests.infer.kitchen import COORDS, Kitchen, in_millivolt, kitchen_posterior, scattered
 
 

@@ -16,8 +16,8 @@ import pytest
 import xarray as xr
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import storage
-from brainstate_prob.infer.arviz_io import import_arviz
+from brainstate_prob.infer.results import storage
+from brainstate_prob.infer.results.arviz_io import import_arviz
 from tests.infer.kinds import dropped, posterior_of
 from tests.infer.kitchen import Kitchen, kitchen_posterior, scattered
 

@@ -14,10 +14,10 @@ from numpyro.handlers import block
 from numpyro.infer import autoguide
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.arviz_io import import_arviz, is_old
-from brainstate_prob.infer.guides import _UNFIT, GUIDES
-from brainstate_prob.infer.psis import k_hat_limit, pareto_k
-from brainstate_prob.infer.svi import _r_hat
+from brainstate_prob.infer.diagnostics.psis import k_hat_limit, pareto_k
+from brainstate_prob.infer.results.arviz_io import import_arviz, is_old
+from brainstate_prob.infer.variational.guides import _UNFIT, GUIDES
+from brainstate_prob.infer.variational.svi import _r_hat
 from tests.infer.kitchen import compilations
 from tests.infer.test_svi import COVARIANCE, EVIDENCE, MEAN, Line, X, Y, fit_svi, posterior
 
@@ -316,8 +316,10 @@ def test_k_hat_of_minibatch_fits_sees_all_data():
 def test_k_hat_needs_a_guides_density():
     with pytest.raises(ValueError, match=r"stats\['log_q'\], which a fit by 'map'"):
         infer.k_hat(infer.Fit(posterior(), posterior().density, np.zeros((1, 500, 3)), method='map'))
+    with pytest.warns(infer.ConvergenceWarning, match='k-hat'):
+        fit = fit_svi(num_steps=5, num_draws=50)
     with pytest.raises(ValueError, match='at least 100 draws, got 50'):
-        infer.k_hat(fit_svi(num_steps=5, num_draws=50))
+        infer.k_hat(fit)
 
 
 # Refusals

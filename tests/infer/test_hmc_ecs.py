@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.hmc_ecs import _estimate, _Reference, _reference
+from brainstate_prob.infer.mcmc.hmc_ecs import _estimate, _Reference, _reference
 from tests.infer.kitchen import compilations
 
 COUNTS = {'calls': 0}

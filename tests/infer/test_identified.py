@@ -8,10 +8,10 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn, random
-from brainstate_prob.infer.diagnostics import mcmc_problems
-from brainstate_prob.infer.ess import effective_sizes, rank_r_hat
-from brainstate_prob.infer.identified import network_problems, prediction_sizes
-from brainstate_prob.infer.variables import columns_of
+from brainstate_prob.infer.density.variables import columns_of
+from brainstate_prob.infer.diagnostics.ess import effective_sizes, rank_r_hat
+from brainstate_prob.infer.diagnostics.identified import network_problems, prediction_sizes
+from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from tests.infer.kitchen import compilations
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pytest
 
 from brainstate_prob import infer, nn
 from brainstate_prob.infer import ConvergenceWarning
-from brainstate_prob.infer.progress import Chunks
+from brainstate_prob.infer.run.progress import Chunks
 
 QUIET = {'progress': False}
 CHAINS = {**QUIET, 'num_warmup': 20, 'num_samples': 1500, 'num_chains': 1}
@@ -116,8 +116,8 @@ def test_a_diagnostic_that_fails_is_a_warning(monkeypatch):
     def fail(*args):
         raise ZeroDivisionError('nothing here')
 
-    monkeypatch.setattr('brainstate_prob.infer.diagnostics.effective_sizes', fail)
-    monkeypatch.setattr('brainstate_prob.infer.conflict.over_draws', fail)
+    monkeypatch.setattr('brainstate_prob.infer.diagnostics.mcmc.effective_sizes', fail)
+    monkeypatch.setattr('brainstate_prob.infer.diagnostics.prior_conflict.over_draws', fail)
     with pytest.warns(ConvergenceWarning, match=r'could not be computed \(ZeroDivisionError: nothing here\)'):
         fit = infer.elliptical_slice(POSTERIOR, **CHAINS)
     assert fit.num_draws == 1500 and len(fit.info['warnings']) == 2

@@ -99,7 +99,7 @@ def test_what_needs_terms_says_that_there_are_none(likelihood, use):
 
 
 def test_waic_and_files_too(tmp_path):
-    from brainstate_prob.infer.arviz_io import import_arviz
+    from brainstate_prob.infer.results.arviz_io import import_arviz
 
     fit = fitted(Process())
     with pytest.raises(ValueError, match='log density of each observation'):

@@ -10,10 +10,10 @@ import pytest
 from scipy import linalg, stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.curvature import curvature_of
-from brainstate_prob.infer.density import Data
-from brainstate_prob.infer.fisher import total_divergence
-from brainstate_prob.infer.gaussians import Blocks, Diagonal, Full, Kronecker, LowRank, NotPositiveDefinite
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.information import total_divergence
+from brainstate_prob.infer.laplace.curvature import curvature_of
+from brainstate_prob.infer.laplace.gaussians import Blocks, Diagonal, Full, Kronecker, LowRank, NotPositiveDefinite
 
 QUIET = {'progress': False, 'num_draws': 5}
 
@@ -243,7 +243,7 @@ def test_low_rank_approaches_the_whole_from_the_prior(net, x64):
 
 @NOT_AT_THE_MODE
 def test_the_diagonal_taken_one_observation_at_a_time_is_the_same(net, x64, monkeypatch):
-    from brainstate_prob.infer import structures
+    from brainstate_prob.infer.laplace import structures
 
     posterior, full = net
     by_columns = infer.laplace(posterior, structure='diagonal', curvature='ggn', mode='model', **QUIET)

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.ess import effective_sizes
+from brainstate_prob.infer.diagnostics.ess import effective_sizes
 from tests.infer.kitchen import compilations
 
 pytestmark = [

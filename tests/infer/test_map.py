@@ -174,7 +174,7 @@ def test_every_way_to_fit_has_the_same_log_density_of_the_same_theta():
     posterior = infer.Posterior(Rate(), targets=COUNTS)
     fits = [
         infer.fit_map(posterior, jacobian=True, progress=False),
-        infer.fit_svi(posterior, num_steps=200, num_draws=10, progress=False),
+        infer.fit_svi(posterior, num_steps=1000, num_draws=10, progress=False),
         infer.nuts(posterior, num_warmup=50, num_samples=10, num_chains=1, progress=False),
     ]
     assert all(fit.density is posterior.density for fit in fits)

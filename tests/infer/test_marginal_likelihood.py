@@ -11,8 +11,8 @@ import pytest
 from scipy import optimize, stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.marginal_likelihood import _Evidence
-from brainstate_prob.infer.variables import columns_of
+from brainstate_prob.infer.density.variables import columns_of
+from brainstate_prob.infer.laplace.marginal_likelihood import _Evidence
 from tests.infer.kitchen import compilations
 
 QUIET = {'progress': False, 'num_draws': 50}

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.arviz_io import import_arviz
+from brainstate_prob.infer.results.arviz_io import import_arviz
 
 Y = np.float32(np.random.default_rng(1).normal(size=50))
 MASK = np.arange(50) % 5 < 2

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.minibatch import check_batch_size, first_batch, next_batch, take
-from brainstate_prob.infer.stream import Stream
+from brainstate_prob.infer.target.minibatch import check_batch_size, first_batch, next_batch, take
+from brainstate_prob.infer.target.stream import Stream
 from tests.infer.kitchen import compilations
 
 

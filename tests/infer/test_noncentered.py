@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.blocks import NoncenteredBlock
+from brainstate_prob.infer.density.blocks import NoncenteredBlock
 from brainstate_prob.nn.priors.base import DistributionReg
 from brainstate_prob.nn.priors.hyper import Hyper
 

@@ -10,11 +10,12 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.hmc import hmc
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import chains
-from brainstate_prob.infer.adaptation import schedule
-from brainstate_prob.infer.arviz_io import import_arviz
-from brainstate_prob.infer.chain_starts import draw_from_prior, started_chains
-from brainstate_prob.infer.kernel import Settings, advance_function, start_function
+from brainstate_prob.infer.mcmc.adaptation import schedule
+from brainstate_prob.infer.mcmc.chain_starts import started_chains
+from brainstate_prob.infer.mcmc.kernel import Settings, advance_function, start_function
+from brainstate_prob.infer.results.arviz_io import import_arviz
+from brainstate_prob.infer.run import chains
+from brainstate_prob.infer.run.starts import draw_from_prior
 from tests.infer.kitchen import compilations
 from tests.infer.models import Regression
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.target.support import bounds_of, log_prob_inside, outside_of
+from brainstate_prob.infer.data.support import bounds_of, log_prob_inside, outside_of
 
 T = dist.transforms
 HALF = jnp.array([True, False])

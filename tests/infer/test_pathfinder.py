@@ -10,8 +10,8 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.pathfinder import _mixture, _uphill
-from brainstate_prob.infer.psis import smoothed_weights
+from brainstate_prob.infer.diagnostics.psis import smoothed_weights
+from brainstate_prob.infer.variational.pathfinder import _mixture, _uphill
 from tests.infer.kitchen import compilations
 
 # One parameter keeps its prior on purpose, as an exact marginal.
@@ -102,7 +102,7 @@ def test_weights_where_almost_all_are_lost():
 
 def test_weights_with_too_heavy_a_tail_are_told(monkeypatch):
     """The limit is lowered, for a posterior that the paths see well."""
-    monkeypatch.setattr(sys.modules['brainstate_prob.infer.pathfinder'], 'k_hat_limit', lambda num: -1.0)
+    monkeypatch.setattr(sys.modules['brainstate_prob.infer.variational.pathfinder'], 'k_hat_limit', lambda num: -1.0)
     with pytest.warns(infer.ConvergenceWarning, match=r'k-hat .*1000 draws.* infer.nuts\(posterior, init=fit\)'):
         fit = infer.pathfinder(counts(), **QUICK)
     assert len(fit.info['warnings']) == 1 and len(fit.info['elbo']) == 4

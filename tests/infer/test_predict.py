@@ -16,8 +16,8 @@ import scipy.special
 import scipy.stats
 
 from brainstate_prob import infer, nn, random
-from brainstate_prob.infer.chain_starts import centres
-from brainstate_prob.infer.predict import choose, over_draws, rows_at_once
+from brainstate_prob.infer.density.batching import chosen_draws, over_draws, rows_at_once
+from brainstate_prob.infer.run.starts import centres
 from tests.infer.kitchen import compilations, kitchen_posterior, scattered
 
 calls = 0
@@ -260,7 +260,7 @@ def test_a_model_that_draws_random_numbers_draws_others_each_time():
     ],
 )
 def test_which_draws_serve(num, total, weights, want):
-    assert list(choose(num, total, None if weights is None else np.asarray(weights, float))) == want
+    assert list(chosen_draws(num, total, None if weights is None else np.asarray(weights, float))) == want
 
 
 def test_chunks_have_few_shapes():
@@ -301,7 +301,7 @@ def test_any_number_of_rows_in_chunks_of_any_size(num, batch_size):
 @hypothesis.given(st.lists(st.integers(0, 9), min_size=1, max_size=20).filter(any), st.integers(1, 200))
 def test_draws_serve_in_proportion_to_their_weights(weights, num):
     share = num * np.asarray(weights) / np.sum(weights)
-    counts = np.bincount(choose(num, len(weights), np.asarray(weights, float)), minlength=len(weights))
+    counts = np.bincount(chosen_draws(num, len(weights), np.asarray(weights, float)), minlength=len(weights))
     assert counts.sum() == num and (np.abs(counts - share) <= 1 + 1e-9).all()
     assert not counts[np.asarray(weights) == 0].any()
 

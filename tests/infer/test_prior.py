@@ -10,7 +10,7 @@ from scipy import stats
 
 from brainstate_prob import infer, nn
 from brainstate_prob.core import ParamState
-from brainstate_prob.infer.arviz_io import import_arviz, is_old
+from brainstate_prob.infer.results.arviz_io import import_arviz, is_old
 from tests.infer.kitchen import compilations
 
 NUM = 2000

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer import storage
-from brainstate_prob.infer.provenance import _VALUE, provenance_of
+from brainstate_prob.infer.results import storage
+from brainstate_prob.infer.results.provenance import _VALUE, provenance_of
 
 Y = np.float32(1 + np.random.default_rng(0).normal(size=20))
 

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.sbc import SBC
-from brainstate_prob.infer.uniformity import ecdf_band, uniformity_p_value
+from brainstate_prob.infer.evaluate.sbc import SBC
+from brainstate_prob.infer.evaluate.uniformity import ecdf_band, uniformity_p_value
 from tests.infer.kitchen import compilations
 
 # Uniformity

@@ -12,7 +12,7 @@ from brainstate_prob.infer import scoring
 from tests.infer.kitchen import in_millivolt, scattered
 
 # The models here predict magnitudes, whose unit is that of the targets.
-pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.target.quantities.UncheckedUnitWarning')
+pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.data.quantities.UncheckedUnitWarning')
 
 
 def normal_crps(y, mean, sd):

@@ -10,7 +10,7 @@ import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.members import Members
+from brainstate_prob.infer.run.members import Members
 from tests.infer.kitchen import compilations
 
 # Runs here are short, and laws are compared over all chains; that chains which disagree are told is a test of its own.

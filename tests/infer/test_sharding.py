@@ -12,8 +12,8 @@ from jax.sharding import AxisType, Mesh
 
 from brainstate_prob import infer, nn
 from brainstate_prob.core.units import u
-from brainstate_prob.infer.chains import Runner
-from brainstate_prob.infer.sharding import Padded, devices_of, is_sharded, next_length, on_host
+from brainstate_prob.infer.data.sharding import Padded, devices_of, is_sharded, next_length, on_host
+from brainstate_prob.infer.run.chains import Runner
 
 TWO = jax.devices()[:2]
 

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.smc import _prior_particles, _systematic
+from brainstate_prob.infer.mcmc.smc import _prior_particles, _systematic
 from tests.infer.kitchen import compilations
 
 COUNTS = {'calls': 0}

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from brainstate_prob import environ, infer, nn
-from brainstate_prob.infer.chain_starts import centres
-from brainstate_prob.infer.predict import choose
+from brainstate_prob.infer.density.batching import chosen_draws
+from brainstate_prob.infer.run.starts import centres
 from tests.infer.kinds import posterior_of
 
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
@@ -67,7 +67,7 @@ def test_running_statistics_go_on_in_the_next_fit(trained, way):
     for path, value in trained.running_statistics.items():
         np.testing.assert_array_equal(fit.running_statistics[path], value)
     expected = np.stack([forward(trained.running_statistics, w, X) for w in fit.draws['w'].reshape(-1, 2)])
-    order = choose(len(expected), len(expected), fit.weights)  # the weighted draws of Pathfinder by their weights
+    order = chosen_draws(len(expected), len(expected), fit.weights)  # the weighted draws of Pathfinder by their weights
     found = fit.evaluate(lambda model, x: model(x).mean, X)
     np.testing.assert_allclose(found, expected[order], rtol=1e-3, atol=1e-3)  # float32, of numbers of size 30
     model = Normed()

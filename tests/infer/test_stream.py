@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.minibatch import first_batch, next_batch
-from brainstate_prob.infer.stream import Stream
+from brainstate_prob.infer.target.minibatch import first_batch, next_batch
+from brainstate_prob.infer.target.stream import Stream
 
 Y = np.r_[np.zeros(9), 10.0].astype(np.float32)  # the last batch of three has one observation, and that is far out
 MODE, SD = 10.0 / 10.01, 1 / np.sqrt(10.01)  # of the mean, under a prior of standard deviation 10

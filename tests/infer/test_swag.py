@@ -10,7 +10,7 @@ import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
 from brainstate_prob import infer, nn, random
-from brainstate_prob.infer.swag import collect, draw_from, no_moments
+from brainstate_prob.infer.descent.swag import collect, draw_from, no_moments
 from tests.infer.kitchen import compilations
 
 # Paths here are short, and most see all data, without noise: that this is told is a test of its own (test_spread.py).

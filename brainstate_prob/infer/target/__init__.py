@@ -1,1 +1,1 @@
-"""What is fitted: how a model and its data become a log density, and what is looked for at the door."""
+"""What is fitted: the Posterior, and what is checked of a model and its data before anything is fitted."""

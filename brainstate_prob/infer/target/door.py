@@ -20,10 +20,11 @@ from brainstate_prob.core import ParamState, State, StateTrace
 from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, program_key
 from brainstate_prob.core.structure import Identity
 from brainstate_prob.graph.walk import dotted
-from brainstate_prob.infer.density import Data, Density, forget_density, kept_density
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density, forget_density, kept_density
+from brainstate_prob.infer.density.statements import refused_handlers, refused_statements
 from brainstate_prob.infer.target.reach import place_of
-from brainstate_prob.infer.target.statements import refused_handlers, refused_statements
-from brainstate_prob.infer.target.words import check_call, plain_words
+from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
 __all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'unused_messages']

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.infer.blocks import NoncenteredBlock
-from brainstate_prob.infer.density import Data, Density, scores_horseshoe
-from brainstate_prob.infer.noncentered import able_entries, depth_of, named
-from brainstate_prob.infer.sharding import on_host
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.sharding import on_host
+from brainstate_prob.infer.density.blocks import NoncenteredBlock
+from brainstate_prob.infer.density.log_density import Density, scores_horseshoe
+from brainstate_prob.infer.density.noncentered import able_entries, depth_of, named
 
 if TYPE_CHECKING:
-    from brainstate_prob.infer.posterior import Posterior
+    from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['chosen_by_data']
 

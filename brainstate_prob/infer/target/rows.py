@@ -18,15 +18,17 @@ import numpyro.distributions as dist
 from jax import lax
 
 from brainstate_prob import environ
-from brainstate_prob.infer.density import Data, Density
-from brainstate_prob.infer.noise import draws_noise, noise
-from brainstate_prob.infer.sharding import on_host, whole
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.sharding import on_host, whole
+from brainstate_prob.infer.density.classes import precision_of
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.noise import draws_noise, noise
 from brainstate_prob.infer.target.telling import VERSIONS, rows_of, telling_order, telling_rows
 
 if TYPE_CHECKING:
-    from brainstate_prob.infer.posterior import Posterior
+    from brainstate_prob.infer.target.posterior import Posterior
 
-__all__ = ['check_rows']
+__all__ = ['check_parts', 'check_rows']
 
 _MOST, _LEAST, _NUMBERS = 512, 16, 2**16  # rows that are compared, by how many numbers a row has
 
@@ -337,3 +339,17 @@ def _typical(size: np.ndarray) -> np.ndarray:
 
 def _summed(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1).sum(1)
+
+
+def check_parts(posterior: Posterior, data: Data, batch_size: int | None, *, predicted: bool) -> None:
+    """Refuse to compute rows in parts where they depend on each other: see `check_rows`."""
+    if batch_size is None:
+        return
+    shapes = [np.shape(x) for x in jax.tree.leaves(whole((data.args, data.kwargs, data.targets)))]
+    lengths = {shape[0] for shape in shapes if shape}
+    if len(lengths) != 1:
+        return  # an error of `over_batches`
+    if batch_size < max(lengths):
+        with precision_of(posterior.density):
+            fix = 'Leave batch_size out.'
+            check_rows(posterior, data, max(lengths), 'batch_size=', fix, predicted=predicted, most=batch_size)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.infer.density import Data
-from brainstate_prob.infer.sharding import on_host
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.sharding import on_host
 
 __all__ = ['VERSIONS', 'rows_of', 'telling_order', 'telling_rows']
 

@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.noncentered import described, named, places_of
+from brainstate_prob.infer.density.noncentered import described, named, places_of
 from brainstate_prob.infer.target import parameterization
 from tests.infer.kitchen import compilations
 from tests.infer.mistakes.row import WAYS

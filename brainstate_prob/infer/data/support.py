@@ -1,0 +1,260 @@
+"""Which observations a distribution gives density zero: those outside of its support.
+
+Where the support is fixed, the observations are compared with it once, before a fit. Where its bounds are computed
+from parameters, or may be, every evaluation of the log density compares them: it is minus infinity outside, and its
+gradient is finite. NumPyro does so for distributions that validate their arguments, not for shifted ones (whose
+formula gives NaN below the shift), nor for those that a transformation such as vmap has rebuilt.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from brainstate_prob.infer.data.precision import PrecisionWarning, of_large_integers
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.data.arrays import Data
+    from brainstate_prob.infer.density.log_density import Density
+    from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = [
+    'Bounded',
+    'bounds_of',
+    'bounds_tell',
+    'log_prob_inside',
+    'outside_of',
+    'refuse_impossible',
+]
+
+
+def log_prob_inside(d: dist.Distribution, value: Any) -> jax.Array:
+    """``d.log_prob(value)``; minus infinity outside of a support that may depend on parameters."""
+    if not bounds_of(d):
+        return d.log_prob(value)
+    if isinstance(d, dist.MaskedDistribution) and not isinstance(d._mask, bool):
+        return jnp.where(d._mask, log_prob_inside(d.base_dist, value), 0.0)
+    if isinstance(d, dist.MaskedDistribution):
+        return log_prob_inside(d.base_dist, value) if d._mask else d.log_prob(value)
+    if isinstance(d, dist.ExpandedDistribution):
+        batch = jnp.shape(value)[: jnp.ndim(value) - d.event_dim]
+        return jnp.broadcast_to(log_prob_inside(d.base_dist, value), jnp.broadcast_shapes(d.batch_shape, batch))
+    if isinstance(d, dist.Independent):
+        each = log_prob_inside(d.base_dist, value)
+        return jnp.sum(each, axis=tuple(range(each.ndim - d.reinterpreted_batch_ndims, each.ndim)))
+    if isinstance(d, dist.MixtureGeneral):
+        parts = jnp.stack([log_prob_inside(c, value) for c in d.component_distributions], axis=-1)
+        return jax.nn.logsumexp(jax.nn.log_softmax(d.mixing_distribution.logits) + parts, axis=-1)
+    outside = outside_of(d, value)
+    # A point inside stands in, so that the formula outside contributes no NaN to the gradient.
+    inside = jnp.where(jnp.expand_dims(outside, tuple(range(-d.event_dim, 0))), _inner(d, value), value)
+    return jnp.where(outside, -jnp.inf, d.log_prob(inside))
+
+
+class Bounded(dist.Distribution):
+    """A distribution whose log density is `log_prob_inside`, where others evaluate it: in NumPyro's models."""
+
+    pytree_data_fields = ('base_dist',)
+
+    def __init__(self, base_dist: dist.Distribution):
+        self.base_dist = base_dist
+        super().__init__(base_dist.batch_shape, base_dist.event_shape)
+
+    @property
+    def support(self) -> Any:
+        """That of the distribution."""
+        return self.base_dist.support
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
+        """As of the distribution."""
+        return self.base_dist.sample(key, sample_shape)
+
+    def log_prob(self, value: Any) -> jax.Array:
+        """Minus infinity outside."""
+        return log_prob_inside(self.base_dist, value)
+
+
+def outside_of(d: dist.Distribution, value: Any) -> jax.Array:
+    """Which observations lie outside of the support, one bool each; masked ones do not count."""
+    if isinstance(d, dist.MaskedDistribution):
+        return outside_of(d.base_dist, value) & jnp.asarray(d._mask, bool)
+    if isinstance(d, dist.ExpandedDistribution):
+        return outside_of(d.base_dist, value)
+    if isinstance(d, dist.Independent):
+        each = outside_of(d.base_dist, value)
+        return jnp.any(each, axis=tuple(range(each.ndim - d.reinterpreted_batch_ndims, each.ndim)))
+    if isinstance(d, dist.MixtureGeneral):
+        return jnp.all(jnp.stack([outside_of(c, value) for c in d.component_distributions]), axis=0)
+    if isinstance(d, dist.TransformedDistribution):
+        return _outside_of_image(d, value)
+    support = _support(d)
+    return (
+        jnp.zeros(jnp.shape(value)[: jnp.ndim(value) - d.event_dim], bool)
+        if support is None
+        else jnp.logical_not(support(value))
+    )
+
+
+def _outside_of_image(d: dist.TransformedDistribution, value: Any) -> jax.Array:
+    """Outside of the image of the base distribution's support: NumPyro's own support is the last codomain alone."""
+    outside = jnp.zeros((), bool)
+    for transform in reversed(d.transforms):
+        outside = _any_of(jnp.logical_not(transform.codomain(value)), d, value) | outside
+        value = transform.inv(value)
+    return _any_of(outside_of(d.base_dist, value), d, value) | outside
+
+
+def _any_of(outside: jax.Array, d: dist.Distribution, value: Any) -> jax.Array:
+    """One bool an event of ``d``: transforms of single numbers have one a number."""
+    batch = jnp.ndim(value) - d.event_dim
+    return jnp.any(outside, axis=tuple(range(batch, outside.ndim))) if outside.ndim > batch else outside
+
+
+def _inner(d: dist.Distribution, value: Any) -> Any:
+    """A point of the support for each observation."""
+    if isinstance(d, dist.TransformedDistribution):
+        inner = value
+        for transform in reversed(d.transforms):
+            inner = transform.inv(inner)
+        inner = _inner(d.base_dist, jnp.zeros_like(inner))
+        for transform in d.transforms:
+            inner = transform(inner)
+        return jax.lax.stop_gradient(inner)
+    try:
+        return jax.lax.stop_gradient(d.support.feasible_like(value))
+    except (NotImplementedError, AttributeError):
+        return value
+
+
+def _support(d: dist.Distribution) -> Any:
+    """The constraint; None where a distribution does not state it."""
+    try:
+        support = d.support
+    except NotImplementedError:
+        return None
+    return None if support is None or support is dist.constraints.dependent else support
+
+
+def bounds_of(d: dist.Distribution) -> list:
+    """The numbers that bound the support, as far as they may depend on parameters: real, and computed."""
+    if isinstance(d, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+        return bounds_of(d.base_dist)
+    if isinstance(d, dist.MixtureGeneral):
+        return [x for c in d.component_distributions for x in bounds_of(c)]
+    found = _computed(_support(d))
+    if isinstance(d, dist.TransformedDistribution) and not _is_everything(d.base_dist, d.transforms):
+        found = [*found, *_computed(d.transforms), *bounds_of(d.base_dist)]
+    return found
+
+
+def _computed(tree: Any) -> list:
+    return [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def _is_everything(base: dist.Distribution, transforms: Any) -> bool:
+    """Whether base and transforms but the last reach all reals, so that only the last one bounds the image."""
+    real = dist.constraints.real
+    steps = [_support(base), *(t.codomain for t in transforms[:-1])]
+    return all(getattr(c, 'base_constraint', c) in (real, dist.constraints.real_vector) for c in steps)
+
+
+def bounds_tell(density: Density, theta: jax.Array, other: jax.Array, data: Data) -> jax.Array:
+    """Whether the bounds of the support differ between two points."""
+    with density.open(theta, data):
+        here = bounds_of(density.distribution(data))
+    with density.open(other, data):
+        there = bounds_of(density.distribution(data))
+    return jnp.any(jnp.stack([jnp.any(a != b) for a, b in zip(here, there, strict=True)] or [jnp.zeros((), bool)]))
+
+
+def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str = 'the targets') -> None:
+    """Evaluate once: shapes and types are right, and no observation is impossible whatever the parameters.
+
+    Where the support moves with a parameter, observations outside of it are a matter of where a fit starts.
+
+    Raises
+    ------
+    ValueError
+        For targets outside of a fixed support, and a log-likelihood that is NaN or +inf wherever it is evaluated.
+    """
+    if density.own_log_likelihood is not None:
+        _refuse_never_a_density(density, theta, data)
+        return
+    outside = int(density.jit('num_outside', None, lambda: density.num_outside)(theta, data))
+    if not outside:
+        return
+    run = density.jit('bounds_tell', None, lambda: lambda t, other, data: bounds_tell(density, t, other, data))
+    if not any(bool(run(theta, other, data)) for other in _elsewhere(theta)):
+        raise ValueError(_impossible(outside, which))
+
+
+def _impossible(number: int, which: str) -> str:
+    return (
+        f'{number} of {which} have probability zero under the likelihood, whatever the parameters (negative counts, '
+        'say). Check the targets or choose another distribution.'
+    )
+
+
+def _elsewhere(theta: jax.Array) -> list[jax.Array]:
+    """Points near and far."""
+    rng = np.random.default_rng(0)
+    return [theta + jnp.asarray(scale * rng.standard_normal(theta.shape), theta.dtype) for scale in (0.1, 1.0, 3.0)]
+
+
+def _refuse_never_a_density(density: Density, theta: jax.Array, data: Data) -> None:
+    """Refuse a log-likelihood of one's own that is NaN, or plus infinity, wherever it is evaluated."""
+    run = density.jit('pointwise', None, lambda: density.pointwise)
+    here = run(theta, data)
+    _refuse_everywhere(jnp.isnan(here), 'NaN', jnp.isnan, run, theta, data)
+    _refuse_everywhere(jnp.isposinf(here), '+inf', jnp.isposinf, run, theta, data)
+
+
+_CAUSES = {
+    'NaN': 'Look for logarithms and roots of negative numbers and for 0/0 in it; where an observation is impossible it '
+    'is -jnp.inf.',
+    '+inf': 'Look for divisions by zero, for -jnp.log(0) and for a wrong sign in it: what is observed has a finite '
+    'density, and where an observation is impossible the log density is -jnp.inf.',
+}
+
+
+def _refuse_everywhere(bad: jax.Array, what: str, test: Any, run: Any, theta: jax.Array, data: Data) -> None:
+    if not bad.any():
+        return
+    for other in _elsewhere(theta):
+        bad = bad & test(run(other, data))
+    if bad.any():
+        where = f'{int(bad.sum())} of {bad.size} observations, the first at {_first(bad)}' if bad.ndim else 'their sum'
+        raise ValueError(
+            f'log_likelihood= is {what} for {where}, at the start and wherever else it was evaluated. {_CAUSES[what]}'
+        )
+
+
+def warn_of_large_integers(posterior: Posterior, targets: Any) -> None:
+    """Warn of integer targets that become equal where they are scored, which is under a law of real numbers."""
+    text = None if targets is None else of_large_integers(targets, 'targets')
+    if text is not None and not _is_of_integers(posterior.density, posterior.theta, posterior.data):
+        warnings.warn(text, PrecisionWarning, stacklevel=3)
+
+
+def _is_of_integers(density: Density, theta: jax.Array, data: Data) -> bool:
+    """Whether the model says that the targets are counts or labels; a log density of one's own does not."""
+    if density.own_log_likelihood is not None:
+        return False
+    found = []
+
+    def look(theta: jax.Array, data: Data) -> None:
+        with density.open(theta, data):
+            support = _support(density.distribution(data))
+        found.append(support is not None and bool(support.is_discrete))
+
+    jax.eval_shape(look, theta, data)
+    return found[0]
+
+
+def _first(bad: jax.Array) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(np.asarray(bad))[0])

@@ -1,0 +1,448 @@
+"""The log density of a model over one flat vector: prior + likelihood + log-determinant, pure and jit-able.
+
+Everything that fits adds these terms up here and nowhere else. A `Density` belongs to a model structure, not to a
+model: data, and the values of States that are not fitted, are arguments, so that a second fit compiles nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import lax
+
+from brainstate_prob import environ, graph
+from brainstate_prob.core import BatchState, ParamState, State, StateTrace
+from brainstate_prob.core.quantities import split_unit, with_unit
+from brainstate_prob.core.structure import Cache, is_users, structural_key
+from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import children, dotted, find_states, walk
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.quantities import QuantityDistribution, quantities_explained
+from brainstate_prob.infer.data.support import outside_of
+from brainstate_prob.infer.density.blocks import Block, Entry, is_horseshoe, make_blocks
+from brainstate_prob.infer.density.observed import (
+    checked_distribution,
+    checked_log_likelihood,
+    checked_log_prob,
+    expanded_to,
+)
+from brainstate_prob.infer.density.statements import refused_statements
+from brainstate_prob.nn.memo import serve_values
+from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.param import Param
+from brainstate_prob.random import RandomState
+
+__all__ = ['Density', 'density_of', 'find_entries']
+
+
+def find_entries(model: Module) -> list[Entry]:
+    """The trainable parameters of a model in the order of their paths, hyper-parameters of priors included.
+
+    Raises
+    ------
+    TypeError
+        For a trainable State that holds anything but real floating arrays.
+    """
+    entries: list[Entry] = []
+    owned = set()
+    states = []
+    for path, _, x in walk(model):
+        if isinstance(x, Param):
+            owned.add(x.val)
+            if isinstance(x.val, ParamState):
+                theta = x.val.value
+                entries.append(Entry(path, x.val, x, jnp.shape(theta), jnp.result_type(theta), x.unit))
+        elif isinstance(x, ParamState):
+            states.append((path, x))
+    for path, state in states:
+        if state not in owned:
+            entries.extend(_plain_entries(path, state))
+    return sorted(entries, key=lambda e: tuple(str(part) for part in e.path))
+
+
+def _plain_entries(path: tuple, state: ParamState) -> Iterator[Entry]:
+    """The arrays of a bare ParamState: unconstrained, without prior."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state.value, is_leaf=_is_quantity)
+    for i, (where, leaf) in enumerate(leaves):
+        keys = tuple(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', None))) for k in where)
+        keys = tuple(k for k in keys if k is not None)
+        magnitude, unit = split_unit(leaf, f'ParamState {dotted((*path, *keys))!r}')
+        whole = len(leaves) == 1 and not where
+        yield Entry((*path, *keys), state, None, magnitude.shape, magnitude.dtype, unit, None if whole else i)
+
+
+class Density:
+    """The log density of one model structure.
+
+    Parameters
+    ----------
+    model
+        Copied, so that later changes of the user's object do not reach compiled code.
+    likelihood
+        ``likelihood(model, *args, **kwargs)`` gives a NumPyro distribution of the targets.
+    log_likelihood
+        In place of it: ``log_likelihood(model, *args, **kwargs)``, with the targets last among ``args`` if there are
+        any, gives the log density of each observation, or their sum.
+    expand
+        Whether horseshoe priors are written as scale mixtures, as samplers and guides need.
+    noncentered
+        The names of hierarchical parameters that are moved in standardized form.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        likelihood: Callable | None,
+        log_likelihood: Callable | None,
+        expand: bool,
+        noncentered: tuple[str, ...] = (),
+    ):
+        self.structure, values = graph.flatten(model)
+        self.model = graph.unflatten(self.structure, values)
+        # Functions that the copy does not reach (a likelihood that reads an outer model) see the original's States:
+        # these have the values of the copy's wherever the density is evaluated.
+        copies = find_states(self.model)
+        self._originals = {copies[path]: weakref.ref(state) for path, state in find_states(model).items()}
+        self.param_shapes = _shapes_of(values)
+        self.likelihood = likelihood
+        self.own_log_likelihood = log_likelihood
+        self.entries = find_entries(self.model)
+        self.blocks: list[Block] = make_blocks(self.entries, expand, noncentered)
+        self.expand, self.noncentered = expand, noncentered
+        self.size = sum(block.size for block in self.blocks)
+        self.dtype = jnp.result_type(*(e.dtype for e in self.entries)) if self.entries else jnp.result_type(float)
+        fitted = {e.state for e in self.entries}
+        others = {path: state for path, state in copies.items() if state not in fitted}
+        self._others, self.other_paths = list(others.values()), tuple(others)
+        # Running statistics: descents carry them from step to step; everything else sees them as they are.
+        self.carried = tuple(i for i, state in enumerate(self._others) if isinstance(state, BatchState))
+        self.is_random = False  # known once it has been traced: whether the model draws random numbers
+        self.says_unit = False  # known then too: whether the model says the unit of what it predicts
+        self.compiled = Cache()
+        # Called before a new program is compiled: raises where the model computes something else by now.
+        self.verify: Callable[[], None] | None = None
+        # The function, and its arguments, that make it again in another process.
+        self.origin: tuple[Callable, tuple] | None = None
+
+    def __reduce__(self) -> tuple:
+        # The compiled functions stay here; the process that reads it has, or makes, a density of the same structure.
+        if self.origin is None:
+            return Density, (self.model, self.likelihood, self.own_log_likelihood, self.expand, self.noncentered)
+        return self.origin
+
+    # Coordinates
+
+    # A scale mixture reads hyper-parameters. Those that are not fitted come from ``states``, that is ``data.states``.
+
+    def flatten(self, thetas: dict[str, Any], states: tuple = ()) -> jax.Array:
+        """The flat vector of the entries' own theta, by name."""
+        with StateTrace() as trace:
+            self._bind_others(trace, states)
+            for entry in self.entries:
+                if entry.param is not None:
+                    self._bind_state(trace, entry.state, jnp.asarray(thetas[entry.name], entry.dtype))
+            parts = [part for block in self.blocks for part in block.start([thetas[e.name] for e in block.entries])]
+        return jnp.concatenate([jnp.asarray(part, self.dtype) for part in parts])
+
+    def constrain(self, theta: jax.Array, states: tuple = ()) -> dict[str, jax.Array]:
+        """The constrained magnitudes by name, in the order of the model's paths."""
+        with StateTrace() as trace:
+            self._bind_others(trace, states)
+            pieces = self._bind(trace, theta)[0]
+        return {e.name: pieces[e.name][1].astype(e.dtype) for e in self.entries}
+
+    def thetas(self, theta: jax.Array, states: tuple = ()) -> dict[str, jax.Array]:
+        """The entries' own theta by name (what their States hold)."""
+        with StateTrace() as trace:
+            self._bind_others(trace, states)
+            pieces = self._bind(trace, theta)[0]
+        return {e.name: pieces[e.name][0].astype(e.dtype) for e in self.entries}
+
+    # Evaluation
+
+    def _bind_state(self, trace: StateTrace, state: State, value: Any) -> None:
+        trace.bind(state, value)
+        original = self._originals[state]()
+        if original is not None:
+            trace.bind(original, value)
+
+    def _bind_others(self, trace: StateTrace, states: tuple) -> None:
+        for state, value in zip(self._others, states, strict=bool(states)):
+            self._bind_state(trace, state, value)
+
+    def _bind(self, trace: StateTrace, theta: jax.Array) -> tuple[dict[str, tuple], list[tuple]]:
+        """Give the States the values that ``theta`` stands for.
+
+        Returns by name (theta, constrained magnitude), and by block (block, theta, value).
+        """
+        pieces: dict[str, tuple] = {}
+        computed = []
+        for block, stretch in zip(self.blocks, lax.split(theta, [b.size for b in self.blocks]), strict=True):
+            value = block.forward(stretch)  # a scale mixture reads hyper-parameters, which earlier blocks have bound
+            computed.append((block, stretch, value))
+            for entry, piece in zip(block.entries, block.pieces(stretch, value), strict=True):
+                pieces[entry.name] = piece
+                if entry.param is not None:
+                    self._bind_state(trace, entry.state, piece[0])
+        self._bind_plain(trace, {name: piece[0] for name, piece in pieces.items()})
+        return pieces, computed
+
+    def _bind_plain(self, trace: StateTrace, thetas: dict[str, Any]) -> None:
+        for state, value in plain_values(self.entries, thetas).items():
+            self._bind_state(trace, state, value)
+
+    @contextlib.contextmanager
+    def open(self, theta: jax.Array, data: Data):
+        """The model with the values that ``theta`` and ``data`` give; what it writes is dropped afterwards."""
+        with self._traced(data) as trace:
+            pieces, computed = self._bind(trace, theta)
+            with self._serving(pieces):
+                yield computed, trace
+
+    @contextlib.contextmanager
+    def open_at(self, pieces: dict[str, tuple[Any, Any]], data: Data):
+        """As `open`, with pairs (theta, constrained magnitude) by name in place of the flat vector."""
+        with self._traced(data) as trace:
+            for entry in self.entries:
+                if entry.param is not None:
+                    self._bind_state(trace, entry.state, pieces[entry.name][0])
+            self._bind_plain(trace, {name: piece[0] for name, piece in pieces.items()})
+            with self._serving(pieces):
+                yield trace
+
+    def _serving(self, pieces: dict[str, tuple[Any, Any]]) -> contextlib.AbstractContextManager:
+        return serve_values({e.param: pieces[e.name] for e in self.entries if e.param is not None})
+
+    @contextlib.contextmanager
+    def _traced(self, data: Data) -> Iterator[StateTrace]:
+        with contextlib.ExitStack() as settings, StateTrace() as trace:
+            if environ.get('fit', None) is None:
+                settings.enter_context(environ.context(fit=False))  # layers compute what they do in use
+            self._bind_others(trace, data.states)
+            yield trace
+            self.is_random = self.is_random or any(isinstance(s, RandomState) for s in trace.uses)
+
+    def terms(self, theta: jax.Array, data: Data, jacobian: bool = True) -> dict[str, Any]:
+        """``{'prior': {name: ...}, 'log_det': {name: ...}, 'likelihood': ...}``, whose sum is the log density.
+
+        Without ``jacobian`` the log-determinants are left out.
+        """
+        prior: dict[str, jax.Array] = {}
+        log_det: dict[str, jax.Array] = {}
+        with self.open(theta, data) as (computed, _):
+            for block, stretch, value in computed:
+                names = [e.name for e in block.entries]
+                prior.update(zip(names, block.split_terms(block.log_prior(stretch, value)), strict=True))
+                if jacobian:
+                    log_det.update(zip(names, block.split_terms(block.log_det(stretch, value)), strict=True))
+            likelihood = self._log_likelihood(data)
+        names = [e.name for e in self.entries]
+        return {
+            'prior': {n: prior[n] for n in names},
+            'log_det': {n: log_det[n] for n in names if jacobian},
+            'likelihood': likelihood,
+        }
+
+    def log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> jax.Array:
+        """The log density at ``theta``; without ``jacobian`` that of the constrained value, as in classical MAP."""
+        return self.training_log_density(theta, data, jacobian)[0]
+
+    def training_log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> tuple[jax.Array, tuple]:
+        """`log_density`, and the running statistics as the model's layers left them."""
+        with self.open(theta, data) as (computed, trace):
+            total = self._log_likelihood(data).astype(self.dtype)
+            for block, stretch, value in computed:
+                if jacobian:
+                    total = total + block.log_joint(stretch, value)
+                elif (prior := block.log_prior(stretch, value)) is not None:
+                    total = total + jnp.sum(prior)
+            return total, tuple(trace.value_of(self._others[i]) for i in self.carried)
+
+    def with_carried(self, data: Data, values: tuple) -> Data:
+        """``data`` with these running statistics."""
+        states = list(data.states)
+        for i, value in zip(self.carried, values, strict=True):
+            states[i] = value
+        return data._replace(states=tuple(states))
+
+    def _log_likelihood(self, data: Data) -> jax.Array:
+        with refused_statements():
+            return data.scale * jnp.sum(self._pointwise(data))
+
+    def _pointwise(self, data: Data) -> jax.Array:
+        if self.own_log_likelihood is not None:
+            args = data.args if data.targets is None else (*data.args, data.targets)
+            with quantities_explained():
+                out = self.own_log_likelihood(self.model, *args, **data.kwargs)
+            return checked_log_likelihood(out, data.targets)
+        if data.targets is None:
+            return jnp.zeros((), self.dtype)
+        return checked_log_prob(self.distribution(data), data.targets)
+
+    def distribution(self, data: Data) -> dist.Distribution:
+        """What the model says about the targets, inside `open`."""
+        function = self.model if self.likelihood is None else functools.partial(self.likelihood, self.model)
+        with quantities_explained():
+            out = function(*data.args, **data.kwargs)
+        self.says_unit = isinstance(out, QuantityDistribution)
+        return checked_distribution(out, data.targets, data.unit)
+
+    def pointwise(self, theta: jax.Array, data: Data) -> jax.Array:
+        """The log-likelihood of each observation."""
+        with self.open(theta, data):
+            return self._pointwise(data)
+
+    def predict(self, theta: jax.Array, data: Data, key: jax.Array) -> jax.Array:
+        """One draw of the targets at ``data``'s inputs."""
+        with self.open(theta, data):
+            return self._shaped(data).sample(key)
+
+    def predict_mean(self, theta: jax.Array, data: Data) -> jax.Array:
+        """The mean of the targets at ``data``'s inputs."""
+        with self.open(theta, data):
+            return self._shaped(data).mean
+
+    def _shaped(self, data: Data) -> dist.Distribution:
+        """`distribution`, one for each target where ``data`` has them: a scalar prediction serves all."""
+        distribution = self.distribution(data)
+        return distribution if data.targets is None else expanded_to(distribution, data.targets)
+
+    def evaluate(self, function: Callable, theta: jax.Array, data: Data, args: tuple) -> Any:
+        """``function(model, *args)`` of the model with the values of ``theta``."""
+        with self.open(theta, data):
+            return function(self.model, *args)
+
+    def num_outside(self, theta: jax.Array, data: Data) -> jax.Array:
+        """How many targets lie outside the support of what the model predicts; shapes and types are checked."""
+        with self.open(theta, data):
+            self._pointwise(data)
+            if self.own_log_likelihood is not None or data.targets is None:
+                return jnp.zeros((), int)
+            return jnp.sum(outside_of(self.distribution(data), data.targets))
+
+    def jit(self, name: str, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
+        """The compiled function kept under ``name`` and the structure of ``key``, built once; options of `jax.jit`."""
+
+        def program() -> Callable:
+            if self.verify is not None:
+                self.verify()
+            return jax.jit(build(), **options)
+
+        return self.compiled.get((name, structural_key(key), environ.static_key()), program)
+
+    def variant(self, expand: bool, noncentered: tuple[str, ...]) -> Density:
+        """The same log density in other coordinates: see the parameters of `Density`."""
+
+        def build() -> Density:
+            density = Density(self.model, self.likelihood, self.own_log_likelihood, expand, noncentered)
+            mine = find_states(self.model)
+            copies = find_states(density.model)
+            density._originals = {copies[path]: self._originals[state] for path, state in mine.items()}
+            density.verify = self.verify
+            density.origin = Density.variant, (self, expand, noncentered)
+            return density
+
+        return self.compiled.get(('variant', expand, noncentered, environ.static_key()), build)
+
+
+def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:
+    """By bare ParamState, its value with the entries' arrays in their places and units."""
+    values: dict[Any, Any] = {}
+    leaves: dict[Any, dict[int, Any]] = {}
+    for entry in entries:
+        if entry.param is not None:
+            continue
+        if entry.leaf is None:
+            values[entry.state] = with_unit(thetas[entry.name], entry.unit)
+        else:
+            leaves.setdefault(entry.state, {})[entry.leaf] = with_unit(thetas[entry.name], entry.unit)
+    for state, by_index in leaves.items():
+        tree = jax.tree.structure(state._stored(), is_leaf=_is_quantity)
+        values[state] = jax.tree.unflatten(tree, [by_index[i] for i in range(len(by_index))])
+    return values
+
+
+def _is_quantity(x: Any) -> bool:
+    return isinstance(x, u.Quantity)
+
+
+_densities = Cache(size=64)
+
+
+def density_of(
+    model: Module,
+    likelihood: Callable | None,
+    log_likelihood: Callable | None,
+    *,
+    expand: bool,
+    noncentered: tuple[str, ...] = (),
+) -> Density:
+    """The `Density` for the structure of ``model``; the same object for every model built alike."""
+    structure, values = graph.flatten(model)
+    functions = code_key(model, likelihood, log_likelihood)
+    key = (structure, _shapes_of(values), functions, environ.static_key(), expand, noncentered)
+    return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand, noncentered))
+
+
+def kept_density(density: Density, model: Module, program: Hashable) -> Density:
+    """The density that is kept for the structure of ``model`` and the traced ``program``; this one, if none is yet.
+
+    Two models of one structure that compute the same have one density, whose compiled programs serve both.
+    """
+    functions = code_key(model, density.likelihood, density.own_log_likelihood)
+    key = (density.structure, density.param_shapes, functions, environ.static_key(), program)
+    return _densities.get(key, lambda: density)
+
+
+def forget_density(density: Density) -> None:
+    """Keep a density no longer."""
+    _densities.drop(density)
+
+
+def _shapes_of(values: Mapping[tuple, Any]) -> Hashable:
+    """The shapes and dtypes of the trainable States by path."""
+    return structural_key(
+        tuple(
+            (
+                path,
+                jax.tree.structure(state.value),
+                [(jnp.shape(x), str(jnp.result_type(x))) for x in jax.tree.leaves(state.value)],
+            )
+            for path, state in values.items()
+            if issubclass(state.type, ParamState)
+        )
+    )
+
+
+def code_key(model: Module, *functions: Callable | None) -> Hashable:
+    """A key of the code that is run: the user's classes in the model, and ``functions`` such as what scores the data.
+
+    A trace shows what the log density computes now; the code also says what predictions, draws and other settings
+    (training mode) will. The model's own nodes are known by their paths.
+    """
+    known: dict[int, Hashable] = {}
+    classes: dict[type, None] = {}
+    for path, _, x in walk(model):
+        known[id(x)] = path
+        for value in (x, *(value for _, value in children(x))):
+            cls = value if isinstance(value, type) else type(value)
+            if is_users(cls.__module__):
+                classes[cls] = None
+    return structural_key((functions, tuple(classes)), known, objects=False)
+
+
+def others_of(model: Module) -> tuple:
+    """The values of the States that are not fitted, in the order that `Density` expects them."""
+    fitted = {e.state for e in find_entries(model)}
+    return tuple(state.value for state in find_states(model).values() if state not in fitted)
+
+
+def scores_horseshoe(entries: list[Entry]) -> bool:
+    return any(is_horseshoe(e) for e in entries)

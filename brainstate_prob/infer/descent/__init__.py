@@ -1,0 +1,1 @@
+"""Gradient descent: the mode, ensembles, SWAG, Monte Carlo dropout."""

@@ -1,0 +1,181 @@
+"""Early stopping: when a descent has nothing more to gain, by its loss or by data that it does not see."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob import environ
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.rules import count, not_negative, refuse
+from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of', 'early_stopping_rule']
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when there was no gain for so many evaluations in a row.
+
+    Parameters
+    ----------
+    patience
+        How many evaluations without gain are waited for.
+    held_out
+        Data that the fit does not see, a pair ``(inputs, targets)`` as `Posterior` takes them. What is watched is then
+        their mean negative log-likelihood (under ``environ.context(fit=False)``: without dropout), and the result is
+        the point where it was lowest. None: the mean loss since the last evaluation is watched (batches count by
+        their sizes), and the result is the last point.
+    every
+        Steps between two evaluations.
+    min_gain
+        What counts as a gain: a value lower than the lowest one by more than this.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+
+    Examples
+    --------
+    >>> EarlyStopping(patience=5, every=20).patience
+    5
+    """
+
+    patience: int = 10
+    held_out: Any = None
+    every: int = 50
+    min_gain: float = 0.0
+
+    def __post_init__(self):
+        for name, rule in (('patience', count()), ('every', count()), ('min_gain', not_negative)):
+            rule(f'EarlyStopping: {name}', getattr(self, name))
+        if self.held_out is not None and not (isinstance(self.held_out, tuple | list) and len(self.held_out) == 2):
+            raise ValueError('EarlyStopping: held_out must be a pair (inputs, targets).')
+
+
+def early_stopping_of(option: Any) -> EarlyStopping | None:
+    """What ``early_stopping=`` stands for: an int is a patience.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if option is None or isinstance(option, EarlyStopping):
+        return option
+    if isinstance(option, int | np.integer) and not isinstance(option, bool):
+        return EarlyStopping(int(option))
+    raise refuse('early_stopping', 'an int (the patience), infer.EarlyStopping(...) or None', option)
+
+
+def early_stopping_rule(name: str, value: Any) -> None:
+    """`early_stopping_of` as a rule for options."""
+    early_stopping_of(value)
+
+
+class Monitor:
+    """Watches several descents at once; all have to stall before they stop."""
+
+    def __init__(self, posterior: Posterior, density: Density, rule: EarlyStopping, num: int):
+        self.rule = rule
+        self.values = np.zeros((num, 0))
+        self.best = np.full(num, np.inf)
+        self.best_theta = np.zeros((num, density.size), density.dtype)
+        start = tuple(posterior.data.states[i] for i in density.carried)  # running statistics
+        self.best_carried = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], num, axis=0), start)
+        self._waited = np.zeros(num, int)
+        self._evaluate: Callable | None = None
+        if rule.held_out is not None:
+            self._evaluate = _held_out_loss(posterior, density, rule.held_out)
+
+    def due(self, step: int) -> bool:
+        """Whether to look after ``step`` steps."""
+        return step % self.rule.every == 0
+
+    def look(
+        self, thetas: np.ndarray, losses: np.ndarray, carried: tuple = (), shares: Sequence[float] | None = None
+    ) -> bool:
+        """Whether to stop.
+
+        Parameters
+        ----------
+        losses
+            Those so far, (num, steps).
+        carried
+            The running statistics.
+        shares
+            The size of each step's batch over the mean size: a short batch has a lower loss, which is no gain.
+        """
+        if self._evaluate is None:
+            recent = losses[:, -self.rule.every :]
+            steps = losses.shape[1]
+            sizes = np.ones(steps) if shares is None else np.asarray(shares[:steps])
+            counts = np.where(np.isfinite(recent), sizes[-self.rule.every :], 0.0).sum(1)
+            value = np.where(np.isfinite(recent), recent, 0.0).sum(1) / np.where(counts > 0, counts, 1.0)
+        else:
+            value = np.asarray(self._evaluate(thetas, carried), float)
+        gained = value < self.best - self.rule.min_gain
+        self.values = np.concatenate([self.values, value[:, None]], axis=1)
+        self.best = np.where(gained, value, self.best)
+        self.best_theta = _where(gained, thetas, self.best_theta)
+        self.best_carried = jax.tree.map(lambda new, old: _where(gained, new, old), carried, self.best_carried)
+        self._waited = np.where(gained, 0, self._waited + 1)
+        return bool((self._waited >= self.rule.patience).all())
+
+    def result(self, thetas: np.ndarray, carried: tuple = ()) -> tuple[np.ndarray, tuple]:
+        """The points to keep, and their running statistics."""
+        if self._evaluate is None:
+            return thetas, carried
+        seen = np.isfinite(self.best)
+        keep = jax.tree.map(lambda best, last: _where(seen, best, last), self.best_carried, carried)
+        return _where(seen, self.best_theta, thetas), keep
+
+    # For checkpoints
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a resumed run needs."""
+        return {
+            'watched': self.values,
+            'best': self.best,
+            'best_theta': self.best_theta,
+            'waited': self._waited,
+            **{f'carried_{i}': x for i, x in enumerate(jax.tree.leaves(self.best_carried))},
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take what `arrays` gave."""
+        self.values, self.best = arrays['watched'], arrays['best']
+        self.best_theta, self._waited = arrays['best_theta'], arrays['waited']
+        leaves, tree = jax.tree.flatten(self.best_carried)
+        self.best_carried = jax.tree.unflatten(tree, [arrays[f'carried_{i}'] for i in range(len(leaves))])
+
+
+def _held_out_loss(posterior: Posterior, density: Density, held_out: Any) -> Callable:
+    if posterior.log_likelihood_function is None and held_out[1] is None:
+        raise ValueError('EarlyStopping: held_out must be a pair (inputs, targets), but the targets are None.')
+    args, kwargs = posterior.inputs_of(held_out[0])
+    targets = None if held_out[1] is None else posterior.targets_of(held_out[1])
+    data = posterior.data._replace(args=args, kwargs=kwargs, targets=targets)
+    count = 1 if targets is None else max(1, int(np.shape(targets)[0]) if np.ndim(targets) else 1)
+
+    def loss(theta: jax.Array, carried: tuple, data: Data) -> jax.Array:
+        return -jnp.sum(density.pointwise(theta, density.with_carried(data, carried)))
+
+    def evaluate(thetas: Any, carried: tuple) -> np.ndarray:
+        with environ.context(fit=False):
+            run = density.jit('held_out_loss', None, lambda: jax.vmap(loss, in_axes=(0, 0, None)))
+            return np.asarray(run(thetas, carried, data)) / count
+
+    return evaluate
+
+
+def _where(condition: np.ndarray, a: Any, b: Any) -> np.ndarray:
+    """By the first axis."""
+    return np.where(condition.reshape(-1, *(1,) * (np.ndim(b) - 1)), a, b)

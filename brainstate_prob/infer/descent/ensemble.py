@@ -1,0 +1,213 @@
+"""Deep ensembles: many descents from different starts, each of which stands for one draw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import optax
+
+from brainstate_prob import environ
+from brainstate_prob.infer.density.noise import draws_noise
+from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
+from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping_of, early_stopping_rule
+from brainstate_prob.infer.descent.map import (
+    batch_info,
+    check_first_batch,
+    checked_callbacks,
+    resolved_optimizer,
+)
+from brainstate_prob.infer.diagnostics.advice import advice
+from brainstate_prob.infer.diagnostics.fit_check import unfinished_members
+from brainstate_prob.infer.diagnostics.mcmc import warn_of
+from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import optax_optimizer
+from brainstate_prob.infer.run.checkpoint import Checkpoint
+from brainstate_prob.infer.run.inits import started_from, statistics_of_rows
+from brainstate_prob.infer.run.members import checked_devices
+from brainstate_prob.infer.run.starts import member_keys, member_starts
+from brainstate_prob.infer.target.fingerprint import fingerprint_of
+from brainstate_prob.infer.target.minibatch import check_parts, stream_of
+from brainstate_prob.infer.target.options import check_options
+from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.running_statistics import each_with_its_own
+from brainstate_prob.infer.target.start import to_key
+
+__all__ = ['ensemble']
+
+
+def ensemble(
+    posterior: Posterior,
+    *,
+    num_members: int = 5,
+    optimizer: optax.GradientTransformation | str = 'adam',
+    num_steps: int = 2000,
+    batch_size: int | None = None,
+    batches: Iterable | None = None,
+    num_observations: int | None = None,
+    init: Any = 'prior',
+    bootstrap: bool = False,
+    jacobian: bool = False,
+    tol: float | None = None,
+    early_stopping: Any = None,
+    callbacks: Callable | Sequence[Callable] = (),
+    chain_method: str | None = 'vectorized',
+    devices: Any = None,
+    checkpoint: Any = None,
+    every: int | None = None,
+    seed: Any = 0,
+    progress: bool = True,
+) -> Fit:
+    """Train a deep ensemble (Lakshminarayanan et al. 2017): MAP from several starts, all members in one program.
+
+    Parameters
+    ----------
+    num_members
+        How many. Member i is the same whatever their number.
+    optimizer, num_steps, batch_size, batches, num_observations, jacobian, tol, early_stopping, callbacks
+        As for `fit_map`; each member has its own order of minibatches, and of early stopping its own best point. The
+        members stop together, when none gains.
+    init
+        ``'prior'``: draws from the priors; a parameter without one starts from the model's own entries in a random
+        order. A function without arguments that builds the model anew: what its initializers draw. ``'model'``, a
+        `Fit`, values by path, an array of theta.
+    bootstrap
+        Let each member see a sample of the observations, drawn with replacement.
+    chain_method, devices
+        ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
+        devices to spread the members over, their number, or a Mesh.
+    checkpoint, every
+        Save to this file every so many steps, and go on from it if it exists.
+    seed
+        An int or a key.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Fit
+        One chain of ``num_members`` draws. ``fit.history`` has the mean loss and that of each member,
+        ``fit.info['losses']`` where each ended. Under ``environ.context(fit=True)`` each member has its own running
+        statistics (BatchNorm) and predicts with them; see ``fit.running_statistics``.
+
+    Raises
+    ------
+    ValueError
+        For members that would all be the same, a loss that does not stay finite, more devices than there are, and as
+        `fit_map`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
+    >>> infer.ensemble(posterior, num_members=4, progress=False).draws['mu'].round(2)
+    array([[1.33, 1.33, 1.33, 1.33]], dtype=float32)
+    """
+    check_options(ensemble, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
+    began = time.perf_counter()
+    posterior = started_from(posterior, init, each=True)
+    density, key = posterior.density, to_key(seed)
+    stream = stream_of(posterior, batch_size, batches, num_observations)
+    if bootstrap:
+        if stream is not None:
+            raise ValueError('bootstrap=True draws from the data of the Posterior; it does not go with batches=.')
+        check_parts(posterior, 1, 'bootstrap=True', 'Leave bootstrap out')  # it takes parts of the data, too
+    optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
+    settings = Settings(optimizer, batch_size, jacobian, bootstrap)
+    rule = early_stopping_of(early_stopping)
+    method, devices = checked_devices(devices, chain_method, num_members, posterior.data)
+    keys = member_keys(density, key, num_members)
+    thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
+    differ = bootstrap or batch_size is not None or len(np.unique(np.asarray(thetas), axis=0)) > 1
+    if num_members > 1 and not differ and not draws_noise(density, thetas[0], posterior.data):
+        raise ValueError(
+            'All members would start from the same point and see the same data: they would be the same. Give the '
+            "Params priors (init='prior'), init=a function that builds the model, batch_size, or bootstrap=True."
+        )
+    check_first_batch(density, thetas[0], stream)
+
+    def as_fit(found: Descent) -> Fit:
+        steps = np.isfinite(found.losses).sum(1)
+        last = [losses[n - 1] if n else np.nan for losses, n in zip(found.losses, steps, strict=True)]
+        info = {
+            'num_members': num_members,
+            'num_steps': int(steps.max()),
+            'seconds': time.perf_counter() - began,
+            'members_ran': found.description,
+            'jacobian': jacobian,
+            'bootstrap': bootstrap,
+            'losses': [float(x) for x in last],
+            'converged': [bool(x) for x in found.converged],
+            'gradients': [float(x) for x in found.gradients],
+            'stopped': found.stopped,
+            **batch_info(posterior, batch_size, stream),
+        }
+        running = np.isfinite(found.losses)
+        history = {'loss': np.where(running, found.losses, 0).sum(0) / running.sum(0)} if steps.max() else {}
+        history |= {f'loss_{i}': losses[:n] for i, (losses, n) in enumerate(zip(found.losses, steps, strict=True))}
+        if found.watched is not None and rule is not None:
+            name = 'held_out_loss' if rule.held_out is not None else 'mean_loss'
+            history |= {f'{name}_{i}': values for i, values in enumerate(found.watched)}
+        each = environ.get('fit', False) or (isinstance(init, Fit) and init.has_own_statistics)
+        members = found.thetas[None]
+        wide, members = each_with_its_own(density, members, found.carried) if each else (density, members)
+        return Fit(posterior, wide, members, method='ensemble', history=history, info=info)
+
+    descents = Descents(
+        posterior,
+        density,
+        settings,
+        thetas,
+        keys,
+        num_steps=num_steps,
+        as_fit=as_fit,
+        tol=tol,
+        stream=stream,
+        monitor=None if rule is None else Monitor(posterior, density, rule, num_members),
+        callbacks=checked_callbacks(callbacks),
+        carried=statistics_of_rows(posterior, density, init, keys),
+        method=method,
+        devices=devices,
+        label='Ensemble',
+        progress=progress,
+    )
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            'ensemble',
+            settings=settings,
+            tol=tol,
+            starts=thetas,
+            seed=key,
+            early_stopping=rule,
+            num_observations=num_observations,
+            chain_method=method,
+            num_devices=None if devices is None else len(devices),
+        ),
+    )
+    fit = as_fit(descents.run(saving))
+    if tol is None:
+        told = unfinished_members(fit)
+    elif fit.info['stopped'] == 'num_steps' and not all(fit.info['converged']):
+        missed = [i for i, converged in enumerate(fit.info['converged']) if not converged]
+        more = advice('few_steps', 'ensemble', {'num_steps': num_steps})
+        told = [f'Members {missed} stopped after {num_steps} steps before they converged. {more}']
+    else:
+        told = []
+    fit.info['warnings'] = told
+    if tol is not None:  # a few steps are no mistake where no tolerance was asked for; check() tells of them
+        warn_of(told)
+    return fit

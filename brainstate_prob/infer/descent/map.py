@@ -1,0 +1,329 @@
+"""MAP: the parameters of highest posterior density, by any optax optimizer or L-BFGS."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from brainstate_prob import environ
+from brainstate_prob.core.structure import structural_key
+from brainstate_prob.infer.data.support import refuse_impossible
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.noise import draws_noise
+from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
+from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping_of, early_stopping_rule
+from brainstate_prob.infer.diagnostics.advice import advice
+from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
+from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import optax_optimizer
+from brainstate_prob.infer.run.checkpoint import Checkpoint
+from brainstate_prob.infer.run.inits import in_coordinates, started_from, statistics_of_rows
+from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.starts import member_keys, member_starts, starts_named
+from brainstate_prob.infer.target.fingerprint import fingerprint_of
+from brainstate_prob.infer.target.minibatch import stream_of
+from brainstate_prob.infer.target.options import check_options
+from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.start import checked_start, to_key
+from brainstate_prob.infer.target.stream import Stream
+
+__all__ = [
+    'batch_info',
+    'check_first_batch',
+    'checked_callbacks',
+    'fit_map',
+    'resolved_optimizer',
+]
+
+
+def fit_map(
+    posterior: Posterior,
+    *,
+    optimizer: optax.GradientTransformation | str = 'lbfgs',
+    num_steps: int = 2000,
+    batch_size: int | None = None,
+    batches: Iterable | None = None,
+    num_observations: int | None = None,
+    jacobian: bool = False,
+    tol: float | None = None,
+    num_starts: int = 1,
+    init: Any = None,
+    early_stopping: Any = None,
+    callbacks: Callable | Sequence[Callable] = (),
+    checkpoint: Any = None,
+    every: int | None = None,
+    seed: Any = 0,
+    progress: bool = True,
+) -> Fit:
+    """Find the mode of the posterior by gradient descent from the model's present parameters, or from several points.
+
+    Parameters
+    ----------
+    optimizer
+        An optax optimizer, with its learning rate or schedule; ``'lbfgs'`` (default; for full data) is
+        ``optax.lbfgs()``, ``'adam'`` is ``optax.adam(1e-2)``.
+    num_steps
+        The most steps. They run fused, many to a compiled call.
+    batch_size
+        See this many observations a step, in a new random order each pass, of which the last N modulo B are left out;
+        their log-likelihood counts N/B times. The rows must be independent given the parameters, which is looked at
+        before the fit begins.
+    batches, num_observations
+        In place of it: an iterable of pairs ``(inputs, targets)``, one a step, and the number N of all observations.
+        A list or data loader begins anew when it ends, a generator ends the fit. Batches may have any sizes: the
+        log-likelihood of each counts as often as there are batches in a pass, N / (mean size), whatever its own size,
+        so that all observations count alike. The sizes in a list are known. Of other iterables the mean is that of the
+        whole passes so far, in the first pass that of the batches so far; a generator has passed over the data
+        whenever N more observations were seen. ``fit.info`` has the scale.
+    jacobian
+        False gives the mode of the constrained values' density, the classical MAP estimate (of flat priors: maximum
+        likelihood), which does not depend on the transforms. True gives the mode of theta's density, with the
+        log-determinant: the point around which Laplace's approximation is made.
+    tol
+        Stop when the largest entry of the gradient falls below ``tol * max(1, |loss|)``, or when the loss has not
+        fallen by more than rounding for 20 steps. Default: 1e-5 for full data
+        with L-BFGS (1e-8 in float64), else never.
+    num_starts
+        Go down from so many points at once, and keep the best; ``fit.info['losses']`` has where each ended.
+    init
+        Where to start: ``'model'`` (default for one start), ``'prior'`` (default for several: draws from the priors;
+        parameters without one start from the model's own entries in a random order), a function that builds the model
+        anew, a `Fit` (with its running statistics), values by path such as ``{'a': 1.0}`` (the rest from the model), or
+        an array of theta.
+    early_stopping
+        `infer.EarlyStopping`, or its patience as an int.
+    callbacks
+        Functions of a `FitProgress` (``step``, ``loss``, ``losses``, ``fit()``), called after each stretch of at most
+        200 steps; one that returns True ends the fit.
+    checkpoint, every
+        Save to this file every so many steps, and go on from it if it exists: the numbers are those of an
+        uninterrupted run. ``batches`` must then give the same again.
+    seed
+        An int or a key, for the order of minibatches, the starts and the model's own random numbers.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Fit
+        With one draw, the mode; ``fit.history['loss']`` is minus the log density at each step, ``fit.info['stopped']``
+        says why it stopped.
+
+    Raises
+    ------
+    ValueError
+        For a start that is not finite, a loss that becomes so, L-BFGS with minibatches or a model that draws random
+        numbers, ``batches`` without ``num_observations`` or with a wrong one, minibatches of rows that depend on each
+        other.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> fit = infer.fit_map(infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0])), progress=False)
+    >>> round(float(fit.estimate['mu']), 4)
+    1.3333
+    """
+    check_options(fit_map, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
+    began = time.perf_counter()
+    posterior = started_from(posterior, init, each=True)
+    density, key = posterior.density, to_key(seed)
+    stream = stream_of(posterior, batch_size, batches, num_observations)
+    optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
+    settings = Settings(optimizer, batch_size, jacobian)
+    rule = early_stopping_of(early_stopping)
+    callbacks = checked_callbacks(callbacks)
+    init = ('model' if num_starts == 1 else 'prior') if init is None else init
+    if num_starts == 1 and isinstance(init, str) and init == 'model':
+        keys, thetas = key[None], checked_start(posterior, density, jacobian=jacobian)[None]
+    else:
+        keys = member_keys(density, key, num_starts) if num_starts > 1 else key[None]
+        thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
+    check_first_batch(density, thetas[0], stream)
+    monitor = None if rule is None else Monitor(posterior, density, rule, num_starts)
+
+    def as_fit(found: Descent) -> Fit:
+        final = _final_losses(posterior, density, found, settings, stream)
+        best = int(np.argmin(final))
+        losses = found.losses[best]
+        info = {
+            'num_steps': int(np.isfinite(losses).sum()),
+            'seconds': time.perf_counter() - began,
+            'jacobian': jacobian,
+            'gradient': float(found.gradients[best]),
+            'converged': bool(found.converged[best]),
+            'stopped': found.stopped,
+            **batch_info(posterior, batch_size, stream),
+        }
+        if num_starts > 1:
+            info |= {'losses': [float(x) for x in final], 'best_start': best}
+        history = {'loss': losses[: info['num_steps']]}
+        if found.watched is not None and rule is not None:
+            history['held_out_loss' if rule.held_out is not None else 'mean_loss'] = found.watched[best]
+        trained = posterior.with_carried(density, jax.tree.map(lambda x: x[best], found.carried))
+        return Fit(trained, density, found.thetas[best][None, None], method='map', history=history, info=info)
+
+    descents = Descents(
+        posterior,
+        density,
+        settings,
+        thetas,
+        keys,
+        num_steps=num_steps,
+        as_fit=as_fit,
+        tol=tol,
+        stream=stream,
+        monitor=monitor,
+        callbacks=callbacks,
+        carried=statistics_of_rows(posterior, density, init, keys),
+        strict=num_starts == 1,
+        progress=progress,
+    )
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            'map',
+            settings=settings,
+            tol=tol,
+            starts=thetas,
+            seed=key,
+            early_stopping=rule,
+            num_observations=num_observations,
+        ),
+    )
+    fit = as_fit(descents.run(saving))
+    if tol is not None and not fit.info['converged'] and fit.info['stopped'] == 'num_steps':
+        warnings.warn(
+            f'MAP stopped after {fit.info["num_steps"]} steps before it converged: the largest entry of the gradient '
+            f'is {fit.info["gradient"]:.2g}, and {tol * max(1.0, abs(_last(fit))):.2g} was asked for. '
+            + advice('few_steps', 'map', {'num_steps': num_steps}),
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return fit
+
+
+def _last(fit: Fit) -> float:
+    return float(fit.history['loss'][-1]) if len(fit.history['loss']) else 1.0
+
+
+def _final_losses(
+    posterior: Posterior, density: Density, found: Descent, settings: Settings, stream: Stream | None
+) -> np.ndarray:
+    """By which the starts are compared: the loss over all data at the end, or the mean of the last batches'."""
+    if len(found.thetas) == 1:
+        return np.zeros(1)
+    if stream is not None:
+        final = np.nanmean(found.losses[:, -50:], axis=1)
+    else:
+        run = density.jit(
+            'final_losses',
+            (settings.jacobian, environ.static_key()),
+            lambda: jax.vmap(lambda t, data: -density.log_density(t, data, settings.jacobian), in_axes=(0, None)),
+        )
+        final = np.asarray(run(found.thetas, posterior.data))
+    return np.where(found.lost | ~np.isfinite(final), np.inf, final)
+
+
+def resolved_optimizer(
+    posterior: Posterior, optimizer: Any, in_batches: bool, tol: float | None = None
+) -> tuple[Any, float | None]:
+    """The optax optimizer, and the tolerance.
+
+    Raises
+    ------
+    TypeError
+        For what is no optimizer.
+    ValueError
+        For L-BFGS where the loss changes from step to step.
+    """
+    density = posterior.density
+    named = {'lbfgs': optax.lbfgs, 'adam': lambda: optax.adam(1e-2)}
+    if isinstance(optimizer, str) and optimizer in named:
+        if optimizer == 'lbfgs' and tol is None:
+            tol = 1e-8 if density.dtype == jnp.float64 else 1e-5
+        optimizer = named[optimizer]()
+    if not _searches(optimizer, density):
+        return optimizer, tol
+    if in_batches:
+        raise ValueError(
+            'L-BFGS needs the full data, as does every line search; with minibatches use '
+            "optimizer='adam' or another optax optimizer."
+        )
+    if draws_noise(density, posterior.theta, posterior.data):
+        raise ValueError(
+            'The model draws random numbers when it is called (dropout, noise), so its loss changes from step to '
+            "step, which L-BFGS cannot follow. Use optimizer='adam', or fit it under environ.context(fit=False)."
+        )
+    return optimizer, tol
+
+
+_SEARCHES = (
+    optax.ScaleByLBFGSState,
+    optax.ScaleByZoomLinesearchState,
+    optax.ScaleByBacktrackingLinesearchState,
+)
+
+
+def _searches(optimizer: Any, density: Density) -> bool:
+    """Whether the optimizer compares losses of several points, which must then be those of one function."""
+
+    def find() -> bool:
+        state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((density.size,), density.dtype))
+        leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, _SEARCHES))
+        return any(isinstance(leaf, _SEARCHES) for leaf in leaves)
+
+    return density.compiled.get(('searches', structural_key(optimizer)), find)
+
+
+def checked_callbacks(callbacks: Any) -> tuple[Callable, ...]:
+    """The functions, as a tuple."""
+    return (callbacks,) if callable(callbacks) else tuple(callbacks)
+
+
+def batch_info(posterior: Posterior, batch_size: int | None, stream: Stream | None) -> dict[str, Any]:
+    """What a result says about its minibatches."""
+    if stream is not None:
+        return stream.describe()
+    if batch_size is None:
+        return {}
+    num = posterior.num_observations
+    return {'num_observations': num, 'batch_size': batch_size, 'scale': num / batch_size}
+
+
+def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None) -> None:
+    """Evaluate the first batch: shapes, types and supports are right before anything long starts.
+
+    Raises
+    ------
+    ValueError
+        For targets outside the likelihood's support, and whatever the model says about shapes.
+    """
+    if stream is None:
+        return
+    refuse_impossible(density, theta, stream.peek(), 'the targets of the first batch')
+
+
+@starts_named('map')
+def _near_the_mode(posterior: Posterior, density: Density, keys: jax.Array) -> jax.Array:
+    with warnings.catch_warnings(), as_a_part():
+        warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
+        mode = fit_map(posterior, jacobian=True, progress=False)
+    return jnp.repeat(in_coordinates(mode, mode.rows, posterior, density), len(keys), axis=0)

@@ -1,0 +1,358 @@
+"""SWAG: a normal distribution of theta from the path of stochastic gradient descent around a mode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.wider import base_of
+from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
+from brainstate_prob.infer.descent.map import (
+    batch_info,
+    check_first_batch,
+    checked_callbacks,
+    fit_map,
+    resolved_optimizer,
+)
+from brainstate_prob.infer.descent.spread import relative_spread
+from brainstate_prob.infer.descent.step_size import largest_curvature
+from brainstate_prob.infer.diagnostics.mcmc import warn_of
+from brainstate_prob.infer.diagnostics.safely import never_raises
+from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import optax_optimizer
+from brainstate_prob.infer.run.checkpoint import Checkpoint
+from brainstate_prob.infer.run.inits import started_from, statistics_of_rows
+from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.starts import member_starts
+from brainstate_prob.infer.target.fingerprint import fingerprint_of
+from brainstate_prob.infer.target.minibatch import stream_of
+from brainstate_prob.infer.target.options import check_options
+from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.running_statistics import settled
+from brainstate_prob.infer.target.start import to_key
+
+__all__ = ['Moments', 'collect', 'draw_from', 'no_moments', 'swag']
+
+_DRAWS = 256  # of one compiled call
+_MOMENTUM = 0.9
+_NARROW = 0.1  # of the standard deviation by the curvature: predictions are then about as much too narrow
+
+
+class Moments(NamedTuple):
+    """What is kept of a path: how many snapshots, their mean and squared deviations (Welford), the last deviations."""
+
+    number: jax.Array
+    mean: jax.Array
+    squares: jax.Array
+    deviations: jax.Array  # (rank, size), from the mean at that time; the newest overwrites the oldest
+
+
+def no_moments(theta: jax.Array, rank: int) -> Moments:
+    """Before the first snapshot."""
+    zeros = jnp.zeros_like(theta)
+    return Moments(jnp.zeros((), jnp.int32), zeros, zeros, jnp.zeros((rank, theta.size), theta.dtype))
+
+
+def collect(moments: Moments, theta: jax.Array) -> Moments:
+    """Take one snapshot more."""
+    count = moments.number + 1
+    mean = moments.mean + (theta - moments.mean) / count.astype(theta.dtype)
+    deviation = theta - mean
+    place = moments.number % moments.deviations.shape[0]
+    return Moments(
+        count,
+        mean,
+        moments.squares + (theta - moments.mean) * deviation,
+        moments.deviations.at[place].set(deviation),
+    )
+
+
+def draw_from(moments: Moments, key: jax.Array, scale: jax.Array) -> jax.Array:
+    """One draw: mean + sqrt(scale) * (sqrt(variance / 2) * z1 + D' z2 / sqrt(2 (K - 1))), D the K deviations.
+
+    With ``scale`` 1 its covariance is half the diagonal plus half the low-rank one (Maddox et al. 2019, eq. 1).
+    """
+    first, second = jax.random.split(key)
+    dtype, rank = moments.mean.dtype, moments.deviations.shape[0]
+    kept = jnp.minimum(moments.number, rank).astype(dtype)
+    variance = jnp.maximum(moments.squares / moments.number.astype(dtype), 0.0)
+    diagonal = jnp.sqrt(variance / 2) * jax.random.normal(first, moments.mean.shape, dtype)
+    z = jax.random.normal(second, (rank,), dtype)  # places that were not filled are zero
+    return moments.mean + jnp.sqrt(scale).astype(dtype) * (
+        diagonal + z @ moments.deviations / jnp.sqrt(2 * jnp.maximum(kept - 1, 1))
+    )
+
+
+class _Path(NamedTuple):
+    inner: Any
+    moments: Moments
+    step: jax.Array
+    rate: jax.Array  # multiplies the updates
+
+
+def _collecting(
+    optimizer: optax.GradientTransformation, every: int, rank: int, num_observations: int
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer on the loss of one observation, that takes a snapshot every so many steps."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def init(theta: Any) -> _Path:
+        one = jnp.ones((), theta.dtype)
+        return _Path(optimizer.init(theta), no_moments(theta, rank), jnp.zeros((), jnp.int32), one)
+
+    def update(gradient: Any, path: Any, theta: Any = None, **extra: Any) -> tuple[Any, _Path]:
+        updates, inner = optimizer.update(gradient / num_observations, path.inner, theta, **extra)
+        updates, step = path.rate * updates, path.step + 1
+        new = optax.apply_updates(theta, updates)
+        moments = lax.cond(step % every == 0, lambda m: collect(m, new), lambda m: m, path.moments)
+        return updates, _Path(inner, moments, step, path.rate)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def swag(
+    posterior: Posterior,
+    *,
+    start: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+    num_steps: int = 2000,
+    snapshot_every: int = 50,
+    rank: int = 20,
+    num_draws: int = 1000,
+    scale: float = 1.0,
+    batch_size: int | None = None,
+    batches: Iterable | None = None,
+    num_observations: int | None = None,
+    callbacks: Any = (),
+    checkpoint: Any = None,
+    every: int | None = None,
+    seed: Any = 0,
+    progress: bool = True,
+) -> Fit:
+    """Fit SWAG (Maddox et al. 2019): the mean and a low-rank plus diagonal covariance of the iterates of SGD.
+
+    The covariance is that of the noise that minibatches leave at a constant learning rate; it stands for the
+    posterior's only as far as that rate fits. Running statistics (BatchNorm, under ``environ.context(fit=True)``) are
+    computed anew for each draw, by a pass over the Posterior's data at its parameters, as the paper does.
+    Batches are drawn without replacement, which leaves less noise than
+    independent ones, and full data leave none: what is found is then the path alone.
+
+    Parameters
+    ----------
+    start
+        Where the path begins, a point that was trained: a `Fit`, or as ``init`` of `fit_map`. Default: the mode of
+        theta's density, which is looked for first.
+    optimizer
+        An optax optimizer of the loss of one observation (the loss divided by N), with a constant learning rate.
+        Default: SGD with momentum 0.9 and a rate of 0.02 / (the largest curvature of that loss at the start), at which
+        the path is stable; ``fit.info['learning_rate']``. A larger rate gives a wider distribution.
+    num_steps, snapshot_every
+        Every so many of these steps theta is taken into the moments; a pass over the data is usual.
+    rank
+        How many of the last deviations make the low-rank part.
+    num_draws
+        How many draws of the normal distribution.
+    scale
+        Multiplies its covariance; 1 is SWAG's, 0 leaves the mean (SWA).
+    batch_size, batches, num_observations, callbacks
+        As for `fit_map`.
+    checkpoint, every
+        Save to this file every so many steps, and go on from it if it exists.
+    seed
+        An int or a key.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Fit
+        One chain of independent draws; ``fit.history['loss']``, ``fit.info['num_snapshots']``. Draws that are ten
+        times narrower than the curvature at their mean, along the directions that the data determine best, are told by
+        a `ConvergenceWarning`: a learning rate too small, or full data.
+
+    Raises
+    ------
+    ValueError
+        For parameters that cannot be sampled, a model that draws random numbers, fewer than two snapshots, a loss that
+        does not stay finite.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist, optax
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0, 1.0, 2.0]))
+    >>> fit = infer.swag(posterior, optimizer=optax.sgd(0.3), batch_size=1, progress=False)
+    >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 7 / 5) < 0.2)
+    ((1, 1000), True)
+    """
+    check_options(swag, locals(), optimizer=optax_optimizer())
+    began = time.perf_counter()
+    if num_steps // snapshot_every < 2:
+        raise ValueError(
+            f'num_steps={num_steps} and snapshot_every={snapshot_every} give {num_steps // snapshot_every} snapshots; '
+            'a covariance needs two at least.'
+        )
+    posterior = started_from(posterior, start, each=True, option='start')
+    density, key = posterior.sampling_density, to_key(seed)
+    stream = stream_of(posterior, batch_size, batches, num_observations)
+    given = optimizer is not None
+    optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
+    if start is None:
+        start = _trained(posterior, batch_size, stream is not None, seed)
+    path_key, draw_key = jax.random.split(key)
+    thetas = member_starts(posterior, density, start, path_key[None])
+    check_first_batch(density, thetas[0], stream)
+    num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
+    example = posterior.data if stream is None else stream.stand_in()
+    rate = 1.0 if given else _rate(largest_curvature(density, thetas[0], example) / num)
+    settings = Settings(_collecting(optimizer, int(snapshot_every), int(rank), num), batch_size, True)
+
+    def as_fit(found: Descent) -> Fit:
+        moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
+        count = int(moments.number)
+        if count < 2:
+            raise KeyboardInterrupt(
+                f'The run was interrupted after {count} snapshots; a covariance needs two at least.'
+            )
+        info = {
+            'num_steps': found.losses.shape[1],
+            'num_snapshots': count,
+            'rank': min(rank, count),
+            'scale_of_covariance': scale,
+            **({} if given else {'learning_rate': rate}),
+            'stopped': found.stopped,
+            'seconds': time.perf_counter() - began,
+            **batch_info(posterior, batch_size, stream),
+        }
+        draws = _draws(density.jit, moments, draw_key, float(scale), num_draws)
+        trained = posterior.with_carried(density, jax.tree.map(lambda x: x[0], found.carried))
+        return settled(Fit(trained, density, draws[None], method='swag', history={'loss': found.losses[0]}, info=info))
+
+    descents = Descents(
+        posterior,
+        density,
+        settings,
+        thetas,
+        path_key[None],
+        num_steps=num_steps,
+        as_fit=as_fit,
+        stream=stream,
+        callbacks=checked_callbacks(callbacks),
+        carried=statistics_of_rows(posterior, density, start, path_key[None]),
+        adjust=lambda states: states._replace(
+            opt_state=states.opt_state._replace(rate=jnp.full(1, rate, density.dtype))
+        ),
+        label='SWAG',
+        progress=progress,
+    )
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior, density, 'swag', settings=settings, starts=thetas, seed=key, num_observations=num_observations
+        ),
+    )
+    found = descents.run(saving)
+    fit = as_fit(found)
+    if scale > 0:
+        told = _spread_problems(fit, found, example, given, num)
+        fit.info['warnings'] = [*fit.info.get('warnings', []), *told]
+        warn_of(told)
+    return fit
+
+
+@never_raises('The spread of SWAG')
+def _spread_problems(fit: Fit, found: Descent, data: Data, given: bool, num_observations: int) -> list[str]:
+    """What to say of the draws' spread beside that of the curvature."""
+    # Not that in which each draw has running statistics: those of the path's mean are given here.
+    density, scale = base_of(fit.density), float(fit.info['scale_of_covariance'])
+    moments, carried = jax.tree.map(lambda x: x[0], (found.opt_state.moments, found.carried))
+    data = density.with_carried(data, carried)
+    relative = relative_spread(density, moments.mean, data, *_covariance(moments, scale))
+    return _too_narrow(relative, fit.info, given, num_observations)
+
+
+def _covariance(moments: Moments, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of the draws: a diagonal, and rows whose outer products are added to it (see `draw_from`)."""
+    number, deviations = int(moments.number), np.asarray(moments.deviations, np.float64)
+    kept = min(number, len(deviations))
+    variance = np.maximum(np.asarray(moments.squares, np.float64) / number, 0.0)
+    return scale * variance / 2, np.sqrt(scale / (2 * max(kept - 1, 1))) * deviations
+
+
+def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_observations: int) -> list[str]:
+    """What to say where the draws are much narrower than the curvature at their mean allows."""
+    if relative is None or relative >= _NARROW:
+        return []
+    size, scale = info.get('batch_size'), info['scale_of_covariance']
+    if relative / np.sqrt(scale) >= _NARROW:
+        advice = f'scale={scale:g} makes them so: leave it out, for the covariance of the path.'
+    elif size is None or size >= num_observations > 1:
+        some = f' (of {num_observations})' if num_observations > 1 else ''
+        advice = f'All data at each step leave no noise for a path to have a width: give a small batch_size{some}.'
+    else:
+        smaller = f'take fewer observations a step (now {size})' if size > 1 else ''
+        larger = (
+            'give optimizer= a larger learning rate that stays constant, or leave it out to have it chosen by the '
+            'curvature'
+            if given
+            else f'give optimizer=optax.sgd(rate, momentum=0.9) with a constant rate above {info["learning_rate"]:.2g}'
+        )
+        advice = ', or '.join(filter(None, (larger, smaller)))
+        advice = f'{advice[0].upper()}{advice[1:]}.'
+    narrow = f'{1 / relative:.2g} times narrower than' if relative > 0 else 'a single point, not as wide as'
+    return [
+        f'The draws of SWAG are {narrow} the curvature of the log density at their mean says, along the directions '
+        'that the data determine best (standard deviations; Laplace has those of the curvature). Predictions look '
+        f'surer than they are. {advice}'
+    ]
+
+
+def _trained(posterior: Posterior, batch_size: int | None, in_batches: bool, seed: Any) -> Any:
+    """Where to start by default: the mode of theta's density, or near enough."""
+    if in_batches:
+        raise ValueError('With batches=, give start=, a fit of them: e.g. fit_map(..., jacobian=True, batches=...).')
+    if batch_size is None:
+        return 'map'
+    with as_a_part():
+        return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
+
+
+def _rate(curvature: float) -> float:
+    """Of SGD with momentum: a fifth of what one over the curvature would be without it."""
+    if not np.isfinite(curvature) or curvature <= 0:
+        raise ValueError(
+            f'The curvature of the loss at the start is {curvature}, so no learning rate follows from it. Give '
+            'optimizer=optax.sgd(...).'
+        )
+    return 0.2 * (1 - _MOMENTUM) / curvature
+
+
+def _draws(jit: Callable, moments: Moments, key: jax.Array, scale: float, num_draws: int) -> np.ndarray:
+    """Draws in blocks of one size, so that another number of them compiles nothing and keeps the first ones."""
+
+    def build() -> Callable:
+        def run(moments: Moments, key: jax.Array, scale: jax.Array) -> jax.Array:
+            keys = jax.random.split(key, _DRAWS)
+            return lax.map(lambda k: draw_from(moments, k, jnp.asarray(scale)), keys)
+
+        return run
+
+    run = jit('swag_draws', None, build)
+    blocks = [run(moments, jax.random.fold_in(key, i), scale) for i in range(-(-num_draws // _DRAWS))]
+    return np.concatenate([np.asarray(b) for b in blocks])[:num_draws]

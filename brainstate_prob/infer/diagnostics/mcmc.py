@@ -1,0 +1,202 @@
+"""What can be wrong with MCMC draws, said in words: which parameter is worst, and what to do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.networks import own_columns
+from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.diagnostics.advice import advice
+from brainstate_prob.infer.diagnostics.ess import e_bfmi, effective_sizes
+from brainstate_prob.infer.diagnostics.safely import never_raises
+
+__all__ = ['ConvergenceWarning', 'mcmc_problems', 'rounding_problems', 'warn_of']
+
+_MANY_DIVERGENCES = 1e-3  # share of the draws: one or two among thousands happen in good runs
+_MANY_DEEP_TREES = 0.01
+_NOISE = 0.1  # of a log density
+_FEW_DIGITS = 0.02  # steps of a number in its standard deviations
+_FEWEST_DRAWS = 100  # a chain: with fewer neither R-hat nor ESS say anything
+
+
+class ConvergenceWarning(UserWarning):
+    """The draws may not represent the posterior."""
+
+
+class Observation(NamedTuple):
+    """What was seen of a run: its kind, which `advice` knows, and the words for it."""
+
+    kind: str
+    seen: str
+
+
+@never_raises('The diagnostics of the chains')
+def mcmc_problems(
+    density: Density,
+    thetas: np.ndarray,
+    sample_stats: dict[str, np.ndarray],
+    method: str,
+    used: Mapping[str, Any],
+) -> list[str]:
+    """The problems of a run, in words, with what to do about them; empty when all is well.
+
+    Parameters
+    ----------
+    thetas
+        Draws, shape (chains, draws, size), in ``density``'s coordinates.
+    sample_stats
+        Those there are of ``diverging``, ``tree_depth``, ``energy``, ``lp``: arrays of shape (chains, draws).
+    method
+        The way to fit.
+    used
+        The values of its options (`Fit.info`).
+    """
+    found: list[Observation | None] = []
+    texts = rounding_problems(density, thetas, sample_stats)
+    thetas = np.asarray(thetas, np.float64)
+    if 'diverging' in sample_stats:
+        found.append(_divergences(density, thetas, sample_stats['diverging']))
+    found += _mixing(density, thetas)
+    if 'tree_depth' in sample_stats:
+        found.append(_deep_trees(density, thetas, sample_stats['tree_depth'], used.get('max_tree_depth', 10)))
+    if 'energy' in sample_stats:
+        found.append(_energy(sample_stats['energy']))
+    facts = {'forms': described(density), 'size': density.size}
+    return texts + [f'{one.seen} {advice(one.kind, method, used, **facts)}'.strip() for one in found if one]
+
+
+@never_raises('The diagnostics of rounding')
+def rounding_problems(density: Density, thetas: np.ndarray, sample_stats: dict[str, np.ndarray]) -> list[str]:
+    """Log densities, or numbers beside their spread, so large that the precision does not resolve them, in words."""
+    texts = []
+    lp = sample_stats.get('lp')
+    if lp is not None and lp.dtype.itemsize < 8 and np.isfinite(lp).all():
+        noise = float(np.median(np.abs(lp))) * float(jnp.finfo(lp.dtype).eps)
+        if noise > _NOISE:
+            texts.append(
+                f'The log density is around {np.median(lp):.3g}, where {lp.dtype} has steps of {noise:.2g}: samplers '
+                'cannot see smaller differences. Work under jax.enable_x64(True), or subtract large offsets from '
+                'inputs and targets.'
+            )
+    if thetas.dtype.itemsize >= 8 or thetas.shape[0] * thetas.shape[1] < 10:
+        return texts
+    mean = np.mean(thetas, axis=(0, 1), dtype=np.float64)
+    spread = np.std(thetas, axis=(0, 1), dtype=np.float64)
+    steps = np.where(spread > 0, np.abs(mean) * float(jnp.finfo(thetas.dtype).eps) / np.where(spread > 0, spread, 1), 0)
+    worst = int(np.argmax(np.nan_to_num(steps)))
+    if steps[worst] > _FEW_DIGITS:
+        texts.append(
+            f'The draws of {_name(density, worst)!r} vary in the last digits of {thetas.dtype} only (steps of '
+            f'{steps[worst]:.2g} standard deviations): subtract an offset (nn.AffineT), or work under '
+            'jax.enable_x64(True).'
+        )
+    return texts
+
+
+def warn_of(problems: list[str], stacklevel: int = 3) -> None:
+    """Issue each problem as a `ConvergenceWarning`."""
+    for text in problems:
+        warnings.warn(text, ConvergenceWarning, stacklevel=stacklevel)
+
+
+def _name(density: Density, index: int) -> str:
+    """The path of one number of theta, with its index in the parameter."""
+    for block in density.blocks:
+        for entry, size in zip(block.entries, block.sizes, strict=True):
+            if index < size:
+                if size == entry.size and entry.shape:
+                    where = ', '.join(str(i) for i in np.unravel_index(index, entry.shape))
+                    return f'{entry.name}[{where}]'
+                return entry.name
+            index -= size
+    raise IndexError(index)
+
+
+def _divergences(density: Density, thetas: np.ndarray, diverging: np.ndarray) -> Observation | None:
+    num, total = int(diverging.sum()), diverging.size
+    if num <= _MANY_DIVERGENCES * total:
+        return None
+    where = ''
+    if 10 <= num < total:
+        shift = (thetas[diverging].mean(axis=0) - thetas[~diverging].mean(axis=0)) / (thetas.std(axis=(0, 1)) + 1e-30)
+        worst = int(np.argmax(np.abs(shift)))
+        side = 'low' if shift[worst] < 0 else 'high'
+        where = f', most at {side} values of {_name(density, worst)!r}'
+    share = f'{num} of {total} transitions ({100 * num / total:.3g} %) diverged{where}'
+    return Observation('divergences', f'{share}: the draws miss a part of the posterior.')
+
+
+def _mixing(density: Density, thetas: np.ndarray) -> list[Observation]:
+    chains, draws = thetas.shape[:2]
+    if draws < _FEWEST_DRAWS:
+        return []
+    total, seen = chains * draws, []
+    own = own_columns(density)
+    if not len(own):
+        return []
+    found = effective_sizes(thetas[..., own])
+    if chains > 1:
+        r_hat = np.nan_to_num(found['r_hat'], nan=np.inf)
+        worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # fewer draws: more noise in R-hat itself
+        if r_hat[worst] > limit:
+            many = f'above {limit:.3g} for {int((r_hat > limit).sum())} of {r_hat.size} numbers'
+            name = repr(_name(density, own[worst]))
+            text = f'R-hat of {name} is {r_hat[worst]:.3f} ({many}): the chains have not mixed.'
+            if not np.ptp(thetas[..., own[worst]], axis=1).any():
+                several = len(np.unique(thetas[..., own[worst]])) > 1
+                where = 'at different values' if several else 'at one value'
+                text = f'The chains stand still in {name}, {where}: none has moved in {draws} draws.'
+            seen.append(Observation('r_hat', text))
+    limit = min(100 * chains, total / 10)
+    for kind, meaning in (
+        ('bulk', 'its mean and quantiles are uncertain'),
+        ('tail', 'the bounds of its intervals are uncertain'),
+    ):
+        ess = np.nan_to_num(found[f'ess_{kind}'], nan=0.0)
+        worst = int(np.argmin(ess))
+        if ess[worst] < limit:
+            many = f'below {limit:.0f} for {int((ess < limit).sum())} of {ess.size} numbers'
+            value = f'{_name(density, own[worst])!r} is {ess[worst]:.0f} of {total} draws'
+            seen.append(Observation('ess', f'The {kind} effective sample size of {value} ({many}): {meaning}.'))
+            break  # where the bulk is uncertain, so is the tail
+    return seen
+
+
+def _deep_trees(
+    density: Density, thetas: np.ndarray, tree_depth: np.ndarray, max_tree_depth: int
+) -> Observation | None:
+    share = float(np.mean(tree_depth >= max_tree_depth))
+    if share < _MANY_DEEP_TREES:
+        return None
+    spread = thetas.std(axis=(0, 1))
+    widest, narrowest = int(np.argmax(spread)), int(np.argmin(spread))
+    scales = (
+        ''
+        if spread.size == 1
+        else (
+            f' (theta of {_name(density, widest)!r} has sd {spread[widest]:.2g}, that of '
+            f'{_name(density, narrowest)!r} {spread[narrowest]:.2g})'
+        )
+    )
+    reached = f'{100 * share:.3g} % of the transitions reached max_tree_depth={max_tree_depth}{scales}'
+    return Observation('tree_depth', f'{reached}: sampling is slow, not wrong.')
+
+
+def _energy(energy: np.ndarray) -> Observation | None:
+    if energy.shape[1] < _FEWEST_DRAWS:
+        return None
+    found = e_bfmi(energy)
+    worst = int(np.argmin(np.nan_to_num(found, nan=np.inf)))
+    if not found[worst] < 0.2:
+        return None
+    return Observation(
+        'energy',
+        f'E-BFMI of chain {worst} is {found[worst]:.2f} (below 0.2): heavy tails or a funnel that the sampler crosses '
+        'too slowly.',
+    )

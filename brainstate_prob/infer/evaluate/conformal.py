@@ -1,0 +1,184 @@
+"""Split conformal prediction: intervals and sets that cover as promised, whatever the model, by data set aside."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstate_prob.core.quantities import with_unit
+from brainstate_prob.core.units import u
+from brainstate_prob.infer.results.prediction import Interval
+from brainstate_prob.infer.results.scores import predicts_classes
+from brainstate_prob.infer.rules import nearest, probability, refuse
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.results.fit import Fit
+
+__all__ = ['Conformal', 'conformal', 'conformal_quantile']
+
+_INTERVALS = ('absolute', 'normalized', 'quantile')
+_SETS = ('threshold', 'adaptive')
+
+
+def conformal_quantile(scores: Any, prob: float) -> float:
+    """The ``ceil((n + 1) prob)``-th smallest of n scores: a new one is at most that with probability at least ``prob``.
+
+    And with no more than ``prob + 1 / (n + 1)`` if no two are equal, for exchangeable scores of any distribution.
+
+    Raises
+    ------
+    ValueError
+        For too few scores.
+
+    Examples
+    --------
+    >>> conformal_quantile([3.0, 1.0, 2.0, 4.0], 0.8)
+    4.0
+    """
+    scores = np.sort(np.asarray(scores, np.float64))
+    if scores.ndim != 1 or np.isnan(scores).any():
+        raise ValueError(f'scores must be one number an observation, none NaN; got shape {scores.shape}.')
+    prob = probability('prob', prob)
+    rank = int(np.ceil(np.round((len(scores) + 1) * prob, 9)))  # (4 + 1) * 0.8 is 4, whatever its rounding
+    if rank > len(scores):
+        raise ValueError(
+            f'{len(scores)} observations cannot promise to cover {100 * prob:g} %: at least '
+            f'{int(np.ceil(np.round(prob / (1 - prob), 9)))} are needed. Set more aside, or lower prob.'
+        )
+    return float(scores[rank - 1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Conformal:
+    """Predictions of a fit, widened or narrowed to cover ``prob`` of new targets."""
+
+    fit: Any
+    method: str
+    prob: float
+    quantile: float
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def predict(self, inputs: Any = None, **kwargs: Any) -> Any:
+        """Intervals, or for classes which of them are in the set.
+
+        Parameters
+        ----------
+        inputs
+            As for `Posterior`.
+        **kwargs
+            Sizes and seed for `Fit.predict`; default: those of the calibration.
+
+        Returns
+        -------
+        Interval or numpy.ndarray
+            ``Interval(mean, lower, upper)`` in the unit of the targets, or bools of shape (n, classes).
+        """
+        kwargs = with_same_predictions(self.fit, self.options, kwargs)
+        if self.method in _SETS:
+            return _class_scores(self.fit, self.method, inputs, kwargs) <= self.quantile
+        mean, lower, upper, unit = _interval(self.fit, inputs, self.prob, kwargs)
+        if self.method == 'quantile':
+            lower, upper = lower - self.quantile, upper + self.quantile
+            # Where the model was far too unsure the bounds may cross: an empty interval is its middle.
+            middle = (lower + upper) / 2
+            lower, upper = np.minimum(lower, middle), np.maximum(upper, middle)
+        else:
+            half = self.quantile * (1.0 if self.method == 'absolute' else (upper - lower) / 2)
+            lower, upper = mean - half, mean + half
+        return Interval(*(with_unit(x, unit) for x in (mean, lower, upper)))
+
+    def __repr__(self) -> str:
+        return f'Conformal({self.fit!r}, method={self.method!r}, prob={self.prob}, quantile={self.quantile:.4g})'
+
+
+def conformal(
+    fit: Fit, inputs: Any, targets: Any, prob: float = 0.9, method: str | None = None, **kwargs: Any
+) -> Conformal:
+    """Calibrate a fit's predictions on data that it has not seen.
+
+    For new data exchangeable with these n, the intervals or sets cover the target with a probability of at least
+    ``prob`` and at most about ``prob + 1 / (n + 1)``, averaged over calibration and new data, however wrong the model.
+
+    Parameters
+    ----------
+    inputs, targets
+        Data that were not fitted; one number or class an observation.
+    prob
+        The probability to cover.
+    method
+        ``'absolute'``: the mean, plus and minus the same everywhere; ``'normalized'``: plus and minus a multiple of the
+        half width of the model's interval; ``'quantile'``: the model's interval, its bounds moved outward or inward by
+        the same everywhere (Romano et al. 2019). For classes ``'threshold'``: those with a probability above a
+        threshold (small sets); ``'adaptive'``: the most probable ones until their sum reaches a level (larger sets
+        where the model is unsure). Default: ``'quantile'``, ``'threshold'`` for classes.
+    **kwargs
+        Sizes and seed for `Fit.predict`.
+
+    Returns
+    -------
+    Conformal
+        With ``predict(inputs)``.
+
+    Raises
+    ------
+    ValueError
+        For a method that does not suit the targets, or too few observations.
+    """
+    of_classes = predicts_classes(fit)
+    allowed = _SETS if of_classes else _INTERVALS
+    if method is None:
+        method = 'threshold' if of_classes else 'quantile'
+    if method not in allowed:
+        kind = 'classes' if of_classes else 'numbers'
+        raise refuse('method', f'one of {list(allowed)} for targets that are {kind}', method, nearest(method, allowed))
+    y = np.asarray(fit.posterior.targets_of(targets))
+    if y.ndim != 1:
+        raise ValueError(
+            f'Conformal prediction needs one target an observation, shape (n,), got {y.shape}. Calibrate each column '
+            'by a fit of its own.'
+        )
+    if of_classes:
+        scores = np.take_along_axis(_class_scores(fit, method, inputs, kwargs), y.astype(int)[:, None], axis=1)[:, 0]
+    else:
+        mean, lower, upper, _ = _interval(fit, inputs, prob, kwargs)
+        if method == 'quantile':
+            scores = np.maximum(lower - y, y - upper)
+        else:
+            scores = np.abs(y - mean) / (1.0 if method == 'absolute' else (upper - lower) / 2)
+    return Conformal(fit, method, float(prob), conformal_quantile(scores, prob), kwargs)
+
+
+def with_same_predictions(fit: Fit, calibrated: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Options for `Fit.predict`, those of the calibration where nothing else is asked for.
+
+    Raises
+    ------
+    ValueError
+        For predictions of another kind than those that were calibrated.
+    """
+    default = getattr(fit, 'linearized', None)
+    was, wanted = (default if x.get('linearized') is None else x['linearized'] for x in (calibrated, asked))
+    if asked.get('linearized') is not None and wanted != was:
+        raise ValueError(
+            f'What was calibrated are predictions with linearized={was}; with linearized={wanted} they are others. '
+            f'Calibrate with linearized={wanted}.'
+        )
+    return {**calibrated, **asked}
+
+
+def _interval(fit: Fit, inputs: Any, prob: float, kwargs: dict) -> tuple:
+    found = fit.predict(inputs, kind='interval', prob=prob, **kwargs)
+    mean, lower, upper = (np.asarray(u.get_magnitude(x), np.float64) for x in found)
+    return mean, lower, upper, fit.posterior.targets_unit
+
+
+def _class_scores(fit: Fit, method: str, inputs: Any, kwargs: dict) -> np.ndarray:
+    """How odd each class would be, of shape (n, classes)."""
+    probabilities = np.asarray(fit.predict(inputs, kind='probabilities', **kwargs), np.float64)
+    if method == 'threshold':
+        return 1 - probabilities
+    order = np.argsort(-probabilities, axis=1, kind='stable')
+    sums = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
+    return np.take_along_axis(sums, np.argsort(order, axis=1, kind='stable'), axis=1)

@@ -1,0 +1,1 @@
+"""Laplace's approximation: curvature at a mode, its structures, the marginal likelihood."""

@@ -1,0 +1,274 @@
+"""Laplace's approximation: the Gaussian of theta around the mode, as wide as the curvature there says."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.density.variables import columns_of
+from brainstate_prob.infer.density.wider import base_of
+from brainstate_prob.infer.descent.map import fit_map
+from brainstate_prob.infer.diagnostics.advice import advice
+from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
+from brainstate_prob.infer.diagnostics.prior_conflict import warned
+from brainstate_prob.infer.laplace.curvature import Curvature, curvature_of
+from brainstate_prob.infer.laplace.fit import LaplaceFit, make_fit, refuse_own_density
+from brainstate_prob.infer.laplace.gaussians import NotPositiveDefinite
+from brainstate_prob.infer.laplace.newton import newton, value_and_grad
+from brainstate_prob.infer.laplace.selection import columns_matching
+from brainstate_prob.infer.laplace.structures import STRUCTURES, describe, refuse_large, tolerance_of
+from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.rules import choice
+from brainstate_prob.infer.run.inits import in_coordinates, of_values, started_from
+from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.target.options import check_options
+from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.start import checked_start
+
+__all__ = ['CURVATURES', 'checked_options', 'descend', 'laplace']
+
+CURVATURES = ('hessian', 'ggn')
+
+_NEWTON_STEPS = 30
+_FEW, _MANY = 100, 1000  # numbers up to which Newton's method needs no help, and costs little
+_FAR = 0.1  # standard deviations by direction: farther from the mode the Gaussian is visibly misplaced
+
+CURVATURES = ('hessian', 'ggn')
+
+
+def laplace(
+    posterior: Posterior,
+    *,
+    structure: Literal['full', 'diagonal', 'low_rank', 'kfac'] = 'full',
+    curvature: Literal['hessian', 'ggn'] | None = None,
+    params: Any = None,
+    rank: int | None = None,
+    num_draws: int = 1000,
+    mode: Any = None,
+    noncentered: Any = True,
+    seed: Any = 0,
+    progress: bool = True,
+) -> LaplaceFit:
+    """Approximate the posterior by a Gaussian of theta around its mode.
+
+    The precision is the curvature of minus the whole log density of theta: likelihood, priors and log-determinants.
+
+    Parameters
+    ----------
+    structure
+        Of the precision. ``'full'``; ``'diagonal'``; ``'low_rank'``, the prior's diagonal corrected along the ``rank``
+        directions in which the data say most; ``'kfac'``, a block a Param, that of a matrix (or convolution) being the
+        nearest Kronecker product of two small matrices, with ``curvature='ggn'``.
+    curvature
+        ``'hessian'`` (default, but for ``'kfac'``) is exact. ``'ggn'``, the generalized Gauss-Newton matrix, takes
+        the expected curvature of the likelihood in what the model predicts (its Fisher information where it is
+        known, else the observed one) and the model as linear: positive also where the Hessian of a network is not.
+    params
+        Approximate only these, hold the others at the mode: a path (``'readout'``, ``('readout', 'w')``), a Param or
+        Module of the model, a type, a predicate of (path, Param), or a list of these.
+    rank
+        Of ``'low_rank'``; default 20. Directions beyond it keep the prior's width: take as many as the data determine.
+    num_draws
+        How many draws the fit gets.
+    mode
+        Where: a `Fit` such as that of ``fit_map(jacobian=True)``, with its running statistics; ``'model'`` for the
+        model's present parameters; values by path, the rest as in the model; None (default) finds it from the model's
+        parameters: by Newton's method, for many numbers after `fit_map`.
+    noncentered
+        Which hierarchical Params are standardized, as in `nuts`. Default: all, since in centred form their joint
+        density grows without bound where the scale goes to zero. A given ``mode`` keeps its own form.
+    seed
+        An int or a key, for the draws.
+    progress
+        Show a progress bar while the mode is sought.
+
+    Returns
+    -------
+    LaplaceFit
+        One chain of independent draws, with ``mode``, ``covariance``, ``log_marginal_likelihood`` and ``predictive``.
+        ``predict`` and ``score`` take ``linearized``, which is the default with Gauss-Newton curvature and of networks.
+
+    Raises
+    ------
+    ValueError
+        Where the curvature is not positive definite, naming the Params; for transforms that are no bijections, models
+        that draw random numbers, dense matrices of more than 5000 numbers, filters that match nothing.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Line(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.w = nn.Param(jnp.zeros(2), reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self, x):
+    ...         return dist.Normal(x @ self.w.value(), 0.5)
+    >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+    >>> fit = infer.laplace(infer.Posterior(Line(), x, jnp.array([0.1, 1.1, 1.9])), progress=False)
+    >>> fit.mode['w'].round(2), fit.predict(x, linearized=True).shape
+    (array([0.2 , 0.82], dtype=float32), (1000, 3))
+    """
+    check_options(laplace, locals(), structure=choice(*STRUCTURES), curvature=choice(*CURVATURES, none=True))
+    curvature = checked_options(posterior, structure, curvature, rank)
+    posterior = started_from(posterior, mode, option='mode')
+    density = _coordinates(posterior, mode, noncentered)
+    moved = columns_matching(posterior, density, params)
+    if structure == 'full':
+        refuse_large(len(moved))
+    began = time.perf_counter()
+    programs = curvature_of(density, moved, curvature)
+    theta = _find_mode(posterior, programs, mode, progress, always=structure == 'full')
+    try:
+        gaussian, notes = STRUCTURES[structure](programs, theta, posterior.data, rank)
+    except NotPositiveDefinite as error:
+        raise not_positive(error, programs) from None
+    value, grad = value_and_grad(density, theta, posterior.data)
+    distance = float(np.sqrt(max(0.0, grad[moved] @ gaussian.solve(grad[moved]))))
+    if distance > _FAR * np.sqrt(len(moved)):
+        each = distance / np.sqrt(len(moved))
+        notes.append(
+            f'The point is {each:.2g} standard deviations from the mode of theta in each of {len(moved)} directions, '
+            'by its gradient and curvature. ' + advice('far_from_mode', 'laplace', {'mode': mode})
+        )
+    info = {
+        'structure': structure,
+        'curvature': curvature,
+        'information': information_of(programs),
+        'distance': distance,
+        'noncentered': described(density),
+        'params': None if params is None else [n for n, c in columns_of(density).items() if np.isin(c, moved).any()],
+        'warnings': notes,
+        'seconds': time.perf_counter() - began,
+    }
+    return warned(make_fit(posterior, programs, theta, value, gaussian, num_draws, seed, info))
+
+
+def information_of(programs: Curvature) -> str | None:
+    """Which information Gauss-Newton has used: the expected one, or the observed one of an unknown family."""
+    if programs.kind == 'hessian':
+        return None
+    return 'expected' if programs.is_expected else 'observed'
+
+
+def mode_tolerance(density: Density) -> float:
+    """How near Newton's method must come to the mode, in standard deviations."""
+    return 1e-6 if density.dtype == jnp.float64 else 1e-3
+
+
+def checked_options(
+    posterior: Posterior, structure: Any, curvature: Any, rank: Any = None
+) -> Literal['hessian', 'ggn']:
+    """The kind of curvature, if the options agree."""
+    if structure == 'kfac' and curvature == 'hessian':
+        raise ValueError(
+            "structure='kfac' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. Leave "
+            "curvature out, or use structure='full', 'low_rank' or 'diagonal'."
+        )
+    if rank is not None and structure != 'low_rank':
+        raise ValueError(f"rank belongs to structure='low_rank', not to {structure!r}.")
+    kind: Literal['hessian', 'ggn'] = 'ggn' if curvature == 'ggn' or structure == 'kfac' else 'hessian'
+    if kind == 'ggn':
+        refuse_own_density(posterior, "curvature='ggn'")
+    return kind
+
+
+def descend(programs: Curvature, posterior: Posterior, theta: np.ndarray, progress: bool = False) -> np.ndarray:
+    """`fit_map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
+    view = copy.copy(posterior)
+    view.density, view.start = programs.density, lambda density: jnp.asarray(theta)  # type: ignore[method-assign]
+    optimizer: Any = 'lbfgs'
+    if not programs.is_whole:
+        moves = np.isin(np.arange(len(theta)), programs.columns)
+        held = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
+        optimizer = optax.chain(held, optax.lbfgs())
+    tol = 1e-8 if programs.density.dtype == jnp.float64 else 1e-5
+    with warnings.catch_warnings(), as_a_part():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        return fit_map(view, optimizer=optimizer, tol=tol, jacobian=True, progress=progress).thetas[0, 0]
+
+
+def _find_mode(posterior: Posterior, programs: Curvature, mode: Any, progress: bool, always: bool) -> np.ndarray:
+    """Theta of the point that ``mode`` means, found where it is not given.
+
+    Newton's method needs no other program than the curvature's: it alone serves for few numbers, and ends the search
+    for many, or ``always``.
+    """
+    density, data = programs.density, posterior.data
+    if isinstance(mode, Fit):
+        given = in_coordinates(mode, mode.rows, posterior, density)[0]
+        return np.asarray(checked_start(posterior, density, given))
+    if isinstance(mode, Mapping):
+        return np.asarray(checked_start(posterior, density, of_values(posterior, density, mode)))
+    theta = np.asarray(checked_start(posterior, density))
+    if mode is not None:
+        return theta
+    tol = mode_tolerance(density)
+    if density.size <= _FEW:
+        whole = curvature_of(density, np.arange(density.size), programs.kind)
+        point = newton(whole, theta, data, num_steps=_NEWTON_STEPS, tol=tol)
+        if point.distance < tol:
+            return point.theta
+    theta = descend(curvature_of(density, np.arange(density.size), programs.kind), posterior, theta, progress)
+    if not (always or density.size <= _MANY):
+        return theta
+    return newton(programs, theta, data, num_steps=_NEWTON_STEPS, tol=tol).theta
+
+
+def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Density:
+    """The density in whose coordinates the Gaussian is: that of ``mode`` where it is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a ``mode`` that is no point of this posterior.
+    """
+    density = posterior.sampling_density_for(noncentered)  # refuses what has no density
+    if mode is None:
+        return density
+    if isinstance(mode, Mapping) or (isinstance(mode, str) and mode == 'model'):
+        return posterior.density
+    if not isinstance(mode, Fit) or mode.thetas.shape[:2] != (1, 1):
+        raise ValueError(
+            "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model', values by path "
+            f'(a dict) or None, got {mode!r}.'
+        )
+    if mode.density is None:  # loaded without its posterior
+        return density if mode.noncentered == density.noncentered else posterior.density
+    for one in (posterior.density, density):
+        if base_of(mode.density) is one:
+            return one
+    raise ValueError('mode was found in other coordinates than this posterior has. Leave mode=None.')
+
+
+def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
+    """What to say of a curvature that is not positive definite."""
+    where = describe(error.direction, programs)
+    flat = abs(error.curvature) <= tolerance_of(programs)
+    found = (
+        f'The posterior is flat, to rounding in {programs.density.dtype}, along {where}'
+        if flat
+        else f'This is no maximum of the log density: it curves upwards along {where}'
+    )
+    fixes = ['give these Params a prior']
+    if not flat:
+        fixes = ['start nearer to the mode', 'give Params whose mode lies at infinity (a scale at zero) a prior']
+    if programs.kind == 'hessian' and not flat:
+        fixes.append("use curvature='ggn'")
+    if programs.density.dtype != jnp.float64 and flat:
+        fixes.append('scale the inputs, or work under jax.enable_x64(True)')
+    fixes.append('hold some Params by params=')
+    return ValueError(
+        f'{found} (curvature {error.curvature:.2g}, where each number alone has one of size 1). There is no Gaussian '
+        f'around such a point. What helps: {"; ".join(fixes)}.'
+    )

@@ -1,0 +1,158 @@
+"""Predictions of a model that is linear in theta around the mode: the generalized linear model of a Laplace fit.
+
+Linear are the natural coordinates of what the model predicts: each parameter of the predicted distribution through the
+link of its constraint (the log of a rate, the logit of a probability, a mean as it is).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import biject_to, constraints
+
+from brainstate_prob import environ
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.information import outputs_of, predicted
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.laplace.curvature import chunks_of
+
+__all__ = ['LinearizedDensity', 'linearized_density', 'output_moments', 'predictive_of']
+
+
+def linearized_density(density: Density) -> LinearizedDensity:
+    """The one of a density, kept with it."""
+    return density.compiled.get('linearized', lambda: LinearizedDensity(density))
+
+
+class LinearizedDensity(Density):
+    """A density whose predictions are linear in theta around a mode, for what predicts from draws.
+
+    It takes pairs (theta, mode) as one vector, so that the mode is data and another one compiles nothing.
+    """
+
+    def __init__(self, density: Density):
+        self.__dict__.update(density.__dict__)
+        self.size = 2 * density.size
+        self.compiled = type(density.compiled)()
+        self._base = density
+        self._at: tuple[jax.Array, jax.Array] | None = None
+
+    @contextlib.contextmanager
+    def open(self, theta: jax.Array, data: Data):
+        """Note where the predictions are asked for."""
+        part, mode = jnp.split(theta, 2)
+        before, self._at = self._at, (part, mode)
+        try:
+            yield []
+        finally:
+            self._at = before
+
+    def distribution(self, data: Data) -> dist.Distribution:
+        """The distribution of the targets, with its parameters moved along their tangents at the mode."""
+        assert self._at is not None
+        theta, mode = self._at
+        made: list[Callable] = []
+
+        def natural(theta: jax.Array) -> tuple[list[jax.Array], list[Any]]:
+            distribution = predicted(self._base, theta, data)
+            outputs, others, rebuild = outputs_of(distribution)
+            links = [biject_to(c) for c in output_constraints(distribution)]
+            made.append(lambda moved, others: rebuild([f(x) for f, x in zip(links, moved, strict=True)], others))
+            return [f.inv(x) for f, x in zip(links, outputs, strict=True)], others
+
+        at_mode, push, others = jax.linearize(natural, mode, has_aux=True)
+        moved = [x + dx for x, dx in zip(at_mode, push(theta - mode), strict=True)]
+        return made[-1](moved, others)
+
+
+def output_constraints(distribution: dist.Distribution) -> list[constraints.Constraint]:
+    """Where each floating number of `outputs_of` lies; the reals where that is not known."""
+    found: list[constraints.Constraint] = []
+
+    def visit(node: Any, constraint: constraints.Constraint) -> None:
+        if isinstance(node, dist.Distribution):
+            for name in type(node).gather_pytree_data_fields():  # in the order of the leaves
+                visit(node.__dict__.get(name), _constraint_of(type(node), name))
+            return
+        for leaf in jax.tree.leaves(node, is_leaf=lambda x: isinstance(x, dist.Distribution)):
+            if isinstance(leaf, dist.Distribution):
+                visit(leaf, constraints.real)
+            elif jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                found.append(constraint)
+
+    visit(distribution, constraints.real)
+    return found
+
+
+def _constraint_of(family: type, name: str) -> constraints.Constraint:
+    """That of a parameter, also one that only a base class of the family names."""
+    for base in family.__mro__:
+        by_name = vars(base).get('arg_constraints')
+        if isinstance(by_name, dict) and name in by_name:
+            constraint = by_name[name]
+            if constraint is constraints.nonnegative:  # NumPyro has no bijection onto it
+                return constraints.positive
+            try:
+                biject_to(constraint)
+            except NotImplementedError:
+                return constraints.real
+            return constraint
+    return constraints.real
+
+
+def output_moments(density: Density, mode: Any, roots: np.ndarray, data: Data) -> tuple[Any, Any]:
+    """What is predicted at the mode, and the same with the variance of each of its numbers in their places.
+
+    Parameters
+    ----------
+    roots
+        Rows whose outer products sum to the covariance of theta.
+    """
+
+    def run(mode: jax.Array, roots: jax.Array, data: Data) -> tuple[dist.Distribution, dist.Distribution]:
+        made: list[Callable] = []
+
+        def outputs(theta: jax.Array) -> tuple[list[jax.Array], list[Any]]:
+            values, others, rebuild = outputs_of(predicted(density, theta, data))
+            made.append(rebuild)
+            return values, others
+
+        values, push, others = jax.linearize(outputs, mode, has_aux=True)
+
+        def add(total: list[jax.Array], rows: jax.Array) -> tuple[list[jax.Array], None]:
+            return [t + jnp.sum(x**2, axis=0) for t, x in zip(total, jax.vmap(push)(rows), strict=True)], None
+
+        variances = jax.lax.scan(add, [jnp.zeros_like(x) for x in values], roots)[0]
+        return made[-1](values, others), made[-1](variances, others)
+
+    return density.jit('output_moments', environ.static_key(), lambda: run)(mode, chunks_of(roots), data)
+
+
+def predictive_of(mode: dist.Distribution, variance: dist.Distribution) -> dist.Distribution:
+    """The predictive distribution in closed form, from `output_moments`.
+
+    Exact for a normal whose scale is not fitted; for logits the probit approximation of MacKay (1992).
+
+    Raises
+    ------
+    NotImplementedError
+        For any other family.
+    """
+    if isinstance(mode, dist.Independent):
+        inner = predictive_of(mode.base_dist, variance.base_dist)
+        return inner.to_event(mode.reinterpreted_batch_ndims)
+    if isinstance(mode, dist.ExpandedDistribution):
+        return predictive_of(mode.base_dist, variance.base_dist).expand(mode.batch_shape)
+    if type(mode) is dist.Normal:
+        return dist.Normal(mode.loc, jnp.sqrt(mode.scale**2 + variance.loc))
+    if type(mode) in (dist.BernoulliLogits, dist.CategoricalLogits):
+        return type(mode)(logits=mode.logits / jnp.sqrt(1 + jnp.pi / 8 * variance.logits))
+    raise NotImplementedError(
+        f'There is no closed form for {type(mode).__name__}; use fit.predict(inputs, linearized=True), which draws.'
+    )

@@ -1,0 +1,85 @@
+"""Newton's method along some columns of theta: to the mode by curvature, exactly and whatever the scales."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import linalg
+
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.laplace.curvature import Curvature
+from brainstate_prob.infer.laplace.gaussians import NotPositiveDefinite
+from brainstate_prob.infer.laplace.structures import full_from
+
+__all__ = ['Point', 'newton', 'value_and_grad']
+
+_HALVINGS = 12
+
+
+class Point(NamedTuple):
+    """Where Newton's method stands: theta, the log density, the curvature there, and how far the mode is.
+
+    ``distance`` is the length of the next step in standard deviations of the Gaussian; infinite where there is none.
+    """
+
+    theta: np.ndarray
+    value: float
+    matrices: Any
+    distance: float
+
+
+def value_and_grad(density: Density, theta: Any, data: Data) -> tuple[float, np.ndarray]:
+    """The log density of theta and its gradient."""
+    run = density.jit('value_and_grad', True, lambda: jax.value_and_grad(lambda t, d: density.log_density(t, d, True)))
+    value, grad = run(theta, data)
+    return float(value), np.asarray(grad, np.float64)
+
+
+def newton(curvature: Curvature, theta: np.ndarray, data: Data, *, num_steps: int, tol: float) -> Point:
+    """Move the columns of ``theta`` uphill until the mode is less than ``tol`` standard deviations away.
+
+    Where the curvature is not positive its absolute value serves, so that a saddle is left.
+    """
+    density = curvature.density
+    theta = np.asarray(theta)
+    value, grad = value_and_grad(density, theta, data)
+    for step in range(num_steps + 1):
+        matrices = [np.asarray(m, np.float64) for m in curvature.matrices(theta, data)]
+        direction, distance = _step(curvature, matrices, grad[curvature.columns])
+        if step == num_steps or distance < tol:
+            break
+        found = _uphill(curvature, theta, value, direction, data)
+        if found is None:  # rounding has the last word
+            break
+        theta, value, grad = found
+    return Point(theta, value, matrices, distance)
+
+
+def _step(curvature: Curvature, matrices: list[np.ndarray], grad: np.ndarray) -> tuple[np.ndarray, float]:
+    try:
+        direction = full_from(matrices, curvature)[0].solve(grad)
+        return direction, float(np.sqrt(max(0.0, grad @ direction)))
+    except NotPositiveDefinite:
+        total = matrices[0] + matrices[1]
+        scale = np.sqrt(np.maximum(np.abs(np.diag(total)), 1e-12))
+        values, vectors = linalg.eigh((total + total.T) / 2 / np.outer(scale, scale))
+        turned = vectors.T @ (grad / scale)
+        return vectors @ (turned / np.maximum(np.abs(values), 1e-3)) / scale, np.inf
+
+
+def _uphill(
+    curvature: Curvature, theta: np.ndarray, value: float, direction: np.ndarray, data: Data
+) -> tuple[np.ndarray, float, np.ndarray] | None:
+    """The first of ever shorter steps that does not lower the log density by more than rounding."""
+    slack = 4 * float(jnp.finfo(theta.dtype).eps) * abs(value)
+    for halving in range(_HALVINGS):
+        moved = theta.copy()
+        moved[curvature.columns] += (direction * 0.5**halving).astype(theta.dtype)
+        there, grad = value_and_grad(curvature.density, moved, data)
+        if np.isfinite(there) and there >= value - slack and np.isfinite(grad).all():
+            return moved, there, grad
+    return None

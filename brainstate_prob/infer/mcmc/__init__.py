@@ -1,0 +1,1 @@
+"""Markov chains and particles: NUTS, ensembles of chains, stochastic gradients, SMC."""

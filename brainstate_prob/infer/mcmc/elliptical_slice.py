@@ -1,0 +1,247 @@
+"""Elliptical slice sampling: draws under a Gaussian prior without gradients, step sizes or rejections.
+
+Murray, Adams & MacKay (2010): a draw of the prior and the present point span an ellipse on which the prior is constant;
+the next point is drawn from it where the likelihood is above a random level.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.potential import buffer_length
+from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
+from brainstate_prob.infer.diagnostics.prior_conflict import warned
+from brainstate_prob.infer.mcmc.gaussian_prior import draw, gaussian_prior
+from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.run.chain_loop import (
+    Phase,
+    collect,
+    keys_of_chains,
+    split_log_density,
+    stretch_function,
+)
+from brainstate_prob.infer.run.chains import Runner, choose_method
+from brainstate_prob.infer.run.checkpoint import Checkpoint
+from brainstate_prob.infer.run.inits import started_from
+from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.target.fingerprint import fingerprint_of
+from brainstate_prob.infer.target.options import check_options, check_thinning
+from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.start import to_key, what_is_not_finite
+
+__all__ = ['elliptical_slice']
+
+_TRIES = 100
+_MOST_SHRINKS = 200  # the bracket is then below rounding
+_STATS = {'lp': float, 'n_steps': int}
+
+
+class _State(NamedTuple):
+    """Where a chain stands."""
+
+    theta: jax.Array
+    likelihood: jax.Array
+    lp: jax.Array
+    key: jax.Array
+
+
+def elliptical_slice(
+    posterior: Posterior,
+    *,
+    num_warmup: int = 1000,
+    num_samples: int = 1000,
+    num_chains: int = 4,
+    seed: Any = 0,
+    init: Any = 'prior',
+    thinning: int = 1,
+    chain_method: str | None = None,
+    devices: Sequence[Any] | None = None,
+    checkpoint: Any = None,
+    every: int | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Sample a posterior whose prior is Gaussian in theta, by elliptical slice sampling.
+
+    It needs no gradient and nothing to tune. It is good where the prior carries the correlations (Gaussian processes)
+    and the likelihood says little about each number; where the likelihood is strong, `nuts` mixes faster. A second call
+    for a model of the same structure compiles nothing.
+
+    Parameters
+    ----------
+    num_warmup, num_samples, num_chains
+        Steps before the first draw is kept (nothing is adapted), after it, and chains.
+    seed
+        An int or a key.
+    init
+        ``'prior'``: each chain at a draw of the prior; ``'model'``: all at the model's present parameters; ``'map'``,
+        a `Fit`, values by path or an array of theta as for `nuts`.
+    thinning
+        Keep every ``thinning``-th draw, ``num_samples // thinning`` of each chain.
+    chain_method, devices, checkpoint, every
+        As for `nuts`.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    Fit
+        With ``stats`` lp and n_steps (evaluations of the likelihood).
+
+    Raises
+    ------
+    ValueError
+        For a parameter without a prior, with one that is not Gaussian in theta or has a fitted hyper-parameter; for
+        starts without finite likelihood; for the checkpoint of another run.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
+    >>> fit = infer.elliptical_slice(posterior, num_warmup=100, progress=False)
+    >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
+    ((4, 1000), True)
+    """
+    check_options(elliptical_slice, locals())
+    check_thinning(thinning, num_samples)
+    posterior = started_from(posterior, init)
+    density = posterior.sampling_density_for(noncentered=False)
+    began = time.perf_counter()
+    data = posterior.data
+    mean, scales = gaussian_prior(density, data.states)
+    float_ = jnp.result_type(float)
+    prior = (jnp.asarray(mean, float_), tuple(jnp.asarray(scale, float_) for scale in scales))
+    method = choose_method(chain_method, devices, num_chains, posterior.data)
+    step = stretch_function(density, _step_function(density), _STATS)
+    runner = Runner(density.jit, 'elliptical_slice', step, method, devices, num_chains)
+    key = to_key(seed)
+    saving = Checkpoint(
+        checkpoint,
+        every,
+        lambda: fingerprint_of(
+            posterior,
+            density,
+            'elliptical_slice',
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            thinning=thinning,
+            init=init,
+            seed=key,
+            chains=runner.arithmetic,
+        ),
+    )
+    start_keys, keys = keys_of_chains(density, key, num_chains)
+    runner.take(_starts(posterior, density, init, prior, start_keys, keys))
+    phases = [
+        Phase('Warm-up', num_warmup, lambda done, length: runner.step(data, length, 1, *prior)),
+        Phase('Sampling', num_samples // thinning, lambda done, length: runner.step(data, length, thinning, *prior)),
+    ]
+    draws, stats, notes = collect(runner, phases, buffer_length(density), saving, progress)
+    info = {
+        'num_warmup': num_warmup,
+        'num_samples': num_samples,
+        'thinning': thinning,
+        'chain_method': method,
+        'chains_ran': runner.description,
+        'seconds': time.perf_counter() - began,
+    }
+    info['warnings'] = notes + mcmc_problems(density, draws, stats, 'elliptical_slice', info)
+    return warned(Fit(posterior, density, draws, method='elliptical_slice', stats=stats, info=info))
+
+
+def _step_function(density: Density) -> Any:
+    def step(state: _State, data: Data, mean: jax.Array, scales: tuple) -> tuple:
+        key, level_key, angle_key, prior_key, shrink_key = jax.random.split(state.key, 5)
+        dtype = state.theta.dtype
+        other = draw(prior_key, density, scales)
+        level = state.likelihood - jax.random.exponential(level_key, (), dtype)
+        centred = state.theta - mean
+
+        def at(angle: jax.Array) -> tuple:
+            theta = mean + centred * jnp.cos(angle) + other * jnp.sin(angle)
+            return theta, *split_log_density(density, theta, data)
+
+        def again(loop: tuple) -> jax.Array:
+            _, _, _, (_, likelihood, _), count = loop
+            return ~(likelihood >= level) & (count < _MOST_SHRINKS)  # NaN is below every level
+
+        def shrink(loop: tuple) -> tuple:
+            low, high, angle, _, count = loop
+            first = count == 0
+            low = jnp.where(~first & (angle < 0), angle, low)
+            high = jnp.where(~first & (angle >= 0), angle, high)
+            drawn = jax.random.uniform(jax.random.fold_in(shrink_key, count), (), dtype, low, high)
+            angle = jnp.where(first, angle, drawn)
+            return low, high, angle, at(angle), count + 1
+
+        angle = jax.random.uniform(angle_key, (), dtype, 0.0, 2 * np.pi)
+        nowhere = (state.theta, jnp.full((), -jnp.inf, dtype), state.lp)
+        loop = (angle - 2 * np.pi, angle, angle, nowhere, jnp.zeros((), int))
+        *_, (theta, likelihood, lp), count = lax.while_loop(again, shrink, loop)
+        moved = likelihood >= level
+        new = _State(
+            jnp.where(moved, theta, state.theta),
+            jnp.where(moved, likelihood, state.likelihood),
+            jnp.where(moved, lp, state.lp),
+            key,
+        )
+        return new, new.theta, {'lp': new.lp, 'n_steps': count}
+
+    return step
+
+
+def _starts(
+    posterior: Posterior, density: Density, init: Any, prior: tuple, start_keys: jax.Array, keys: jax.Array
+) -> _State:
+    from_prior = isinstance(init, str) and init == 'prior'
+    thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(posterior, density, init, start_keys)[1]
+    thetas = jnp.asarray(thetas, jnp.result_type(float))
+    run = density.jit('slice_starts', from_prior, lambda: _start_function(density, from_prior))
+    states = run(start_keys, keys, thetas, posterior.data, *prior)
+    bad = np.flatnonzero(~np.isfinite(np.asarray(states.likelihood)))
+    if bad.size:
+        theta = jnp.asarray(states.theta[bad[0]], density.dtype)
+        where = 'draws of the prior' if from_prior else 'its start'
+        raise ValueError(
+            f'{bad.size} of {len(keys)} chains found no finite likelihood at {where}: '
+            + what_is_not_finite(posterior, density, theta, True)
+        )
+    return states
+
+
+def _start_function(density: Density, from_prior: bool) -> Any:
+    def one(start_key: jax.Array, key: jax.Array, theta: jax.Array, data: Data, mean: jax.Array, scales: tuple) -> Any:
+        def again(loop: tuple) -> jax.Array:
+            count, (_, likelihood, _) = loop
+            return (count < _TRIES) & ~jnp.isfinite(likelihood)
+
+        def body(loop: tuple) -> tuple:
+            count, (at, _, _) = loop
+            if from_prior:
+                at = mean + draw(jax.random.fold_in(start_key, count), density, scales)
+            return count + (1 if from_prior else _TRIES), (at, *split_log_density(density, at, data))
+
+        nan = jnp.full((), jnp.nan, theta.dtype)
+        _, (at, likelihood, lp) = lax.while_loop(again, body, (0, (theta, nan, nan)))
+        return _State(at, likelihood, lp, key)
+
+    def run(start_keys: jax.Array, keys: jax.Array, thetas: jax.Array, *rest: Any) -> Any:
+        return lax.map(lambda chain: one(*chain, *rest), (start_keys, keys, thetas))
+
+    return run

@@ -1,0 +1,191 @@
+"""Whether each observation has a log density of its own, or all of them have a joint one.
+
+Scores, leave-one-out and what ArviZ makes of a log-likelihood are sums over observations: a likelihood that is one
+number for all of them has no such terms. A joint distribution of the targets (a Gaussian process, a random walk) also
+says nothing about new inputs given the targets that were fitted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from brainstate_prob import environ
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.sharding import is_padded
+from brainstate_prob.infer.density.classes import Predicted, precision_of, predicted
+from brainstate_prob.infer.density.log_density import Density
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.results.fit import Fit
+
+__all__ = ['counted', 'is_pointwise', 'refuse_joint', 'refuse_single', 'refuse_unconditional']
+
+
+def is_pointwise(density: Density, theta: Any, data: Data) -> bool:
+    """Whether the likelihood has a term for each observation; by shapes alone."""
+    return num_terms(density, theta, data) > 1 or _num_observations(data) <= 1
+
+
+def num_terms(density: Density, theta: Any, data: Data) -> int:
+    """How many terms the log-likelihood is the sum of."""
+    leaves, treedef = jax.tree.flatten(data)
+    shapes = tuple((np.shape(x), jax.dtypes.result_type(x)) for x in leaves)
+    key = ('likelihood_terms', treedef, shapes, environ.static_key())
+
+    def trace() -> int:
+        with precision_of(density):
+            return math.prod(jax.eval_shape(density.pointwise, theta, data).shape)
+
+    return density.compiled.get(key, trace)
+
+
+def refuse_joint(fit: Fit, data: Data, what: str) -> None:
+    """Refuse ``what`` where all observations have one joint log density.
+
+    Raises
+    ------
+    ValueError
+        Saying what the likelihood is, and what helps.
+    """
+    posterior, density, theta = fit.posterior_for(what), fit.density, fit.rows[0]
+    if data.targets is None or is_pointwise(density, theta, data):
+        return
+    number = _num_observations(data)
+    needs = f'{what} needs the log density of each observation, but '
+    joint = 'Their joint log density at each draw is fit.log_likelihood().'
+    if posterior.log_likelihood_function is not None:
+        raise ValueError(
+            f'{needs}log_likelihood= of this posterior returns one number for all {number}. Where they are independent '
+            f'given the parameters, return one number for each, without the sum. {joint}'
+        )
+    found = predicted(density, theta, data)
+    if found.num_joined:  # the first of its axes is that of the observations
+        joined = f'.to_event({found.num_joined})'
+        fix = f'Leave out {joined}'
+        if found.num_joined > 1:
+            fix = f'Write .to_event({found.num_joined - 1}) in place of {joined}'
+        raise ValueError(
+            f'{needs}the model declares all {number} as one event of {found.name}, shape {found.event_shape}. {fix}, '
+            f'so that they are {number} observations.'
+        )
+    raise ValueError(
+        f'{needs}the model predicts a joint {found.name} of all {number}, of one log density. {joint} For scores of '
+        'single observations the model must return the distribution of each given the others.'
+    )
+
+
+def refuse_single(fit: Fit, data: Data, what: str) -> None:
+    """Refuse ``what``, which leaves out one observation after another, where there is one only.
+
+    Raises
+    ------
+    ValueError
+        With the shape of the targets.
+    """
+    if num_terms(fit.density, fit.rows[0], data) < 2:
+        raise ValueError(
+            f'{what} leaves out one observation after another, but there is only one: targets of shape '
+            f'{np.shape(data.targets)} have one log density.'
+        )
+
+
+def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | None, kind: str) -> None:
+    """Refuse predictions by a joint distribution of all targets: they would ignore the targets that were fitted.
+
+    Draws at the inputs that were fitted are replicates of the data, and stay allowed, all at once; so do predictions of
+    a prior. Their means and intervals look like predictions given the data, and are none.
+
+    Parameters
+    ----------
+    part
+        What is computed first: the data are only looked at where its rows are not independent.
+
+    Raises
+    ------
+    ValueError
+        Saying what gives conditional predictions.
+    """
+    posterior = fit.posterior_for('predict')
+    if fit.method == 'prior' or posterior.data.targets is None or posterior.log_likelihood_function is not None:
+        return
+    if not _is_one_event(predicted(fit.density, fit.rows[0], part)):
+        return
+    data = posterior.data
+    found = predicted(fit.density, fit.rows[0], data)
+    rows = {np.shape(x)[0] for x in _arrays((data.args, data.kwargs)) if np.ndim(x)} - {1}
+    if not _is_one_event(found) or rows.isdisjoint(found.event_shape):
+        return
+    joint = f'The model predicts a joint {found.name} of all {_num_observations(data)} targets'
+    if inputs is not None and not _alike(posterior.inputs_of(inputs), (data.args, data.kwargs)):
+        raise ValueError(
+            f'{joint}. At new inputs it gives their distribution without the targets that were fitted: for a Gaussian '
+            'process that is its prior. Compute the prediction given them by fit.evaluate(f, new_inputs), where '
+            'f(model, new_inputs) returns the conditional mean and covariance, or make the latent function a Param of '
+            'the model.'
+        )
+    if kind != 'draws':
+        raise ValueError(
+            f'{joint}. Its {kind} at the inputs that were fitted is that of new targets there, without those that were '
+            'fitted: for a Gaussian process that of its prior. Compute the prediction given them by '
+            'fit.evaluate(f, inputs), where f(model, inputs) returns the conditional mean and covariance, or make the '
+            "latent function a Param of the model. kind='draws' replicates the data, for posterior predictive checks."
+        )
+    if batch_size is not None:
+        raise ValueError(f'{joint}, so that batch_size would lose how they depend on each other. Leave batch_size out.')
+
+
+def counted(density: Density, theta: Any, data: Data, part: Data) -> np.ndarray | None:
+    """Which observations count, where the predicted distribution has a mask (of ``part`` too); else None."""
+    if density.own_log_likelihood is not None or not predicted(density, theta, part).is_masked:
+        return None
+
+    def build() -> Any:
+        def run(theta: jax.Array, data: Data) -> jax.Array:
+            with density.open(theta, data):
+                return _mask_of(density.distribution(data))
+
+        return run
+
+    with precision_of(density):
+        return np.asarray(density.jit('mask', environ.static_key(), build)(theta, data))
+
+
+def _mask_of(distribution: Any) -> jax.Array:
+    """Of each observation; one of several numbers counts if any of them does."""
+    if isinstance(distribution, dist.MaskedDistribution):
+        own = jnp.broadcast_to(distribution._mask, distribution.batch_shape)
+        return own & _mask_of(distribution.base_dist)
+    if isinstance(distribution, dist.Independent):
+        each = _mask_of(distribution.base_dist)
+        return jnp.any(each, axis=tuple(range(-distribution.reinterpreted_batch_ndims, 0)))
+    if isinstance(distribution, dist.ExpandedDistribution):
+        return jnp.broadcast_to(_mask_of(distribution.base_dist), distribution.batch_shape)
+    return jnp.ones(distribution.batch_shape, bool)
+
+
+def _is_one_event(found: Predicted) -> bool:
+    independent = (*found.batch_shape, *found.event_shape[: found.num_joined])
+    return found.is_dependent and math.prod(independent) == 1
+
+
+def _num_observations(data: Data) -> int:
+    return int(np.shape(data.targets)[0]) if data.targets is not None and np.ndim(data.targets) else 1
+
+
+def _alike(new: Any, old: Any) -> bool:
+    """Whether they are the same numbers."""
+    new, old = _arrays(new), _arrays(old)
+    return len(new) == len(old) and all(
+        a is b or (np.shape(a) == np.shape(b) and np.array_equal(np.asarray(a), np.asarray(b)))
+        for a, b in zip(new, old, strict=True)
+    )
+
+
+def _arrays(tree: Any) -> list[Any]:
+    return jax.tree.leaves(tree, is_leaf=is_padded)

@@ -1,0 +1,372 @@
+"""Fits in netCDF files and zarr folders: ArviZ's groups, and beside them what it takes to go on working with a fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.core.quantities import with_unit
+from brainstate_prob.infer.density.noncentered import able_entries, places_of
+from brainstate_prob.infer.density.variables import Variable, columns_of, differences, variables_of
+from brainstate_prob.infer.density.wider import Beside
+from brainstate_prob.infer.results.arviz_io import datasets_of, free_name, group_name, plain
+from brainstate_prob.infer.results.draws import Draws
+from brainstate_prob.infer.results.plain_records import Arrays, decoded, encoded
+from brainstate_prob.infer.results.provenance import has_other_data, other_model, provenance_of
+from brainstate_prob.infer.results.record import FitRecord
+from brainstate_prob.infer.target.running_statistics import with_statistics
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.results.fit import Fit
+    from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = ['load', 'save']
+
+_ATTRIBUTE = 'brainstate_prob'
+_FORMAT = 2  # 1: the record is an attribute, of plain data alone, and every fit comes back as a plain one
+# Endings that say another format. Any other, and none, is netCDF.
+_OTHER_FORMATS = ('.pkl', '.pickle', '.npz', '.npy', '.json', '.csv', '.txt', '.mat', '.h5', '.hdf5')
+_OWN = ('unconstrained_posterior', 'history', 'guide_params', 'brainstate_prob_record')
+
+
+def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
+    """See `Fit.save`."""
+    import xarray as xr
+
+    path = _checked_path(path)
+    datasets = datasets_of(fit, **groups)
+    names = {v.name for v in fit.variables}
+    rows = {
+        v.name: (('chain', 'draw', free_name(f'{v.name}_theta', names)), plain(fit.thetas[..., fit.columns[v.name]]))
+        for v in fit.variables
+    }
+    datasets['unconstrained_posterior'] = xr.Dataset(rows)
+    if fit.weights is not None:
+        datasets['sample_stats'] = datasets.get('sample_stats', xr.Dataset()).assign(
+            weights=(('chain', 'draw'), plain(fit.weights))
+        )
+    if fit.history:
+        datasets['history'] = xr.Dataset({k: (f'{k}_step', plain(v)) for k, v in fit.history.items()})
+    arrays = Arrays()
+    record = encoded(_record_of(fit), arrays)
+    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    # As an array: an attribute of a netCDF file has at most 64 KB.
+    datasets['brainstate_prob_record'] = xr.Dataset(
+        {'json': ('json_byte', text)}
+        | {name: (tuple(f'{name}_{axis}' for axis in range(x.ndim)), x) for name, x in arrays.arrays.items()}
+    )
+    tree = xr.DataTree.from_dict(
+        {'/': xr.Dataset(attrs={_ATTRIBUTE: json.dumps({'format': _FORMAT})})}
+        | {f'/{name}': dataset for name, dataset in datasets.items()}
+    )
+    temporary = os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.{os.getpid()}.tmp')
+    try:
+        if _is_zarr(path):
+            _import_zarr()
+            tree.to_zarr(temporary, zarr_format=2)  # format 3 has no specification of strings yet
+            _replace_folder(temporary, path)
+        else:
+            tree.to_netcdf(temporary, engine='h5netcdf')
+            with open(temporary, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _record_of(fit: Fit) -> dict[str, Any]:
+    """What a file needs beside ArviZ's groups, so that the fit comes back as what it was."""
+    kept: dict[str, Any] = {'weights': fit.weights, **fit.stats, **{f'{k} ': v for k, v in fit.history.items()}}
+    return {
+        'kind': fit.kind,
+        'own': fit._own_record(),
+        'method': fit.method,
+        'info': fit.info,
+        'dtype': fit.thetas.dtype.name,
+        'dtypes': {k: v.dtype.name for k, v in kept.items() if v is not None},
+        'noncentered': list(fit.noncentered),
+        'columns': fit.columns,
+        'beside': tuple(fit._beside_draws()) if fit._beside_draws().kind else None,
+        'statistics': {} if fit.has_own_statistics else fit.running_statistics,
+        'guide_params': fit.guide_params,
+        'variables': [dataclasses.asdict(v) for v in fit.variables],
+        'coords': dict(fit.coords),
+        'provenance': fit.provenance(),
+    }
+
+
+def _checked_path(path: str | os.PathLike) -> str:
+    """Where a fit is written, looked at before the work.
+
+    Raises
+    ------
+    ValueError
+        For a name that says another format than is written.
+    FileNotFoundError
+        Where there is no such folder.
+    """
+    path = os.fspath(path)
+    extension = os.path.splitext(path)[1].lower()
+    if extension in _OTHER_FORMATS:
+        raise ValueError(
+            f'{path!r} would be a netCDF file in spite of its name. A fit is written as netCDF (a name that ends in '
+            '.nc, or without an ending) or as a zarr folder (.zarr).'
+        )
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f'{path!r} cannot be written: there is no folder {folder!r}. Make it first.')
+    if os.path.isdir(path) and not path.endswith('.zarr') and os.listdir(path) and not _holds_zarr(path):
+        raise ValueError(f'{path!r} is a folder, and no zarr folder. Give the name of a file, {path!r} + "/fit.nc".')
+    return path
+
+
+def _holds_zarr(path: str) -> bool:
+    return any(name.startswith('.z') or name == 'zarr.json' for name in os.listdir(path))
+
+
+def _is_zarr(path: str) -> bool:
+    return os.path.isdir(path) or path.endswith('.zarr')
+
+
+def _import_zarr() -> None:
+    try:
+        import zarr  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "Files in the zarr format need zarr: pip install 'brainstate-prob[zarr]'. Or save as netCDF (fit.nc)."
+        ) from error
+
+
+def _replace_folder(new: str, path: str) -> None:
+    """A folder cannot be replaced in one step: the old one is moved away first, and back if that fails."""
+    old = f'{new}.old'
+    if os.path.exists(path):
+        os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        if os.path.exists(old):
+            os.replace(old, path)
+        raise
+    _remove(old)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        os.remove(path)
+
+
+def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
+    """Read a fit that `Fit.save` has written.
+
+    Parameters
+    ----------
+    posterior
+        That of the model that was fitted: everything then works as before. Its data may be others; predictions by
+        default, and ``log_likelihood``, are then of those, and what only the data that were fitted can give
+        (``log_marginal_likelihood``, ``loo``, ``waic``) is refused. Without it there are draws, summary, ``to_arviz``
+        and ``assign_to``.
+
+    Raises
+    ------
+    ValueError
+        For a file of another kind, or a posterior with other parameters, priors, constants or another likelihood,
+        naming the difference. Likelihoods are compared where the data have the shapes of those that were fitted, and
+        versions of JAX and this library are the same.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
+    >>> fit = infer.fit_map(posterior, progress=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fit.save(os.path.join(folder, 'fit.nc'))
+    ...     same = infer.load(os.path.join(folder, 'fit.nc'), posterior)
+    >>> bool(same.draws['mu'] == fit.draws['mu'])
+    True
+    """
+    groups, record = _read(os.fspath(path))
+    variables = tuple(Variable.from_dict(d) for d in record['variables'])
+    noncentered = tuple(record['noncentered'])
+    stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
+    density = None if posterior is None else _density_of(posterior, variables, stored, noncentered, path)
+    provenance = record.get('provenance')
+    others = posterior is not None and provenance is not None and _has_other_data(posterior, provenance, path)
+    columns = _consecutive(stored) if density is None else columns_of(density)
+    beside = Beside.from_record(record['beside'])
+    shape = next(iter(stored.values())).shape[:2]
+    size = sum(map(len, columns.values()))
+    thetas = np.empty((*shape, size + beside.width), jnp.dtype(record['dtype']))
+    for name, where in columns.items():
+        thetas[..., where] = stored[name]
+    thetas[..., size:] = beside.numbers
+    if density is not None:
+        density = beside.around(density)
+    if posterior is not None and record['statistics']:
+        posterior = with_statistics(posterior, record['statistics'])
+    stats = _arrays_of(groups.get('sample_stats'), record['dtypes'])
+    weights = stats.pop('weights', None)
+    # Where a number of theta was in the file, and where it is now.
+    moved = np.empty(size, int)
+    for name, where in columns.items():
+        moved[record['columns'][name] if record['columns'] else where] = where
+    kind = FitRecord.kinds[record['kind']]
+    fit = kind(
+        posterior,
+        density,
+        thetas,
+        method=record['method'],
+        stats=stats,
+        history=_arrays_of(groups.get('history'), {k[:-1]: v for k, v in record['dtypes'].items()}),
+        info=record['info'],
+        weights=weights,
+        **kind._from_record(record['own'], moved),
+    )
+    fit.guide_params = record['guide_params']
+    fit._provenance, fit.has_other_data = provenance or {}, others
+    values = group_name('posterior', fit.method)
+    if posterior is None:
+        fit.variables, fit.columns, fit.noncentered = variables, columns, noncentered
+        fit.coords = {dim: np.asarray(labels) for dim, labels in record['coords'].items()}
+        fit._statistics, fit._numbers_beside = record['statistics'], beside
+        fit._groups = {name: group for name, group in groups.items() if name not in (values, 'sample_stats', *_OWN)}
+    fit._draws = Draws(
+        {v.name: with_unit(groups[values][v.name].values.astype(jnp.dtype(v.dtype)), v.parsed_unit) for v in variables}
+    )
+    return fit
+
+
+def _arrays_of(group: Any, dtypes: dict[str, str]) -> dict[str, np.ndarray]:
+    """The variables of a group, in the dtypes that they had."""
+    if group is None:
+        return {}
+    arrays = {str(name): x.values for name, x in group.data_vars.items()}
+    return {name: x.astype(jnp.dtype(dtypes[name])) if name in dtypes else x for name, x in arrays.items()}
+
+
+def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    import xarray as xr
+
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'There is no file {path!r}.')
+    zarr = _is_zarr(path)
+    if zarr:
+        _import_zarr()
+    try:
+        tree = xr.open_datatree(path, engine='zarr' if zarr else 'h5netcdf')
+    except (OSError, ValueError) as error:
+        kind = 'zarr' if zarr else 'netCDF'
+        raise ValueError(f'{path!r} cannot be read as {kind}: {error}. Was it written by Fit.save?') from None
+    with tree:
+        if _ATTRIBUTE not in tree.attrs:
+            raise ValueError(f'{path!r} was not written by Fit.save; ArviZ reads such files (arviz.from_netcdf).')
+        record: dict[str, Any] = json.loads(tree.attrs[_ATTRIBUTE])
+        if record['format'] > _FORMAT:
+            raise ValueError(
+                f'{path!r} has format {record["format"]}, this version reads up to {_FORMAT}. Update brainstate_prob.'
+            )
+        groups = {str(name): node.to_dataset(inherit=False).load() for name, node in tree.children.items()}
+    if record['format'] == 1:
+        return groups, _of_format_1(record, groups)
+    held = {str(name): x.values for name, x in groups['brainstate_prob_record'].data_vars.items()}
+    return groups, decoded(json.loads(held.pop('json').astype(np.uint8).tobytes()), held)
+
+
+def _of_format_1(record: dict[str, Any], groups: dict[str, Any]) -> dict[str, Any]:
+    """The record of a file of the first format, as it would be in the present one."""
+    beside = None
+    if record['method'] == 'mc_dropout':  # whose masks are those of seeds in its info
+        shape = next(iter(groups['unconstrained_posterior'].data_vars.values())).shape[:2]
+        seeds = np.asarray(record['info']['mask_seeds'], jnp.dtype(record['dtype']))
+        beside = ('masks', (), seeds.reshape(*shape, 1))
+    outline = record['guide_params']
+    return {
+        'noncentered': (),
+        **record,
+        'kind': 'fit',
+        'own': {},
+        'dtypes': {},
+        'columns': {},
+        'beside': beside,
+        'statistics': {},
+        'guide_params': _filled(outline, groups['guide_params']) if 'guide_params' in groups else None,
+    }
+
+
+def _density_of(
+    posterior: Posterior,
+    variables: tuple[Variable, ...],
+    stored: dict[str, np.ndarray],
+    noncentered: tuple[str, ...],
+    path: Any,
+) -> Any:
+    """That one of the posterior's densities whose coordinates the file has."""
+    found = differences(variables_of(posterior.entries), variables)
+    if found:
+        hint = ' Work under jax.enable_x64(True) for float64.' if any('float64' in f for f in found) else ''
+        raise ValueError(
+            f"{os.fspath(path)!r} holds the fit of another model than the posterior's: {'; '.join(found)}.{hint}"
+        )
+    if not noncentered and _has_columns(posterior.density, stored):
+        return posterior.density
+    if set(places_of(noncentered)) <= {e.name for e in able_entries(posterior.entries)}:
+        density = posterior.sampling_density_for(list(noncentered) or False)
+        if _has_columns(density, stored):
+            return density
+    raise ValueError(
+        f'{os.fspath(path)!r} has other coordinates than the posterior: a prior is expanded or non-centred '
+        'in one of them only.'
+    )
+
+
+def _has_other_data(posterior: Posterior, provenance: dict[str, Any], path: Any) -> bool:
+    """Whether the posterior has other data than were fitted; refused where it is of another model."""
+    ours = provenance_of(posterior)
+    found = other_model(provenance, ours)
+    if found:
+        raise ValueError(
+            f"{os.fspath(path)!r} holds the fit of another model than the posterior's: {'; '.join(found)}. Build the "
+            'posterior as it was fitted, or fit this one.'
+        )
+    return has_other_data(provenance, ours)
+
+
+def _has_columns(density: Any, stored: dict[str, np.ndarray]) -> bool:
+    return all(len(where) == stored[name].shape[-1] for name, where in columns_of(density).items())
+
+
+def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    columns, offset = {}, 0
+    for name, array in stored.items():
+        columns[name] = np.arange(offset, offset + array.shape[-1])
+        offset += array.shape[-1]
+    return columns
+
+
+def _filled(outline: Any, leaves: Any) -> Any:
+    """The tree of arrays that an outline ``[kind, parts]`` of the first format stands for."""
+    if outline is None:
+        return None
+    if isinstance(outline, int):
+        return leaves[f'p{outline}'].values
+    kind, parts = outline
+    if kind == 'dict':
+        return {name: _filled(part, leaves) for name, part in parts.items()}
+    return (tuple if kind == 'tuple' else list)(_filled(part, leaves) for part in parts)

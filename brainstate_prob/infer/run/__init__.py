@@ -1,0 +1,1 @@
+"""How long computations run: starts, chains, members, checkpoints, progress."""

@@ -1,0 +1,340 @@
+"""Checkpoints: a long run writes its state to a file now and then, and goes on from there after it was killed.
+
+A driver keeps all that its loop needs in one pytree, and what grows (losses, draws) in lists, and does::
+
+    ckpt = Checkpoint(path, every, lambda: fingerprint_of(posterior, density, 'map', optimizer=optimizer, ...))
+    with ckpt:
+        carry, pieces = start(...), []
+        saved = ckpt.load(carry, total=num_steps)
+        if saved is not None:
+            carry, pieces = saved.state, [saved.arrays['losses']]
+        for length in Chunks(num_steps, size, 'MAP', progress, done=ckpt.step, every=every):
+            carry, losses = advance(carry, length)
+            pieces.append(losses)
+            if ckpt.due(ckpt.step + length):
+                ckpt.save(carry, {'losses': np.concatenate(pieces)})
+        ckpt.finish(carry, {'losses': ...})
+
+The numbers must not depend on where the chunks end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import IO, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.target.fingerprint import differences_of
+from brainstate_prob.infer.target.options import check_saving
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two runs from one file there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ['Checkpoint', 'Saved', 'interruption', 'nothing_yet', 'read_checkpoint', 'write_checkpoint']
+
+_FORMAT = 1
+_RECORD = 'brainstate_prob.json'
+_SECONDS = 30.0  # between two saves, without every=
+_SHARE = 0.05  # of the time that saving may take, without every=
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds: how many steps were done, the loop's state, the arrays that grow, plain extras."""
+
+    step: int
+    state: Any
+    arrays: dict[str, np.ndarray]
+    extra: dict[str, Any]
+
+
+class Checkpoint:
+    """The checkpoint of one run; used as a context, in which no other run can use the file.
+
+    Parameters
+    ----------
+    path
+        The file; None for no checkpoints: everything below then does nothing.
+    every
+        Save after so many steps. Default: every 30 seconds, less often where saving takes more than 5 % of the time.
+    fingerprint
+        Gives that of the run (`fingerprint_of`); called only where there is a path.
+
+    Raises
+    ------
+    ValueError
+        For an ``every`` that is no positive int or has no path; on entering, where another run has the file open.
+    FileNotFoundError
+        On entering, where the folder does not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike | None, every: int | None, fingerprint: Callable[[], dict[str, Any]]):
+        check_saving(path, every)
+        if path is not None and jax.process_count() > 1:
+            raise ValueError(
+                f'checkpoint={path!r} is written by a run of one process, and this one is of {jax.process_count()}, '
+                'which share their arrays. Leave checkpoint= out, or run in one process.'
+            )
+        self.path = None if path is None else os.path.abspath(os.fspath(path))
+        self.every = None if every is None else int(every)
+        self.step = 0  # steps done, by what was loaded and by `due`
+        self._fingerprint = {} if path is None else fingerprint()
+        self._saved_step = 0
+        self._saved_at = time.monotonic()
+        self._cost = 0.0
+        self._lock: IO | None = None
+
+    def __enter__(self) -> Checkpoint:
+        if self.path is not None:
+            self._lock = _locked(f'{self.path}.lock')
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(_temporary(self.path))  # of a run that was killed while it wrote
+        self._saved_at = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            with contextlib.suppress(OSError):  # Windows does not remove an open file
+                os.remove(self._lock.name)
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def saved_step(self) -> int:
+        """How many steps the file has, as far as this run knows."""
+        return self._saved_step
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file to go on from."""
+        return self.path is not None and os.path.exists(self.path)
+
+    def load(self, like: Any, *, total: int | None = None) -> Saved | None:
+        """What the file holds, with the state in the structure of ``like``; None where there is no file yet.
+
+        Parameters
+        ----------
+        like
+            A state of the same run, such as its first: a pytree of arrays, keys and Python numbers.
+        total
+            How many steps the run is to have; fewer than the file has are refused.
+
+        Raises
+        ------
+        ValueError
+            For a file that is no whole checkpoint, or that of another run, naming what differs.
+        """
+        if self.path is None or not self.exists:
+            return None
+        record, arrays = read_checkpoint(self.path)
+        different = differences_of(record['fingerprint'], self._fingerprint)
+        if different:
+            raise ValueError(
+                f'{self.path!r} is the checkpoint of another run: {"; ".join(different)}. Give another path, or remove '
+                'the file to start anew.'
+            )
+        if total is not None and record['step'] > total:
+            raise ValueError(
+                f'{self.path!r} holds {record["step"]} steps, more than the {total} asked for. Ask for at least as '
+                'many, give another path, or remove the file to start anew.'
+            )
+        state = _state_of(self.path, record, arrays, like)
+        self.step = self._saved_step = record['step']
+        grown = {name[2:]: array for name, array in arrays.items() if name.startswith('a/')}
+        return Saved(record['step'], state, grown, record['extra'])
+
+    def due(self, step: int) -> bool:
+        """Whether to save now that ``step`` steps are done."""
+        self.step = int(step)
+        if self.path is None or self.step == self._saved_step:
+            return False
+        if self.every is not None:
+            return self.step // self.every > self._saved_step // self.every
+        return time.monotonic() - self._saved_at > max(_SECONDS, self._cost / _SHARE)
+
+    def save(self, state: Any, arrays: Mapping[str, Any] | None = None, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the file anew: whole, or not at all.
+
+        Parameters
+        ----------
+        state
+            As ``like`` of `load`.
+        arrays
+            Arrays whose shapes grow.
+        extra
+            Plain data.
+        """
+        if self.path is None:
+            return
+        began = time.monotonic()
+        held = {f's/{i}': leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+        held |= {f'a/{name}': array for name, array in (arrays or {}).items()}
+        record = {'fingerprint': self._fingerprint, 'step': self.step, 'extra': dict(extra or {})}
+        write_checkpoint(self.path, record, held)
+        self._saved_step, self._saved_at = self.step, time.monotonic()
+        self._cost = self._saved_at - began
+
+    def finish(
+        self, state: Any, arrays: Mapping[str, Any] | None = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        """Save the end of the run, so that it loads at once the next time, if the file does not have it already."""
+        if self.step != self._saved_step:
+            self.save(state, arrays, extra)
+
+
+def interruption(done: str, saving: Checkpoint) -> str:
+    """What to say of a run that Ctrl-C has ended after ``done``, and of which there is a result."""
+    return f'The run was interrupted after {done}: the fit is of what there was then.{_go_on(saving)}'
+
+
+def nothing_yet(done: str, saving: Checkpoint) -> KeyboardInterrupt:
+    """What to raise where Ctrl-C has ended a run of which there is no result."""
+    return KeyboardInterrupt(f'The run was interrupted {done}, so there is no fit to return.{_go_on(saving)}')
+
+
+def _go_on(saving: Checkpoint) -> str:
+    if saving.path is None:
+        return ' With checkpoint=path the next run would go on from here.'
+    if not saving.exists:
+        return f' Nothing was saved to {saving.path!r} yet.'
+    return f' {saving.path!r} holds its first {saving.saved_step} steps; the same call goes on from there.'
+
+
+def write_checkpoint(path: str, record: dict[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Write plain data and arrays (random keys too) to one file, atomically and so that it survives a power cut."""
+    plain: dict[str, np.ndarray] = {}
+    kinds: dict[str, str] = {}
+    for name, x in arrays.items():
+        kinds[name], plain[name] = _encoded(x)
+    record = {'format': _FORMAT, 'kinds': kinds, **record}
+    plain[_RECORD] = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    temporary = _temporary(path)
+    try:
+        with open(temporary, 'wb') as file:
+            np.savez(file, **plain)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(os.path.dirname(path))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The plain data and arrays of `write_checkpoint`, with their dtypes.
+
+    Raises
+    ------
+    ValueError
+        For a file that was damaged or is no checkpoint.
+    """
+    try:
+        with open(path, 'rb') as stream, np.load(stream, allow_pickle=False) as file:
+            plain = {name: file[name] for name in file.files}
+        record = json.loads(bytes(plain.pop(_RECORD)))
+        known = record['format'] <= _FORMAT
+        arrays = {name: _decoded(record['kinds'][name], x) for name, x in plain.items()} if known else {}
+    except PermissionError:
+        raise
+    except Exception as error:  # whatever a damaged file makes its readers raise
+        raise ValueError(
+            f'{path!r} is no checkpoint, or was damaged: {type(error).__name__}: {error}. Give another path, or remove '
+            'the file to start anew.'
+        ) from None
+    if not known:
+        raise ValueError(
+            f'{path!r} has format {record["format"]}, this version reads up to {_FORMAT}. Update brainstate_prob.'
+        )
+    return record, arrays
+
+
+def _encoded(x: Any) -> tuple[str, np.ndarray]:
+    """What ``x`` is, and its bytes as an array that files know."""
+    if isinstance(x, bool | int | float):
+        return type(x).__name__, np.asarray(x)
+    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return f'key {jax.random.key_impl(x)}', np.asarray(jax.random.key_data(x))
+    array = np.asarray(x)
+    kind = f'array {array.dtype.name}'
+    return kind, array.view(f'u{array.dtype.itemsize}') if array.dtype.isbuiltin == 2 else array  # bfloat16 ...
+
+
+def _decoded(kind: str, x: np.ndarray) -> Any:
+    sort, _, name = kind.partition(' ')
+    if sort == 'key':
+        return jax.random.wrap_key_data(jnp.asarray(x), impl=name)
+    if sort == 'array':
+        return x.view(jnp.dtype(name)) if x.dtype.name != name else x
+    return {'bool': bool, 'int': int, 'float': float}[sort](x[()])
+
+
+def _state_of(path: str, record: dict[str, Any], arrays: Mapping[str, Any], like: Any) -> Any:
+    """The leaves of the file as ``like`` has them: on the host or on its devices."""
+    leaves, tree = jax.tree.flatten(like)
+    found = [arrays[f's/{i}'] for i in range(sum(name.startswith('s/') for name in arrays))]
+    kinds = [(_encoded(x)[0], np.shape(x)) for x in leaves]
+    held = [(record['kinds'][f's/{i}'], np.shape(x)) for i, x in enumerate(found)]
+    if kinds != held:
+        at = next((i for i, (a, b) in enumerate(zip(held, kinds, strict=False)) if a != b), None)
+        what = f'{len(held)} arrays there, {len(kinds)} here' if at is None else f'{held[at]} there, {kinds[at]} here'
+        raise ValueError(f'{path!r} holds a state of another structure: {what}. Remove the file to start anew.')
+    return jax.tree.unflatten(tree, [_placed(x, a) for x, a in zip(found, leaves, strict=True)])
+
+
+def _placed(x: Any, like: Any) -> Any:
+    if not isinstance(like, jax.Array):
+        return x
+    return jax.device_put(x, like.sharding) if like.committed else jnp.asarray(x)
+
+
+def _temporary(path: str) -> str:
+    return os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.tmp')
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename in ``folder`` last, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _locked(path: str) -> IO | None:
+    """An open file that this run alone has; the system lets go of it when the process ends, however it ends."""
+    if fcntl is None:
+        return None
+    while True:
+        file = open(path, 'a+')  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or 'unknown'
+            file.close()
+            raise ValueError(
+                f'Another run (process {owner}) writes the checkpoint {path.removesuffix(".lock")!r}. Wait for it, or '
+                'give each run a path of its own.'
+            ) from None
+        except OSError:  # a file system without locks
+            return file
+        try:
+            if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                return file
+        except FileNotFoundError:  # its last owner removed it in between
+            pass
+        file.close()

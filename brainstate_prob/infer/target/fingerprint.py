@@ -1,0 +1,179 @@
+"""What a run is a run of: model, data, versions and options as short plain texts that can be compared and named."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
+
+import jax
+import numpy as np
+import numpyro
+
+import brainstate_prob
+from brainstate_prob import environ
+from brainstate_prob.graph.walk import dotted, find_states
+from brainstate_prob.infer.density.log_density import Density, find_entries
+from brainstate_prob.infer.density.variables import Variable
+from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = ['describe', 'differences_of', 'fingerprint_of', 'is_key', 'one_line']
+
+
+def fingerprint_of(posterior: Posterior, density: Density, method: str, **options: Any) -> dict[str, Any]:
+    """By name, everything that the numbers of a run depend on.
+
+    Parameters
+    ----------
+    density
+        The one of the posterior's densities that the run moves in.
+    method
+        The name of the way to fit.
+    **options
+        What else the run depends on: numbers, keys, arrays, optimizers, functions, a `Fit`. What it may go on with
+        (more steps) or that changes no number (the progress bar) stays out.
+    """
+    model, data = posterior.model, posterior.data
+    found: dict[str, Any] = {
+        'brainstate_prob': brainstate_prob.__version__,
+        'jax': jax.__version__,
+        'numpyro': numpyro.__version__,
+        'platform': jax.default_backend(),
+        'method': method,
+        'model': type(model).__qualname__,
+    }
+    for e in posterior.entries:
+        v = Variable.of(e)
+        found[f'Param {v.name!r}'] = f'{v.shape} {v.dtype} {v.unit}, {v.transform}, prior {one_line(e.reg)}'
+    for where, leaf in jax.tree_util.tree_flatten_with_path(data.args)[0]:
+        found[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
+    for where, leaf in jax.tree_util.tree_flatten_with_path(data.kwargs)[0]:
+        found[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
+    found['targets'] = describe(data.targets)
+    fitted = {e.state for e in find_entries(model)}
+    paths = [path for path, state in find_states(model).items() if state not in fitted]
+    for path, value in zip(paths, data.states, strict=True):
+        found[f'State {dotted(path)!r}'] = describe(value)
+    found['parameters at the start'] = describe(posterior.start(density))
+    found['log density (the code of model, likelihood, priors and transforms)'] = _program(density, posterior)
+    return found | {name: describe(value) for name, value in options.items()}
+
+
+def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """In words, where two fingerprints differ: ``theirs`` is in the file, ``ours`` is that of the run at hand."""
+    found = []
+    for name in [*theirs, *(name for name in ours if name not in theirs)]:
+        if name not in ours:
+            found.append(f'{name} is {theirs[name]} there and absent here')
+        elif name not in theirs:
+            found.append(f'{name} is absent there and {ours[name]} here')
+        elif theirs[name] != ours[name]:
+            found.append(f'{name} is {theirs[name]} there and {ours[name]} here')
+    return found
+
+
+def describe(x: Any) -> Any:
+    """``x`` as plain data, the same in every process: numbers and texts as they are, all else as type and hash.
+
+    Functions count by their code and what they close over, arrays and keys by their bytes, a `Fit` by its draws.
+
+    Examples
+    --------
+    >>> describe(3), describe('normal')
+    (3, 'normal')
+    >>> describe(lambda x: x + 1) == describe(lambda x: x + 1), describe(lambda x: x + 1) == describe(lambda x: x + 2)
+    (True, False)
+    """
+    if x is None or isinstance(x, bool | int | float | str):
+        return x
+    if isinstance(x, np.generic) and x.ndim == 0:
+        return x.item()
+    if hasattr(x, 'thetas') and hasattr(x, 'method'):  # a `Fit`
+        return f'Fit by {x.method} [{_hash(x.thetas)}]'
+    if isinstance(x, jax.Array | np.ndarray):
+        return f'{"key" if is_key(x) else "array"} {x.shape} {x.dtype} [{_hash(x)}]'
+    name = getattr(x, '__qualname__', type(x).__qualname__)
+    return f'{name} [{_hash(x)}]'
+
+
+def _program(density: Density, posterior: Posterior) -> str:
+    """A hash of the program that computes the log density, constants included."""
+    jacobian = all(e.t.has_density for e in posterior.entries)
+    theta = posterior.start(density)
+    shapes = tuple((np.shape(x), str(x.dtype)) for x in jax.tree.leaves(posterior.data))
+
+    def read() -> str:
+        run = jax.jit(lambda theta, data: density.log_density(theta, data, jacobian))
+        return hashlib.sha256(run.lower(theta, posterior.data).as_text().encode()).hexdigest()[:12]
+
+    return density.compiled.get(('fingerprint', shapes, jax.tree.structure(posterior.data), environ.static_key()), read)
+
+
+def _hash(x: Any) -> str:
+    digest = hashlib.sha256()
+    _feed(digest.update, x, ())
+    return digest.hexdigest()[:12]
+
+
+def _feed(put: Callable[[bytes], None], x: Any, above: tuple[int, ...]) -> None:
+    """Pass on what ``x`` is made of, in an order that does not depend on the process."""
+    if id(x) in above:
+        return put(f'cycle {above.index(id(x))};'.encode())
+    above = (*above, id(x))
+
+    def parts(kind: str, *items: Any) -> None:
+        put(f'{kind} {len(items)}('.encode())
+        for item in items:
+            _feed(put, item, above)
+        put(b')')
+
+    if isinstance(x, jax.Array | np.ndarray | np.generic):
+        array = np.asarray(jax.random.key_data(x) if is_key(x) else x)
+        put(f'array {x.dtype} {array.shape} '.encode())
+        return put(array.tobytes())
+    if isinstance(x, types.FunctionType):
+        cells = [c.cell_contents for c in x.__closure__ or () if _is_filled(c)]
+        return parts('function', x.__code__, x.__defaults__, x.__kwdefaults__, *cells)
+    if isinstance(x, types.CodeType):
+        return parts('code', x.co_code, x.co_names, x.co_varnames, *x.co_consts)
+    if isinstance(x, types.MethodType):
+        return parts('method', x.__func__, x.__self__)
+    if isinstance(x, functools.partial):
+        return parts('partial', x.func, x.args, x.keywords)
+    if isinstance(x, types.ModuleType | types.BuiltinFunctionType):
+        return put(f'{type(x).__name__} {x.__name__};'.encode())
+    if isinstance(x, type):
+        functions = [f for _, f in sorted(vars(x).items()) if isinstance(f, types.FunctionType)]
+        return parts(f'class {x.__module__}.{x.__qualname__}', *functions)
+    if isinstance(x, list | tuple):
+        return parts(type(x).__qualname__, *x)
+    if isinstance(x, dict):
+        return parts('dict', *(part for item in x.items() for part in item))
+    if isinstance(x, set | frozenset):
+        return parts('set', *sorted(map(one_line, x)))
+    if callable(x) and hasattr(x, '__wrapped__'):  # functions under jax.jit and other decorators
+        return parts(type(x).__qualname__, x.__wrapped__)
+    if hasattr(x, '__dict__') and vars(x):
+        return parts(f'{type(x).__module__}.{type(x).__qualname__}', dict(sorted(vars(x).items())))
+    return put(f'{type(x).__qualname__} {one_line(x)};'.encode())
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:  # a name that is bound later
+        return False
+    return True
+
+
+def is_key(x: Any) -> TypeGuard[jax.Array]:
+    """Whether ``x`` is a random key."""
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def one_line(x: Any) -> str:
+    """The repr without addresses in memory."""
+    return ' '.join(re.sub(r' at 0x[0-9a-fA-F]+', '', repr(x)).split())

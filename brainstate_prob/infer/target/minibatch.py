@@ -1,0 +1,188 @@
+"""Minibatches of data in memory: which observations a step sees, and the factor by which their likelihood counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.sharding import is_padded
+from brainstate_prob.infer.target.rows import check_rows
+from brainstate_prob.infer.target.stream import Stream
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = [
+    'Batches',
+    'Stream',
+    'check_batch_size',
+    'check_parts',
+    'first_batch',
+    'loop_in_batches',
+    'next_batch',
+    'stream_of',
+    'take',
+]
+
+
+class Batches(NamedTuple):
+    """Where a pass over the data stands: the order of the observations, the next position, and the random key."""
+
+    order: jax.Array
+    position: jax.Array
+    key: jax.Array
+
+
+def check_batch_size(data: Data, batch_size: int | None, num_observations: int) -> None:
+    """Refuse minibatches that the data do not allow.
+
+    Raises
+    ------
+    ValueError
+        For a size outside 1 to N, no targets, or an input that has no axis of observations.
+    """
+    if batch_size is None:
+        return
+    if data.targets is None:
+        raise ValueError('batch_size needs targets: without them there is nothing to take a part of.')
+    if not 1 <= batch_size <= num_observations:
+        raise ValueError(
+            f'batch_size must be from 1 to the number of observations {num_observations}, got {batch_size}.'
+        )
+    for where, leaf in jax.tree_util.tree_flatten_with_path((data.args, data.kwargs), is_leaf=is_padded)[0]:
+        shape = np.shape(leaf)
+        if shape and shape[0] != num_observations:
+            raise ValueError(
+                f'inputs{jax.tree_util.keystr(where[1:])} has shape {shape}; with batch_size every input must be a '
+                f'scalar or have the observations ({num_observations}) as its first axis. Close the model over what is '
+                'shared by all.'
+            )
+
+
+def first_batch(key: jax.Array, num_observations: int) -> Batches:
+    """Before the first pass, whose order is drawn with the first batch."""
+    return Batches(jnp.arange(num_observations), jnp.full((), num_observations, int), key)
+
+
+def _new_pass(key: jax.Array, num_observations: int) -> Batches:
+    key, sub = jax.random.split(key)
+    return Batches(jax.random.permutation(sub, num_observations), jnp.zeros((), int), key)
+
+
+def next_batch(batches: Batches, batch_size: int) -> tuple[jax.Array, Batches]:
+    """The indices of the next batch. Each pass has a new random order; what is left over at its end is skipped."""
+    return _within_pass(_refreshed(batches, batch_size), batch_size)
+
+
+def _refreshed(batches: Batches, batch_size: int) -> Batches:
+    """The start of the next pass, where this one has no whole batch left."""
+    num = batches.order.shape[0]
+    over = batches.position + batch_size > num
+    return lax.cond(over, lambda b: _new_pass(b.key, num), lambda b: b, batches)
+
+
+def _within_pass(batches: Batches, batch_size: int) -> tuple[jax.Array, Batches]:
+    index = lax.dynamic_slice(batches.order, (batches.position,), (batch_size,))
+    return index, batches._replace(position=batches.position + batch_size)
+
+
+def loop_in_batches(unfinished: Callable, body: Callable, state: Any, rest: tuple, batch_size: int | None) -> tuple:
+    """``while unfinished(state, *rest): state, *rest = body(index, state, *rest)``; ``index`` is the next batch.
+
+    A new order is drawn outside the inner loop: under ``vmap`` both branches of a condition are computed, and the order
+    of all observations at each step would cost more than the step.
+    """
+    if batch_size is None:
+        return lax.while_loop(lambda loop: unfinished(*loop), lambda loop: body(None, *loop), (state, *rest))
+
+    def one_pass(loop: tuple) -> tuple:
+        state, *rest = loop
+        state = state._replace(batches=_refreshed(state.batches, batch_size))
+        return lax.while_loop(has_batch, step, (state, *rest))
+
+    def has_batch(loop: tuple) -> jax.Array:
+        batches = loop[0].batches
+        return unfinished(*loop) & (batches.position + batch_size <= batches.order.shape[0])
+
+    def step(loop: tuple) -> tuple:
+        state, *rest = loop
+        index, batches = _within_pass(state.batches, batch_size)
+        return body(index, state._replace(batches=batches), *rest)
+
+    return lax.while_loop(lambda loop: unfinished(*loop), one_pass, (state, *rest))
+
+
+def take(data: Data, index: jax.Array) -> Data:
+    """The observations at ``index``, with the scale N / B."""
+
+    def pick(x: Any) -> Any:
+        return x[index] if np.ndim(x) else x
+
+    num = np.shape(data.targets)[0]
+    return data._replace(
+        args=jax.tree.map(pick, data.args),
+        kwargs=jax.tree.map(pick, data.kwargs),
+        targets=pick(data.targets),
+        scale=data.scale * (num / index.shape[0]),
+    )
+
+
+def check_parts(posterior: Posterior, batch_size: int, what: str = 'batch_size=', instead: str = '') -> None:
+    """Refuse parts of a posterior's data where the data or the model do not allow them.
+
+    Parameters
+    ----------
+    what, instead
+        How parts were asked for, and what to do instead: for the message.
+
+    Raises
+    ------
+    ValueError
+        As `check_batch_size`, and for rows that are not independent (`check_rows`).
+    """
+    num = posterior.num_observations
+    check_batch_size(posterior.data, batch_size, num)
+    fix = instead or f'Leave {what.rstrip("=")} out'
+    check_rows(posterior, posterior.data, num, what, f'{fix}, {_PIECES}')
+
+
+_PIECES = (
+    'or make pieces that are independent the observations (windows of a series, whole groups), along the first axis of '
+    'inputs and targets.'
+)
+
+
+def stream_of(
+    posterior: Posterior, batch_size: int | None, batches: Any, num_observations: int | None
+) -> Stream | None:
+    """The options of a fit about minibatches, checked; a `Stream` where they come from an iterable.
+
+    Raises
+    ------
+    ValueError
+        For options that contradict each other, and as `check_parts` and `Stream`.
+    """
+    if batches is not None:
+        if batch_size is not None:
+            raise ValueError("Give batch_size= (parts of the Posterior's data) or batches=, not both.")
+        stream = Stream(posterior, batches, num_observations)
+        first = stream.peek()
+        num = int(np.shape(first.targets)[0])
+        shapes = [np.shape(x) for x in jax.tree.leaves((first.args, first.kwargs))]
+        if all(not shape or shape[0] == num for shape in shapes):  # else which rows belong together is not known
+            fix = f'Give all rows to the Posterior and leave batches out, {_PIECES}'
+            check_rows(posterior, first, num, 'batches=', fix)
+        return stream
+    if num_observations is not None:
+        raise ValueError(
+            'num_observations= goes with batches=; the observations of the Posterior are counted from its targets.'
+        )
+    if batch_size is not None:
+        check_parts(posterior, batch_size)
+    return None

@@ -1,0 +1,499 @@
+"""Posterior: a model, its data and how the data are scored; what every way to fit takes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.core.quantities import split_unit, with_unit
+from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.quantities import InUnit, warn_of_unchecked
+from brainstate_prob.infer.data.sharding import is_padded, is_sharded, shard_data, whole
+from brainstate_prob.infer.data.support import refuse_impossible, warn_of_large_integers
+from brainstate_prob.infer.density.blocks import Entry
+from brainstate_prob.infer.density.log_density import Density, find_entries, scores_horseshoe
+from brainstate_prob.infer.density.noise import draws_noise
+from brainstate_prob.infer.density.noncentered import chosen
+from brainstate_prob.infer.density.variables import check_coords, variables_of
+from brainstate_prob.infer.target.check import check
+from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
+from brainstate_prob.infer.target.door import admitted, guard
+from brainstate_prob.infer.target.leaks import no_leaks
+from brainstate_prob.infer.target.parameterization import chosen_by_data
+from brainstate_prob.infer.target.reach import told_of_hidden
+from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
+from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.supports import is_narrower
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.report import Report
+
+__all__ = ['Posterior']
+
+
+class Posterior:
+    """The posterior of a model's parameters given data.
+
+    Its log density is that of theta, the unconstrained coordinates: log prior + log likelihood + log-determinant.
+
+    Parameters
+    ----------
+    model
+        A Module with at least one trainable parameter. It is read, and only written by ``fit.assign_to(model)``.
+    inputs
+        What the model is called with: one array, a tuple (positional arguments), a dict (keyword arguments) or None.
+        Lists of numbers, pandas columns and the like are read by value; what is no number is refused. Integers are
+        converted to JAX's default dtype (int32): arithmetic of uint8 would wrap at 256.
+    targets
+        The observations. Of a Quantity the magnitude in its own unit is scored; the unit is kept for results. What
+        masks leave out (``dist.Normal(...).mask(mask)``) does not count, but has to be a number.
+    likelihood
+        ``likelihood(model, *inputs)`` gives a NumPyro distribution of the targets; default: the model itself does.
+        Where targets have a unit it says that of what it predicts, by `of_quantities` or `with_unit`. A scalar
+        prediction serves all targets; one with an axis of length 1 does not serve a longer one.
+    log_likelihood
+        In place of it, ``log_likelihood(model, *inputs, targets)`` (without targets if there are none) gives the log
+        density of each observation, or their sum: a shape that is () or a leading part of the targets' shape (that is
+        the whole, or without the axes of observed vectors). Without targets: () or one axis, that of the observations.
+    coords
+        Labels of named dims for results: ``{'group': ['a', 'b']}``. Params name theirs by ``Param(dims=...)``.
+    dims
+        Names of the data's axes for results: ``{'targets': ('time',), 'input_0': ('time', 'feature')}``. Inputs are
+        ``input_0``, ``input_1``, ... by position, or have their keywords' names.
+
+    Raises
+    ------
+    TypeError
+        If the model is no Module or what it returns no NumPyro distribution.
+    ValueError
+        For no parameters, no observations, NaN in data, numbers that the present precision does not hold, predictions
+        that do not have the targets' shape, targets outside a support that no parameter moves, priors narrower than
+        their transform, dims or labels that do not fit.
+    brainunit.UnitMismatchError
+        For targets of another dimension than the model says.
+
+    Warns
+    -----
+    UncheckedUnitWarning
+        Where targets have a unit and the model does not say that of its predictions.
+    PrecisionWarning
+        Where single precision does not tell most values of a column apart, or rounds small numbers to 0.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> class Mean(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+    ...
+    ...     def __call__(self):
+    ...         return dist.Normal(self.mu.value(), 1.0)
+    >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
+    >>> round(float(posterior.log_density()), 4)
+    -7.7568
+    """
+
+    fixed_choice: tuple[str, ...] | None = None  # what noncentered='auto' means, where many data sets share one choice
+
+    def __init__(
+        self,
+        model: Module,
+        inputs: Any = None,
+        targets: Any = None,
+        *,
+        likelihood: Callable | None = None,
+        log_likelihood: Callable | None = None,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Any] | None = None,
+    ):
+        if not isinstance(model, Module):
+            raise TypeError(what_is_no_model(model))
+        if likelihood is not None and log_likelihood is not None:
+            raise ValueError('Give likelihood= or log_likelihood=, not both.')
+        for name, f in (('likelihood', likelihood), ('log_likelihood', log_likelihood)):
+            refuse_no_function(name, f)
+        self.model = model
+        self.likelihood = likelihood
+        self.log_likelihood_function = log_likelihood
+        self.coords = dict(coords or {})
+        self.density = Density(model, likelihood, log_likelihood, expand=False)
+        if not self.entries:
+            raise ValueError(
+                f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
+                'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
+                + told_of_hidden(model)
+            )
+        _refuse_equal_paths(self.entries)
+        _refuse_narrow_priors(self.entries)
+        args, kwargs = self.inputs_of(inputs)
+        self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
+        magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
+        checked = None if targets is None else checked_targets(magnitude)
+        # An array: a Python number would be moved to the device at every call.
+        one = jnp.ones((), self.density.dtype)
+        unit = None if self.targets_unit.is_unitless else InUnit(self.targets_unit)
+        states = find_states(model)
+        others = tuple(states[path].value for path in self.density.other_paths)
+        self.data = Data(args, kwargs, checked, others, one, unit)
+        self.dims = _checked_dims(dims or {}, self.arrays)
+        self.labels  # noqa: B018 checked now
+        traced = self.density
+        self.density, self.inspection = admitted(traced, model, self.data)
+        with no_leaks():
+            self._inspect(traced.says_unit)
+        guard(self.density, self.data, self.inspection)
+
+    def __copy__(self) -> Posterior:
+        new = object.__new__(type(self))
+        new.__dict__.update(vars(self))
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        data = whole(self.data) if is_sharded(self.data) else self.data  # devices stay here
+        return {**vars(self), 'data': data, 'dtype': self.density.dtype}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        dtype = state.pop('dtype')
+        if dtype == jnp.float64 and jnp.result_type(float) != jnp.float64:
+            raise ValueError(
+                'The Posterior that was pickled is in double precision, and JAX is in single precision here, which '
+                "takes half of its digits. First call jax.config.update('jax_enable_x64', True) in this process."
+            )
+        self.__dict__.update(state)
+
+    # Data
+
+    @staticmethod
+    def inputs_of(inputs: Any) -> tuple[tuple, dict]:
+        """The positional and keyword arguments that ``inputs`` stand for, as arrays.
+
+        Raises
+        ------
+        TypeError
+            For what is no array of numbers: text, dates, functions, sets.
+        ValueError
+            For NaN, masked entries, and numbers that the present precision does not hold.
+        """
+        return call_arguments(inputs)
+
+    def targets_of(self, targets: Any) -> jax.Array:
+        """The magnitude of other targets, in the unit of those that were given.
+
+        Raises
+        ------
+        brainunit.UnitMismatchError
+            For targets of another dimension.
+        ValueError
+            As `inputs_of`.
+        """
+        unit = self.targets_unit
+        if isinstance(targets, u.Quantity) or not unit.is_unitless:
+            targets = magnitude_in(targets, unit)
+        checked = checked_targets(targets)
+        warn_of_large_integers(self, checked)
+        return checked
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The data by name: numeric inputs (keyword arguments by theirs, ``input_0``, ...) and ``targets``."""
+        found = {}
+        leaves = jax.tree_util.tree_flatten_with_path(
+            (self.data.args, self.data.kwargs), is_leaf=lambda x: isinstance(x, u.Quantity) or is_padded(x)
+        )
+        for (side, *where), leaf in leaves[0]:
+            leaf = leaf.whole() if is_padded(leaf) else leaf
+            parts = [str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in where]
+            if not jax.dtypes.issubdtype(u.get_magnitude(leaf).dtype, jax.dtypes.extended):
+                found[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
+        if self.data.targets is not None:
+            targets = self.data.targets
+            targets = targets.whole() if is_padded(targets) else targets
+            found['targets'] = with_unit(targets, self.targets_unit)
+        return found
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The labels of every named dim that has some."""
+        shapes = {name: np.shape(u.get_magnitude(x)) for name, x in self.arrays.items()}
+        axes = {name: (dims, shapes[name]) for name, dims in self.dims.items()}
+        return check_coords(variables_of(self.entries), self.coords, axes)
+
+    # What is fitted
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The parameters in the order of their paths."""
+        return self.density.entries
+
+    @property
+    def names(self) -> list[str]:
+        """Their dotted paths."""
+        return [e.name for e in self.entries]
+
+    @property
+    def num_observations(self) -> int:
+        """The length of the targets' first axis; 1 for scalar targets, 0 without targets."""
+        targets = self.data.targets
+        return 0 if targets is None else int(np.shape(targets)[0]) if np.ndim(targets) else 1
+
+    @property
+    def theta(self) -> jax.Array:
+        """The model's present parameters as one flat unconstrained vector."""
+        return self.start(self.density)
+
+    def start(self, density: Density) -> jax.Array:
+        """The model's present parameters in the coordinates of ``density``."""
+        thetas = {}
+        for entry in find_entries(self.model):
+            value = entry.state.value
+            thetas[entry.name] = u.get_magnitude(
+                value
+                if entry.leaf is None
+                else jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, u.Quantity))[entry.leaf]
+            )
+        return density.flatten(thetas, self.data.states)
+
+    @property
+    def sampling_density(self) -> Density:
+        """The density in the coordinates that samplers and guides move: `sampling_density_for` with its defaults."""
+        return self.sampling_density_for()
+
+    def sampling_density_for(self, noncentered: Any = 'auto', data: Data | None = None) -> Density:
+        """The density in the coordinates that samplers and guides move: horseshoe priors as scale mixtures.
+
+        Parameters
+        ----------
+        noncentered
+            Which hierarchical parameters are moved in standardized form, (theta - location) / scale, where location or
+            scale of their prior are fitted Params: ``'auto'`` (by the data), True (all), False (none), a dotted path
+            (``'effect[0, 3]'``: of these numbers, by their flat positions), a list of these, or a filter of
+            (path, Param). Values and results are the same, coordinates are not. Where the data say little about a
+            number, samplers avoid by it the funnel that scale and parameter make; where they say much, the centred form
+            samples better. ``'auto'`` is centred where the likelihood's information about a number, times the square
+            of its prior's scale, is above 1 at a typical point (`infer.target.parameterization`); numbers of one
+            parameter are moved in one form unless these products differ tenfold.
+        data
+            By which ``'auto'`` chooses; default: the posterior's own.
+
+        Raises
+        ------
+        ValueError
+            For a parameter whose transform is no bijection from all of R^n, or a model whose density is random.
+        """
+        _refuse_for_sampling(self.entries)
+        if draws_noise(self.density, self.theta, self.data):
+            raise ValueError(
+                'The model draws random numbers when it is called (dropout, noise), so its density is random. '
+                'Samplers and '
+                'guides need a fixed one: call it under environ.context(fit=False), or make the noise a parameter.'
+            )
+        if isinstance(noncentered, str) and noncentered == 'auto':
+            names = chosen_by_data(self, data) if self.fixed_choice is None else self.fixed_choice
+        else:
+            names = chosen(self.entries, noncentered)
+        expand = scores_horseshoe(self.entries)
+        if not names and not expand:
+            return self.density
+        return self.density.variant(expand, names)
+
+    def with_carried(self, density: Density, values: tuple) -> Posterior:
+        """The same posterior, with these running statistics of the model's layers."""
+        if not values:
+            return self
+        new = copy.copy(self)
+        new.data = density.with_carried(self.data, values)
+        return new
+
+    def shard(self, devices: Any = None, *, axis: str | None = None) -> Posterior:
+        """The same posterior with its observations spread over devices: each computes its part of the log-likelihood.
+
+        Targets, and inputs whose first axis has as many entries, are laid out by `jax.sharding.NamedSharding`; other
+        inputs and the model are on every device. Every way to fit takes the result: the compiler splits the work and
+        adds up what the devices find, so numbers agree with those of one device up to the rounding of sums. Where the
+        devices do not divide the number of observations, rows are added that no compiled function sees.
+
+        Chains and members are then vectorized, all of them on all devices. Minibatches hold the same observations as
+        on one device; each batch is gathered to all of them.
+
+        Parameters
+        ----------
+        devices
+            Devices, their number, or a `jax.sharding.Mesh`; default all, those of other processes included.
+        axis
+            The axis of the mesh that observations go along, if it has several.
+
+        Raises
+        ------
+        ValueError
+            For more devices than there are, or than observations; for a posterior without targets.
+
+        Examples
+        --------
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+        >>> from brainstate_prob import infer, nn
+        >>> class Mean(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+        ...
+        ...     def __call__(self):
+        ...         return dist.Normal(self.mu.value(), 1.0)
+        >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0])).shard(jax.devices()[:1])
+        >>> round(float(posterior.log_density()), 4)
+        -7.7568
+        """
+        new = copy.copy(self)
+        new.data = shard_data(self.data, devices, axis)
+        return new
+
+    # Evaluation
+
+    def log_density(self, theta: Any = None, *, jacobian: bool = True) -> jax.Array:
+        """The log density at a flat ``theta`` (default: the model's); without ``jacobian`` that of the values."""
+        run = self.density.jit(
+            'log_density', jacobian, lambda: lambda t, data: self.density.log_density(t, data, jacobian)
+        )
+        return run(self._theta(theta), self.data)
+
+    def terms(self, theta: Any = None) -> dict[str, Any]:
+        """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
+        run = self.density.jit('terms', True, lambda: lambda t, data: self.density.terms(t, data))
+        return run(self._theta(theta), self.data)
+
+    def log_likelihood(self, theta: Any = None) -> jax.Array:
+        """The log-likelihood of each observation at ``theta``."""
+        return self.density.jit('pointwise', None, lambda: self.density.pointwise)(self._theta(theta), self.data)
+
+    def constrain(self, theta: Any = None) -> dict[str, Any]:
+        """The constrained values by path, with units."""
+        values = self.density.jit('constrain', None, lambda: self.density.constrain)(self._theta(theta))
+        return {e.name: with_unit(values[e.name], e.unit) for e in self.entries}
+
+    def unconstrain(self, values: Mapping[str, Any]) -> jax.Array:
+        """The flat theta of constrained values by path.
+
+        Raises
+        ------
+        KeyError
+            For a missing or unknown path.
+        """
+        if set(values) != set(self.names):
+            raise KeyError(f'unconstrain needs exactly the paths {self.names}, got {list(values)}.')
+        thetas = {}
+        for e in self.entries:
+            magnitude, _ = split_unit(values[e.name], e.name, e.unit)
+            thetas[e.name] = e.t.inverse(magnitude)
+        return self.density.flatten(thetas)
+
+    def check(self, seed: Any = 0) -> Report:
+        """Pre-flight: look for what would go wrong, before fitting.
+
+        Evaluates the log density, its parts and gradients at the start, near it and at draws from the priors. Finds
+        starts that are not finite or far out in their prior; supports that targets can leave; Params that the
+        likelihood never reads, priors and inputs that are never used; inputs and gradients on very different scales;
+        noise by rounding; priors that do not predict anything like the targets.
+
+        Parameters
+        ----------
+        seed
+            An int or a key.
+
+        Returns
+        -------
+        Report
+            ``ok``, ``problems`` and ``notes`` in words, and a table of the parameters; printed, all of it.
+        """
+        return check(self, seed)
+
+    def _theta(self, theta: Any) -> jax.Array:
+        if theta is None:
+            return self.theta
+        theta = jnp.asarray(theta, self.density.dtype)
+        if theta.shape != (self.density.size,):
+            raise ValueError(f'theta must be one flat vector of {self.density.size} numbers, got shape {theta.shape}.')
+        return theta
+
+    def _inspect(self, says_unit: bool) -> None:
+        """Evaluate once: shapes, types, supports and units are right before anything long starts."""
+        refuse_impossible(self.density, self.theta, self.data)
+        own = self.log_likelihood_function is not None
+        warn_of_large_integers(self, self.data.targets)
+        if self.data.unit is not None and (own or not says_unit):
+            warn_of_unchecked(self.targets_unit, own)
+
+    def __repr__(self) -> str:
+        return (
+            f'Posterior({type(self.model).__name__}, {len(self.entries)} parameters of {self.density.size} numbers, '
+            f'{self.num_observations} observations)'
+        )
+
+
+def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    checked = {}
+    for name, axes in dims.items():
+        if name not in arrays:
+            raise ValueError(f'dims names the axes of {name!r}, but the data are {list(arrays)}.')
+        checked[name] = (axes,) if isinstance(axes, str) else tuple(axes)
+        shape = np.shape(u.get_magnitude(arrays[name]))
+        if len(checked[name]) != len(shape) or not all(isinstance(axis, str) for axis in checked[name]):
+            raise ValueError(f'dims[{name!r}] must be one name an axis of shape {shape}, got {axes!r}.')
+        taken = [axis for axis in checked[name] if axis in arrays]
+        if taken:
+            raise ValueError(
+                f"dims[{name!r}] has the axis {taken[0]!r}, which is the name of one of the data's arrays. Rename it."
+            )
+        if len(set(checked[name])) != len(shape):
+            raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
+    return checked
+
+
+def _refuse_equal_paths(entries: list[Entry]) -> None:
+    """Refuse parameters that have one name in results: their keys differ in kind, or contain dots."""
+    by_name: dict[str, tuple] = {}
+    for e in entries:
+        if e.name in by_name:
+            raise ValueError(
+                f'Two parameters have the path {e.name!r}: {by_name[e.name]} and {e.path}. Rename one: keys such as 1 '
+                "and '1', or names with a dot, read alike in results."
+            )
+        by_name[e.name] = e.path
+
+
+def _refuse_narrow_priors(entries: list[Entry]) -> None:
+    for e in entries:
+        if e.param is None or e.reg is None or e.on_theta:
+            continue
+        support = e.reg.support_in(e.unit)
+        if is_narrower(support, e.t.codomain):
+            raise ValueError(
+                f'Param {e.name!r}: its prior {e.reg!r} has support {support}, narrower than the codomain '
+                f'{e.t.codomain} of its '
+                f'transform {e.param.t!r}: optimizers and samplers would step to density zero. Use t=None to have '
+                'the '
+                "transform chosen from the prior's support."
+            )
+
+
+def _refuse_for_sampling(entries: list[Entry]) -> None:
+    for e in entries:
+        if not e.t.has_density:
+            raise ValueError(
+                f'Param {e.name!r}: {e.t!r} is no bijection, so theta has no density under it. Use SigmoidT in place '
+                'of ClipT, '
+                'SoftplusT in place of ReluT, or fit by MAP.'
+            )
+        if not e.t.unconstrained:
+            raise ValueError(
+                f'Param {e.name!r}: theta of {e.t!r} is itself confined to {e.t.domain}, but samplers and guides '
+                'move it over all '
+                'reals. Compose it, e.g. ChainT(PositiveT(), PowerT()).'
+            )

@@ -1,0 +1,142 @@
+"""Probes: the log density, its parts and gradients at several points, in one compiled program."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.sharding import on_host, whole
+from brainstate_prob.infer.data.support import outside_of
+from brainstate_prob.infer.density.batching import over_draws, rows_at_once
+from brainstate_prob.infer.density.classes import num_classes, precision_of
+from brainstate_prob.infer.density.log_density import Density
+
+__all__ = ['Probe', 'Reach', 'prior_terms', 'probe', 'unread_inputs']
+
+
+class Probe(NamedTuple):
+    """At each of several points: values of shape (points,), and gradients (points, size)."""
+
+    log_density: np.ndarray
+    gradient: np.ndarray
+    likelihood_gradient: np.ndarray
+    num_outside: np.ndarray
+    prior: dict[str, np.ndarray]  # log prior by parameter
+    level: np.ndarray  # the mean prediction, NaN where there is none
+
+
+class Reach(NamedTuple):
+    """By target, the lowest and the highest that the chosen points predict: mean and three standard deviations."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobian: bool) -> tuple[Probe, Reach]:
+    """Evaluate at ``thetas``, of shape (points, size), in one program.
+
+    Parameters
+    ----------
+    counted
+        At which points the predictions count for the `Reach`, which has no bounds where no moments are known.
+    """
+
+    def one(theta: jax.Array, data: Data) -> tuple:
+        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array, list]:
+            with density.open(theta, data) as (computed, _):
+                likelihood = density._log_likelihood(data).astype(density.dtype)
+                priors = [block.log_prior(stretch, value) for block, stretch, value in computed]
+                others = [x for x in priors if x is not None]
+                if jacobian:
+                    others += [block.log_det(stretch, value) for block, stretch, value in computed]
+            return likelihood, jnp.asarray(sum(map(jnp.sum, others)), density.dtype), priors
+
+        # Each part pulled back by itself: the likelihood's derivative, the larger part, is compiled once.
+        (likelihood, others, prior), pull = jax.vjp(parts, theta)
+        no_priors = jax.tree.map(jnp.zeros_like, prior)
+        one, zero = jnp.ones_like(likelihood), jnp.zeros_like(likelihood)
+        of_likelihood, of_others = pull((one, zero, no_priors))[0], pull((zero, one, no_priors))[0]
+        outside, moments = _predictions(density, theta, data)
+        return (likelihood + others, of_likelihood + of_others, of_likelihood, outside, prior), moments
+
+    with precision_of(density):
+        # Called from the host for each point, and hardly optimized: it compiles in half the time of a loop.
+        run = density.jit('probe', jacobian, lambda: one, compiler_options={'xla_backend_optimization_level': 0})
+        found = []
+        shape = np.shape(data.targets)
+        lower, upper = np.full(shape, np.inf, density.dtype), np.full(shape, -np.inf, density.dtype)
+        for theta, counts in zip(thetas, counted, strict=True):
+            (*values, priors), (mean, sd) = on_host(run(theta, data))
+            found.append((*values, _by_entry(density, priors), np.mean(mean)))
+            if counts:
+                known = np.isfinite(mean + sd)  # elsewhere anything may come
+                lower = np.minimum(lower, np.where(known, mean - 3 * sd, -np.inf))
+                upper = np.maximum(upper, np.where(known, mean + 3 * sd, np.inf))
+    return Probe(*jax.tree.map(lambda *x: np.stack(x), *found)), Reach(lower, upper)
+
+
+def _by_entry(density: Density, priors: list) -> dict[str, np.ndarray]:
+    """The log prior of each parameter, of what `Block.log_prior` gives: a sum, or numbers of several parameters."""
+    found: dict[str, np.ndarray] = {}
+    for block, term in zip(density.blocks, priors, strict=True):
+        parts = np.split(np.ravel(0.0 if term is None else term), np.cumsum(block.sizes)[:-1])
+        found.update((e.name, np.sum(part)) for e, part in zip(block.entries, parts, strict=True))
+    return found
+
+
+def _predictions(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """How many targets lie outside the support, and mean and standard deviation of each: NaN where there are none."""
+    shape = np.shape(data.targets)
+    nothing = jnp.full(shape, jnp.nan, density.dtype)
+    if density.own_log_likelihood is not None or data.targets is None:
+        return jnp.zeros((), int), (nothing, nothing)
+    with density.open(theta, data):
+        distribution = density.distribution(data)
+        outside = jnp.sum(outside_of(distribution, data.targets))
+        if num_classes(distribution) is not None:
+            return outside, (nothing, nothing)
+        try:
+            mean, sd = distribution.mean, jnp.sqrt(distribution.variance)
+            mean, sd = (jnp.broadcast_to(jnp.asarray(x, density.dtype), shape) for x in (mean, sd))
+        except (NotImplementedError, TypeError, ValueError, AttributeError):  # it has none, or of another form
+            return outside, (nothing, nothing)
+        return outside, (mean, sd)
+
+
+def unread_inputs(density: Density, theta: Any, data: Data) -> list[str]:
+    """The inputs that no operation of the likelihood takes, by name."""
+    data = whole(data)
+    leaves, treedef = jax.tree_util.tree_flatten_with_path((data.args, data.kwargs))
+
+    def likelihood(inputs: list) -> jax.Array:
+        args, kwargs = jax.tree.unflatten(treedef, inputs)
+        return density.pointwise(theta, data._replace(args=args, kwargs=kwargs))
+
+    with precision_of(density):
+        program = jax.make_jaxpr(likelihood)([x for _, x in leaves]).jaxpr
+    taken = {id(v) for operation in program.eqns for v in operation.invars} | {id(v) for v in program.outvars}
+    return [
+        'inputs' + jax.tree_util.keystr(where[1:]).removesuffix('.mantissa')
+        for (where, _), variable in zip(leaves, program.invars, strict=True)
+        if id(variable) not in taken
+    ]
+
+
+def prior_terms(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np.ndarray]:
+    """The log prior of each parameter by name, at each row of flat vectors."""
+
+    def one(theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
+        found: dict[str, jax.Array] = {}
+        with density.open(theta, Data((), {}, None, states)) as (computed, _):
+            for block, stretch, value in computed:
+                terms = block.split_terms(block.log_prior(stretch, value))
+                found.update(zip((e.name for e in block.entries), terms, strict=True))
+        return found
+
+    with precision_of(density):
+        run = density.jit('prior_rows', None, lambda: jax.vmap(one, in_axes=(0, None)))
+        return over_draws(lambda t: run(t, states), (rows,), rows_at_once(density))

@@ -1,0 +1,104 @@
+"""Where a fit starts: keys from seeds, and a log density that is finite there or an error that says why not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.rules import seed as check_seed
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = ['checked_start', 'to_key', 'what_is_not_finite']
+
+
+def to_key(seed: Any) -> jax.Array:
+    """A random key of an int or a key.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    check_seed('seed', seed)
+    if isinstance(seed, int | np.integer):
+        return jax.random.key(int(seed))
+    seed = jnp.asarray(seed)
+    return seed if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(seed)
+
+
+def checked_start(
+    posterior: Posterior, density: Density, theta: jax.Array | None = None, *, jacobian: bool = True
+) -> jax.Array:
+    """``theta``, by default the model's present one, where the log density and its gradient are finite.
+
+    Without ``jacobian`` that of the values, which transforms that are no bijections have too.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and the term that is not finite.
+    """
+    theta = posterior.start(density) if theta is None else theta
+    value_and_grad = density.jit(
+        'value_and_grad',
+        jacobian,
+        lambda: jax.value_and_grad(lambda t, data: density.log_density(t, data, jacobian)),
+    )
+    value, grad = value_and_grad(theta, posterior.data)
+    if not np.isfinite(value):
+        raise ValueError(what_is_not_finite(posterior, density, theta, jacobian))
+    if not np.isfinite(np.asarray(grad)).all():
+        raise ValueError(
+            f'The gradient of the log density is not finite at the start (parameters: {_not_finite(density, grad)}). '
+            'Start elsewhere (param.set_value, param.init_from_prior), or avoid sqrt, norm or log at zero in the model.'
+        )
+    return theta
+
+
+def _not_finite(density: Density, grad: jax.Array) -> list[str]:
+    bad, offset = [], 0
+    for block in density.blocks:
+        for entry, size in zip(block.entries, block.sizes, strict=True):
+            if not np.isfinite(np.asarray(grad[offset : offset + size])).all():
+                bad.append(entry.name)
+            offset += size
+    return bad
+
+
+def what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array, jacobian: bool) -> str:
+    """Which term of the log density is not finite at ``theta``, of which parameter, in words."""
+    find = density.jit('terms', jacobian, lambda: lambda t, data: density.terms(t, data, jacobian))
+    terms = find(theta, posterior.data)
+    values = density.jit('constrain', None, lambda: density.constrain)(theta)
+    causes = [
+        f'the prior of {name!r} is {float(v):g} at {np.asarray(values[name]).tolist()}'
+        for name, v in terms['prior'].items()
+        if not np.isfinite(v)
+    ]
+    causes += [
+        f'the log-determinant of {name!r} is {float(v):g}' for name, v in terms['log_det'].items() if not np.isfinite(v)
+    ]
+    if not np.isfinite(terms['likelihood']):
+        pointwise = np.asarray(density.jit('pointwise', None, lambda: density.pointwise)(theta, posterior.data))
+        bad = np.argwhere(~np.isfinite(np.atleast_1d(pointwise)))
+        causes.append(
+            f'the likelihood is {float(terms["likelihood"]):g} ({len(bad)} observations, the first at '
+            f'{tuple(int(i) for i in bad[0])})'
+        )
+    if not causes:
+        return (
+            'The log density is not finite at the start, though each of its terms is when computed by itself: it is at '
+            f'the edge of what {density.dtype} can do (the Cholesky factor of an almost singular matrix, say). Work '
+            'under jax.enable_x64(True), or add more to the diagonal.'
+        )
+    return (
+        'The log density is not finite at the start: '
+        + '; '.join(causes)
+        + '. Start elsewhere (param.set_value, param.init_from_prior), or widen the prior or the likelihood.'
+    )

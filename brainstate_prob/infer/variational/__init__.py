@@ -1,0 +1,1 @@
+"""Variational inference: guides, the ELBO, Pathfinder."""
