@@ -1,4 +1,4 @@
-"""Whether a prior is one for the values of a Param: their shape, and the set that they live on."""
+"""Checks that the shape and the support of a prior fit a Param."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from brainstate_prob.core.calls import users_line
+from brainstate_prob.core.quantities import unit_name
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.magnitudes import unit_name
 
 __all__ = [
     'InUnit',

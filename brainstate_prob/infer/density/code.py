@@ -12,7 +12,7 @@ import numpy as np
 from brainstate_prob.core import State
 from brainstate_prob.core.contents import changed_between
 from brainstate_prob.core.structure import Cache, code_and_contents, is_users
-from brainstate_prob.graph.bound import is_function
+from brainstate_prob.graph.functions import is_function
 from brainstate_prob.graph.walk import Node, children, walk
 from brainstate_prob.nn.module import Module
 

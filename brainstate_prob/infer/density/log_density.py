@@ -19,9 +19,10 @@ from jax import lax
 
 from brainstate_prob import environ, graph
 from brainstate_prob.core import BatchState, ParamState, State, StateTrace
+from brainstate_prob.core.quantities import split_unit, with_unit
 from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import find_states, walk
+from brainstate_prob.graph.walk import dotted, find_states, walk
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.quantities import QuantityDistribution, quantities_explained
 from brainstate_prob.infer.data.support import outside_of
@@ -34,9 +35,8 @@ from brainstate_prob.infer.density.observed import (
     expanded_to,
 )
 from brainstate_prob.infer.density.statements import refused_statements
-from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.memo import serve_values
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param
 from brainstate_prob.random import RandomState
 

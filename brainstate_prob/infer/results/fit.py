@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.density import batching
 from brainstate_prob.infer.density.batching import chosen_draws, constrain
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
@@ -22,7 +23,6 @@ from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
-from brainstate_prob.nn.magnitudes import with_unit
 from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:

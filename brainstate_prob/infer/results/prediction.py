@@ -12,6 +12,7 @@ import numpy as np
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.batching import (
     chosen_draws,
@@ -31,7 +32,6 @@ from brainstate_prob.infer.rules import choice, count
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.density.noncentered import able_entries, places_of
 from brainstate_prob.infer.density.variables import Variable, columns_of, differences, variables_of
 from brainstate_prob.infer.density.wider import Beside
@@ -20,7 +21,6 @@ from brainstate_prob.infer.results.plain_records import Arrays, decoded, encoded
 from brainstate_prob.infer.results.provenance import has_other_data, other_model, provenance_of
 from brainstate_prob.infer.results.record import FitRecord
 from brainstate_prob.infer.target.running_statistics import with_statistics
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.density.classes import precision_of, predicted
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import columns_of
@@ -20,7 +20,6 @@ from brainstate_prob.infer.target.forgotten import listed, some_priors_message
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
 from brainstate_prob.infer.target.start import to_key, what_is_not_finite
-from brainstate_prob.nn.module import dotted
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:

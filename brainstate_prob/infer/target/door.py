@@ -21,6 +21,7 @@ from brainstate_prob.core import ParamState, State, StateTrace
 from brainstate_prob.core.calls import users_line
 from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, program_key
 from brainstate_prob.core.structure import Identity
+from brainstate_prob.graph.walk import dotted
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.code import present_code, watching
 from brainstate_prob.infer.density.log_density import (
@@ -33,7 +34,7 @@ from brainstate_prob.infer.density.statements import refused_handlers, refused_s
 from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
 from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.words import check_call, plain_words
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 
 __all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'unused_messages']
 

@@ -16,11 +16,10 @@ import numpyro
 import brainstate_prob
 from brainstate_prob.core.contents import attributes_of, is_of_runtime
 from brainstate_prob.core.structure import attributes_of_class, globals_of, is_users
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import Variable
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.nn.module import dotted
 
 __all__ = ['describe', 'differences_of', 'fingerprint_of', 'is_key', 'one_line']
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.calls import named
+from brainstate_prob.core.quantities import split_unit, with_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.data.arrays import Data
@@ -29,7 +30,6 @@ from brainstate_prob.infer.target.leaks import no_leaks
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import told_of_hidden
 from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
-from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import is_narrower
 

@@ -1,4 +1,4 @@
-"""A transform as a value: equality and hash by content, a pytree over its numbers, a repr that rebuilds it."""
+"""Transforms as values: equality and hash by content, a pytree of their numbers, a repr that can be evaluated."""
 
 import jax
 

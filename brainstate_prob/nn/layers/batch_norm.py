@@ -1,4 +1,4 @@
-"""Batch normalization: one layer, a name a number of spatial axes."""
+"""Batch normalization, over 0 to 3 spatial axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a prior is called: arguments by name, and an answer that shows the call where they are not."""
+"""Checks of the arguments of priors: hyper-parameters are given by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from brainstate_prob.core.calls import unknown_argument
-from brainstate_prob.nn.magnitudes import short
+from brainstate_prob.core.quantities import short
 
 __all__ = ['check_call']
 

@@ -1,4 +1,4 @@
-"""What may hold nodes and States between an attribute and them: the usual containers, taken apart and built again."""
+"""Lists, tuples, dicts and other containers of nodes and States: their items, and a new one of other items."""
 
 from __future__ import annotations
 
