@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from brainstate_prob.core import State, to_predicate
-from brainstate_prob.graph.builtin_containers import is_container, items_of
+from brainstate_prob.graph.builtin_containers import is_container, items_of, within
 from brainstate_prob.graph.containers import FlattedDict
 
 __all__ = ['Node', 'children', 'dotted', 'find_states', 'nodes', 'path_of', 'states', 'walk']
@@ -37,13 +37,14 @@ class Node:
         return {k: v for k, v in vars(self).items() if k not in self._not_in_graph}
 
 
-def _own(parent: Node, path: Path, value: Any) -> None:
+def _own(parent: Node, path: Path, value: Any, above: tuple[int, ...] = ()) -> None:
     """Tell the nodes below ``value`` where they hang, for messages only."""
     if isinstance(value, Node):
         object.__setattr__(value, '_owner', (weakref.ref(parent), path))
     elif is_container(value):
+        above = within(value, path, above)
         for key, item in items_of(value):
-            _own(parent, (*path, key), item)
+            _own(parent, (*path, key), item, above)
 
 
 def path_of(node: Node) -> Path:
@@ -89,17 +90,20 @@ def _shortest_paths(root: Any) -> dict[int, Path]:
     A path through a reference counts only where there is no other.
     """
     paths: dict[int, Path] = {}
-    queue: deque[tuple[Path, Any]] = deque([((), root)])
-    referred: deque[tuple[Path, Any]] = deque()
+    queue: deque[tuple[Path, tuple[int, ...], Any]] = deque([((), (), root)])
+    referred: deque[tuple[Path, tuple[int, ...], Any]] = deque()
     while queue or referred:
-        path, value = (queue or referred).popleft()
+        path, above, value = (queue or referred).popleft()
         if isinstance(value, Node | State):
             if id(value) in paths:
                 continue
             paths[id(value)] = path
+            above = ()
+        elif is_container(value):
+            above = within(value, path, above)
         references = value._references if isinstance(value, Node) else ()
         for key, child in children(value):
-            (referred if key in references else queue).append(((*path, key), child))
+            (referred if key in references else queue).append(((*path, key), above, child))
     return paths
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State, StateTrace, current_trace
+from brainstate_prob.core.calls import named, users_line
 from brainstate_prob.core.quantities import short, split_unit, unit_name, with_unit
 from brainstate_prob.core.shapes import to_shape
 from brainstate_prob.core.state import holds_tracer
@@ -88,6 +89,7 @@ class Param(NoArithmetic, ParamNode, Module):
     _not_in_graph: ClassVar[frozenset[str]] = Module._not_in_graph | {'_memo'}
     _memo: tuple[Any, ...] | None = None
 
+    @named
     def __init__(
         self,
         value: Any,
@@ -394,12 +396,12 @@ class Param(NoArithmetic, ParamNode, Module):
                     f'{self._label()}: theta of {numeric!r} is itself confined to {numeric.domain}: an optimizer '
                     'step can '
                     'leave it, and samplers refuse it. Compose it, e.g. ChainT(PositiveT(), ...).',
-                    stacklevel=3,
+                    stacklevel=users_line(),
                 )
             return numeric.inverse(magnitude), magnitude
         except ValueError as error:
             inside = numeric.nearest_interior(magnitude)
-            warnings.warn(f'{self._label()}: {error} Starting at {short(inside)} instead.', stacklevel=3)
+            warnings.warn(f'{self._label()}: {error} Starting at {short(inside)} instead.', stacklevel=users_line())
             return numeric.inverse(inside), inside
 
     def _convert(self, value: Any) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.calls import users_line
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.networks import own_columns
 from brainstate_prob.infer.density.noncentered import described
@@ -99,10 +100,10 @@ def rounding_problems(density: Density, thetas: np.ndarray, sample_stats: dict[s
     return texts
 
 
-def warn_of(problems: list[str], stacklevel: int = 3) -> None:
+def warn_of(problems: list[str]) -> None:
     """Issue each problem as a `ConvergenceWarning`."""
     for text in problems:
-        warnings.warn(text, ConvergenceWarning, stacklevel=stacklevel)
+        warnings.warn(text, ConvergenceWarning, stacklevel=users_line())
 
 
 def _name(density: Density, index: int) -> str:

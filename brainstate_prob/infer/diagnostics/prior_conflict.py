@@ -36,11 +36,11 @@ _PRIOR_DRAWS = 1024
 _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterior's draws
 
 
-def warned(fit: FitT, stacklevel: int = 3) -> FitT:
+def warned(fit: FitT) -> FitT:
     """The fit, after its problems were issued as warnings: of draws, of predictions, of priors against data."""
     fit = settled(fit)
     fit.info['warnings'] += network_problems(fit) + suspected_conflicts(fit)
-    warn_of(fit.info['warnings'], stacklevel + 1)
+    warn_of(fit.info['warnings'])
     return fit
 
 

@@ -25,7 +25,8 @@ from brainstate_prob.infer.density.batching import (
     pointwise_rows,
 )
 from brainstate_prob.infer.density.classes import precision_of
-from brainstate_prob.infer.density.log_density import Density, code_key
+from brainstate_prob.infer.density.code import present_code
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.results.observations import refuse_joint, refuse_unconditional
 from brainstate_prob.infer.rules import choice, count
 from brainstate_prob.infer.target.posterior import Posterior
@@ -59,7 +60,7 @@ def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, d
             return density.evaluate(function, theta, data, args)
 
         # What the function does depends on the methods of the model, too.
-        key = (function, code_key(density.model))
+        key = (function, present_code(density.model))
         run = density.jit('evaluate_rows', key, lambda: jax.vmap(one, in_axes=(0, None, None)))
         size = draws_at_once_of(draws_at_once, len(rows), density, posterior.data)
         return over_draws(lambda t: run(t, posterior.data, args), (rows,), size)
