@@ -18,22 +18,17 @@ from jax import lax
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.potential import buffer_length
+from brainstate_prob.infer.density.potential import buffer_length, split_log_density
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.mcmc.gaussian_prior import draw, gaussian_prior
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.run.chain_loop import (
-    Phase,
-    collect,
-    keys_of_chains,
-    split_log_density,
-    stretch_function,
-)
-from brainstate_prob.infer.run.chains import Runner, choose_method
+from brainstate_prob.infer.run.chains import Runner, choose_method, keys_of_chains
 from brainstate_prob.infer.run.checkpoint import Checkpoint
+from brainstate_prob.infer.run.driver import Driver, Phase
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.stretch import stretch_function
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
@@ -150,11 +145,12 @@ def elliptical_slice(
     )
     start_keys, keys = keys_of_chains(density, key, num_chains)
     runner.take(_starts(posterior, density, init, prior, start_keys, keys))
-    phases = [
-        Phase('Warm-up', num_warmup, lambda done, length: runner.step(data, length, 1, *prior)),
-        Phase('Sampling', num_samples // thinning, lambda done, length: runner.step(data, length, thinning, *prior)),
-    ]
-    draws, stats, notes = collect(runner, phases, buffer_length(density), saving, progress)
+    with Driver(runner, num_samples // thinning, buffer_length(density), saving, progress) as driver:
+        driver.go(Phase('warm-up', 'Warm-up', num_warmup, lambda done, length: runner.step(data, length, 1, *prior)))
+        driver.go(
+            Phase.of_draws(num_samples // thinning, lambda done, length: runner.step(data, length, thinning, *prior))
+        )
+    draws, stats, notes = driver.result()
     info = {
         'num_warmup': num_warmup,
         'num_samples': num_samples,

@@ -16,7 +16,7 @@ from brainstate_prob.core import StateTrace
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density.blocks import Block, ElementwiseBlock
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.run.chain_loop import block_slices
+from brainstate_prob.infer.density.potential import block_slices
 
 __all__ = ['gaussian_prior']
 

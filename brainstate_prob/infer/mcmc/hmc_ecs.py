@@ -29,16 +29,12 @@ from brainstate_prob.infer.mcmc.backends import Point, transition_of
 from brainstate_prob.infer.mcmc.metric import Dense, Diagonal
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
-from brainstate_prob.infer.run.chain_loop import (
-    Phase,
-    collect,
-    keys_of_chains,
-    stretch_function,
-)
-from brainstate_prob.infer.run.chains import Runner, choose_method
+from brainstate_prob.infer.run.chains import Runner, choose_method, keys_of_chains
 from brainstate_prob.infer.run.checkpoint import Checkpoint
+from brainstate_prob.infer.run.driver import Driver, Phase
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.stretch import stretch_function
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import check_parts, take
 from brainstate_prob.infer.target.options import check_options, check_thinning
@@ -208,8 +204,10 @@ def hmc_ecs(
     def draw(done: int, length: int) -> tuple:
         return runner.step(data, length, thinning, found, none, num_warmup, target_accept)
 
-    phases = [Phase('Warm-up', num_warmup, warm_up), Phase('Sampling', num_samples // thinning, draw)]
-    draws, stats, notes = collect(runner, phases, most, saving, progress)
+    with Driver(runner, num_samples // thinning, most, saving, progress) as driver:
+        driver.go(Phase('warm-up', 'Warm-up', num_warmup, warm_up))
+        driver.go(Phase.of_draws(num_samples // thinning, draw))
+    draws, stats, notes = driver.result()
     variance = float(np.mean(stats['variance']))
     info: dict[str, Any] = {
         'batch_size': batch_size,

@@ -21,17 +21,13 @@ from brainstate_prob.infer.mcmc.chain_starts import started_chains
 from brainstate_prob.infer.mcmc.kernel import Settings
 from brainstate_prob.infer.mcmc.many_chain_kernels import ALGORITHMS, Algorithm
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.run.chain_loop import (
-    Phase,
-    chunk_length,
-    collect,
-    keys_of_chains,
-    stretch_function,
-)
+from brainstate_prob.infer.run.chains import keys_of_chains
 from brainstate_prob.infer.run.checkpoint import Checkpoint
+from brainstate_prob.infer.run.driver import Driver, Phase
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.members import plain_types
 from brainstate_prob.infer.run.optional import import_blackjax
+from brainstate_prob.infer.run.stretch import chunk_length, stretch_function
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
@@ -316,11 +312,12 @@ def _sample(
         chains.take((state, parameters, told))
         return jax.tree.map(lambda x: np.swapaxes(x, 0, 1), on_host((draws, stats)))
 
-    phases = [
-        Phase('Warm-up', num_warmup, begin, at_once=True),
-        Phase('Sampling', counts['num_samples'] // thinning, draw),
-    ]
-    draws, stats, notes = collect(chains, phases, chunk_length(density, num_chains), saving, progress)
+    with Driver(
+        chains, counts['num_samples'] // thinning, chunk_length(density, num_chains), saving, progress
+    ) as driver:
+        driver.go(Phase('warm-up', 'Warm-up', num_warmup, begin, at_once=True))
+        driver.go(Phase.of_draws(counts['num_samples'] // thinning, draw))
+    draws, stats, notes = driver.result()
     told = chains.held[2]
     info = {
         **counts,

@@ -21,6 +21,7 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import HorseshoeBlock
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.density.potential import block_slices, split_log_density
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
@@ -29,7 +30,6 @@ from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.mcmc.backends import Point, transition_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import count
-from brainstate_prob.infer.run.chain_loop import block_slices, split_log_density
 from brainstate_prob.infer.run.checkpoint import Checkpoint, nothing_yet
 from brainstate_prob.infer.run.progress import Chunks
 from brainstate_prob.infer.target.fingerprint import fingerprint_of

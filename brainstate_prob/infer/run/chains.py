@@ -22,8 +22,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from brainstate_prob.infer.data.sharding import devices_of, is_sharded, on_host, placed, replicated
+from brainstate_prob.infer.density.log_density import Density
 
-__all__ = ['CHAIN_METHODS', 'Runner', 'choose_method', 'inherited_settings', 'num_cores']
+__all__ = ['CHAIN_METHODS', 'Runner', 'choose_method', 'inherited_settings', 'keys_of_chains', 'num_cores']
 
 CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
 
@@ -225,3 +226,16 @@ def _spread(advance: Callable, mesh: Mesh) -> Callable:
         )(states, *args)
 
     return run
+
+
+def keys_of_chains(density: Density, key: jax.Array, num_chains: int) -> tuple[jax.Array, jax.Array]:
+    """A key for the start and one for the run of each chain; chain i's do not depend on the number of chains."""
+
+    def build() -> Callable:
+        def run(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(num_chains))
+            return keys[:, 0], keys[:, 1]
+
+        return run
+
+    return density.jit('keys_of_chains', num_chains, build)(key)

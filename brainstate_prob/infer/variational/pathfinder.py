@@ -28,7 +28,7 @@ from brainstate_prob.infer.diagnostics.psis import k_hat_limit, pareto_k, smooth
 from brainstate_prob.infer.mcmc.chain_starts import started_chains
 from brainstate_prob.infer.mcmc.kernel import Settings
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.run.chain_loop import keys_of_chains
+from brainstate_prob.infer.run.chains import keys_of_chains
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.optional import import_blackjax
 from brainstate_prob.infer.run.starts import starts_named
