@@ -176,7 +176,8 @@ def _low_rank(use: _Use) -> list[str | None]:
 
 
 def _normal(use: _Use) -> list[str | None]:
-    return ['sample with infer.nuts(posterior, init=fit)']
+    form = _other_form(use) if use.fact('forms') else None
+    return [form, 'sample with infer.nuts(posterior, init=fit)']
 
 
 def _variance(use: _Use) -> list[str | None]:
