@@ -24,7 +24,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     'pathfinder': ('init', 'num_paths', 'noncentered'),
     'svi': ('guide', 'num_steps', 'num_particles', 'optimizer', 'init', 'noncentered'),
     'map': ('num_steps', 'optimizer', 'init'),
-    'laplace': ('mode',),
+    'laplace': ('mode', 'noncentered'),
     'marginal_likelihood': ('num_steps',),
     'ensemble': ('num_steps', 'optimizer'),
     'swag': ('optimizer',),

@@ -175,7 +175,7 @@ class LaplaceFit(Fit):
         refuse_own_density(posterior, 'predictive')
         data = posterior.data
         if inputs is not None:
-            args, kwargs = posterior.inputs_of(inputs)
+            args, kwargs = posterior.new_inputs_of(inputs)
             data = data._replace(args=args, kwargs=kwargs, targets=None)
             refuse_unconditional(self, inputs, data, None, 'predictive')
         dtype = self.mode_theta.dtype

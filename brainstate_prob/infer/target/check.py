@@ -17,9 +17,11 @@ from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.table import FitSummary
 from brainstate_prob.infer.target.forgotten import listed, some_priors_message
+from brainstate_prob.infer.target.pairs import squared_messages
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
 from brainstate_prob.infer.target.start import to_key, what_is_not_finite
+from brainstate_prob.infer.target.steps import stepped_messages
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:
@@ -121,7 +123,8 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
 
 def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
     """Params that neither the likelihood nor another prior depends on, and priors that are never scored."""
-    density = posterior.density
+    density, steps = posterior.density, posterior.inspection.stepped
+    yield from (Finding('warning', text) for text in stepped_messages(posterior) + squared_messages(posterior))
     fine = np.isfinite(near.likelihood_gradient).all(axis=1)
     if fine.any():
         flat = (near.likelihood_gradient[fine] == 0).all(axis=0)
@@ -129,7 +132,7 @@ def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
         where = columns_of(density)
         for e in density.entries:
             columns = where[e.name]
-            if e.state in hypers or not flat[columns].any():
+            if e.state in hypers or e.name in steps or not flat[columns].any():
                 continue
             if flat[columns].all():
                 kind = 'error' if e.reg is None else 'warning'

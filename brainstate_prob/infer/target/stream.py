@@ -211,7 +211,7 @@ class Stream:
     def _data(self, batch: Any) -> Data:
         size = self._size_of(batch, self._pass.number)
         try:
-            args, kwargs = self.posterior.inputs_of(batch[0])
+            args, kwargs = self.posterior.new_inputs_of(batch[0])
             targets = self.posterior.targets_of(batch[1])
         except (TypeError, ValueError) as error:
             if type(error) not in (TypeError, ValueError):
