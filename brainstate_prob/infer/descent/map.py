@@ -20,6 +20,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
 from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping_of, early_stopping_rule
+from brainstate_prob.infer.descent.infinity import modes_at_infinity
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
 from brainstate_prob.infer.results.fit import Fit
@@ -220,6 +221,11 @@ def fit_map(
             ConvergenceWarning,
             stacklevel=users_line(),
         )
+    elif tol is not None and fit.info['stopped'] == 'converged':
+        start = np.asarray(thetas)[fit.info.get('best_start', 0)]
+        fit.info['warnings'] = modes_at_infinity(posterior, density, start, fit.thetas[0, 0], jacobian)
+        for text in fit.info['warnings']:
+            warnings.warn(text, ConvergenceWarning, stacklevel=2)
     return fit
 
 

@@ -225,7 +225,16 @@ def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Fin
     values = found.log_density.astype(np.float64)
     left = values[_NEIGHBOURS : _NEIGHBOURS + _TINY] - values[0] - steps @ found.gradient[0].astype(np.float64)
     noise = float(np.sqrt(np.mean(left**2)))
-    if noise > _NOISE:
+    jump, last_digits = np.abs(left).max(), float(jnp.finfo(density.dtype).eps) * abs(values[0])
+    unmoved = np.sum(np.abs(left) < 0.01 * jump)
+    if noise > _NOISE and unmoved >= 2 and jump > 100 * last_digits:  # rounding would move them all
+        yield Finding(
+            'warning',
+            f'The log density jumps by {jump:.3g} between points that differ from the start in their last digits: the '
+            'start lies at a step of the model (a comparison, a rounding). Start elsewhere (param.set_value), or make '
+            'the step smooth.',
+        )
+    elif noise > _NOISE:
         fix = 'work under jax.enable_x64(True), or ' if density.dtype != jnp.float64 else ''
         yield Finding(
             'warning',
