@@ -30,6 +30,7 @@ from brainstate_prob.infer.run.inits import in_coordinates, started_from, statis
 from brainstate_prob.infer.run.progress import as_a_part
 from brainstate_prob.infer.run.starts import member_keys, member_starts, starts_named
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
+from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.minibatch import stream_of
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
@@ -327,6 +328,7 @@ def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None)
     """
     if stream is None:
         return
+    refuse_out_of_range(density, theta, stream.peek())
     refuse_impossible(density, theta, stream.peek(), 'the targets of the first batch')
 
 

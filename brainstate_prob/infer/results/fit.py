@@ -274,8 +274,8 @@ class Fit(FitRecord, ArvizPlots):
             Columns ``value``, ``error`` (standard error over the observations) and ``unit``. Rows ``nll`` (minus the
             mean log density), ``rmse`` (of laws with a variance), ``crps`` (of laws with a mean, where scoringrules is
             installed), coverage and mean width of the interval, ``pit distance`` (of the ranks of the targets among the
-            draws from uniform, Kolmogorov and Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See `infer.scoring`. Observations that a
-            mask of the predicted distribution takes out do not count.
+            draws from uniform, Kolmogorov and Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See
+            `infer.scoring`. Observations that a mask of the predicted distribution takes out do not count.
 
         Raises
         ------

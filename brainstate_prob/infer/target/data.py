@@ -52,11 +52,13 @@ def in_units_of(fitted: Any, new: Any) -> Any:
     brainunit.UnitMismatchError
         For another dimension, or plain numbers where there was a unit, and the other way round.
     """
+    before, of_fitted = jax.tree_util.tree_flatten_with_path(fitted, is_leaf=_is_quantity)
     leaves, form = jax.tree_util.tree_flatten_with_path(new, is_leaf=_is_quantity)
-    before, form_before = jax.tree.flatten(fitted, is_leaf=_is_quantity)
-    if form != form_before:
+    if str(form) != str(of_fitted):
         return new
-    return jax.tree.unflatten(form, [_in_unit_of(b, x, where) for b, (where, x) in zip(before, leaves, strict=True)])
+    return jax.tree.unflatten(
+        form, [_in_unit_of(b, x, where) for (_, b), (where, x) in zip(before, leaves, strict=True)]
+    )
 
 
 def _in_unit_of(fitted: Any, new: Any, where: tuple) -> Any:

@@ -1,11 +1,12 @@
 """Whole numbers among the inputs that a model takes as indices: are they within the axis that they count?
 
-JAX takes the last entry for an index that is too large, and passes no error. Where the traced likelihood looks something
-up at places that follow from whole numbers among the inputs alone, these places are computed for the data at hand.
+JAX takes the last entry for an index that is too large, and passes no error. Where the traced likelihood looks
+something up at places that follow from whole numbers among the inputs alone, these are computed for the data at hand.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -95,10 +96,11 @@ def _said(labels: list[tuple], length: int) -> str:
 
     indices = ' and '.join(described(*label) for label in labels)
     return (
-        f'{indices} is used as an index along an axis of {length} entries (0 to {length - 1}), and leaves it: JAX would '
-        'take the nearest entry in silence. Labels count from 0: subtract 1 from those that count from 1 '
-        '(np.unique(labels, return_inverse=True)[1] numbers any labels), and make the Param as long as there are '
-        'labels; of a group that was not fitted nothing can be predicted by its label.'
+        f'{indices} is used as an index along an axis of {length} entries (0 to {length - 1}), and leaves it: JAX '
+        f'would take the nearest entry in silence (where that is meant, write jnp.clip(i, 0, {length - 1})). Labels '
+        'count from 0: subtract 1 from those that count from 1 (np.unique(labels, return_inverse=True)[1] numbers any '
+        'labels), and make the Param as long as there are labels; of a group that was not fitted nothing can be '
+        'predicted by its label.'
     )
 
 
@@ -119,9 +121,9 @@ def _uses(program: Any, leaves: list, labels: frozenset[int], others: frozenset[
     """The look-ups at places that follow from ``labels`` and no ``others``, in what is no other data."""
     nothing: frozenset[int] = frozenset()
     theta = _Traced(nothing, True, lambda: None)
-    given = [theta, *(_Traced(frozenset({i}), False, lambda x=x: x) for i, x in enumerate(leaves))]
+    given = [theta, *(_known(x, i) for i, x in enumerate(leaves))]
     found: list[_Use] = []
-    for operation, taken in _walk(program.jaxpr, _constants(program.consts), given):
+    for operation, taken in _walk(program.jaxpr, [_known(x) for x in program.consts], given):
         looked_up, *places = taken
         from_labels = frozenset().union(*(p.leaves for p in places))
         if any(p.fitted for p in places) or from_labels & others or not from_labels & labels:
@@ -143,11 +145,14 @@ def _looked_up(operation: Any, places: list[_Traced], labels: frozenset[int]) ->
     if not math.prod(operation.invars[1].aval.shape):
         return
     for column, axis in enumerate(operation.params['dimension_numbers'].start_index_map):
-        yield _Use(labels, shape[axis], shape[axis] - sizes[axis], lambda c=column: place.value()[..., c])
+        yield _Use(labels, shape[axis], shape[axis] - sizes[axis], functools.partial(_entry, place, (..., column)))
 
 
 def _walk(jaxpr: Any, constants: list[_Traced], given: list[_Traced], found: list | None = None) -> list[tuple]:
-    """The look-ups of a program, with what they take; ``clip`` and ``fill`` are said by the user, and mean it."""
+    """The look-ups of a program, with what they take.
+
+    Those that fill are left out: NaN does not stay unseen. Those that clip are what `jax.vmap` makes of single ones.
+    """
     found = [] if found is None else found
     _run(jaxpr, constants, given, found)
     return found
@@ -157,7 +162,7 @@ def _run(jaxpr: Any, constants: list[_Traced], given: list[_Traced], found: list
     known = dict(zip(map(id, (*jaxpr.constvars, *jaxpr.invars)), (*constants, *given), strict=True))
 
     def look(variable: Any) -> _Traced:
-        return _constants([variable.val])[0] if hasattr(variable, 'val') else known[id(variable)]
+        return _known(variable.val) if hasattr(variable, 'val') else known[id(variable)]
 
     for operation in jaxpr.eqns:
         taken = [look(v) for v in operation.invars]
@@ -167,7 +172,7 @@ def _run(jaxpr: Any, constants: list[_Traced], given: list[_Traced], found: list
             results = _run(inner, [], taken, found)
         else:
             results = _results(operation, taken, jaxpr.debug_info)
-        if name == 'dynamic_slice' or (name == 'gather' and operation.params['mode'].name == 'PROMISE_IN_BOUNDS'):
+        if name == 'dynamic_slice' or (name == 'gather' and operation.params['mode'].name != 'FILL_OR_DROP'):
             found.append((operation, taken))
         known.update(zip(map(id, operation.outvars), results, strict=True))
     return [look(v) for v in jaxpr.outvars]
@@ -183,8 +188,12 @@ def _results(operation: Any, taken: list[_Traced], debug_info: Any) -> list[_Tra
         return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*(t.value() for t in variables.values()))
 
     whole_of = _Traced(leaves, fitted, compute)
-    return [_Traced(leaves, fitted, lambda i=i: whole_of.value()[i]) for i in range(len(operation.outvars))]
+    return [_Traced(leaves, fitted, functools.partial(_entry, whole_of, i)) for i in range(len(operation.outvars))]
 
 
-def _constants(values: Any) -> list[_Traced]:
-    return [_Traced(frozenset(), False, lambda x=x: x) for x in values]
+def _entry(traced: _Traced, at: Any) -> Any:
+    return traced.value()[at]
+
+
+def _known(x: Any, *leaf: int) -> _Traced:
+    return _Traced(frozenset(leaf), False, lambda: x)

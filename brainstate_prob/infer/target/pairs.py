@@ -18,17 +18,18 @@ from brainstate_prob.infer.data.arrays import Data
 
 __all__ = ['squared_messages', 'sums_all_pairs']
 
-_ELEMENTWISE = frozenset(
+_OF_EACH = (
     'abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp convert_element_type '
     'copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac integer_pow is_finite le '
     'lgamma log log1p logistic lt max min mul ne neg nextafter not or polygamma pow reduce_precision '
     'regularized_incomplete_beta rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor '
-    'zeta'.split()
+    'zeta'
 )
-_LINEAR = frozenset(
+_ADDED_UP = (
     'add broadcast_in_dim concatenate convert_element_type copy div mul neg reduce_sum reshape select_n squeeze sub '
-    'transpose'.split()
+    'transpose'
 )
+_ELEMENTWISE, _LINEAR = frozenset(_OF_EACH.split()), frozenset(_ADDED_UP.split())
 _TARGETS, _ROWS = 'targets', 'rows'
 
 
@@ -43,7 +44,7 @@ class _Made(NamedTuple):
         Whether it is linear in a sum over pairs.
     """
 
-    axes: dict[int, frozenset[str]] | None = {}
+    axes: dict[int, frozenset[str]] | None
     summed: bool = False
 
     @property
@@ -103,7 +104,7 @@ class _Walk:
     def _of(self, variable: Any, of: frozenset[str]) -> _Made:
         axes = [i for i, n in enumerate(variable.aval.shape) if n == self._num]
         if not of or not axes:
-            return _Made()
+            return _Made({})
         return _Made({axes[0]: of} if len(axes) == 1 else None)
 
     def run(self, jaxpr: Any, constants: list[_Made], given: list[_Made]) -> list[_Made]:

@@ -12,7 +12,7 @@ from tests.infer.mistakes.row import ALL, Mistake
 
 X = np.linspace(-1.0, 1.0, 8, dtype='f4')
 FROM_ONE = np.repeat([1, 2, 3], 2)
-LABELS = ('used as an index along an axis of 3 entries', 'count from 0')
+LABELS = ('used as an index along an axis of 3 entries', 'abels count from 0')
 
 
 class Groups(nn.Module):

@@ -91,7 +91,6 @@ def test_an_index_is_refused_where_numpy_raises(name, shift):
 
 
 MEANT = {
-    'clipped by name': lambda g, i, x: g.at[i].get(mode='clip'),
     'filled by name': lambda g, i, x: g.at[i].get(mode='fill', fill_value=0.0),
     'clipped before': lambda g, i, x: g[jnp.clip(i, 0, 2)],
     'a lag of the data': lambda g, i, x: g[0] * x[i + 1],
@@ -148,7 +147,9 @@ SCORES = {
     'a row and a column': (True, X, COLUMN, lambda m, x, y: normal(m.a.value() * x, y).sum()),
     'written out': (True, COLUMN, X, lambda m, x, y: -jnp.sum((y - m.a.value() * x) ** 2) / 2),
     'with its own scales': (True, (COLUMN, 1 + X**2), X, lambda m, x, s, y: normal(m.a.value() * x, y, s).sum()),
-    'through a layer': (True, COLUMN, X, lambda m, x, y: normal(jnp.tanh(x @ (m.a.value() * jnp.ones((1, 1)))), y).sum()),
+    'through a layer': (
+        True, COLUMN, X, lambda m, x, y: normal(jnp.tanh(x @ (m.a.value() * jnp.ones((1, 1)))), y).sum()
+    ),
     'Bernoulli': (
         True, COLUMN, (X > 0).astype(int), lambda m, x, y: dist.Bernoulli(logits=m.a.value() * x).log_prob(y).sum()
     ),
