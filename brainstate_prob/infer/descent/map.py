@@ -226,7 +226,7 @@ def fit_map(
         start = np.asarray(thetas)[fit.info.get('best_start', 0)]
         fit.info['warnings'] = modes_at_infinity(posterior, density, start, fit.thetas[0, 0], jacobian)
         for text in fit.info['warnings']:
-            warnings.warn(text, ConvergenceWarning, stacklevel=2)
+            warnings.warn(text, ConvergenceWarning, stacklevel=users_line())
     return fit
 
 

@@ -142,8 +142,8 @@ def predict(
         out = drawn(fit, data, None, mean=kind == 'mean', **sizes)
     if kind == 'mean' and not np.isfinite(out).any():
         raise ValueError(
-            'The predicted distribution has no finite mean (a categorical or Cauchy one, or StudentT with df of at '
-            "most 1, say). Use kind='draws'."
+            'The predicted distribution has no mean (a categorical or Cauchy one, or StudentT with df of at most 1, '
+            "say). Use kind='draws'."
         )
     return with_unit(out, posterior.targets_unit)
 
