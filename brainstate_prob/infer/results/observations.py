@@ -20,6 +20,7 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import is_padded
 from brainstate_prob.infer.density.classes import Predicted, precision_of, predicted
 from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.target.data import new_arguments
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -125,7 +126,7 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
     if not _is_one_event(found) or not of_all:
         return
     joint = f'The model predicts a joint {found.name} of all {_num_observations(data)} targets'
-    if inputs is not None and not _alike(posterior.new_inputs_of(inputs), (data.args, data.kwargs)):
+    if inputs is not None and not _alike(new_arguments(posterior.data, inputs), (data.args, data.kwargs)):
         raise ValueError(
             f'{joint}. At new inputs it gives their distribution without the targets that were fitted: for a Gaussian '
             'process that is its prior. Compute the prediction given them by fit.evaluate(f, new_inputs), where '

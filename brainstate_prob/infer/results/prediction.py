@@ -29,6 +29,7 @@ from brainstate_prob.infer.density.code import present_code
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.results.observations import refuse_joint, refuse_unconditional
 from brainstate_prob.infer.rules import choice, count
+from brainstate_prob.infer.target.data import new_arguments
 from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
@@ -160,7 +161,7 @@ def data_for(posterior: Posterior, inputs: Any, targets: Any, *, scored: bool) -
     if targets is not None:
         data = data._replace(targets=posterior.targets_of(targets))
     if inputs is not None:
-        args, kwargs = posterior.new_inputs_of(inputs)
+        args, kwargs = new_arguments(posterior.data, inputs)
         if targets is None and scored:
             raise ValueError('What scores targets (log_density, score) needs those of the new inputs: give targets=.')
         data = data._replace(args=args, kwargs=kwargs, targets=None if targets is None else data.targets)

@@ -14,10 +14,11 @@ from brainstate_prob.core import State
 from brainstate_prob.core.quantities import unit_name
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import Node
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.precision import PrecisionWarning, narrowed, of_large_integers, widened
 from brainstate_prob.infer.data.sharding import on_host
 
-__all__ = ['call_arguments', 'checked_targets', 'in_units_of', 'magnitude_in']
+__all__ = ['call_arguments', 'checked_targets', 'magnitude_in', 'new_arguments']
 
 
 def call_arguments(inputs: Any) -> tuple[tuple, dict]:
@@ -42,16 +43,17 @@ def call_arguments(inputs: Any) -> tuple[tuple, dict]:
     return _arrays(inputs if isinstance(inputs, tuple) else (inputs,)), {}
 
 
-def in_units_of(fitted: Any, new: Any) -> Any:
-    """New inputs with the magnitudes that the model was fitted to: quantities are converted to the units of then.
+def new_arguments(data: Data, inputs: Any) -> tuple[tuple, dict]:
+    """As `call_arguments`, of other inputs than those in ``data``: quantities are converted to the units of these.
 
-    Inputs of another form, which the model may refuse, come back as they are.
+    Inputs of another form, which the model may refuse, stay as they are.
 
     Raises
     ------
     brainunit.UnitMismatchError
         For another dimension, or plain numbers where there was a unit, and the other way round.
     """
+    new, fitted = call_arguments(inputs), (data.args, data.kwargs)
     before, of_fitted = jax.tree_util.tree_flatten_with_path(fitted, is_leaf=_is_quantity)
     leaves, form = jax.tree_util.tree_flatten_with_path(new, is_leaf=_is_quantity)
     if str(form) != str(of_fitted):

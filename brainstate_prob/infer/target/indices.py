@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from brainstate_prob import environ
 from brainstate_prob.core.program import inner_program
@@ -148,12 +147,12 @@ def _looked_up(operation: Any, places: list[_Traced], labels: frozenset[int]) ->
         yield _Use(labels, shape[axis], shape[axis] - sizes[axis], functools.partial(_entry, place, (..., column)))
 
 
-def _walk(jaxpr: Any, constants: list[_Traced], given: list[_Traced], found: list | None = None) -> list[tuple]:
+def _walk(jaxpr: Any, constants: list[_Traced], given: list[_Traced]) -> list[tuple]:
     """The look-ups of a program, with what they take.
 
     Those that fill are left out: NaN does not stay unseen. Those that clip are what `jax.vmap` makes of single ones.
     """
-    found = [] if found is None else found
+    found: list[tuple] = []
     _run(jaxpr, constants, given, found)
     return found
 
@@ -171,21 +170,20 @@ def _run(jaxpr: Any, constants: list[_Traced], given: list[_Traced], found: list
         if inner is not None and not inner.constvars:
             results = _run(inner, [], taken, found)
         else:
-            results = _results(operation, taken, jaxpr.debug_info)
+            results = _results(operation, taken)
         if name == 'dynamic_slice' or (name == 'gather' and operation.params['mode'].name != 'FILL_OR_DROP'):
             found.append((operation, taken))
         known.update(zip(map(id, operation.outvars), results, strict=True))
     return [look(v) for v in jaxpr.outvars]
 
 
-def _results(operation: Any, taken: list[_Traced], debug_info: Any) -> list[_Traced]:
+def _results(operation: Any, taken: list[_Traced]) -> list[_Traced]:
     leaves = frozenset().union(*(t.leaves for t in taken))
     fitted = any(t.fitted for t in taken)
 
     def compute() -> list:
-        variables = {v: t for v, t in zip(operation.invars, taken, strict=True) if not hasattr(v, 'val')}
-        alone = Jaxpr((), list(variables), operation.outvars, [operation], debug_info=debug_info)
-        return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*(t.value() for t in variables.values()))
+        out = operation.primitive.bind(*(t.value() for t in taken), **operation.params)
+        return list(out) if operation.primitive.multiple_results else [out]
 
     whole_of = _Traced(leaves, fitted, compute)
     return [_Traced(leaves, fitted, functools.partial(_entry, whole_of, i)) for i in range(len(operation.outvars))]

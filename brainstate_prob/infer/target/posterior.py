@@ -24,7 +24,7 @@ from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.density.noncentered import chosen
 from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
-from brainstate_prob.infer.target.data import call_arguments, checked_targets, in_units_of, magnitude_in
+from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard
 from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.leaks import no_leaks
@@ -187,16 +187,6 @@ class Posterior:
             For NaN, masked entries, and numbers that the present precision does not hold.
         """
         return call_arguments(inputs)
-
-    def new_inputs_of(self, inputs: Any) -> tuple[tuple, dict]:
-        """As `inputs_of`, of other inputs than were given: quantities in the units of those.
-
-        Raises
-        ------
-        brainunit.UnitMismatchError
-            For inputs of another dimension.
-        """
-        return in_units_of((self.data.args, self.data.kwargs), self.inputs_of(inputs))
 
     def targets_of(self, targets: Any) -> jax.Array:
         """The magnitude of other targets, in the unit of those that were given.
