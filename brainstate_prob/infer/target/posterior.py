@@ -429,10 +429,9 @@ class Posterior:
         """Evaluate once: shapes, types, supports and units are right before anything long starts."""
         refuse_out_of_range(self.density, self.theta, self.data)
         refuse_impossible(self.density, self.theta, self.data)
-        own = self.log_likelihood_function is not None
         warn_of_large_integers(self, self.data.targets)
-        if self.data.unit is not None and (own or not says_unit):
-            warn_of_unchecked(self.targets_unit, own)
+        if self.data.unit is not None and not (says_unit and self.log_likelihood_function is None):
+            warn_of_unchecked(self.targets_unit, self.log_likelihood_function is not None)
 
     def __repr__(self) -> str:
         return (

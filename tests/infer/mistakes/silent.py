@@ -11,6 +11,7 @@ from brainstate_prob.infer import ModelWarning
 from tests.infer.mistakes.row import ALL, Mistake
 
 X = np.linspace(-1.0, 1.0, 8, dtype='f4')
+HEIGHTS = 3.0 + 1.5 * np.random.default_rng(0).standard_normal(8).astype('f4')
 FROM_ONE = np.repeat([1, 2, 3], 2)
 LABELS = ('used as an index along an axis of 3 entries', 'abels count from 0')
 
@@ -61,8 +62,9 @@ class Heavy(Slope):
 class Hierarchy(nn.Module):
     def __init__(self):
         super().__init__()
+        self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 10.0))
         self.tau = nn.Param(1.0, t=nn.ExpT(0.0), reg=dist.HalfNormal(3.0))
-        self.th = nn.Param(jnp.zeros(8), reg=nn.GaussianReg(0.0, self.tau))
+        self.th = nn.Param(jnp.zeros(8), reg=nn.GaussianReg(self.mu, self.tau))
 
     def __call__(self):
         return dist.Normal(self.th.value(), 1.0)
@@ -131,7 +133,7 @@ ROWS = [
         warns=True,
     ),
     Mistake(
-        'the joint mode of a hierarchy', lambda: infer.Posterior(Hierarchy(), targets=X),
+        'the joint mode of a hierarchy', lambda: infer.Posterior(Hierarchy(), targets=HEIGHTS),
         ("mode of Param 'tau', the scale of 'th', lies at zero", r'infer\.nuts'), infer.ConvergenceWarning,
         ('fit_map',), CONVERGED, warns=True,
     ),
