@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.structure import LIBRARIES, Identity, array_digest
 
-__all__ = ['ProgramKey', 'depends_on', 'has_own_rules', 'program_key']
+__all__ = ['ProgramKey', 'depends_on', 'has_own_rules', 'inner_program', 'program_key']
 
 # Operations whose inner program has the operation's own arguments and results, computed once.
 _CALLS = {'jit', 'pjit', 'closed_call', 'core_call', 'checkpoint', 'remat2', 'custom_jvp_call', 'custom_vjp_call'}
@@ -139,30 +140,48 @@ def _is_of_library(jaxpr: Any) -> bool:
     return file is not None and file.startswith(LIBRARIES)
 
 
-def depends_on(program: Any, outputs: Iterable[int]) -> set[int]:
+def depends_on(program: Any, outputs: Iterable[int], *, by_gradient: bool = False) -> set[int]:
     """The numbers of the arguments of a program (`jax.make_jaxpr`) that the results ``outputs`` depend on.
 
     Loops and branches count as a whole: each of their results depends on each of their arguments.
+
+    Parameters
+    ----------
+    by_gradient
+        Only where a gradient may pass: not through comparisons, whole numbers, rounding and ``stop_gradient``.
+        Functions with derivative rules of their own count as a whole.
     """
-    return _needed(program.jaxpr, [program.jaxpr.outvars[i] for i in outputs])
+    return _needed(program.jaxpr, [program.jaxpr.outvars[i] for i in outputs], by_gradient)
 
 
-def _needed(jaxpr: Any, wanted: Sequence[Any]) -> set[int]:
+# Of derivative zero wherever they have one. What is no floating number has none either.
+_STEPS = {'ceil', 'floor', 'round', 'sign', 'stop_gradient'}
+
+
+def _needed(jaxpr: Any, wanted: Sequence[Any], by_gradient: bool) -> set[int]:
     live = {id(v) for v in wanted}
     for operation in reversed(jaxpr.eqns):
+        name = operation.primitive.name
         made = [i for i, v in enumerate(operation.outvars) if id(v) in live]
-        if not made:
+        if not made or (by_gradient and name in _STEPS):
             continue
-        inner = _inner(operation)
+        own_rules = by_gradient and name.startswith('custom_')
+        inner = None if own_rules else inner_program(operation)
         if inner is None:
-            live.update(map(id, operation.invars))
+            taken = list(operation.invars)
         else:
-            within = _needed(inner, [inner.outvars[i] for i in made])
-            live.update(id(operation.invars[i]) for i in within)
+            within = _needed(inner, [inner.outvars[i] for i in made], by_gradient)
+            taken = [operation.invars[i] for i in within]
+        live.update(id(v) for v in taken if not by_gradient or _has_gradient(v))
     return {i for i, v in enumerate(jaxpr.invars) if id(v) in live}
 
 
-def _inner(operation: Any) -> Any:
+def _has_gradient(variable: Any) -> bool:
+    return jnp.issubdtype(variable.aval.dtype, jnp.inexact)
+
+
+def inner_program(operation: Any) -> Any:
+    """The program of an operation that calls it once, with the operation's own arguments and results; else None."""
     if operation.primitive.name not in _CALLS:
         return None
     for value in operation.params.values():

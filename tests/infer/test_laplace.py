@@ -193,6 +193,30 @@ def test_hierarchical_params_in_both_forms(noncentered):
     )
 
 
+class Strong(nn.Module):
+    """Eight groups of many rows, which say more about each than the prior."""
+
+    def __init__(self):
+        super().__init__()
+        self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 10.0))
+        self.tau = nn.Param(1.0, t=nn.ExpT(0.0), reg=dist.HalfNormal(3.0))
+        self.th = nn.Param(jnp.zeros(8), reg=nn.GaussianReg(mean=self.mu, std=self.tau))
+
+    def __call__(self, g):
+        return dist.Normal(self.th.value()[g], 1.0)
+
+
+def test_a_hierarchy_with_strong_data_has_the_width_of_its_data():
+    """Given tau, of the order of 1, a group has precision 200 + 1 / tau**2, whatever the others."""
+    rng, g = np.random.default_rng(0), np.repeat(np.arange(8), 200)
+    y = 3 + rng.standard_normal(8)[g] + rng.standard_normal(1600)
+    fit = infer.laplace(infer.Posterior(Strong(), g, y.astype('f4')), num_draws=2000, **QUIET)
+    np.testing.assert_allclose(fit.draws['th'].std((0, 1)), 1 / np.sqrt(200), rtol=0.08)  # 5 standard errors
+    np.testing.assert_allclose(fit.mode['th'], [y[g == i].mean() for i in range(8)], atol=0.03)
+    forced = infer.laplace(infer.Posterior(Strong(), g, y.astype('f4')), noncentered=True, **QUIET)
+    assert any('k-hat' in text and 'noncentered=False' in text for text in forced.check().problems)
+
+
 def test_a_horseshoe_is_a_scale_mixture():
     class Sparse(Line):
         def __init__(self):

@@ -14,6 +14,7 @@ from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.rules import count, not_negative, refuse
+from brainstate_prob.infer.target.data import new_arguments
 from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of', 'early_stopping_rule']
@@ -160,7 +161,7 @@ class Monitor:
 def _held_out_loss(posterior: Posterior, density: Density, held_out: Any) -> Callable:
     if posterior.log_likelihood_function is None and held_out[1] is None:
         raise ValueError('EarlyStopping: held_out must be a pair (inputs, targets), but the targets are None.')
-    args, kwargs = posterior.inputs_of(held_out[0])
+    args, kwargs = new_arguments(posterior.data, held_out[0])
     targets = None if held_out[1] is None else posterior.targets_of(held_out[1])
     data = posterior.data._replace(args=args, kwargs=kwargs, targets=targets)
     count = 1 if targets is None else max(1, int(np.shape(targets)[0]) if np.ndim(targets) else 1)

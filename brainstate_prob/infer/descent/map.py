@@ -20,6 +20,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
 from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping_of, early_stopping_rule
+from brainstate_prob.infer.descent.infinity import modes_at_infinity
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
 from brainstate_prob.infer.results.fit import Fit
@@ -29,6 +30,7 @@ from brainstate_prob.infer.run.inits import in_coordinates, started_from, statis
 from brainstate_prob.infer.run.progress import as_a_part
 from brainstate_prob.infer.run.starts import member_keys, member_starts, starts_named
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
+from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.minibatch import stream_of
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
@@ -220,6 +222,11 @@ def fit_map(
             ConvergenceWarning,
             stacklevel=users_line(),
         )
+    elif tol is not None and fit.info['stopped'] == 'converged':
+        start = np.asarray(thetas)[fit.info.get('best_start', 0)]
+        fit.info['warnings'] = modes_at_infinity(posterior, density, start, fit.thetas[0, 0], jacobian)
+        for text in fit.info['warnings']:
+            warnings.warn(text, ConvergenceWarning, stacklevel=users_line())
     return fit
 
 
@@ -321,6 +328,7 @@ def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None)
     """
     if stream is None:
         return
+    refuse_out_of_range(density, theta, stream.peek())
     refuse_impossible(density, theta, stream.peek(), 'the targets of the first batch')
 
 

@@ -24,7 +24,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     'pathfinder': ('init', 'num_paths', 'noncentered'),
     'svi': ('guide', 'num_steps', 'num_particles', 'optimizer', 'init', 'noncentered'),
     'map': ('num_steps', 'optimizer', 'init'),
-    'laplace': ('mode',),
+    'laplace': ('mode', 'noncentered'),
     'marginal_likelihood': ('num_steps',),
     'ensemble': ('num_steps', 'optimizer'),
     'swag': ('optimizer',),
@@ -176,7 +176,8 @@ def _low_rank(use: _Use) -> list[str | None]:
 
 
 def _normal(use: _Use) -> list[str | None]:
-    return ['sample with infer.nuts(posterior, init=fit)']
+    form = _other_form(use) if use.fact('forms') else None
+    return [form, 'sample with infer.nuts(posterior, init=fit)']
 
 
 def _variance(use: _Use) -> list[str | None]:

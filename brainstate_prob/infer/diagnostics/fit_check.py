@@ -15,6 +15,8 @@ from brainstate_prob.infer.diagnostics.psis import k_hat, k_hat_limit
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.target.door import unused_messages
 from brainstate_prob.infer.target.forgotten import no_priors_message, some_priors_message
+from brainstate_prob.infer.target.pairs import squared_messages
+from brainstate_prob.infer.target.steps import WITHOUT_GRADIENTS, stepped_messages
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -32,7 +34,9 @@ def check(fit: Fit) -> Report:
     texts += [text for text in [*_sampling(fit), *network_problems(fit)] if text not in texts]
     findings = [Finding('warning', text) for text in texts]
     if fit.posterior is not None:
-        findings += [Finding('warning', text) for text in unused_messages(fit.posterior)]
+        told = unused_messages(fit.posterior) + squared_messages(fit.posterior)
+        told += stepped_messages(fit.posterior) if fit.method not in WITHOUT_GRADIENTS else []
+        findings += [Finding('warning', text) for text in told]
         findings += _priors(fit) if fit.method not in _BEST_POINTS else []
     findings += _numbers(fit)
     try:
@@ -127,7 +131,7 @@ def _approximation(fit: Fit) -> Iterator[str]:
         yield (
             f'k-hat of the normal approximation around the mode is {k:.2f} (above {limit:.2f}): it differs much from '
             f'the posterior, so its means and, more so, its spread can be wrong. '
-            f'{advice("normal", fit.method, fit.info)}'
+            f'{advice("normal", fit.method, fit.info, forms=fit.info.get("noncentered"))}'
         )
 
 

@@ -21,6 +21,8 @@ from brainstate_prob.infer.laplace.structures import refuse_large
 from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.results.observations import refuse_unconditional
+from brainstate_prob.infer.target.data import new_arguments
+from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
 
@@ -175,9 +177,10 @@ class LaplaceFit(Fit):
         refuse_own_density(posterior, 'predictive')
         data = posterior.data
         if inputs is not None:
-            args, kwargs = posterior.inputs_of(inputs)
+            args, kwargs = new_arguments(posterior.data, inputs)
             data = data._replace(args=args, kwargs=kwargs, targets=None)
             refuse_unconditional(self, inputs, data, None, 'predictive')
+            refuse_out_of_range(posterior.density, posterior.theta, data)
         dtype = self.mode_theta.dtype
         with precision_of(self.density):
             return predictive_of(*output_moments(self.density, self.mode_theta, self._roots().astype(dtype), data))

@@ -56,7 +56,7 @@ def laplace(
     rank: int | None = None,
     num_draws: int = 1000,
     mode: Any = None,
-    noncentered: Any = True,
+    noncentered: Any = 'auto',
     seed: Any = 0,
     progress: bool = True,
 ) -> LaplaceFit:
@@ -86,8 +86,10 @@ def laplace(
         model's present parameters; values by path, the rest as in the model; None (default) finds it from the model's
         parameters: by Newton's method, for many numbers after `fit_map`.
     noncentered
-        Which hierarchical Params are standardized, as in `nuts`. Default: all, since in centred form their joint
-        density grows without bound where the scale goes to zero. A given ``mode`` keeps its own form.
+        Which hierarchical Params are standardized, as in `nuts`: by default those about which the data say less than
+        the prior. In centred form their joint density grows without bound where the scale goes to zero; where the data
+        say much, scale and standardized values are bent around each other and no Gaussian. A given ``mode`` keeps its
+        own form.
     seed
         An int or a key, for the draws.
     progress

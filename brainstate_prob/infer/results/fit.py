@@ -272,10 +272,10 @@ class Fit(FitRecord, ArvizPlots):
         -------
         FitSummary
             Columns ``value``, ``error`` (standard error over the observations) and ``unit``. Rows ``nll`` (minus the
-            mean log density), ``rmse``, ``crps`` (where scoringrules is installed), coverage and mean width of the
-            interval, ``pit distance`` (of the ranks of the targets among the draws from uniform, Kolmogorov and
-            Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See `infer.scoring`. Observations that a
-            mask of the predicted distribution takes out do not count.
+            mean log density), ``rmse`` (of laws with a variance), ``crps`` (of laws with a mean, where scoringrules is
+            installed), coverage and mean width of the interval, ``pit distance`` (of the ranks of the targets among the
+            draws from uniform, Kolmogorov and Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See
+            `infer.scoring`. Observations that a mask of the predicted distribution takes out do not count.
 
         Raises
         ------

@@ -20,11 +20,12 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import is_padded
 from brainstate_prob.infer.density.classes import Predicted, precision_of, predicted
 from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.target.data import new_arguments
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
 
-__all__ = ['counted', 'is_pointwise', 'refuse_joint', 'refuse_single', 'refuse_unconditional']
+__all__ = ['counted', 'has_moments', 'is_pointwise', 'refuse_joint', 'refuse_single', 'refuse_unconditional']
 
 
 def is_pointwise(density: Density, theta: Any, data: Data) -> bool:
@@ -125,7 +126,7 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
     if not _is_one_event(found) or not of_all:
         return
     joint = f'The model predicts a joint {found.name} of all {_num_observations(data)} targets'
-    if inputs is not None and not _alike(posterior.inputs_of(inputs), (data.args, data.kwargs)):
+    if inputs is not None and not _alike(new_arguments(posterior.data, inputs), (data.args, data.kwargs)):
         raise ValueError(
             f'{joint}. At new inputs it gives their distribution without the targets that were fitted: for a Gaussian '
             'process that is its prior. Compute the prediction given them by fit.evaluate(f, new_inputs), where '
@@ -171,6 +172,35 @@ def _mask_of(distribution: Any) -> jax.Array:
     if isinstance(distribution, dist.ExpandedDistribution):
         return jnp.broadcast_to(_mask_of(distribution.base_dist), distribution.batch_shape)
     return jnp.ones(distribution.batch_shape, bool)
+
+
+def has_moments(fit: Fit, data: Data) -> tuple[bool, bool]:
+    """Whether the predicted distributions have a finite mean, and a finite variance, at draws spread over the fit.
+
+    Where a law does not say, it counts as having both.
+    """
+    density = fit.density
+
+    def run(theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
+        with density.open(theta, data):
+            distribution = density.distribution(data)
+            return tuple(_are_finite(lambda moment=moment: getattr(distribution, moment)) for moment in _MOMENTS)
+
+    with precision_of(density):
+        look = density.jit('has_moments', environ.static_key(), lambda: run)
+        rows = fit.rows[np.linspace(0, len(fit.rows) - 1, min(_LOOKED_AT, len(fit.rows))).astype(int)]
+        found = np.array([[bool(x) for x in look(row, data)] for row in rows])
+    return bool(found[:, 0].all()), bool(found.all())
+
+
+_MOMENTS, _LOOKED_AT = ('mean', 'variance'), 16
+
+
+def _are_finite(moment: Any) -> Any:
+    try:
+        return jnp.all(jnp.isfinite(moment()))
+    except (NotImplementedError, TypeError, ValueError, AttributeError):
+        return jnp.ones((), bool)
 
 
 def _is_one_event(found: Predicted) -> bool:

@@ -29,6 +29,8 @@ from brainstate_prob.infer.density.code import present_code
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.results.observations import refuse_joint, refuse_unconditional
 from brainstate_prob.infer.rules import choice, count
+from brainstate_prob.infer.target.data import new_arguments
+from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
@@ -139,8 +141,11 @@ def predict(
             found = drawn(fit, data, lambda draws, _: interval_of(draws, prob), **sizes)
             return Interval(*(with_unit(x, posterior.targets_unit) for x in found))
         out = drawn(fit, data, None, mean=kind == 'mean', **sizes)
-    if kind == 'mean' and np.isnan(out).all():
-        raise ValueError("The predicted distribution has no mean (a categorical or Cauchy one, say). Use kind='draws'.")
+    if kind == 'mean' and not np.isfinite(out).any():
+        raise ValueError(
+            'The predicted distribution has no mean (a categorical or Cauchy one, or StudentT with df of at most 1, '
+            "say). Use kind='draws'."
+        )
     return with_unit(out, posterior.targets_unit)
 
 
@@ -156,10 +161,11 @@ def data_for(posterior: Posterior, inputs: Any, targets: Any, *, scored: bool) -
     if targets is not None:
         data = data._replace(targets=posterior.targets_of(targets))
     if inputs is not None:
-        args, kwargs = posterior.inputs_of(inputs)
+        args, kwargs = new_arguments(posterior.data, inputs)
         if targets is None and scored:
             raise ValueError('What scores targets (log_density, score) needs those of the new inputs: give targets=.')
         data = data._replace(args=args, kwargs=kwargs, targets=None if targets is None else data.targets)
+        refuse_out_of_range(posterior.density, posterior.theta, data)
     if scored and data.targets is None:
         raise ValueError('What scores targets (log_density, score) needs some, and this posterior has none: targets=.')
     return data

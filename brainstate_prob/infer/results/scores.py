@@ -12,7 +12,7 @@ from brainstate_prob.infer.density.batching import first_batch
 from brainstate_prob.infer.density.classes import predicted
 from brainstate_prob.infer.results import prediction as predictions
 from brainstate_prob.infer.results import scoring
-from brainstate_prob.infer.results.observations import counted, refuse_joint
+from brainstate_prob.infer.results.observations import counted, has_moments, refuse_joint
 from brainstate_prob.infer.table import FitSummary
 
 if TYPE_CHECKING:
@@ -62,10 +62,13 @@ def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Fit
             return _statistics(draws, np.asarray(part.targets), prob, with_crps)
 
         found = {name: among(x) for name, x in predictions.drawn(fit, data, reduce, **sizes).items()}
-        squares = (found['mean'] - y) ** 2
-        root = np.sqrt(squares.mean())
-        rows['rmse'] = root, _error(squares) / (2 * root) if root else 0.0, unit
-        if with_crps:
+        # A score without expectation is an accident of the draws: the squared error where the law has no variance.
+        with_mean, with_variance = has_moments(fit, part)
+        if with_variance:
+            squares = (found['mean'] - y) ** 2
+            root = np.sqrt(squares.mean())
+            rows['rmse'] = root, _error(squares) / (2 * root) if root else 0.0, unit
+        if with_crps and with_mean:
             rows['crps'] = found['crps'].mean(), _error(found['crps']), unit
         covered = (found['lower'] <= y) & (y <= found['upper'])
         rows[f'coverage of {100 * prob:g} %'] = covered.mean(), _error(covered), '-'

@@ -17,9 +17,11 @@ from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.table import FitSummary
 from brainstate_prob.infer.target.forgotten import listed, some_priors_message
+from brainstate_prob.infer.target.pairs import squared_messages
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
 from brainstate_prob.infer.target.start import to_key, what_is_not_finite
+from brainstate_prob.infer.target.steps import stepped_messages
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:
@@ -121,7 +123,8 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
 
 def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
     """Params that neither the likelihood nor another prior depends on, and priors that are never scored."""
-    density = posterior.density
+    density, steps = posterior.density, posterior.inspection.stepped
+    yield from (Finding('warning', text) for text in stepped_messages(posterior) + squared_messages(posterior))
     fine = np.isfinite(near.likelihood_gradient).all(axis=1)
     if fine.any():
         flat = (near.likelihood_gradient[fine] == 0).all(axis=0)
@@ -129,7 +132,7 @@ def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
         where = columns_of(density)
         for e in density.entries:
             columns = where[e.name]
-            if e.state in hypers or not flat[columns].any():
+            if e.state in hypers or e.name in steps or not flat[columns].any():
                 continue
             if flat[columns].all():
                 kind = 'error' if e.reg is None else 'warning'
@@ -222,7 +225,16 @@ def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Fin
     values = found.log_density.astype(np.float64)
     left = values[_NEIGHBOURS : _NEIGHBOURS + _TINY] - values[0] - steps @ found.gradient[0].astype(np.float64)
     noise = float(np.sqrt(np.mean(left**2)))
-    if noise > _NOISE:
+    jump, last_digits = np.abs(left).max(), float(jnp.finfo(density.dtype).eps) * abs(values[0])
+    unmoved = np.sum(np.abs(left) < 0.01 * jump)
+    if noise > _NOISE and unmoved >= 2 and jump > 100 * last_digits:  # rounding would move them all
+        yield Finding(
+            'warning',
+            f'The log density jumps by {jump:.3g} between points that differ from the start in their last digits: the '
+            'start lies at a step of the model (a comparison, a rounding). Start elsewhere (param.set_value), or make '
+            'the step smooth.',
+        )
+    elif noise > _NOISE:
         fix = 'work under jax.enable_x64(True), or ' if density.dtype != jnp.float64 else ''
         yield Finding(
             'warning',

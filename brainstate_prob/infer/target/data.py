@@ -14,10 +14,11 @@ from brainstate_prob.core import State
 from brainstate_prob.core.quantities import unit_name
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import Node
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.precision import PrecisionWarning, narrowed, of_large_integers, widened
 from brainstate_prob.infer.data.sharding import on_host
 
-__all__ = ['call_arguments', 'checked_targets', 'magnitude_in']
+__all__ = ['call_arguments', 'checked_targets', 'magnitude_in', 'new_arguments']
 
 
 def call_arguments(inputs: Any) -> tuple[tuple, dict]:
@@ -40,6 +41,48 @@ def call_arguments(inputs: Any) -> tuple[tuple, dict]:
             )
         return (), _arrays(dict(inputs))
     return _arrays(inputs if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def new_arguments(data: Data, inputs: Any) -> tuple[tuple, dict]:
+    """As `call_arguments`, of other inputs than those in ``data``: quantities are converted to the units of these.
+
+    Inputs of another form, which the model may refuse, stay as they are.
+
+    Raises
+    ------
+    brainunit.UnitMismatchError
+        For another dimension, or plain numbers where there was a unit, and the other way round.
+    """
+    new, fitted = call_arguments(inputs), (data.args, data.kwargs)
+    before, of_fitted = jax.tree_util.tree_flatten_with_path(fitted, is_leaf=_is_quantity)
+    leaves, form = jax.tree_util.tree_flatten_with_path(new, is_leaf=_is_quantity)
+    if str(form) != str(of_fitted):
+        return new
+    return jax.tree.unflatten(
+        form, [_in_unit_of(b, x, where) for (_, b), (where, x) in zip(before, leaves, strict=True)]
+    )
+
+
+def _in_unit_of(fitted: Any, new: Any, where: tuple) -> Any:
+    unit, own = u.get_unit(fitted), u.get_unit(new)
+    if unit == own:
+        return new
+    name = 'inputs' + jax.tree_util.keystr(where[1:])  # the first step tells arguments by position from those by name
+    if unit.is_unitless:
+        raise u.UnitMismatchError(
+            f'{name} was fitted as plain numbers; got a Quantity in {unit_name(own)}. Divide it by the unit that the '
+            f'numbers were in, e.g. x / u.{unit_name(own)}.'
+        )
+    if own.is_unitless:
+        raise u.UnitMismatchError(
+            f'{name} was fitted in {unit_name(unit)}; got plain numbers. Multiply them by the unit, e.g. x * '
+            f'u.{unit_name(unit)}.'
+        )
+    if not own.has_same_dim(unit):
+        raise u.UnitMismatchError(
+            f'{name} was fitted in {unit_name(unit)}; a value in {unit_name(own)} cannot be converted to it.'
+        )
+    return u.Quantity(new.to_decimal(unit), unit=unit)
 
 
 def checked_targets(targets: Any) -> Any:

@@ -32,7 +32,9 @@ from brainstate_prob.infer.density.log_density import (
 )
 from brainstate_prob.infer.density.statements import refused_handlers, refused_statements
 from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
+from brainstate_prob.infer.target.pairs import squared_messages, sums_all_pairs
 from brainstate_prob.infer.target.reach import place_of
+from brainstate_prob.infer.target.steps import stepped_messages
 from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
@@ -50,11 +52,17 @@ class Inspection(NamedTuple):
         The parameters that no term of the log density depends on, their own prior left out.
     frozen : tuple of (str, str)
         Pairs (parameter, other): the prior of the one was built with the number that the other, fitted too, had.
+    stepped : tuple of str
+        The parameters on which the likelihood depends by steps alone (comparisons, rounding): their gradient is zero.
+    squared : bool
+        Whether the log-likelihood sums over all pairs of a target and a prediction.
     """
 
     program: tuple[ProgramKey, ...]
     unused: tuple[str, ...]
     frozen: tuple[tuple[str, str], ...]
+    stepped: tuple[str, ...] = ()
+    squared: bool = False
 
 
 def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Inspection]:
@@ -84,8 +92,9 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     seen = traces[0]
     _refuse_unfitted(density, model, seen.trace)
-    unused = _unused(density, program, seen, data)
-    inspection = Inspection(_key_of(program, density, data), unused, _frozen(model, unused))
+    unused, stepped = _without_gradient(density, program, seen, data)
+    squared = density.own_log_likelihood is not None and sums_all_pairs(program, data)
+    inspection = Inspection(_key_of(program, density, data), unused, _frozen(model, unused), stepped, squared)
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in seen.trace.reads) else None
@@ -236,13 +245,19 @@ def _arguments(density: Density) -> tuple[dict[str, tuple], Any]:
     return pieces, jax.ShapeDtypeStruct((density.size,), density.dtype)
 
 
-def _unused(density: Density, program: Any, seen: _Seen, data: Data) -> tuple[str, ...]:
-    """The parameters on which neither the likelihood nor another parameter's prior depends."""
+def _without_gradient(
+    density: Density, program: Any, seen: _Seen, data: Data
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parameters on which neither the likelihood nor another's prior depends, and those that it reads by steps."""
     if data.targets is None and density.own_log_likelihood is None:
-        return ()  # a prior alone
-    used = depends_on(program, [0])
+        return (), ()  # a prior alone
+    used, felt = depends_on(program, [0]), depends_on(program, [0], by_gradient=True)
     places = {name: {2 * i, 2 * i + 1} for i, name in enumerate(sorted(e.name for e in density.entries))}  # as in JAX
-    return tuple(e.name for e in density.entries if e.state not in seen.by_priors and used.isdisjoint(places[e.name]))
+    silent = [e.name for e in density.entries if e.state not in seen.by_priors and felt.isdisjoint(places[e.name])]
+    return (
+        tuple(name for name in silent if used.isdisjoint(places[name])),
+        tuple(name for name in silent if not used.isdisjoint(places[name])),
+    )
 
 
 def _frozen(model: Module, unused: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -335,7 +350,7 @@ def _check_precision(density: Density) -> str | None:
     )
 
 
-def announce(posterior: Any, *, moves_freely: bool, in_batches: bool) -> None:
+def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradient: bool) -> None:
     """Warn, at the line that calls a way to fit, of what the door found that is no error.
 
     Parameters
@@ -344,6 +359,8 @@ def announce(posterior: Any, *, moves_freely: bool, in_batches: bool) -> None:
         Whether the way to fit does not notice that a posterior is improper.
     in_batches
         Whether the way to fit has data of its own.
+    by_gradient
+        Whether the way to fit goes by gradients.
 
     Raises
     ------
@@ -353,7 +370,9 @@ def announce(posterior: Any, *, moves_freely: bool, in_batches: bool) -> None:
     precision = _check_precision(posterior.density)
     no_data = None if in_batches else no_data_message(posterior)
     no_priors = no_priors_message(posterior) if moves_freely and no_data is None else None
-    texts = unused_messages(posterior) + [text for text in (precision, no_data, no_priors) if text is not None]
+    texts = unused_messages(posterior) + squared_messages(posterior)
+    texts += stepped_messages(posterior) if by_gradient else []
+    texts += [text for text in (precision, no_data, no_priors) if text is not None]
     # The frames are this one, check_options, the way to fit and `named`; a way to fit that begins with another one (MAP
     # before NUTS) says it once.
     if not sys._getframe(4).f_globals.get('__name__', '').startswith('brainstate_prob.'):

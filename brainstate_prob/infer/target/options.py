@@ -31,6 +31,7 @@ from brainstate_prob.infer.rules import (
 )
 from brainstate_prob.infer.target.door import announce
 from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.steps import WITHOUT_GRADIENTS
 from brainstate_prob.infer.words import what_is_no_posterior
 
 __all__ = ['RULES', 'check_options', 'check_saving', 'check_thinning']
@@ -151,7 +152,12 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
     if isinstance(given.get('posterior'), Posterior) and 'posterior' not in rules and 'num_simulations' not in given:
         _refuse_without_targets(given)
         in_batches = given.get('batches') is not None
-        announce(given['posterior'], moves_freely=function.__name__ in _MOVE_FREELY, in_batches=in_batches)
+        announce(
+            given['posterior'],
+            moves_freely=function.__name__ in _MOVE_FREELY,
+            in_batches=in_batches,
+            by_gradient=function.__name__ not in WITHOUT_GRADIENTS,
+        )
 
 
 # Ways that go on without an end, or a word, where a posterior is improper. Points without a prior are of maximum

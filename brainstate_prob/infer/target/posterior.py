@@ -26,6 +26,7 @@ from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard
+from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.leaks import no_leaks
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import told_of_hidden
@@ -426,11 +427,11 @@ class Posterior:
 
     def _inspect(self, says_unit: bool) -> None:
         """Evaluate once: shapes, types, supports and units are right before anything long starts."""
+        refuse_out_of_range(self.density, self.theta, self.data)
         refuse_impossible(self.density, self.theta, self.data)
-        own = self.log_likelihood_function is not None
         warn_of_large_integers(self, self.data.targets)
-        if self.data.unit is not None and (own or not says_unit):
-            warn_of_unchecked(self.targets_unit, own)
+        if self.data.unit is not None and not (says_unit and self.log_likelihood_function is None):
+            warn_of_unchecked(self.targets_unit, self.log_likelihood_function is not None)
 
     def __repr__(self) -> str:
         return (

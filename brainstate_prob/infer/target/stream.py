@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.target.data import new_arguments
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.target.posterior import Posterior
@@ -211,7 +212,7 @@ class Stream:
     def _data(self, batch: Any) -> Data:
         size = self._size_of(batch, self._pass.number)
         try:
-            args, kwargs = self.posterior.inputs_of(batch[0])
+            args, kwargs = new_arguments(self.posterior.data, batch[0])
             targets = self.posterior.targets_of(batch[1])
         except (TypeError, ValueError) as error:
             if type(error) not in (TypeError, ValueError):

@@ -265,7 +265,4 @@ def test_ways_to_fit_choose_and_tell(way):
     }
     fit, options = WAYS[way]
     found = fit(groups([20] * 3, sigma=0.1), **options | own.get(way, {}))
-    if way == 'laplace':  # the centred density has no mode
-        assert DEFAULTS[way].default is True and found.info['noncentered'] == {'effect': 'non-centred'}
-    else:
-        assert DEFAULTS[way].default == 'auto' and found.info['noncentered'] == {'effect': 'centred'}
+    assert DEFAULTS[way].default == 'auto' and found.info['noncentered'] == {'effect': 'centred'}

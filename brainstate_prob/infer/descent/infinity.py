@@ -1,0 +1,109 @@
+"""Modes at infinity: where a descent has ended because nothing changes any more, and not because it has arrived.
+
+The likelihood of separable classes rises as long as the slope grows; the joint density of a hierarchy grows without
+bound where its scale goes to zero and its numbers to their mean. Both descents end with a gradient of zero or with the
+precision, at a number that says nothing. They are told only where it is certain.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.graph.walk import find_states
+from brainstate_prob.infer.data.sharding import on_host
+from brainstate_prob.infer.density.blocks import Entry
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.noncentered import able_entries
+from brainstate_prob.infer.density.variables import columns_of
+from brainstate_prob.nn.supports import bounds, is_known
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = ['modes_at_infinity']
+
+_FAR = 5.0  # in theta: of a shorter way nothing is looked at
+_FARTHER = (1.0, 3.0, 7.0)  # times the way from the start to the end, beyond the end
+_RESOLVED = 64  # units in the last place of the numbers that a scale belongs to
+
+
+def modes_at_infinity(
+    posterior: Posterior, density: Density, start: np.ndarray, end: np.ndarray, jacobian: bool
+) -> list[str]:
+    """In words, which parameters have no finite mode, of a descent that has converged in theta."""
+    collapsed = _collapsed_scales(density, posterior, start, end)
+    found = [
+        f'The mode of Param {scale!r}, the scale of {group!r}, lies at zero: the joint density of a scale and its '
+        'numbers grows without bound where the scale goes to zero and they to one value, and the descent ended where '
+        f'the precision does ({value:.2g}). The estimates of {scale!r} and {group!r} say nothing. Integrate over them '
+        '(infer.nuts, infer.fit_svi), or take infer.laplace.'
+        for scale, (group, value) in collapsed.items()
+    ]
+    for name in _still_rising(posterior, density, start, end, jacobian):
+        if name not in collapsed:
+            found.append(
+                f'The mode of Param {name!r} lies at infinity: the log density still rises, or is flat to rounding, at '
+                'eight times the distance from the start at which the descent ended, with a gradient of zero. The '
+                f'estimate says nothing but its sign. Give {name!r} a prior (reg=), or hold it (nn.Const): classes '
+                'that the inputs separate without error determine no slope.'
+            )
+    return found
+
+
+def _still_rising(
+    posterior: Posterior, density: Density, start: np.ndarray, end: np.ndarray, jacobian: bool
+) -> list[str]:
+    """The parameters that went far, and along whose way the density does not fall however far one goes on."""
+    way = end.astype(np.float64) - start.astype(np.float64)
+    far = {name: c for name, c in columns_of(density).items() if np.abs(way[c]).max(initial=0) > _FAR}
+    if not far:
+        return []
+    run = density.jit('log_density', jacobian, lambda: lambda t, data: density.log_density(t, data, jacobian))
+
+    def value(columns: np.ndarray, factor: float) -> float:
+        theta = end.copy()
+        theta[columns] += (factor * way[columns]).astype(end.dtype)
+        return float(on_host(run(jnp.asarray(theta), posterior.data)))
+
+    here = value(np.arange(len(end)), 0.0)
+    rounding = 4 * float(jnp.finfo(density.dtype).eps) * max(1.0, abs(here))
+    return [
+        name
+        for name, columns in far.items()
+        if all(value(columns, factor) >= here - rounding for factor in _FARTHER)
+        and value(columns, -0.5) < here - rounding  # else it is a parameter on which nothing depends
+    ]
+
+
+def _is_positive(entry: Entry) -> bool:
+    codomain = entry.t.codomain
+    return is_known(codomain) and bool(np.all(np.asarray(bounds(codomain)[0]) == 0))
+
+
+def _collapsed_scales(
+    density: Density, posterior: Posterior, start: np.ndarray, end: np.ndarray
+) -> dict[str, tuple[str, float]]:
+    """By scale of a hierarchical prior that is below what the precision resolves: the numbers, and the scale."""
+    groups = able_entries(density.entries)
+    if not groups:
+        return {}
+    constrain = density.jit('constrain_with_states', None, lambda: density.constrain)
+    before, after = (
+        {k: np.asarray(x, np.float64) for k, x in on_host(constrain(jnp.asarray(t), posterior.data.states)).items()}
+        for t in (start, end)
+    )
+    eps, found = float(jnp.finfo(density.dtype).eps), {}
+    for group in groups:
+        hypers = set(find_states(group.reg).values())
+        size = _RESOLVED * eps * np.abs(after[group.name]).max()
+        for e in density.entries:
+            scale = after[e.name]
+            if e.state not in hypers or not _is_positive(e):  # a location
+                continue
+            first = before[e.name].min()
+            if scale.max() < eps * first or scale.max() < min(size, 1e-3 * first):
+                found[e.name] = group.name, float(scale.max())
+    return found

@@ -1,0 +1,238 @@
+"""What the door reads off a traced program, against derivatives, NumPy's indexing and closed forms."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax import lax
+
+from brainstate_prob import infer, nn
+from brainstate_prob.core.program import depends_on
+from brainstate_prob.core.units import u
+
+X = np.linspace(-1.0, 1.0, 6, dtype='f4')
+QUIET = {'progress': False}
+
+
+@jax.custom_jvp
+def spike(x):
+    return (x > 0).astype(x.dtype)
+
+
+spike.defjvp(lambda primals, tangents: (spike(*primals), tangents[0] / (1 + primals[0] ** 2)))
+
+FUNCTIONS = {
+    'a comparison': lambda a, x: jnp.where(x < a, 1.0, 2.0).sum(),
+    'a comparison of what counts otherwise too': lambda a, x: jnp.where(x < a, a, 2.0).sum(),
+    'rounding': lambda a, x: (jnp.round(a) * x**2).sum(),
+    'the remainder of rounding': lambda a, x: ((a - jnp.floor(a)) * x**2).sum(),
+    'a whole number': lambda a, x: x[(3 * a).astype(int)],
+    'a sign': lambda a, x: (jnp.sign(a) * x**2).sum(),
+    'a stopped gradient': lambda a, x: (lax.stop_gradient(a) * x**2).sum(),
+    'straight through': lambda a, x: ((a + lax.stop_gradient(jnp.round(a) - a)) * x**2).sum(),
+    'a rule of its own': lambda a, x: (spike(x - a) * x**2).sum(),
+    'a branch': lambda a, x: lax.cond(x[0] > 0, lambda a: 2 * a, lambda a: a, a),
+    'a loop': lambda a, x: lax.scan(lambda c, t: (c + a * t**2, None), 0.0, x)[0],
+    'a compiled function': jax.jit(lambda a, x: (jnp.floor(a) + 0 * x).sum()),
+    'a smooth step': lambda a, x: jax.nn.sigmoid(x - a).sum(),
+}
+
+
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_where_a_gradient_passes(name):
+    """Where none passes, the derivative is zero at every point; where one does, it is not at some."""
+    f = FUNCTIONS[name]
+    program = jax.make_jaxpr(f)(jnp.float32(0.4), X)
+    points = np.random.default_rng(0).uniform(0.1, 1.6, 20).astype('f4')
+    slopes = [float(jax.grad(f)(a, X)) for a in points]
+    assert (0 in depends_on(program, [0], by_gradient=True)) == any(slope != 0 for slope in slopes)
+    assert 0 in depends_on(program, [0])
+
+
+# Indices, by NumPy's rule
+
+
+class Table(nn.Module):
+    def __init__(self, look_up):
+        super().__init__()
+        self.g = nn.Param(jnp.arange(3.0), reg=dist.Normal(0.0, 10.0))
+        self.look_up = look_up
+
+    def __call__(self, *inputs):
+        return dist.Normal(self.look_up(self.g.value(), *inputs), 1.0)
+
+
+I = np.array([0, 1, 2, 2])
+LOOK_UPS = {
+    'as they are': lambda g, i: g[i],
+    'from one': lambda g, i: g[i - 1],
+    'in two ways': lambda g, i: g[i] + g[(i + 1) % 3],
+    'in a compiled function': lambda g, i: jax.vmap(jax.jit(lambda j: g[j]))(i) if isinstance(i, jax.Array) else g[i],
+    'in two columns': lambda g, i: (g[:, None] * g)[i, i // 2],
+    'of the first': lambda g, i: g[i[0]] * (i + 1),
+    'of what follows from it': lambda g, i: (g**2 + 1)[i],
+}
+
+
+@pytest.mark.parametrize('shift', [-4, -3, -1, 0, 1])
+@pytest.mark.parametrize('name', LOOK_UPS)
+def test_an_index_is_refused_where_numpy_raises(name, shift):
+    i, look_up = I + shift, LOOK_UPS[name]
+    try:
+        look_up(np.arange(3.0), i)
+    except IndexError:
+        with pytest.raises(ValueError, match=r'inputs\[0\].*used as an index along an axis of 3'):
+            infer.Posterior(Table(look_up), i, np.zeros(4))
+    else:
+        assert np.isfinite(infer.Posterior(Table(look_up), i, np.zeros(4)).log_density())
+
+
+MEANT = {
+    'filled by name': lambda g, i, x: g.at[i].get(mode='fill', fill_value=0.0),
+    'clipped before': lambda g, i, x: g[jnp.clip(i, 0, 2)],
+    'a lag of the data': lambda g, i, x: g[0] * x[i + 1],
+    'no index': lambda g, i, x: g[0] * i,
+}
+
+
+@pytest.mark.parametrize('name', MEANT)
+def test_what_is_meant_is_quiet(name):
+    posterior = infer.Posterior(Table(MEANT[name]), (np.array([0, 3, 7, 5]), np.ones(4)), np.zeros(4))
+    assert np.isfinite(posterior.log_density())
+
+
+def test_new_inputs_compile_nothing_and_are_looked_at():
+    posterior = infer.Posterior(Table(LOOK_UPS['as they are']), I, np.zeros(4))
+    fit = infer.fit_map(posterior, **QUIET)
+    np.testing.assert_allclose(fit.predict(np.array([2, -1, 0]), kind='mean')[0], fit.estimate['g'][[2, -1, 0]])
+    with pytest.raises(ValueError, match='from 0 to 3, is used as an index'):
+        fit.predict(np.array([2, 3, 0]))
+
+
+# Pairs of targets and rows
+
+
+class Slope(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Param(1.0, reg=dist.Normal(0.0, 1.0))
+        self.z = nn.Param(jnp.zeros(6), reg=dist.Normal(0.0, 1.0))
+
+
+def normal(mean, y, scale=1.0):
+    return dist.Normal(mean, scale).log_prob(y)
+
+
+def kernel(x):
+    return jnp.exp(-((x[:, None] - x) ** 2)) + 0.1 * jnp.eye(6)
+
+
+def risk(m, x, y):
+    """Cox's partial likelihood: all pairs of times."""
+    eta = m.a.value() * x
+    return jnp.sum(eta - jnp.log(jnp.sum(jnp.where(y[None] >= y[:, None], jnp.exp(eta)[None], 0.0), axis=1)))
+
+
+def ranking(m, x, y):
+    eta = m.a.value() * x
+    return jnp.sum(jnp.where(y[:, None] > y, jax.nn.log_sigmoid(eta[:, None] - eta), 0.0))
+
+
+COLUMN = X[:, None]
+SCORES = {
+    'a column and a row': (True, COLUMN, X, lambda m, x, y: normal(m.a.value() * x, y).sum()),
+    'a row and a column': (True, X, COLUMN, lambda m, x, y: normal(m.a.value() * x, y).sum()),
+    'written out': (True, COLUMN, X, lambda m, x, y: -jnp.sum((y - m.a.value() * x) ** 2) / 2),
+    'with its own scales': (True, (COLUMN, 1 + X**2), X, lambda m, x, s, y: normal(m.a.value() * x, y, s).sum()),
+    'through a layer': (
+        True, COLUMN, X, lambda m, x, y: normal(jnp.tanh(x @ (m.a.value() * jnp.ones((1, 1)))), y).sum()
+    ),
+    'Bernoulli': (
+        True, COLUMN, (X > 0).astype(int), lambda m, x, y: dist.Bernoulli(logits=m.a.value() * x).log_prob(y).sum()
+    ),
+    'columns both': (False, COLUMN, COLUMN, lambda m, x, y: normal(m.a.value() * x, y).sum()),
+    'rows both': (False, X, X, lambda m, x, y: normal(m.a.value() * x, y).sum()),
+    'a Gaussian process': (
+        False, X, X,
+        lambda m, x, y: dist.MultivariateNormal(0.0, m.a.value() ** 2 * kernel(x) + jnp.eye(6)).log_prob(y),
+    ),
+    'a quadratic form': (False, X, X, lambda m, x, y: -m.a.value() ** 2 * y @ jnp.linalg.solve(kernel(x), y)),
+    'neighbours': (False, X, X, lambda m, x, y: -m.a.value() ** 2 * jnp.sum(kernel(x) * y[:, None] * y)),
+    'neighbours of the mean': (False, X, X, lambda m, x, y: normal(jnp.sum(m.a.value() * kernel(x) * y, 1), y).sum()),
+    'a risk set': (False, X, X, risk),
+    'a ranking': (False, X, X, ranking),
+    'a mixture of as many parts': (
+        False, X, X,
+        lambda m, x, y: jax.nn.logsumexp(normal(m.z.value() + m.a.value(), y[:, None]), axis=1).sum(),
+    ),
+    'a mixture at the rows': (
+        False, X, X, lambda m, x, y: jax.nn.logsumexp(normal(m.a.value() * x, y[:, None]), axis=1).sum()
+    ),
+    'a mixture with weights': (
+        False, (X, np.eye(6, dtype='f4')), X, lambda m, x, w, y: (w * normal(m.a.value() * x, y[:, None])).sum()
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', SCORES)
+def test_pairs_are_told_where_they_are_summed(name):
+    pairs, x, y, score = SCORES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        posterior = infer.Posterior(Slope(), x, y, log_likelihood=score)
+    assert posterior.inspection.squared == pairs
+    assert any('6 x 6 terms' in text for text in posterior.check().problems) == pairs
+
+
+# Gradients, jumps, units, moments
+
+
+class Step(nn.Module):
+    def __init__(self, tau):
+        super().__init__()
+        self.tau = nn.Param(tau, reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, x):
+        return dist.Normal(jnp.where(x < self.tau.value(), 100.0, 0.0), 1.0)
+
+
+def test_a_jump_is_no_noise_of_rounding():
+    text = repr(infer.Posterior(Step(float(X[2])), X, X).check())
+    assert 'jumps by' in text and 'enable_x64' not in text and 'only through steps' in text
+    assert 'does not depend' not in text and 'jumps by' not in repr(infer.Posterior(Step(0.1), X, X).check())
+
+
+def test_a_way_without_gradients_finds_a_step():
+    x = np.linspace(-1, 1, 40, dtype='f4')
+    posterior = infer.Posterior(Step(0.0), x, np.where(x < 0.4, 100.0, 0.0))
+    fit = infer.elliptical_slice(posterior, num_warmup=200, num_samples=200, num_chains=1, **QUIET)
+    assert np.abs(fit.draws['tau'] - 0.4).max() < 0.06  # between two of 40 inputs
+    assert not any('steps' in text for text in fit.check().problems)
+
+
+class Rate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.k = nn.Param(1.0, reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, t):
+        return dist.Normal(self.k.value() * u.get_magnitude(t), 0.1)
+
+
+def test_new_inputs_are_converted_to_the_unit_of_the_fit():
+    fit = infer.fit_map(infer.Posterior(Rate(), X * u.ms, X), **QUIET)
+    want = fit.predict(X * u.ms, kind='mean')
+    np.testing.assert_allclose(fit.predict(X * 1e-3 * u.second, kind='mean'), want, rtol=1e-5)
+    scores = fit.score(X * 1e-3 * u.second, X)
+    np.testing.assert_allclose(scores['value', 'rmse'], fit.score(X * u.ms, X)['value', 'rmse'], rtol=1e-5)
+
+
+@pytest.mark.parametrize(('df', 'rows'), [(0.8, set()), (1.5, {'crps'}), (3.0, {'crps', 'rmse'})])
+def test_scores_without_expectation_are_left_out(df, rows):
+    pytest.importorskip('scoringrules')
+    likelihood = lambda m, t: dist.StudentT(df, m.k.value() * t, 0.1)
+    fit = infer.laplace(infer.Posterior(Rate(), X, X, likelihood=likelihood), num_draws=100, **QUIET)
+    assert set(fit.score().rows) & {'crps', 'rmse'} == rows
