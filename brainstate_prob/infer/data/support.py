@@ -9,7 +9,7 @@ formula gives NaN below the shift), nor for those that a transformation such as 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -190,14 +190,38 @@ def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str
         return
     run = density.jit('bounds_tell', None, lambda: lambda t, other, data: bounds_tell(density, t, other, data))
     if not any(bool(run(theta, other, data)) for other in _elsewhere(theta)):
-        raise ValueError(_impossible(outside, which))
+        raise ValueError(_impossible(outside, which, _law(density, theta, data)))
 
 
-def _impossible(number: int, which: str) -> str:
-    return (
-        f'{number} of {which} have probability zero under the likelihood, whatever the parameters (negative counts, '
-        'say). Check the targets or choose another distribution.'
-    )
+def _impossible(number: int, which: str, law: Law) -> str:
+    head = f'{number} of {which} have probability zero under the likelihood, whatever the parameters'
+    if isinstance(law.support, type(dist.constraints.circular)):
+        return (
+            f'{head}: the angles of {law.name} lie between -pi and pi. Wrap others, phases between 0 and 2 pi, say: '
+            '(x + jnp.pi) % (2 * jnp.pi) - jnp.pi.'
+        )
+    return f'{head} (negative counts, say). Check the targets or choose another distribution.'
+
+
+class Law(NamedTuple):
+    """What a model predicts with: the distribution's name, and its support, None where it does not state it."""
+
+    name: str
+    support: Any
+
+
+def _law(density: Density, theta: jax.Array, data: Data) -> Law:
+    found = []
+
+    def look(theta: jax.Array, data: Data) -> None:
+        with density.open(theta, data):
+            d = density.distribution(data)
+        while isinstance(d, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+            d = d.base_dist
+        found.append(Law(type(d).__name__, _support(d)))
+
+    jax.eval_shape(look, theta, data)
+    return found[0]
 
 
 def _elsewhere(theta: jax.Array) -> list[jax.Array]:
@@ -245,15 +269,8 @@ def _is_of_integers(density: Density, theta: jax.Array, data: Data) -> bool:
     """Whether the model says that the targets are counts or labels; a log density of one's own does not."""
     if density.own_log_likelihood is not None:
         return False
-    found = []
-
-    def look(theta: jax.Array, data: Data) -> None:
-        with density.open(theta, data):
-            support = _support(density.distribution(data))
-        found.append(support is not None and bool(support.is_discrete))
-
-    jax.eval_shape(look, theta, data)
-    return found[0]
+    support = _law(density, theta, data).support
+    return support is not None and bool(support.is_discrete)
 
 
 def _first(bad: jax.Array) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ def check(fit: Fit) -> Report:
     findings += [Finding('note', f'Not looked at: {text}') for text in _unseen(fit)]
     if fit.has_other_data:
         findings.append(
-            Finding('note', 'The fit was loaded with a posterior of other data than were fitted; it is not theirs.')
+            Finding('note', 'The posterior is of other data, or of another likelihood, than were fitted; the fit is not theirs.')
         )
     return Report(repr(fit), tuple(findings))
 
