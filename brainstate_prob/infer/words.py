@@ -185,8 +185,9 @@ def plain_words(model: Module, *names: str) -> Iterator[None]:
     ------
     TypeError, ValueError
         In place of JAX's errors about values in Python's ``if``, ``float()``, NumPy functions, shapes, indices and
-        assignments in place, and of NumPyro's about numbers that a distribution does not take. It has the line of the model and, where that names one, the parameter's path; the
-        original error is its cause. All others pass unchanged.
+        assignments in place, and of NumPyro's about numbers that a distribution does not take. It has the line of the
+        model and, where that names one, the parameter's path; the original error is its cause. All others pass
+        unchanged.
     """
     try:
         yield

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
+from brainstate_prob.core.program import depends_on
 from brainstate_prob.infer.data.precision import PrecisionWarning, of_large_integers
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'Bounded',
+    'bounds_move',
     'bounds_of',
     'bounds_tell',
     'log_prob_inside',
@@ -170,6 +172,19 @@ def bounds_tell(density: Density, theta: jax.Array, other: jax.Array, data: Data
     with density.open(other, data):
         there = bounds_of(density.distribution(data))
     return jnp.any(jnp.stack([jnp.any(a != b) for a, b in zip(here, there, strict=True)] or [jnp.zeros((), bool)]))
+
+
+def bounds_move(density: Density, data: Data) -> bool:
+    """Whether the support of the targets depends on parameters, as that of Uniform(0, a) does."""
+    if density.own_log_likelihood is not None or data.targets is None:
+        return False
+
+    def bounds(theta: jax.Array, data: Data) -> list:
+        with density.open(theta, data):
+            return bounds_of(density.distribution(data))
+
+    program = jax.make_jaxpr(bounds)(jax.ShapeDtypeStruct((density.size,), density.dtype), data)
+    return 0 in depends_on(program, range(len(program.jaxpr.outvars)))
 
 
 def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str = 'the targets') -> None:

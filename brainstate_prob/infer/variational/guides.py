@@ -14,8 +14,8 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints
-from numpyro.primitives import Messenger
 from numpyro.infer import autoguide, init_to_median, init_to_uniform, init_to_value
+from numpyro.primitives import Messenger
 
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
@@ -228,13 +228,13 @@ def _made(guide: Callable, model: Callable, args: tuple, kwargs: dict) -> Any:
     except (TypeError, AttributeError) as error:  # a guide that takes the model for its inputs
         try:
             handlers.trace(handlers.seed(guide, jax.random.key(0))).get_trace(*args, **kwargs)
-        except Exception:
+        except Exception as second:
             name = getattr(guide, '__name__', type(guide).__name__)
             raise TypeError(
                 f'guide={name} is neither a function of the model that returns a guide, guide(model), nor a guide '
-                "function of the data. That is called as NumPyro calls it beside the model: with the data, guide(data), "
-                "where it samples 'theta', the parameters as one flat vector; with sites=True as "
-                f'guide(*inputs, targets=...), where it samples the parameters by their paths. {error}'
+                "function of the data. That is called as NumPyro does: guide(data), where it samples 'theta', the "
+                'parameters as one flat vector; with sites=True guide(*inputs, targets=...), where it samples the '
+                f'parameters by their paths. Called with the model: {error}. Called with the data: {second}'
             ) from error
         return guide
 

@@ -102,6 +102,11 @@ def param(
 
 def _as_array(value: Any) -> Any:
     """``value`` as an array of its own floating dtype; integers and plain numbers in the default one."""
+    if isinstance(value, bool):
+        raise TypeError(
+            f'A parameter is given as None, a number, an array or an initializer; got {value}. Sizes and initializers '
+            'come in the order of the signature: a layer without bias is b_init=None.'
+        )
     if isinstance(value, u.Quantity):
         return u.Quantity(_as_array(value.mantissa), unit=value.unit)
     if isinstance(value, list | tuple | numbers.Number):
@@ -116,11 +121,6 @@ def _as_array(value: Any) -> Any:
     array = jnp.asarray(value)
     if array.dtype.kind in 'iu':
         array = array.astype(environ.dftype())
-    if value is False or value is True:
-        raise TypeError(
-            f'A parameter is given as None, a number, an array or an initializer; got {value}. Sizes and initializers '
-            'come in the order of the signature: a layer without bias is b_init=None.'
-        )
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         raise TypeError(f'A parameter holds floating numbers; got dtype {array.dtype}. Convert it to float.')
     return array
