@@ -107,8 +107,8 @@ def test_values_in_the_text_of_a_prior(value):
 
 
 def test_a_file_that_does_not_say_its_model_is_read(path, tmp_path, monkeypatch):
-    record = storage._record_of
-    monkeypatch.setattr(storage, '_record_of', lambda fit: {k: v for k, v in record(fit).items() if k != 'provenance'})
+    record = storage.record_of
+    monkeypatch.setattr(storage, 'record_of', lambda fit: {k: v for k, v in record(fit).items() if k != 'provenance'})
     infer.laplace(posterior(), progress=False).save(tmp_path / 'old.nc')
     read = infer.load(tmp_path / 'old.nc', posterior(5.0))
     assert not read.has_other_data and read.provenance() is None

@@ -137,8 +137,8 @@ class FitRecord:
         if self.has_other_data:
             raise ValueError(
                 f'{what} is about the data that were fitted, and this fit has a posterior of other data, or of another '
-                'likelihood. Give it one of those that were fitted (infer.load, fit.with_posterior), or fit these. '
-                'fit.score() and fit.predict() are of the posterior that it has.'
+                'likelihood. Give it (infer.load, fit.with_posterior) a posterior of the data that were fitted, or fit '
+                'these. fit.score() and fit.predict() are of the posterior that it has.'
             )
 
     # For files
