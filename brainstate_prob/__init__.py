@@ -1,5 +1,10 @@
 """Models written once, fitted in every way: constrained parameters with priors and units over JAX and NumPyro."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from brainstate_prob import core, environ, graph, nn, random, transform
 from brainstate_prob.core import (
     BatchState,
@@ -30,9 +35,20 @@ __all__ = [
     'catch_new_states',
     'core',
     'graph',
+    'infer',
     'maybe_state',
     'nn',
     'transform',
     'random',
     'environ',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == 'infer':  # imported on first use: NumPyro's and optax's modules take a second
+        return importlib.import_module('brainstate_prob.infer')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, '__version__'])

@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.state import holds_tracer
 from brainstate_prob.core.units import u
+from brainstate_prob.core.values import value_key
 
 __all__ = [
     'MissingSettingError',
@@ -51,47 +53,13 @@ class MissingSettingError(KeyError):
     __str__ = Exception.__str__  # KeyError would print the quoted repr of the message
 
 
-class _Identity:
-    """Makes any object a key: equal only to itself, and kept alive so that its id is not used again."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __hash__(self):
-        return id(self.value)
-
-    def __eq__(self, other):
-        return isinstance(other, _Identity) and other.value is self.value
-
-
-def _is_traced(value: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
-
-
-def _fingerprint(value: Any) -> Any:
-    """Something hashable that is equal for equal values (1, 1.0 and True are not)."""
-    if isinstance(value, u.Quantity):
-        return u.Quantity, value.unit, _fingerprint(value.mantissa)
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        value = np.asarray(value)
-        return np.ndarray, str(value.dtype), value.shape, value.tobytes()
-    leaves, tree = jax.tree.flatten(value)
-    if not jax.tree_util.treedef_is_leaf(tree):
-        return tree, tuple(_fingerprint(leaf) for leaf in leaves)
-    try:
-        hash(value)
-    except TypeError:
-        return _Identity(value)
-    return type(value), value
-
-
 class _Frame:
     """The settings of one level, its outer contexts included, and their key, computed once."""
 
     def __init__(self, settings: dict[str, Any]):
         self.settings = settings
-        self.traced = builtins.any(_is_traced(v) for v in settings.values())
-        self.key = tuple((k, _fingerprint(v)) for k, v in sorted(settings.items()) if not _is_traced(v))
+        self.traced = builtins.any(holds_tracer(v) for v in settings.values())
+        self.key = tuple((k, value_key(v)) for k, v in sorted(settings.items()) if not holds_tracer(v))
 
 
 _EMPTY = _Frame({})
@@ -105,7 +73,7 @@ def _check(settings: dict[str, Any]) -> dict[str, Any]:
     precision = settings.get('precision')
     if 'precision' in settings and (isinstance(precision, bool) or precision not in _FLOATS):
         raise ValueError(f"precision must be 16, 'bf16', 32 or 64; got {precision!r}.")
-    if 'dt' in settings and not _is_traced(settings['dt']):
+    if 'dt' in settings and not holds_tracer(settings['dt']):
         try:
             positive = bool(np.all(np.asarray(u.get_mantissa(settings['dt'])) > 0))
         except TypeError:
@@ -144,7 +112,7 @@ def set(precision: int | str | None = None, dt: Any = None, **settings) -> None:
     if dt is not None:
         settings['dt'] = dt
     _check(settings)
-    if traced := [name for name, value in settings.items() if _is_traced(value)]:
+    if traced := [name for name, value in settings.items() if holds_tracer(value)]:
         raise ValueError(
             f'environ.set got a traced value for {", ".join(traced)}: it would be gone when the trace ends. '
             'Use `with environ.context(...)` inside the traced function.'

@@ -38,11 +38,8 @@ def module_id(path):
     return str(path.relative_to(ROOT))
 
 
-def imports(tree, package):
-    """(line, absolute dotted name, inside a function?) of every import in the module, one a name."""
-    inner = {
-        id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
-    }
+def imported(tree, package):
+    """(node, absolute dotted name) of every import in the module, one a name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -53,7 +50,25 @@ def imports(tree, package):
         else:
             continue
         for name in names:
-            yield node.lineno, name, id(node) in inner
+            yield node, name
+
+
+def inside_functions(tree):
+    """The ids of the nodes inside a function."""
+    functions = (f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {id(node) for f in functions for node in ast.walk(f)}
+
+
+def for_type_checkers(tree):
+    """The ids of the nodes under ``if TYPE_CHECKING``."""
+    branches = (n for n in ast.walk(tree) if isinstance(n, ast.If) and 'TYPE_CHECKING' in ast.dump(n.test))
+    return {id(node) for branch in branches for statement in branch.body for node in ast.walk(statement)}
+
+
+def imports(tree, package):
+    """(line, absolute dotted name, inside a function?) of every import in the module, one a name."""
+    inner = inside_functions(tree)
+    return ((node.lineno, name, id(node) in inner) for node, name in imported(tree, package))
 
 
 def dotted(node):
@@ -140,6 +155,90 @@ def test_the_check_lets_pass(line):
 def test_the_check_wants_a_docstring_and_a_floor():
     assert 'no module docstring' in findings('import jax\n', PACKAGE / 'core' / 'x.py')[0]
     assert 'without a floor' in findings('"""Why."""\n', PACKAGE / 'cellar' / 'x.py')[0]
+
+
+def arrows(sources):
+    """{(module, own module that it imports): kind of import}: 'top', 'function' or 'types' (under TYPE_CHECKING).
+
+    ``sources`` are the texts of the package's files by path.
+    """
+    modules = {
+        '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path for path in sources
+    }
+    found = {}
+    for module, path in modules.items():
+        tree = ast.parse(sources[path])
+        inner, typing = inside_functions(tree), for_type_checkers(tree)
+        for node, name in imported(tree, list(path.relative_to(ROOT).parent.parts)):
+            while name and name not in modules:  # a name in a module: the module
+                name = name.rpartition('.')[0]
+            if name and name != module:
+                kind = 'types' if id(node) in typing else 'function' if id(node) in inner else 'top'
+                found.setdefault((module, name), set()).add(kind)
+    return found
+
+
+def circles(edges):
+    """The sets of nodes that reach each other along the edges."""
+    after = {}
+    for start, end in edges:
+        after.setdefault(start, set()).add(end)
+
+    def reached(start):
+        seen, todo = set(), [start]
+        while todo:
+            new = after.get(todo.pop(), set()) - seen
+            seen |= new
+            todo += new
+        return seen
+
+    reach = {node: reached(node) for node in after}
+    around = {node: frozenset(n for n in reach[node] if node in reach.get(n, ())) for node in after}
+    return sorted(sorted(circle) for circle in set(around.values()) if circle)
+
+
+def room_of(module):
+    return [*module.split('.'), '__init__'][1]
+
+
+@functools.cache
+def package_arrows():
+    return arrows({path: path.read_text() for path in MODULES})
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_no_circle_of_modules(room):
+    """Types alone may refer to each other: those imports are never run."""
+    edges = [pair for pair, kinds in package_arrows().items() if kinds - {'types'}]
+    assert [circle for circle in circles(edges) if any(room_of(module) == room for module in circle)] == []
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_own_modules_are_imported_at_the_top(room):
+    inside = [pair for pair, kinds in package_arrows().items() if 'function' in kinds and room_of(pair[0]) == room]
+    assert inside == []
+
+
+def test_the_check_of_circles_finds():
+    at = {name: PACKAGE / 'core' / f'{name}.py' for name in ('a', 'b', 'c', 'd')}
+    module = {name: f'brainstate_prob.core.{name}' for name in at}
+    texts = {
+        'a': 'from brainstate_prob.core.b import f',
+        'b': 'from .c import g\ndef f():\n    import numpy',
+        'c': 'def g():\n    from brainstate_prob.core import a',
+        'd': 'if TYPE_CHECKING:\n    from brainstate_prob.core.a import f\nelse:\n    import brainstate_prob.core.b',
+    }
+    found = arrows({at[name]: text for name, text in texts.items()})
+    assert found == {
+        (module['a'], module['b']): {'top'},
+        (module['b'], module['c']): {'top'},
+        (module['c'], module['a']): {'function'},
+        (module['d'], module['a']): {'types'},
+        (module['d'], module['b']): {'top'},
+    }
+    assert circles(found) == [[module['a'], module['b'], module['c']]]
+    assert circles([('x', 'y'), ('y', 'z'), ('x', 'z')]) == []
+    assert circles([('x', 'x')]) == [['x']]
 
 
 def undocumented(name, thing):

@@ -1,4 +1,4 @@
-"""State and its kinds: a box with a value whose reads and writes are seen by the open traces."""
+"""State and its subclasses: mutable values whose reads and writes the open traces record."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from brainstate_prob.core.filters import to_predicate
 from brainstate_prob.core.trace import TraceError, current_trace
 
 __all__ = [
@@ -241,8 +242,6 @@ def catch_new_states(state_tag: str | None = None, state_to_exclude: Any = None)
     >>> new == [s], s.tag
     (True, 'mine')
     """
-    from brainstate_prob.core.filters import to_predicate
-
     catcher = _Catcher(state_tag, None if state_to_exclude is None else to_predicate(state_to_exclude))
     before = _catchers.open
     _catchers.open = (*before, catcher)

@@ -7,6 +7,7 @@ what a function can read when it is traced: its code, closure, defaults and the 
 
 from __future__ import annotations
 
+import collections
 import dis
 import functools
 import hashlib
@@ -15,13 +16,25 @@ import sys
 import sysconfig
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-__all__ = ['LIBRARIES', 'Cache', 'Identity', 'array_digest', 'globals_of', 'is_users', 'structural_key']
+from brainstate_prob.core.contents import Identity, attributes_of, pieces_of
+
+__all__ = [
+    'LIBRARIES',
+    'Cache',
+    'Identity',
+    'array_digest',
+    'attributes_of_class',
+    'code_and_contents',
+    'globals_of',
+    'is_users',
+    'structural_key',
+]
 
 # Functions from here are fixed: what their globals hold does not change between two fits.
 LIBRARIES = tuple(
@@ -48,19 +61,6 @@ _OF_CODE = (
     types.ModuleType,
     types.BuiltinFunctionType,
 )
-
-
-class Identity:
-    """An object that only equals itself; the reference keeps its id from being given to another."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other):
-        return isinstance(other, Identity) and self.value is other.value
-
-    def __hash__(self):
-        return id(self.value)
 
 
 def array_digest(x: Any) -> Hashable:
@@ -100,11 +100,32 @@ def structural_key(x: Any, known: Mapping[int, Hashable] | None = None, *, objec
     return _Walk(known or {}, objects).key(x)
 
 
+def code_and_contents(
+    x: Any,
+    held: Mapping[Hashable, Any],
+    known: Mapping[int, Hashable],
+    without: Callable[[Hashable], Collection[tuple]],
+) -> tuple[Hashable, dict[tuple, Hashable]]:
+    """The key of the code of ``x``, and what the objects hold that it can reach, piece by piece.
+
+    Code is functions, classes, and the numbers, texts and arrays among their globals, closures and attributes; config
+    objects, dicts and lists among these, and what is in ``held``, are contents.
+    ``without(code)`` gives the paths of those that do not count.
+    """
+    walk = _Walk(known, objects=False)
+    walk.contents = {}
+    code = walk._held(x)
+    walk.waiting += [((name,), value) for name, value in held.items()]
+    return code, walk.read(without(code))
+
+
 class _Walk:
     """One computation of a key. An object that is met again is written as the number of its first place."""
 
     def __init__(self, known: Mapping[int, Hashable], objects: bool):
         self._known, self._objects = known, objects
+        self.contents: dict[tuple, Hashable] | None = None  # of objects, where these are looked at piece by piece
+        self.waiting: list[tuple[tuple, Any]] = []
         self._outside = False  # in what a global or a class holds
         self._places: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay those of these objects while they are compared
@@ -129,15 +150,37 @@ class _Walk:
     def _named(self, items: Any) -> tuple:
         return tuple((name, self.key(value)) for name, value in items)
 
-    def _outer(self, items: Any) -> tuple:
+    def _outer(self, items: Any, owner: Any) -> tuple:
         """What a global or a class attribute holds, by name."""
         before, self._outside = self._outside, True
-        found = tuple((name, self._held(x)) for name, x in items)
+        found = tuple((name, self._held(x, Identity(owner), name)) for name, x in items)
         self._outside = before
         return found
 
-    def _held(self, x: Any) -> Hashable:
-        return self.key(x) if self._objects or not self._outside or _counts(x) else self._class(type(x))
+    def _held(self, x: Any, *place: Hashable) -> Hashable:
+        """The key of what code can read; ``place`` says where, else it is this very object."""
+        if self._objects or _counts(x) or id(x) in self._known:
+            return self.key(x)
+        if self.contents is None:
+            return self._class(type(x)) if self._outside else self.key(x)
+        if isinstance(x, tuple):
+            return (type(x), *(self._held(item, *place, i) for i, item in enumerate(x)))
+        self._alive.append(x)
+        self.waiting.append((place or (Identity(x),), x))
+        return (self._class(type(x)), place or Identity(x))
+
+    def _is_whole(self, x: Any) -> bool:
+        return id(x) in self._known or _is_code(x)
+
+    def read(self, without: Collection[tuple]) -> dict[tuple, Hashable]:
+        """The contents of all objects that were met, and of those that the code in them reaches."""
+        found: dict[tuple, Hashable] = {}
+        places: dict[int, tuple] = {}
+        self._outside = True
+        while self.waiting:
+            path, x = self.waiting.pop()
+            found.update(pieces_of(path, x, self.key, self._is_whole, places, without))
+        return found
 
     def _class(self, x: type) -> Hashable:
         if not is_users(x.__module__):
@@ -145,7 +188,7 @@ class _Walk:
         if id(x) in self._places:
             return ('again', self._places[id(x)])
         self._places[id(x)] = len(self._places)
-        return ('class', x, self._outer(_attributes(x)), tuple(map(self._class, x.__bases__)))
+        return ('class', x, self._outer(attributes_of_class(x), x), tuple(map(self._class, x.__bases__)))
 
     def _content(self, x: Any) -> Hashable:
         if isinstance(x, types.FunctionType):
@@ -156,12 +199,13 @@ class _Walk:
                 tuple(map(self._held, x.__defaults__ or ())),
                 tuple((name, self._held(value)) for name, value in (x.__kwdefaults__ or {}).items()),
                 tuple((name, self._held(value)) for name, value in vars(x).items()),
-                self._outer(globals_of(x)),
+                self._outer(globals_of(x), x.__globals__),
             )
         if isinstance(x, types.MethodType):
             return ('method', self.key(x.__func__), self._held(x.__self__))
         if isinstance(x, functools.partial):
-            return ('partial', self.key(x.func), self._held(x.args), self._held(x.keywords))
+            keywords = tuple((name, self._held(value)) for name, value in x.keywords.items())
+            return ('partial', self.key(x.func), self._held(x.args), keywords)
         if isinstance(x, list | tuple):
             return (type(x), *self._below(x))
         if isinstance(x, dict):
@@ -172,27 +216,35 @@ class _Walk:
             return ('array', array_digest(x))
         if isinstance(x, property):
             return ('property', self.key(x.fget))
+        if isinstance(getattr(x, '__wrapped__', None), types.FunctionType):  # under a decorator
+            return ('wrapped', Identity(x), self.key(x.__wrapped__))
         return self._object(x)
 
     def _object(self, x: Any) -> Hashable:
         if isinstance(x, types.ModuleType | types.BuiltinFunctionType | jax.core.Tracer):
             return Identity(x)
+
+        def own() -> tuple:
+            return self._class(type(x)), self._named(attributes_of(x))
+
         if type(x).__eq__ is not object.__eq__:
             try:
                 hash(x)
             except TypeError:
                 pass
-            else:
-                return (type(x), x)
-        bookkeeping = getattr(type(x), '_not_in_graph', ())  # caches and owners of a Module
-        content = getattr(x, '__dict__', {})
-        own = ((k, v) for k, v in content.items() if k not in bookkeeping)
-        return (Identity(x), self._class(type(x)), self._named(own))
+            else:  # objects that the user may change count by their content, too
+                return (type(x), x, own() if is_users(type(x).__module__) else None)
+        return (Identity(x), *own())
+
+
+def _is_code(x: Any) -> bool:
+    """Numbers, texts and code; a function under a decorator such as `jax.jit` is code, too."""
+    return isinstance(x, _OF_CODE) or isinstance(getattr(x, '__wrapped__', None), types.FunctionType)
 
 
 def _counts(x: Any) -> bool:
     """Whether a global counts by its content in any case: numbers, texts, arrays, code, and tuples of these."""
-    if x is None or isinstance(x, _OF_CODE):
+    if x is None or _is_code(x):
         return True
     if isinstance(x, np.ndarray | np.generic | jax.Array):
         return x.dtype != object
@@ -212,12 +264,30 @@ def is_users(module: str | None) -> bool:
     return file is None or not file.startswith(LIBRARIES)
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    """The global and attribute names in a function's code, those of functions inside it included."""
-    yield from code.co_names
+class _Names(NamedTuple):
+    """What a function's code names, that of functions inside it included."""
+
+    globals: tuple[str, ...]
+    imports: tuple[str, ...]  # modules that it imports itself
+    all: tuple[str, ...]  # attributes, too
+    written: frozenset[str]  # globals and attributes that it assigns: counters, which it does not compute with
+
+
+@functools.lru_cache(maxsize=4096)
+def _names(code: types.CodeType) -> _Names:
+    found = collections.defaultdict(set)
+    for i in dis.get_instructions(code):
+        found[i.opname].add(i.argval)
+    written = frozenset(found['STORE_GLOBAL'] | found['STORE_ATTR'])
+    read, imports = found['LOAD_GLOBAL'] | found['LOAD_NAME'], found['IMPORT_NAME']
+    names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            inner = _names(constant)
+            read |= set(inner.globals)
+            imports |= set(inner.imports)
+            names |= set(inner.all)
+    return _Names(tuple(sorted(read - written)), tuple(sorted(imports)), tuple(sorted(names - written)), written)
 
 
 def globals_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -225,32 +295,45 @@ def globals_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     code = function.__code__
     if code.co_filename.startswith(LIBRARIES):
         return
-    names = sorted(set(_names(code)) - _written(code))
-    yield from _named_in(names, function.__globals__, '', ())
+    names = _names(code)
+    yield from _named_in(names.globals, names.all, function.__globals__, '', ())
+    for module in (sys.modules.get(name) for name in names.imports):
+        if module is not None and is_users(module.__name__):
+            yield from _named_in(names.all, names.all, vars(module), f'{module.__name__}.', (module,))
 
 
-def _named_in(names: list[str], scope: Mapping[str, Any], path: str, above: tuple) -> Iterator[tuple[str, Any]]:
+def _named_in(
+    names: Iterable[str], attributes: tuple[str, ...], scope: Mapping[str, Any], path: str, above: tuple
+) -> Iterator[tuple[str, Any]]:
     for name in names:
         if name not in scope:
             continue
         value = scope[name]
         yield f'{path}{name}', value
         if isinstance(value, types.ModuleType) and is_users(value.__name__) and value not in above:
-            yield from _named_in(names, vars(value), f'{path}{name}.', (*above, value))
+            yield from _named_in(attributes, attributes, vars(value), f'{path}{name}.', (*above, value))
 
 
-def _written(code: types.CodeType) -> set[str]:
-    """The globals and attributes that a function assigns: counters, which it does not compute with."""
-    return {i.argval for i in dis.get_instructions(code) if i.opname in ('STORE_GLOBAL', 'STORE_ATTR')}
-
-
-def _attributes(x: type) -> Iterator[tuple[str, Any]]:
+def attributes_of_class(x: type) -> Iterator[tuple[str, Any]]:
     """What a class holds by name; not what its own methods assign (counters)."""
     functions = [value for value in vars(x).values() if isinstance(value, types.FunctionType)]
-    assigned = set().union(*(_written(function.__code__) for function in functions))
+    assigned = set().union(*(_names(function.__code__).written for function in functions))
     for name, value in sorted(vars(x).items()):
         if name not in assigned and (not name.startswith('__') or isinstance(value, types.FunctionType)):
             yield name, value.__func__ if isinstance(value, staticmethod | classmethod) else value
+
+
+class _Hashed:
+    """A key that is hashed once."""
+
+    def __init__(self, key: Hashable):
+        self._key, self._hash = key, hash(key)
+
+    def __eq__(self, other):
+        return self._hash == other._hash and self._key == other._key
+
+    def __hash__(self):
+        return self._hash
 
 
 class Cache:
@@ -262,6 +345,7 @@ class Cache:
 
     def get(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """What was built for an equal key before, else ``build()``."""
+        key = _Hashed(key)
         if key in self._kept:
             self._kept.move_to_end(key)
         else:
@@ -269,6 +353,9 @@ class Cache:
             while len(self._kept) > self._size:
                 self._kept.popitem(last=False)
         return self._kept[key]
+
+    def __contains__(self, key: Hashable) -> bool:
+        return _Hashed(key) in self._kept
 
     def drop(self, value: Any) -> None:
         """Keep ``value`` no longer."""

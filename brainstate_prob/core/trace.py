@@ -1,4 +1,4 @@
-"""StateTrace: an overlay that sees every read, write and creation of a State while it is open.
+"""StateTrace: a record of every read, write and creation of a State while it is open.
 
 While a trace is open, writes go to the trace and not to the State, so nothing has to be undone when a
 transform ends or fails, and no tracer can ever stay in a State. Each thread has its own stack of traces.
@@ -39,7 +39,7 @@ class StateTrace:
     ----------
     lift
         Called as ``lift(state, value)`` at every read of a State that the block has not written; what it returns is
-        what the block sees. Transforms use it where a State must look different inside (one random key a lane).
+        what the block sees. Transforms use it where a State must look different inside (one random key per lane).
         It is not remembered: the same read may come from a deeper JAX trace, whose tracers must not stay here.
     discover
         Say that the block is only run to find out which States it uses. Nested loops and branches then run
@@ -144,7 +144,7 @@ class StateTrace:
 
     def forget(self) -> None:
         """Let go of all States and values, so that what only the block used can be freed."""
-        for held in (
+        for record in (
             self.uses,
             self.reads,
             self.writes,
@@ -154,4 +154,4 @@ class StateTrace:
             self._values,
             self._fetched,
         ):
-            held.clear()
+            record.clear()

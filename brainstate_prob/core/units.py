@@ -1,4 +1,4 @@
-"""brainunit as `u`, imported when a unit is first looked at: it loads matplotlib where that is installed."""
+"""brainunit as `u`, imported on first use, since it loads matplotlib where that is installed."""
 
 from __future__ import annotations
 

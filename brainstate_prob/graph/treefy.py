@@ -11,9 +11,9 @@ import numpy as np
 
 from brainstate_prob.core import State, to_predicate
 from brainstate_prob.core.structure import structural_key
-from brainstate_prob.graph.bound import bound_again, is_function, outline_of
+from brainstate_prob.graph.builtin_containers import form_of, is_container, rebuilt
 from brainstate_prob.graph.containers import FlattedDict, NestedDict, TreefyState
-from brainstate_prob.graph.held import form_of, is_container, rebuilt
+from brainstate_prob.graph.functions import bound_again, is_function, outline_of
 from brainstate_prob.graph.walk import Node, children, find_states, walk
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The object graph: what is a node, and how nodes and States are walked, each once, in the order of their names."""
+"""The object graph: its nodes and States, walked in the order of their names, each once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from brainstate_prob.core import State, to_predicate
+from brainstate_prob.graph.builtin_containers import is_container, items_of, within
 from brainstate_prob.graph.containers import FlattedDict
-from brainstate_prob.graph.held import is_container, items_of
 
-__all__ = ['Node', 'children', 'find_states', 'nodes', 'path_of', 'states', 'walk']
+__all__ = ['Node', 'children', 'dotted', 'find_states', 'nodes', 'path_of', 'states', 'walk']
 
 Path = tuple[Any, ...]
 
@@ -19,8 +19,8 @@ Path = tuple[Any, ...]
 class Node:
     """Base class of what graph functions walk: an object whose attributes are the tree.
 
-    Attributes may be Nodes, States, containers of these (see `brainstate_prob.graph.held`), or anything else, which is
-    then static.
+    Attributes may be Nodes, States, containers of these (see `brainstate_prob.graph.builtin_containers`), or anything
+    else, which is then static.
     ``_not_in_graph`` names the attributes that are bookkeeping: never walked, copied or pickled. ``_references`` names
     those that refer to a Node that lives elsewhere: it is part of the graph, but has its path there if there is one.
     """
@@ -37,13 +37,14 @@ class Node:
         return {k: v for k, v in vars(self).items() if k not in self._not_in_graph}
 
 
-def _own(parent: Node, path: Path, value: Any) -> None:
+def _own(parent: Node, path: Path, value: Any, above: tuple[int, ...] = ()) -> None:
     """Tell the nodes below ``value`` where they hang, for messages only."""
     if isinstance(value, Node):
         object.__setattr__(value, '_owner', (weakref.ref(parent), path))
     elif is_container(value):
+        above = within(value, path, above)
         for key, item in items_of(value):
-            _own(parent, (*path, key), item)
+            _own(parent, (*path, key), item, above)
 
 
 def path_of(node: Node) -> Path:
@@ -69,6 +70,11 @@ def path_of(node: Node) -> Path:
     return path
 
 
+def dotted(path: tuple, prefix: str = '') -> str:
+    """A path as text: ``('layers', 0, 'w')`` as ``layers.0.w``."""
+    return '.'.join(str(part) for part in ((prefix, *path) if prefix else path))
+
+
 def children(value: Any) -> Iterator[tuple[Any, Any]]:
     """The (key, value) pairs directly below a node or container, sorted; nothing below anything else."""
     if isinstance(value, Node):
@@ -84,17 +90,20 @@ def _shortest_paths(root: Any) -> dict[int, Path]:
     A path through a reference counts only where there is no other.
     """
     paths: dict[int, Path] = {}
-    queue: deque[tuple[Path, Any]] = deque([((), root)])
-    referred: deque[tuple[Path, Any]] = deque()
+    queue: deque[tuple[Path, tuple[int, ...], Any]] = deque([((), (), root)])
+    referred: deque[tuple[Path, tuple[int, ...], Any]] = deque()
     while queue or referred:
-        path, value = (queue or referred).popleft()
+        path, above, value = (queue or referred).popleft()
         if isinstance(value, Node | State):
             if id(value) in paths:
                 continue
             paths[id(value)] = path
+            above = ()
+        elif is_container(value):
+            above = within(value, path, above)
         references = value._references if isinstance(value, Node) else ()
         for key, child in children(value):
-            (referred if key in references else queue).append(((*path, key), child))
+            (referred if key in references else queue).append(((*path, key), above, child))
     return paths
 
 
@@ -126,10 +135,10 @@ def find_states(root: Any) -> dict[Path, State]:
 
 def _select(kind: type, root: Any, filters: tuple, allowed_hierarchy: tuple[float, float]) -> Any:
     low, high = allowed_hierarchy
-    found = {path: x for path, level, x in walk(root, high) if isinstance(x, kind) and level >= low}
+    selected = {path: x for path, level, x in walk(root, high) if isinstance(x, kind) and level >= low}
     predicates = [to_predicate(f) for f in (filters or (...,))]
     groups = [FlattedDict() for _ in predicates]
-    for path, x in found.items():
+    for path, x in selected.items():
         for predicate, group in zip(predicates, groups, strict=True):
             if predicate(path, x):
                 group[path] = x

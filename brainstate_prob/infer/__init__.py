@@ -83,3 +83,7 @@ __all__ = [
     'to_numpyro',
     'with_unit',
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

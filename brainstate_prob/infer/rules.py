@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from brainstate_prob.core.calls import nearest
 
 __all__ = [
     'Rule',
@@ -49,13 +50,6 @@ def shown(value: Any) -> str:
         return f'an array of shape {tuple(value.shape)}'
     text = repr(value)
     return text if len(text) <= 80 else f'{text[:77]}...'
-
-
-def nearest(word: Any, words: Iterable[str]) -> str:
-    """``Did you mean 'x'?`` where one of the words is like ``word``, else nothing."""
-    by_lower = {w.lower(): w for w in words}
-    found = difflib.get_close_matches(str(word).lower(), by_lower, 1, 0.5)
-    return f'Did you mean {by_lower[found[0]]!r}?' if found else ''
 
 
 # Kinds of rules

@@ -1,4 +1,4 @@
-"""Collective calls: one method of every module below a target, in a stated order, plain or for many lanes at once."""
+"""Collective calls: one method of every module of a model, in a defined order, plain or vectorized over lanes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from brainstate_prob.core import State, catch_new_states, to_predicate
 from brainstate_prob.core.functionalize import Discovery
-from brainstate_prob.graph import TreefyState
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.graph import TreefyState, nodes
+from brainstate_prob.graph.walk import dotted, find_states
+from brainstate_prob.nn.kinds import ModuleNode
 from brainstate_prob.transform import vmap2, vmap_new_states
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
     'vmap_reset_all_states',
 ]
 
-_T = TypeVar('_T', bound=Module)
+_T = TypeVar('_T', bound=ModuleNode)
 _LEVELS = 10
 _IF_MISSING = ('raise', 'pass', 'warn')
 
@@ -117,7 +118,7 @@ def call_all_fns(
     excluded = to_predicate(node_to_exclude)
     methods: list[Callable] = []
     mapped: list[tuple] = []
-    for path, node in target.nodes(Module).items():
+    for path, node in nodes(target, ModuleNode).items():
         if excluded(path, node) or any(path[: len(above)] == above for above in mapped):
             continue
         label = f'{dotted(path) or "the target"} ({type(node).__name__})'
@@ -283,7 +284,7 @@ def vmap_reset_all_states(
     return vmap_call_all_fns(target, 'reset_state', reset_args, reset_kwargs, axis_size, node_to_exclude, state_tag)
 
 
-def assign_state_values(target: Module, *state_by_abs_path: Mapping[Any, Any]) -> tuple[list, list]:
+def assign_state_values(target: ModuleNode, *state_by_abs_path: Mapping[Any, Any]) -> tuple[list, list]:
     """Write values into the States of ``target`` by path.
 
     Parameters
@@ -306,7 +307,7 @@ def assign_state_values(target: Module, *state_by_abs_path: Mapping[Any, Any]) -
     >>> model.w.value
     5.0
     """
-    states = {dotted(path): (path, state) for path, state in target.states().items()}
+    states = {dotted(path): (path, state) for path, state in find_states(target).items()}
     given = {key if isinstance(key, str) else dotted(key): (key, x) for m in state_by_abs_path for key, x in m.items()}
     for name, (_, value) in given.items():
         if name in states:
@@ -316,7 +317,7 @@ def assign_state_values(target: Module, *state_by_abs_path: Mapping[Any, Any]) -
 
 
 def _arguments(target: Any, fn_name: Any, args: Any, kwargs: Any) -> tuple[tuple, Mapping[str, Any]]:
-    if not isinstance(target, Module):
+    if not isinstance(target, ModuleNode):
         raise TypeError(f'The target of a collective call must be a Module, got {type(target).__name__}.')
     if not isinstance(fn_name, str):
         raise TypeError(f'fn_name must be the name of a method, got {fn_name!r}.')

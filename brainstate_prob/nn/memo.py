@@ -1,13 +1,12 @@
-"""Values computed once for a block of code: what `Module.param_precompute` and the log density serve to Params."""
+"""Constrained values that are computed once for a block of code and then returned by `Param.value()`."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from brainstate_prob.nn.param import Param
+from brainstate_prob.nn.kinds import ParamNode
 
 __all__ = ['serve_values', 'served_value']
 
@@ -16,19 +15,19 @@ class _Served(threading.local):
     """By Param (theta, what ``value()`` returns), in this thread."""
 
     def __init__(self):
-        self.by_param: dict[Param, tuple[Any, Any]] = {}
+        self.by_param: dict[ParamNode, tuple[Any, Any]] = {}
 
 
 _served = _Served()
 
 
-def served_value(param: Param) -> tuple[Any, Any] | None:
+def served_value(param: ParamNode) -> tuple[Any, Any] | None:
     """The pair (theta, value) that is served for ``param``, if one is."""
     return _served.by_param.get(param)
 
 
 @contextlib.contextmanager
-def serve_values(computed: dict[Param, tuple[Any, Any]]):
+def serve_values(computed: dict[ParamNode, tuple[Any, Any]]):
     """Within the block, let each Param's ``value()`` be what was computed for it, also while traced.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Module and Sequential: objects whose attributes are the tree of States, Params and submodules."""
+"""Module and Sequential: objects whose attributes are States, Params and submodules."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ import jax.numpy as jnp
 
 from brainstate_prob import graph
 from brainstate_prob.core import ParamState, State
-from brainstate_prob.graph.walk import children, walk
-from brainstate_prob.nn.not_a_number import NotANumber
+from brainstate_prob.graph.walk import children, dotted, walk
+from brainstate_prob.nn.collective import init_all_states, reset_all_states
+from brainstate_prob.nn.kinds import ModuleNode, ParamNode
+from brainstate_prob.nn.memo import serve_values
+from brainstate_prob.nn.no_arithmetic import NoArithmetic
+from brainstate_prob.nn.summary import summarize
 
 __all__ = ['ElementWiseBlock', 'Module', 'Sequential']
 
@@ -28,12 +32,7 @@ def _size(size: Any) -> tuple[int, ...] | None:
     return tuple(int(n) for n in size) if isinstance(size, list | tuple) else (int(size),)
 
 
-def dotted(path: tuple, prefix: str = '') -> str:
-    """A path as text: ``('layers', 0, 'w')`` as ``layers.0.w``."""
-    return '.'.join(str(part) for part in ((prefix, *path) if prefix else path))
-
-
-class Module(graph.Node):
+class Module(ModuleNode):
     """Base class of models, layers, parameters and priors.
 
     Attributes may be States, Modules, containers of them, or plain values. Calling a module calls ``update``;
@@ -105,14 +104,10 @@ class Module(graph.Node):
 
     def init_all_states(self, *args, **kwargs) -> Module:
         """``init_state`` of this and every module below: see `brainstate_prob.nn.init_all_states`."""
-        from brainstate_prob.nn.collective import init_all_states
-
         return init_all_states(self, *args, **kwargs)
 
     def reset_all_states(self, *args, **kwargs) -> Module:
         """``reset_state`` of this and every module below: see `brainstate_prob.nn.reset_all_states`."""
-        from brainstate_prob.nn.collective import reset_all_states
-
         return reset_all_states(self, *args, **kwargs)
 
     # Walking the tree
@@ -149,8 +144,8 @@ class Module(graph.Node):
 
     def named_parameters(self, prefix: str = '', recurse: bool = True) -> Iterator[tuple[str, ParamState]]:
         """Pairs (dotted path, trainable State)."""
-        found = self.states(ParamState, allowed_hierarchy=_ALL if recurse else (0, 1))
-        return ((dotted(path, prefix), state) for path, state in found.items())
+        states = self.states(ParamState, allowed_hierarchy=_ALL if recurse else (0, 1))
+        return ((dotted(path, prefix), state) for path, state in states.items())
 
     def parameters(self, recurse: bool = True) -> Iterator[ParamState]:
         """The trainable States below."""
@@ -158,9 +153,7 @@ class Module(graph.Node):
 
     def named_param_modules(self, allowed_hierarchy=_ALL) -> Iterator[tuple[tuple, Any]]:
         """Pairs (path, `Param` or `Const`), hyper-parameters of priors included."""
-        from brainstate_prob.nn.param import Param
-
-        return iter(self.nodes(Param, allowed_hierarchy=allowed_hierarchy).items())
+        return iter(self.nodes(ParamNode, allowed_hierarchy=allowed_hierarchy).items())
 
     def param_modules(self, allowed_hierarchy=_ALL) -> Iterator[Any]:
         """All `Param` and `Const` below."""
@@ -199,16 +192,12 @@ class Module(graph.Node):
         >>> with model.param_precompute():
         ...     value = model.w.value() + model.w.value()
         """
-        from brainstate_prob.nn.memo import serve_values
-
         present = ((param, param.val.value) for param in self.param_modules(allowed_hierarchy))
         with serve_values({param: (raw, param._magnitude(raw)) for param, raw in present}):
             yield
 
     def summary(self):
         """A table of the parameters (path, shape, unit, transform, prior, trainable, value), as text and HTML."""
-        from brainstate_prob.nn.summary import summarize
-
         return summarize(self)
 
     def __repr__(self) -> str:
@@ -326,7 +315,7 @@ def _is_module_class(x: Any) -> bool:
 def _build(layer: Any, in_size: tuple[int, ...] | None) -> Any:
     deferred = _is_module_class(layer) or (isinstance(layer, functools.partial) and _is_module_class(layer.func))
     if not deferred:
-        if isinstance(layer, State | NotANumber) or not callable(layer):
+        if isinstance(layer, State | NoArithmetic) or not callable(layer):
             raise TypeError(f'A Sequential holds Modules, callables and deferred constructors, got {layer!r}.')
         return layer
     constructor: Any = layer.func if isinstance(layer, functools.partial) else layer

@@ -16,24 +16,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State, StateTrace, current_trace
+from brainstate_prob.core.calls import named, users_line
+from brainstate_prob.core.quantities import short, split_unit, unit_name, with_unit
+from brainstate_prob.core.shapes import to_shape
 from brainstate_prob.core.state import holds_tracer
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
+from brainstate_prob.graph.walk import dotted
 from brainstate_prob.nn.bijections import IdentityT, Transform, transform_for
-from brainstate_prob.nn.bijections.instead import instead_of
-from brainstate_prob.nn.magnitudes import checked_dims, short, split_unit, unit_name, with_unit
+from brainstate_prob.nn.bijections.suggestions import suggestion_for
+from brainstate_prob.nn.dims import checked_dims
+from brainstate_prob.nn.kinds import ParamNode
 from brainstate_prob.nn.memo import served_value
-from brainstate_prob.nn.module import Module, dotted
-from brainstate_prob.nn.not_a_number import NotANumber
+from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.no_arithmetic import NoArithmetic
 from brainstate_prob.nn.prior_check import check_prior
 from brainstate_prob.nn.priors import Regularization, as_regularization
+from brainstate_prob.nn.priors.hyper import makes_hyper_parameters
 
 __all__ = ['Const', 'Param']
 
 logger = logging.getLogger(__name__)
 
 
-class Param(NotANumber, Module):
+@makes_hyper_parameters
+class Param(NoArithmetic, ParamNode, Module):
     """A parameter with an optional bijective transform, prior and unit.
 
     Parameters
@@ -82,6 +89,7 @@ class Param(NotANumber, Module):
     _not_in_graph: ClassVar[frozenset[str]] = Module._not_in_graph | {'_memo'}
     _memo: tuple[Any, ...] | None = None
 
+    @named
     def __init__(
         self,
         value: Any,
@@ -106,7 +114,7 @@ class Param(NotANumber, Module):
         if t is None:
             t = self._chosen_t()
         if not isinstance(t, Transform):
-            raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(); {instead_of(t)}')
+            raise TypeError(f'{self._label()}: t must be a Transform such as nn.SoftplusT(); {suggestion_for(t)}')
         if not isinstance(fit, bool | np.bool_):
             raise TypeError(f'{self._label()}: fit must be True or False, got {fit!r}.')
         if precompute is not None and not callable(precompute):
@@ -283,7 +291,7 @@ class Param(NotANumber, Module):
         >>> nn.Param.init(jnp.ones, (2, 3), t=nn.SoftplusT()).shape
         (2, 3)
         """
-        shape = None if sizes is None else (sizes,) if isinstance(sizes, int | np.integer) else tuple(sizes)
+        shape = None if sizes is None else to_shape(sizes, 'Param.init: sizes')
         if data is None:
             if not allow_none:
                 raise ValueError(
@@ -388,12 +396,12 @@ class Param(NotANumber, Module):
                     f'{self._label()}: theta of {numeric!r} is itself confined to {numeric.domain}: an optimizer '
                     'step can '
                     'leave it, and samplers refuse it. Compose it, e.g. ChainT(PositiveT(), ...).',
-                    stacklevel=3,
+                    stacklevel=users_line(),
                 )
             return numeric.inverse(magnitude), magnitude
         except ValueError as error:
             inside = numeric.nearest_interior(magnitude)
-            warnings.warn(f'{self._label()}: {error} Starting at {short(inside)} instead.', stacklevel=3)
+            warnings.warn(f'{self._label()}: {error} Starting at {short(inside)} instead.', stacklevel=users_line())
             return numeric.inverse(inside), inside
 
     def _convert(self, value: Any) -> jax.Array:

@@ -1,9 +1,10 @@
-"""Whether a prior is one for the values of a Param: their shape, and the set that they live on."""
+"""Checks that the shape and the support of a prior fit a Param."""
 
 from __future__ import annotations
 
 import warnings
 
+from brainstate_prob.core.calls import users_line
 from brainstate_prob.core.units import u
 from brainstate_prob.nn.bijections import Transform, transform_for
 from brainstate_prob.nn.priors import Regularization
@@ -60,5 +61,5 @@ def check_prior(
         advice = 'Choose a transform onto the support.'
     warnings.warn(
         f'{said}, narrower than the codomain {reached} of {t!r}: values outside it have density 0. {advice}',
-        stacklevel=4,
+        stacklevel=users_line(),
     )

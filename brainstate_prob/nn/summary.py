@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from typing import TYPE_CHECKING
 
 from brainstate_prob.core import ParamState
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.core.quantities import short
+from brainstate_prob.graph.walk import Node, dotted, find_states, nodes, states
 from brainstate_prob.nn.bijections import IdentityT
-from brainstate_prob.nn.magnitudes import short
-from brainstate_prob.nn.module import Module, dotted
-
-if TYPE_CHECKING:
-    from brainstate_prob.nn.param import Param
+from brainstate_prob.nn.kinds import ParamNode
 
 __all__ = ['ModelSummary', 'described_prior', 'summarize']
 
@@ -49,7 +45,7 @@ class ModelSummary:
         return f'{self.title}: {self.num_trained} trained numbers'
 
 
-def summarize(model: Module) -> ModelSummary:
+def summarize(model: Node) -> ModelSummary:
     """The parameters below ``model``: every `Param`, `Const` and bare `ParamState`, by path.
 
     Examples
@@ -62,7 +58,7 @@ def summarize(model: Module) -> ModelSummary:
     .     (2,)   -     SoftplusT(lower=0.0)  L2Reg(weight=0.5)  yes        [1. 2.]
     """
     rows, owned, trained = {}, set(), 0
-    for path, param in model.named_param_modules():
+    for path, param in nodes(model, ParamNode).items():
         owned.add(param.val)
         trained += math.prod(param.val.value.shape) if param.fit else 0
         prior = '-' if param.reg is None else described_prior(param, model)
@@ -75,7 +71,7 @@ def summarize(model: Module) -> ModelSummary:
             param.fit,
             short(param.constrained()),
         )
-    for path, state in model.states(ParamState).items():
+    for path, state in states(model, ParamState).items():
         if state in owned:
             continue
         for keys, leaf in _leaves(state.value):
@@ -93,13 +89,13 @@ def _row(path, shape, unit, transform, prior, trainable, value) -> dict[str, str
     return dict(zip(COLUMNS, cells, strict=True))
 
 
-def described_prior(param: Param, model: Module) -> str:
+def described_prior(param: ParamNode, model: Node) -> str:
     """The prior on one line, with the paths of those Params of the model that are its hyper-parameters."""
     text = _one_line(param.reg)
     above = set(find_states(param.reg).values())
     if not above:
         return text
-    for path, other in model.named_param_modules():
+    for path, other in nodes(model, ParamNode).items():
         if other is not param and other.val in above:
             text = text.replace(_one_line(other), dotted(path))
     return text

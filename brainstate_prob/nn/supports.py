@@ -1,4 +1,4 @@
-"""Comparing supports: is a prior's support narrower than a transform's codomain, as far as is known?"""
+"""Comparison of supports: whether that of a prior is narrower than the codomain of a transform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VECTOR_SETS = {
     type(constraints.positive_ordered_vector): (0.0, np.inf),
     type(constraints.sphere): (-1.0, 1.0),
 }
-# What holds entry by entry and is told by its bounds. A constraint in neither table says more than its bounds do.
+# Constraints entry by entry that their bounds describe. One in neither table is not described by its bounds.
 _INTERVALS = frozenset(
     constraint if isinstance(constraint, type) else type(constraint)
     for constraint in (

@@ -1,4 +1,4 @@
-"""Counting the parameters of a model, clipping gradients."""
+"""Number of parameters of a model; clipping of gradients by their norm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from brainstate_prob.core import ParamState
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.graph.walk import dotted
+from brainstate_prob.nn.module import Module
 
 __all__ = ['clip_grad_norm', 'count_parameters']
 
@@ -43,9 +44,9 @@ def count_parameters(module: Module, precision: int = 2, return_table: bool = Fa
     total             1,200  (1.20 K)
     1200
     """
-    found = module.states(ParamState)
+    states = module.states(ParamState)
     rows = []
-    for path, state in found.items():
+    for path, state in states.items():
         for below, leaf in jax.tree.leaves_with_path(state.value):
             where = dotted(path) + jax.tree_util.keystr(below)
             rows.append((where, str(jnp.shape(leaf)), math.prod(jnp.shape(leaf))))

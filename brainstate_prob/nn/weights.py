@@ -1,4 +1,4 @@
-"""How a layer holds its trainable arrays: one State, or Params where transforms, priors or dims are asked for."""
+"""The trainable arrays of a layer: one State, or Params where transforms, priors or dims are given."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from brainstate_prob.core import ParamState, State
+from brainstate_prob.core.quantities import split_unit, with_unit
 from brainstate_prob.nn import init
 from brainstate_prob.nn.bijections import IdentityT, Transform
-from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param
 from brainstate_prob.nn.priors import as_regularization

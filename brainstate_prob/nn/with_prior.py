@@ -1,4 +1,4 @@
-"""with_prior: priors and transforms for the parameters of a whole model, chosen by filter."""
+"""with_prior: priors and transforms for the parameters of a whole model, selected by filters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import jax
 from brainstate_prob import graph
 from brainstate_prob.core import ParamState, State, to_predicate
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import children
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.graph.walk import children, dotted
+from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import Regularization
 from brainstate_prob.nn.weights import ParamSpec, Weights

@@ -6,7 +6,7 @@ right. A draw does ``key, sub = split(key)``, keeps the first and draws with the
 
 from typing import TYPE_CHECKING, Any
 
-from brainstate_prob.random.laws import LAWS, make_method
+from brainstate_prob.random.distributions import DISTRIBUTIONS, make_method
 from brainstate_prob.random.selection import Selection
 
 _SELECTION = ('ball', 'categorical', 'choice', 'orthogonal', 'permutation', 'rand', 'randint', 'randn', 'shuffle')
@@ -14,7 +14,7 @@ _STREAM = ('clone', 'get_key', 'seed', 'seed_context', 'set_key', 'split_key')
 
 
 class RandomState(Selection):
-    """A stream of random numbers: a State that holds a key, with a method a law.
+    """A stream of random numbers: a State that holds a key, with one method for each distribution.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ class RandomState(Selection):
     Unit("mV")
     """
 
-    if TYPE_CHECKING:  # the laws are methods made from a table
+    if TYPE_CHECKING:  # the distributions are methods made from a table
 
         def __getattr__(self, name: str) -> Any: ...
 
 
-for _name, _law in LAWS.items():
-    setattr(RandomState, _name, make_method(_name, _law))
+for _name, _distribution in DISTRIBUTIONS.items():
+    setattr(RandomState, _name, make_method(_name, _distribution))
 
 DEFAULT = RandomState(name='random.DEFAULT')
 
-for _name in (*LAWS, *_SELECTION, *_STREAM):
+for _name in (*DISTRIBUTIONS, *_SELECTION, *_STREAM):
     globals()[_name] = getattr(DEFAULT, _name)
 
 
@@ -62,4 +62,4 @@ def default_rng(seed_or_key=None) -> RandomState:
     return seed_or_key if isinstance(seed_or_key, RandomState) else RandomState(seed_or_key)
 
 
-__all__ = ['DEFAULT', 'RandomState', 'default_rng', *LAWS, *_SELECTION, *_STREAM]
+__all__ = ['DEFAULT', 'RandomState', 'default_rng', *DISTRIBUTIONS, *_SELECTION, *_STREAM]

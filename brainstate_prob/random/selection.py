@@ -1,4 +1,4 @@
-"""Draws that select: integers, choices, permutations, categories; and those that take their shape as arguments."""
+"""Random integers, choices, permutations and categories, and draws whose shape is given as arguments."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.core.quantities import magnitude_and_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.random.params import to_size
 from brainstate_prob.random.stream import KeyStream, to_key
@@ -18,7 +19,7 @@ __all__ = ['Selection']
 
 
 class Selection(KeyStream):
-    """The methods of `RandomState` that are no laws of a table."""
+    """The methods of `RandomState` that are not in the table of distributions."""
 
     def _take(self, key: Any) -> jax.Array:
         return self.split_key() if key is None else to_key(key)
@@ -110,6 +111,5 @@ def _one_shape(dn: tuple) -> tuple[int, ...]:
 
 
 def _magnitude(x: Any) -> tuple[Any, Any]:
-    if isinstance(x, u.Quantity):
-        return x.mantissa, x.unit
-    return (x if isinstance(x, int | np.integer) else jnp.asarray(x)), None
+    """A number n stands for the first n integers, and stays as it is."""
+    return (x, None) if isinstance(x, int | np.integer) else magnitude_and_unit(x)

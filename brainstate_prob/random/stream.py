@@ -61,7 +61,7 @@ def _allowed(value: Any) -> str:
 
 
 class KeyStream(State):
-    """The key handling of a `RandomState`; `brainstate_prob.random.laws` adds the draws."""
+    """The key handling of a `RandomState`; `brainstate_prob.random.distributions` adds the draws."""
 
     def __init__(self, seed_or_key: Any = None, name: str | None = None, *, tag: str | None = None, **metadata):
         lazy = seed_or_key is None and current_trace() is None

@@ -2,16 +2,15 @@
 
 from brainstate_prob.transform.checkpoint import checkpoint, remat
 from brainstate_prob.transform.conditions import cond, ifelse, switch
-from brainstate_prob.transform.finder import StateFinder
-from brainstate_prob.transform.grad import fwd_grad, grad, hessian, jacfwd, jacobian, jacrev, vector_grad
-from brainstate_prob.transform.gradient import GradientTransform, Wrt
+from brainstate_prob.transform.gradient_transform import GradientTransform, Wrt
+from brainstate_prob.transform.gradients import fwd_grad, grad, hessian, jacfwd, jacobian, jacrev, vector_grad
+from brainstate_prob.transform.inspection import StateFinder, eval_shape, make_jaxpr
 from brainstate_prob.transform.jit import JitFunction, jit
 from brainstate_prob.transform.loops import for_loop, scan, while_loop
+from brainstate_prob.transform.mapping import vmap, vmap2, vmap2_new_states, vmap_new_states
+from brainstate_prob.transform.pmap import pmap2, pmap2_new_states
 from brainstate_prob.transform.progress import ProgressBar
-from brainstate_prob.transform.tracing import eval_shape, make_jaxpr
 from brainstate_prob.transform.vjp import jvp, vjp
-from brainstate_prob.transform.vmap import vmap, vmap_new_states
-from brainstate_prob.transform.vmap2 import pmap2, pmap2_new_states, vmap2, vmap2_new_states
 
 __all__ = [
     'GradientTransform',

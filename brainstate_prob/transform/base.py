@@ -1,15 +1,17 @@
-"""What all transforms share: a transformed function that keeps its name, works on methods, and as a decorator."""
+"""Shared by all transforms: the class of transformed functions, and checks of their arguments."""
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-__all__ = ['Transformed', 'check_callable', 'decorator', 'jit_is_disabled']
+from brainstate_prob.core import ParamState, State
+
+__all__ = ['Transformed', 'check_callable', 'decorator', 'flatten_states', 'jit_is_disabled', 'split_aux']
 
 
 def check_callable(fun: Any, transform: str) -> None:
@@ -21,6 +23,54 @@ def check_callable(fun: Any, transform: str) -> None:
 def decorator(make: Callable[[Callable], Any], fun: Callable | None) -> Any:
     """``make(fun)``; where the function is still to come (``@grad(argnums=0)``), ``make`` itself."""
     return make if fun is None else make(fun)
+
+
+def flatten_states(
+    container: Any,
+    name: str = 'grad_states',
+) -> tuple[list[tuple[tuple, State]], Callable[[list], Any]]:
+    """The States of a container with their paths, and a function that puts a list back into that structure.
+
+    Raises
+    ------
+    TypeError
+        Where there is something else than States, naming its path.
+    """
+    entries: list[tuple[tuple, State]] = []
+
+    def walk(path: tuple, x: Any) -> Callable[[list], Any]:
+        if isinstance(x, State):
+            entries.append((path, x))
+            position = len(entries) - 1
+            return lambda values: values[position]
+        if x is None:
+            return lambda values: None
+        if isinstance(x, Mapping):
+            cls = type(x) if isinstance(x, dict) else dict
+            inner = [(k, walk((*path, *(k if isinstance(k, tuple) else (k,))), v)) for k, v in x.items()]
+            return lambda values: cls([(k, f(values)) for k, f in inner])
+        if isinstance(x, list | tuple):
+            parts = [walk((*path, i), v) for i, v in enumerate(x)]
+            make: Callable = getattr(type(x), '_make', type(x))  # a named tuple takes its parts one by one
+            return lambda values: make([f(values) for f in parts])
+        if callable(getattr(x, 'states', None)):
+            return walk(path, x.states(ParamState))
+        where = f' at {path}' if path else ''
+        raise TypeError(
+            f'{name} takes a State, a list, tuple or dict of States, or a Module (its ParamStates); got '
+            f'{type(x).__name__}{where}.'
+        )
+
+    rebuild = walk((), container)
+    return entries, rebuild
+
+
+def split_aux(out: Any) -> tuple[Any, Any]:
+    """What a function with ``has_aux=True`` returned, which must be a pair."""
+    if not isinstance(out, tuple | list) or len(out) != 2:
+        got = f'a {type(out).__name__}' + (f' of {len(out)}' if isinstance(out, tuple | list) else '')
+        raise TypeError(f'With has_aux=True the function must return (value, aux); it returned {got}.')
+    return out[0], out[1]
 
 
 def jit_is_disabled() -> bool:

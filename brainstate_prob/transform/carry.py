@@ -1,4 +1,4 @@
-"""What a staged body (of a loop or a branch) does to States: those that it writes are carried from run to run."""
+"""The States that the body of a loop or a branch writes, carried from one iteration to the next."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Carried:
     ----------
     fn
         The body.
-    found
+    discovery
         What it does to States, with the same arguments as it will have.
     states
         The States to carry.
     """
 
-    def __init__(self, fn: Callable, found: Discovery, states: Sequence[State]):
+    def __init__(self, fn: Callable, discovery: Discovery, states: Sequence[State]):
         self.states = list(states)
         self.pure = Pure(fn, self.states, discover=False)
         self.created: dict[int, Any] = {}
-        self._found = found
+        self._discovery = discovery
 
     def initial(self) -> tuple[list, list]:
         """The values to start with: of the carried States, and of those that every run creates."""
-        written = {self._found.pure.states[n]: shapes for n, shapes in self._found.written.items()}
+        written = {self._discovery.pure.states[n]: shapes for n, shapes in self._discovery.written.items()}
         values = [strong(s.value, written[s]) if s in written else s.value for s in self.states]
-        return values, self._found.created_last()
+        return values, self._discovery.created_last()
 
     def __call__(self, carried: tuple[list, list], *args) -> tuple[tuple[list, list], Any]:
         values, made = carried
@@ -56,18 +56,18 @@ class Carried:
         self.pure.commit({}, {n: (value, value) for n, value in zip(self.created, made, strict=True)})
 
 
-def stage(run: Callable[[list[State]], Any], *found: Discovery) -> Any:
+def stage(run: Callable[[list[State]], Any], *discoveries: Discovery) -> Any:
     """``run(states)`` with the States that were found to be written.
 
     Where a body creates States lazily, the discovery was what created them; then they get their first value
     and are carried too.
     """
-    states = list(dict.fromkeys(state for f in found for state in f.states))
+    states = list(dict.fromkeys(state for f in discoveries for state in f.states))
     while True:
         try:
             return run(states)
         except TraceError:
-            settled = [state for f in found for state in f.settle()]
+            settled = [state for f in discoveries for state in f.settle()]
             if not settled:
                 raise
             states += settled

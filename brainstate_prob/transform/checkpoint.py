@@ -1,4 +1,4 @@
-"""checkpoint (remat): compute again in the backward pass what would otherwise be kept in memory."""
+"""checkpoint (remat): recompute intermediate values in the backward pass instead of storing them."""
 
 from __future__ import annotations
 

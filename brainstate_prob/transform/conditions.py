@@ -104,10 +104,10 @@ def _branch(select: Callable, branches: list[Callable], operands: tuple, names: 
         return _rehearse(branches, operands)
     if jit_is_disabled():
         return select(branches, operands)
-    found = [Discovery(branch, *operands) for branch in branches]
+    discoveries = [Discovery(branch, *operands) for branch in branches]
 
     def run(states: list[State]) -> Any:
-        shapes = [_common(state, found, names) for state in states]
+        shapes = [_common(state, discoveries, names) for state in states]
         values = [strong(state.value, shape) for state, shape in zip(states, shapes, strict=True)]
 
         def pure(branch):
@@ -128,13 +128,13 @@ def _branch(select: Callable, branches: list[Callable], operands: tuple, names: 
             state.value = value
         return out
 
-    return stage(run, *found)
+    return stage(run, *discoveries)
 
 
-def _common(state: State, found: list[Discovery], names: list[str]) -> Any:
+def _common(state: State, discoveries: list[Discovery], names: list[str]) -> Any:
     """Shape and type of a State after any branch."""
     shapes, untouched = {}, jax.eval_shape(lambda: state.value)
-    for name, f in zip(names, found, strict=True):
+    for name, f in zip(names, discoveries, strict=True):
         written = {f.pure.states[n]: after for n, after in f.written.items()}
         shapes[name] = written.get(state, untouched)
     best = max(shapes.values(), key=lambda shape: sum(not leaf.weak_type for leaf in jax.tree.leaves(shape)))

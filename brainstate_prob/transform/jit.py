@@ -259,10 +259,10 @@ class JitFunction:
                 out, written, created = plan.compiled(values, *args, **kwargs)
                 break
             except TraceError:
-                found = () if plan.discovery is None else plan.discovery.settle()
-                if not found:
+                late = () if plan.discovery is None else plan.discovery.settle()
+                if not late:
                     raise
-                plan = self._compile(key, (*plan.inputs, *found), creates=True)
+                plan = self._compile(key, (*plan.inputs, *late), creates=True)
         plan.discovery = None
         plan.settled = True
         self._array = _array_type()
@@ -298,13 +298,13 @@ class JitFunction:
     def _make_plan(self, key: tuple, args: tuple, kwargs: dict) -> _Plan:
         if key in self._known:
             return self._compile(key, *self._known.pop(key))
-        found = Discovery(self._function(key), *args, **kwargs)
+        discovery = Discovery(self._function(key), *args, **kwargs)
         special = any(self._arguments.donated) or any(self._jax_options.values())
-        if not (found.pure.outside or found.created or found.pure.faked or special):
-            found.pure.discover = False  # nothing but arguments: the trace that there is will do
-            plan = self._plans[key] = _Plan(key, found.pure, found.compiled, creates=False)
+        if not (discovery.pure.outside or discovery.created or discovery.pure.faked or special):
+            discovery.pure.discover = False  # nothing but arguments: the trace that there is will do
+            plan = self._plans[key] = _Plan(key, discovery.pure, discovery.compiled, creates=False)
             return plan
-        return self._compile(key, tuple(found.pure.outside), bool(found.created), found)
+        return self._compile(key, tuple(discovery.pure.outside), bool(discovery.created), discovery)
 
     def _compile(
         self, key: tuple, inputs: tuple[State, ...], creates: bool, discovery: Discovery | None = None
@@ -359,10 +359,10 @@ class JitFunction:
         return JitFunction(copy.deepcopy(self.fun, memo), **self._options)
 
     def __reduce__(self):
-        found = sys.modules.get(self.fun.__module__)
+        attribute = sys.modules.get(self.fun.__module__)
         for name in getattr(self.fun, '__qualname__', '').split('.'):
-            found = getattr(found, name, None)
-        return self.fun.__qualname__ if found is self else (_rebuild, (self.fun, self._options))
+            attribute = getattr(attribute, name, None)
+        return self.fun.__qualname__ if attribute is self else (_rebuild, (self.fun, self._options))
 
     def __repr__(self) -> str:
         return f'<jit of {getattr(self.fun, "__qualname__", self.fun)!r}>'

@@ -65,15 +65,15 @@ def scan(
         return carry, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (steps, *jnp.shape(leaf))), y)
     if jit_is_disabled():
         return _plain_scan(f, init, xs, steps, reverse)
-    found = Discovery(lambda carry, xs: f(carry, _first(xs)), init, xs)
-    if isinstance(found.out, tuple) and len(found.out) == 2:
-        init = strong(init, found.out[0])
+    discovery = Discovery(lambda carry, xs: f(carry, _first(xs)), init, xs)
+    if isinstance(discovery.out, tuple) and len(discovery.out) == 2:
+        init = strong(init, discovery.out[0])
     progress = Progress.start(pbar, steps)
 
     def run(states: list[State]) -> tuple[Any, Any]:
-        body = Carried(f, found, states)
+        body = Carried(f, discovery, states)
         carried = body.initial()
-        _check_kept(body, carried[0], found)
+        _check_kept(body, carried[0], discovery)
 
         def step(carry, x):
             (n, carried, user), x = carry, x
@@ -90,7 +90,7 @@ def scan(
         body.commit(carried)
         return user, ys
 
-    return stage(run, found)
+    return stage(run, discovery)
 
 
 def for_loop(
@@ -142,16 +142,16 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any) -> Any:
         while cond_fun(init_val):
             init_val = body_fun(init_val)
         return init_val
-    tested, found = Discovery(cond_fun, init_val), Discovery(body_fun, init_val)
+    tested, discovery = Discovery(cond_fun, init_val), Discovery(body_fun, init_val)
     if tested.states or tested.created:
         names = ', '.join(s._label() for s in tested.states) or 'new States'
         raise ValueError(f'The condition of a while_loop writes {names}. It may only read; write in the body.')
-    init_val = strong(init_val, found.out)
+    init_val = strong(init_val, discovery.out)
 
     def run(states: list[State]) -> Any:
-        body, test = Carried(body_fun, found, states), Pure(cond_fun, states, discover=False)
+        body, test = Carried(body_fun, discovery, states), Pure(cond_fun, states, discover=False)
         carried = body.initial()
-        _check_kept(body, carried[0], found)
+        _check_kept(body, carried[0], discovery)
         carried, user = jax.lax.while_loop(
             lambda carry: test(carry[0][0], carry[1])[0],
             lambda carry: body(carry[0], carry[1]),
@@ -160,7 +160,7 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any) -> Any:
         body.commit(carried)
         return user
 
-    return stage(run, tested, found)
+    return stage(run, tested, discovery)
 
 
 def _plain_scan(f: Callable, carry: Any, xs: Any, steps: int, reverse: bool) -> tuple[Any, Any]:
@@ -174,9 +174,9 @@ def _plain_scan(f: Callable, carry: Any, xs: Any, steps: int, reverse: bool) -> 
     return carry, jax.tree.map(lambda *y: jnp.stack(y), *(reversed(ys) if reverse else ys))
 
 
-def _check_kept(body: Carried, values: list, found: Discovery) -> None:
+def _check_kept(body: Carried, values: list, discovery: Discovery) -> None:
     """Raise where a State leaves the body in another shape or type than it came in."""
-    after = {found.pure.states[n]: shapes for n, shapes in found.written.items()}
+    after = {discovery.pure.states[n]: shapes for n, shapes in discovery.written.items()}
     for state, value in zip(body.states, values, strict=True):
         if state not in after:
             continue

@@ -9,8 +9,7 @@ import jax
 
 from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.functionalize import Pure
-from brainstate_prob.transform.base import check_callable
-from brainstate_prob.transform.gradient import flatten_states
+from brainstate_prob.transform.base import check_callable, flatten_states, split_aux
 
 __all__ = ['jvp', 'vjp']
 
@@ -83,7 +82,7 @@ def jvp(
     """
     primals, tangents = tuple(primals), tuple(tangents)
     if len(primals) != len(tangents):
-        raise ValueError(f'jvp needs one tangent an argument; got {len(tangents)} for {len(primals)}.')
+        raise ValueError(f'jvp needs one tangent per argument; got {len(tangents)} for {len(primals)}.')
     if (grad_states is None) != (state_tangents is None):
         raise ValueError('jvp needs grad_states and state_tangents together.')
     call, theta, finish = _prepare(fun, primals, grad_states, has_aux)
@@ -95,17 +94,13 @@ def jvp(
 def _prepare(fun: Callable, primals: tuple, grad_states: Any, has_aux: bool) -> tuple[Callable, tuple, Callable]:
     """A pure function of ``(values of the States, arguments)``, these, and what to do with its second result."""
     check_callable(fun, 'The transform')
-    found, _ = flatten_states([] if grad_states is None else grad_states)
-    pure = Pure(fun, list(dict.fromkeys(state for _, state in found)))
+    entries, _ = flatten_states([] if grad_states is None else grad_states)
+    pure = Pure(fun, list(dict.fromkeys(state for _, state in entries)))
 
     def call(theta):
         out, written, created = pure(theta[0], *theta[1])
-        aux = None
-        if has_aux:
-            if not isinstance(out, tuple | list) or len(out) != 2:
-                raise TypeError('With has_aux=True the function must return (value, aux).')
-            out, aux = out
-        return out, (aux, written, created)
+        value, aux = split_aux(out) if has_aux else (out, None)
+        return value, (aux, written, created)
 
     def finish(rest):
         aux, written, created = rest
@@ -135,6 +130,6 @@ def _pairs(states: Any, tangents: Any) -> Iterator[tuple[State, Any]]:
 
 
 def _rebuild(grad_states: Any, values: list) -> Any:
-    found, rebuild = flatten_states(grad_states)
-    by_state = dict(zip(dict.fromkeys(state for _, state in found), values, strict=True))
-    return rebuild([by_state[state] for _, state in found])
+    entries, rebuild = flatten_states(grad_states)
+    by_state = dict(zip(dict.fromkeys(state for _, state in entries), values, strict=True))
+    return rebuild([by_state[state] for _, state in entries])

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 from typing import NamedTuple
 
 import jax
@@ -373,6 +374,47 @@ def test_what_is_built_alike_is_described_alike(name):
 def test_what_differs_is_described_differently(name):
     one, other = DIFFERENT[name]
     assert describe(one) != describe(other)
+
+
+RATE, OPTIONS, RATES = 1e-2, types.SimpleNamespace(rate=1e-2), np.array([1e-2])
+
+
+class Rates:
+    rate = 1e-2
+
+    def now(self):
+        return self.rate
+
+
+rates = Rates()
+# How what an optimizer reads is changed, and the optimizer.
+READ = {
+    'a global': (lambda v: globals().update(RATE=v), lambda: optax.sgd(lambda step: RATE)),
+    'an attribute': (lambda v: setattr(OPTIONS, 'rate', v), lambda: optax.sgd(lambda step: OPTIONS.rate)),
+    'an array in place': (lambda v: RATES.__setitem__(0, v), lambda: optax.sgd(lambda step: RATES[0])),
+    'a class attribute': (lambda v: setattr(Rates, 'rate', v), lambda: optax.sgd(lambda step: Rates.rate)),
+    'a method of an object': (lambda v: setattr(rates, 'rate', v), lambda: optax.sgd(lambda step: rates.now())),
+}
+
+
+@pytest.mark.parametrize('name', READ)
+def test_what_an_optimizer_reads_is_part_of_a_run(tmp_path, name):
+    change, make = READ[name]
+
+    def run(num_steps):
+        options = {'optimizer': make(), 'num_steps': num_steps, 'checkpoint': tmp_path / 'a', 'every': 5}
+        return infer.fit_map(infer.Posterior(Line(), X, Y), progress=False, **options)
+
+    try:
+        change(1e-2)
+        run(5)
+        change(2e-2)
+        with pytest.raises(ValueError, match='settings is Settings'):
+            run(10)
+        change(1e-2)
+        assert run(10).info['num_steps'] == 10
+    finally:
+        change(1e-2)
 
 
 # Runs

@@ -179,6 +179,8 @@ def test_early_stopping_keeps_the_best_point_of_each_member():
         assert float(-own.mean()) == pytest.approx(watched.min(), rel=1e-4)
 
 
+# These steps are few on purpose, which is told.
+@pytest.mark.filterwarnings('ignore:Members .* stopped after')
 def test_a_second_ensemble_compiles_nothing():
     def fit(x, y, seed, steps):
         infer.ensemble(
@@ -193,7 +195,7 @@ def test_a_second_ensemble_compiles_nothing():
 
 @pytest.mark.parametrize('method', ['vectorized', 'sequential'])
 def test_an_ensemble_that_was_interrupted_goes_on_to_the_same_numbers(method, tmp_path):
-    class Killed(Exception):
+    class Killed(BaseException):  # nothing is saved at it
         pass
 
     def kill(progress):
@@ -242,6 +244,8 @@ class Same(nn.Module):
         return dist.Normal(x * self.w.value(), 1.0)
 
 
+# These steps are few on purpose, which is told.
+@pytest.mark.filterwarnings('ignore:Members .* stopped after')
 def test_members_that_would_be_the_same_are_refused():
     posterior = infer.Posterior(Same(), X, Y)
     with pytest.raises(ValueError, match='they would be the same'):
@@ -269,6 +273,8 @@ def test_what_is_refused(kwargs, error, message):
         infer.ensemble(posterior_of(), **KWARGS | kwargs)
 
 
+# These steps are few on purpose, which is told.
+@pytest.mark.filterwarnings('ignore:Members .* stopped after')
 def test_each_member_has_its_own_running_statistics():
     class Normed(Net):
         def __init__(self):
@@ -286,3 +292,28 @@ def test_each_member_has_its_own_running_statistics():
         fit.assign_to(model, (0, i))
         with environ.context(fit=False):
             np.testing.assert_allclose(model(jnp.asarray(X)).mean, mean, rtol=1e-4, atol=1e-4)
+
+
+def far(num_steps, **options):
+    """Members that start a hundred standard deviations from the mode of a normal mean."""
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mu = nn.Param(100.0)
+
+        def __call__(self):
+            return dist.Normal(self.mu.value(), 1.0)
+
+    posterior = infer.Posterior(Mean(), targets=jnp.zeros(4))
+    options = {'init': 'model', 'bootstrap': True, 'num_members': 2, 'progress': False} | options
+    return infer.ensemble(posterior, optimizer=optax.sgd(0.01), num_steps=num_steps, **options)
+
+
+def test_members_that_are_still_on_their_way_are_told_at_the_end():
+    with pytest.warns(infer.ConvergenceWarning, match=r'Members .0, 1. stopped after 20 steps .*loss still fell'):
+        fit = far(20)
+    assert any('still fell' in text for text in fit.check().problems)
+    fit = far(600)  # a contraction by 0.96 a step
+    np.testing.assert_allclose(fit.draws['mu'], 0.0, atol=1e-3)
+    assert fit.info['warnings'] == []

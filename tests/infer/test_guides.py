@@ -78,8 +78,12 @@ def test_batched_guides_need_one_first_axis():
             super().__init__()
             self.c = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
 
+        def __call__(self, x):
+            return dist.Normal(super().__call__(x).loc + self.c.value(), 1.0)
+
+    x = grouped()[1]
     with pytest.raises(ValueError, match=r"'batched_low_rank'.*{'a': 5, 'b': 5, 'c': 0}"):
-        infer.fit_svi(infer.Posterior(Mixed()), guide='batched_low_rank', progress=False)
+        infer.fit_svi(infer.Posterior(Mixed(), x, x[..., 0]), guide='batched_low_rank', progress=False)
 
 
 # Over sites

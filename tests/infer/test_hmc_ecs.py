@@ -134,7 +134,7 @@ def test_an_estimate_that_is_too_noisy_is_told():
 class Centred(nn.Module):
     def __init__(self, **options):
         super().__init__()
-        self.x = nn.Param(0.5, **options)
+        self.x = nn.Param(0.5, reg=dist.Normal(0.0, 1.0), **options)
 
     def __call__(self, x):
         return dist.Normal(self.x.value() * (x - x.mean()), 1.0)

@@ -121,3 +121,39 @@ def test_a_diagnostic_that_fails_is_a_warning(monkeypatch):
     with pytest.warns(ConvergenceWarning, match=r'could not be computed \(ZeroDivisionError: nothing here\)'):
         fit = infer.elliptical_slice(POSTERIOR, **CHAINS)
     assert fit.num_draws == 1500 and len(fit.info['warnings']) == 2
+
+
+class Broken(Exception):
+    pass
+
+
+def breaks_at(step):
+    def callback(progress):
+        if progress.step >= step:
+            raise Broken('of the user')
+
+    return callback
+
+
+@pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
+@pytest.mark.parametrize('way', ['fit_map', 'ensemble', 'swag', 'mc_dropout'])
+def test_an_error_in_a_callback_has_the_fit_until_then(way, tmp_path):
+    run, _, options = WAYS[way]
+    with pytest.raises(Broken, match='of the user') as caught:
+        run(POSTERIOR, **options, callbacks=breaks_at(400), checkpoint=tmp_path / 'c.npz')
+    fit = caught.value.fit
+    assert fit.info['stopped'] == 'interrupted' and fit.info['num_steps'] == 400
+    assert np.isfinite(fit.thetas).all() and fit.thetas.any()
+    (note,) = caught.value.__notes__
+    assert 'after 400 of 1000 steps' in note and 'attribute fit' in note and 'holds its first 400 steps' in note
+    resumed = run(POSTERIOR, **options, checkpoint=tmp_path / 'c.npz')
+    np.testing.assert_array_equal(resumed.thetas, run(POSTERIOR, **options).thetas)
+
+
+@pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
+def test_an_error_in_a_callback_comes_through_where_there_is_no_fit_yet():
+    with pytest.raises(Broken) as caught:
+        infer.swag(POSTERIOR, num_steps=1000, snapshot_every=300, callbacks=breaks_at(1), **QUIET)
+    assert not hasattr(caught.value, 'fit')
+    (note,) = caught.value.__notes__
+    assert 'no fit of so few' in note and 'With checkpoint=path' in note

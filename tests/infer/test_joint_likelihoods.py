@@ -196,6 +196,45 @@ def test_what_is_no_joint_law_of_rows_predicts_as_ever():
     assert scattered(posterior).predict(2 * np.ones(1, 'f4')).shape == (60, 3)
 
 
+class Inside(nn.Module):
+    """A model that holds its places itself, and predicts ``law(self.mean.value())`` of all targets."""
+
+    def __init__(self, law):
+        super().__init__()
+        self.mean = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+        self.law = law
+
+    def __call__(self):
+        return self.law(self.mean.value())
+
+
+WITHOUT_INPUTS = {
+    'process': lambda m: dist.MultivariateNormal(m * jnp.ones(12), kernel(X, X) + 0.1 * jnp.eye(12)),
+    'low rank': lambda m: dist.LowRankMultivariateNormal(m * jnp.ones(12), X[:, None], 0.1 * jnp.ones(12)),
+    'walk': lambda m: dist.GaussianRandomWalk(jnp.exp(m), num_steps=12),
+}
+
+
+@pytest.mark.parametrize('kind', ['mean', 'interval'])
+@pytest.mark.parametrize('law', WITHOUT_INPUTS)
+def test_a_joint_law_without_inputs_is_not_predicted_as_if_it_had_no_data(law, kind):
+    fit = scattered(infer.Posterior(Inside(WITHOUT_INPUTS[law]), targets=Y))
+    with pytest.raises(ValueError, match=r'joint .* of all 12 targets. .*without those that .*evaluate\(f\), where'):
+        fit.predict(kind=kind)
+    assert fit.predict().shape == (60, 12)  # replicates of the data
+
+
+def test_shares_and_counts_without_inputs_have_a_mean():
+    counts, shares = np.array([3, 5, 2]), np.array([0.5, 0.3, 0.2], 'f4')
+    p = jnp.array([0.2, 0.5, 0.3])
+    for law, y, mean in (
+        (lambda m: dist.Dirichlet(jnp.exp(m) * p), shares, p),
+        (lambda m: dist.Multinomial(10, p + 0 * m), counts, 10 * p),
+    ):
+        found = scattered(infer.Posterior(Inside(law), targets=y)).predict(kind='mean')
+        np.testing.assert_allclose(found, np.broadcast_to(mean, (60, 3)), rtol=1e-5)
+
+
 def test_one_observation_is_not_left_out():
     posterior = infer.Posterior(Line(), X[:1], Y[:1])
     with pytest.raises(ValueError, match='loo leaves out one observation after another, but there is only one'):

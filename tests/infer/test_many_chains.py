@@ -92,7 +92,7 @@ def test_draws_are_those_of_the_seed_and_thinning_keeps_some_of_them():
 class One(nn.Module):
     def __init__(self, **options):
         super().__init__()
-        self.x = nn.Param(0.5, **options)
+        self.x = nn.Param(0.5, reg=dist.Normal(0.0, 1.0), **options)
 
     def __call__(self):
         return dist.Normal(self.x.value(), 1.0)

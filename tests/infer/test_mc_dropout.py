@@ -1,5 +1,7 @@
 """MC dropout: masks by their probabilities, one set a draw for all that follows from it, training in closed form."""
 
+import itertools
+
 import brainunit as u
 import jax.numpy as jnp
 import numpy as np
@@ -143,11 +145,40 @@ class Plain(nn.Module):
         return dist.Normal(x @ self.w.value(), 0.5)
 
 
+def test_running_statistics_are_those_that_were_trained(tmp_path):
+    """Each mask keeps or drops inputs that are normalized by the running mean and variance, whatever rows are asked."""
+    posterior = infer.Posterior(Normed(), X + 3.0, Y)
+    optimizer = optax.adam(0.1)
+    with environ.context(fit=True):
+        trained = infer.fit_map(posterior, optimizer=optimizer, num_steps=300, progress=False)
+    own = infer.mc_dropout(posterior, optimizer=optimizer, num_steps=300, num_draws=20, progress=False)
+    fit = infer.mc_dropout(posterior, fit=trained, num_draws=20, progress=False)
+    for found in (own, fit):
+        np.testing.assert_array_equal(
+            found.running_statistics['norm.running_mean'], trained.running_statistics['norm.running_mean']
+        )
+    statistics = {k.rpartition('.')[2]: np.asarray(v, float).ravel() for k, v in fit.running_statistics.items()}
+    np.testing.assert_allclose(statistics['running_mean'], (1 - 0.99**300) * (X + 3.0).mean(0), rtol=1e-3)
+    one = X[:1] + 3.0
+    normal = (one - statistics['running_mean']) / np.sqrt(statistics['running_var'] + 1e-5)
+    weight = np.asarray(fit.draws['w'][0, 0], float)
+    scale, shift = (np.asarray(fit.estimate[f'norm.weight.{n}']).ravel() for n in ('scale', 'bias'))
+    terms = (normal[0] * scale + shift) * weight / KEEP
+    possible = [
+        sum(t for t, kept in zip(terms, mask, strict=True) if kept) for mask in itertools.product((0, 1), repeat=3)
+    ]
+    means = fit.predict(one, kind='mean')[:, 0]
+    assert all(np.abs(np.asarray(possible) - m).min() < 1e-3 for m in means) and len(np.unique(means)) > 2
+    np.testing.assert_allclose(fit.predict(np.concatenate([one, one + 9]), kind='mean').shape, (20, 2))
+    fit.save(tmp_path / 'fit.nc')
+    again = infer.load(tmp_path / 'fit.nc', posterior)
+    np.testing.assert_array_equal(again.predict(one, kind='mean')[:, 0], means)
+
+
 @pytest.mark.parametrize(
     'model, kwargs, error, message',
     [
         (Plain, {}, ValueError, 'there is no dropout. Add nn.Dropout'),
-        (Normed, {}, ValueError, 'running statistics .* LayerNorm'),
         (Dropped, {'num_draws': 0}, ValueError, 'num_draws must be an int of at least 1'),
         (Dropped, {'fit': 3}, ValueError, 'fit must be a Fit that was trained with dropout, got int'),
         (Dropped, {'optimizer': 'lbfgs'}, ValueError, 'which L-BFGS cannot follow'),
@@ -159,7 +190,8 @@ def test_what_is_refused(model, kwargs, error, message):
 
 
 def test_samplers_take_the_model_without_its_dropout():
-    fit = infer.sgmcmc(infer.Posterior(Dropped(), X, Y), num_warmup=5, num_samples=5, num_chains=2, progress=False)
+    posterior = infer.Posterior(nn.with_prior(Dropped(), {...: dist.Normal(0.0, 10.0)}), X, Y)
+    fit = infer.sgmcmc(posterior, num_warmup=5, num_samples=5, num_chains=2, progress=False)
     assert np.isfinite(fit.thetas).all()
     with environ.context(fit=True), pytest.raises(ValueError, match='draws random numbers'):
-        infer.sgmcmc(infer.Posterior(Dropped(), X, Y), progress=False)
+        infer.sgmcmc(posterior, progress=False)

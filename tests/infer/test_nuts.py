@@ -282,7 +282,7 @@ class Cliff(nn.Module):
 
     def __init__(self, at=0.0):
         super().__init__()
-        self.x = nn.Param(at)
+        self.x = nn.Param(at, reg=dist.Normal(0.0, 1.0))
 
     def __call__(self):
         return dist.Normal(jnp.sqrt(1e-4 - self.x.value() ** 2), 1.0)

@@ -147,7 +147,7 @@ def test_draws_are_around_the_newton_step_uphill_and_their_mixture_is_known(x64)
 class One(nn.Module):
     def __init__(self, **options):
         super().__init__()
-        self.x = nn.Param(0.5, **options)
+        self.x = nn.Param(0.5, reg=dist.Normal(0.0, 1.0), **options)
 
     def __call__(self):
         return dist.Normal(self.x.value(), 1.0)

@@ -35,6 +35,9 @@ def _close():
         ('energy', {}),
         ('loo_pit', {}),
         ('khat', {}),
+        ('pair', {'var_names': ['w']}),
+        ('autocorr', {'var_names': ['rate']}),
+        ('ess', {'var_names': ['rate']}),
     ],
 )
 def test_arvizs_plots_draw_a_fit(fit, name, kwargs):
@@ -45,13 +48,23 @@ def test_arvizs_plots_draw_a_fit(fit, name, kwargs):
 
 
 def test_a_plot_that_there_is_not_lists_those_there_are(fit):
-    with pytest.raises(AttributeError, match=r"no plot_nothing; there are \[.*'forest'.*'rank'"):
-        fit.plot_nothing()
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        fit.nothing
+    with pytest.raises(ValueError, match=r"no plot_nothing; there are \[.*'forest'.*'rank'"):
+        fit.plot('nothing')
     point = infer.Fit(fit.posterior, fit.density, fit.thetas[:1, :1], method='map')
     with pytest.raises(ValueError, match="plot_trace needs draws of the posterior; 'map' gives one point"):
         point.plot_trace()
+
+
+def test_a_plot_without_a_method_goes_by_its_name(fit):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        fit.plot('mcse', var_names=['rate'])
+    assert plt.get_fignums()
+
+
+def test_every_plot_is_a_method_that_says_what_it_shows():
+    plots = [name for name in dir(infer.Fit) if name.startswith('plot_')]
+    assert len(plots) >= 11 and all(getattr(infer.Fit, name).__doc__ for name in plots)
 
 
 def test_without_matplotlib_it_says_what_to_install(fit, monkeypatch):

@@ -85,9 +85,6 @@ def test_the_prior_is_what_the_log_density_says():
             self.tau = nn.Param(1.0, t=nn.ExpT(0.0), reg=dist.LogNormal(0.0, 0.5))
             self.x = nn.Param(1.0, t=nn.SoftplusT(0.0), reg=nn.GaussianReg(-1.0, self.tau))
 
-        def __call__(self):
-            return dist.Normal(0.0, 1.0)
-
     posterior = infer.Posterior(Truncated())
     exact = infer.sample_prior(posterior, NUM)
     fit = infer.nuts(posterior, num_warmup=500, num_samples=1000, thinning=2, progress=False)

@@ -283,7 +283,7 @@ def test_what_cannot_be_moved_freely_is_refused_by_name():
     class Clipped(nn.Module):
         def __init__(self):
             super().__init__()
-            self.w = nn.Param(0.5, t=nn.ReluT(0.0))
+            self.w = nn.Param(0.5, t=nn.ReluT(0.0), reg=dist.Normal(0.0, 1.0))
 
         def __call__(self):
             return dist.Normal(self.w.value(), 1.0)

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from brainstate_prob.core.calls import users_line
+from brainstate_prob.core.quantities import unit_name
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.magnitudes import unit_name
 
 __all__ = [
     'InUnit',
@@ -333,7 +334,7 @@ def warn_of_unchecked(unit: u.Unit, own: bool) -> None:
             'checked. Return infer.of_quantities(dist.Normal, mean, sigma) of quantities, or say the unit of '
             f'magnitudes, infer.with_unit(dist.Normal(mean / {spelled}, sigma / {spelled}), {spelled}); '
         )
-    warnings.warn(text + plain + '.', UncheckedUnitWarning, stacklevel=4)
+    warnings.warn(text + plain + '.', UncheckedUnitWarning, stacklevel=users_line())
 
 
 # Quantities where NumPyro takes plain numbers

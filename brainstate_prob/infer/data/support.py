@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
+from brainstate_prob.core.calls import users_line
 from brainstate_prob.core.program import depends_on
 from brainstate_prob.infer.data.precision import PrecisionWarning, of_large_integers
 
@@ -277,7 +278,7 @@ def warn_of_large_integers(posterior: Posterior, targets: Any) -> None:
     """Warn of integer targets that become equal where they are scored, which is under a law of real numbers."""
     text = None if targets is None else of_large_integers(targets, 'targets')
     if text is not None and not _is_of_integers(posterior.density, posterior.theta, posterior.data):
-        warnings.warn(text, PrecisionWarning, stacklevel=3)
+        warnings.warn(text, PrecisionWarning, stacklevel=users_line())
 
 
 def _is_of_integers(density: Density, theta: jax.Array, data: Data) -> bool:

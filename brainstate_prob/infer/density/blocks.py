@@ -18,12 +18,11 @@ import numpyro.distributions as dist
 from jax import lax
 
 from brainstate_prob.core import State
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.density.noncentered import depth_of, places_of, standard_form
 from brainstate_prob.nn.bijections import IdentityT, Transform, from_family
-from brainstate_prob.nn.magnitudes import with_unit
-from brainstate_prob.nn.module import dotted
 from brainstate_prob.nn.param import Param
 from brainstate_prob.nn.priors import HorseshoeReg, Regularization
 from brainstate_prob.nn.priors.densities import log_density

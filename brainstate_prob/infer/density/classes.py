@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
-from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.nn.supports import bounds, is_known
 
 __all__ = ['Predicted', 'class_log_probs', 'precision_of', 'predicted']
 
@@ -36,6 +37,8 @@ class Predicted(NamedTuple):
         Whether some targets may not count.
     num_joined
         How many axes of the event ``to_event`` has made.
+    is_real
+        Whether its numbers may be any, as those of a process in time or space; not shares or counts.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Predicted(NamedTuple):
     is_dependent: bool = False
     is_masked: bool = False
     num_joined: int = 0
+    is_real: bool = False
 
 
 def predicted(density: Density, theta: Any, data: Data) -> Predicted:
@@ -66,6 +70,7 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
                         _is_dependent(d),
                         _is_masked(d),
                         len(d.event_shape) - len(_base(d).event_shape),
+                        _is_real(d),
                     )
                 )
             return jnp.zeros(())
@@ -76,7 +81,7 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
 
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    return density.compiled.get(('predicted', treedef, shapes, environ.static_key()), trace)
+    return density.kept(('predicted', treedef, shapes), trace)
 
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
@@ -103,6 +108,11 @@ def _is_dependent(distribution: dist.Distribution) -> bool:
     if isinstance(base, dist.TransformedDistribution):
         return _is_dependent(base.base_dist) or any(t.domain.event_dim > 0 for t in base.transforms)
     return len(base.event_shape) > 0 and not isinstance(base, dist.Delta)
+
+
+def _is_real(distribution: dist.Distribution) -> bool:
+    support = _base(distribution).support
+    return is_known(support) and all(isinstance(x, float) and np.isinf(x) for x in bounds(support))
 
 
 def num_classes(distribution: dist.Distribution) -> int | None:

@@ -19,13 +19,15 @@ from jax import lax
 
 from brainstate_prob import environ, graph
 from brainstate_prob.core import BatchState, ParamState, State, StateTrace
-from brainstate_prob.core.structure import Cache, is_users, structural_key
+from brainstate_prob.core.quantities import split_unit, with_unit
+from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import children, find_states, walk
+from brainstate_prob.graph.walk import dotted, find_states, walk
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.quantities import QuantityDistribution, magnitudes_explained, quantities_explained
 from brainstate_prob.infer.data.support import outside_of
 from brainstate_prob.infer.density.blocks import Block, Entry, is_horseshoe, make_blocks
+from brainstate_prob.infer.density.code import present_code, watched
 from brainstate_prob.infer.density.observed import (
     checked_distribution,
     checked_log_likelihood,
@@ -33,13 +35,16 @@ from brainstate_prob.infer.density.observed import (
     expanded_to,
 )
 from brainstate_prob.infer.density.statements import refused_statements
-from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.memo import serve_values
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param
 from brainstate_prob.random import RandomState
 
-__all__ = ['Density', 'density_of', 'find_entries']
+__all__ = ['ChangedDensity', 'Density', 'density_of', 'find_entries']
+
+
+class ChangedDensity(ValueError):
+    """The log density is another one than when its posterior was made."""
 
 
 def find_entries(model: Module) -> list[Entry]:
@@ -126,6 +131,7 @@ class Density:
         self.is_random = False  # known once it has been traced: whether the model draws random numbers
         self.says_unit = False  # known then too: whether the model says the unit of what it predicts
         self.compiled = Cache()
+        self._last_code: Hashable = None  # under which programs were built
         # Called before a new program is compiled: raises where the model computes something else by now.
         self.verify: Callable[[], None] | None = None
         # The function, and its arguments, that make it again in another process.
@@ -333,9 +339,29 @@ class Density:
         def program() -> Callable:
             if self.verify is not None:
                 self.verify()
-            return jax.jit(build(), **options)
+            return jax.jit(watched(build(), *self._code()), **options)
 
-        return self.compiled.get((name, structural_key(key), environ.static_key()), program)
+        return self.kept((name, structural_key(key)), program)
+
+    def kept(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """What is kept under ``key``, the present settings, and what the model's code reads now; built once for them.
+
+        What code reads beside its arguments may change after a program was compiled: a config object, a global. Where
+        the log density is another then, what was built before stays, and nothing new is built.
+        """
+        code = present_code(*self._code())
+        try:
+            found = self.compiled.get((key, environ.static_key(), code), build)
+        except ChangedDensity:
+            before = (key, environ.static_key(), self._last_code)
+            if before not in self.compiled:
+                raise
+            return self.compiled.get(before, build)
+        self._last_code = code
+        return found
+
+    def _code(self) -> tuple[Module, Callable | None, Callable | None]:
+        return self.model, self.likelihood, self.own_log_likelihood
 
     def variant(self, expand: bool, noncentered: tuple[str, ...]) -> Density:
         """The same log density in other coordinates: see the parameters of `Density`."""
@@ -386,18 +412,17 @@ def density_of(
 ) -> Density:
     """The `Density` for the structure of ``model``; the same object for every model built alike."""
     structure, values = graph.flatten(model)
-    functions = code_key(model, likelihood, log_likelihood)
+    functions = present_code(model, likelihood, log_likelihood)
     key = (structure, _shapes_of(values), functions, environ.static_key(), expand, noncentered)
     return _densities.get(key, lambda: Density(model, likelihood, log_likelihood, expand, noncentered))
 
 
-def kept_density(density: Density, model: Module, program: Hashable) -> Density:
-    """The density that is kept for the structure of ``model`` and the traced ``program``; this one, if none is yet.
+def kept_density(density: Density, code: Hashable, program: Hashable) -> Density:
+    """The density that is kept for its structure, ``code`` and the traced ``program``; this one, if none is yet.
 
     Two models of one structure that compute the same have one density, whose compiled programs serve both.
     """
-    functions = code_key(model, density.likelihood, density.own_log_likelihood)
-    key = (density.structure, density.param_shapes, functions, environ.static_key(), program)
+    key = (density.structure, density.param_shapes, code, environ.static_key(), program)
     return _densities.get(key, lambda: density)
 
 
@@ -419,23 +444,6 @@ def _shapes_of(values: Mapping[tuple, Any]) -> Hashable:
             if issubclass(state.type, ParamState)
         )
     )
-
-
-def code_key(model: Module, *functions: Callable | None) -> Hashable:
-    """A key of the code that is run: the user's classes in the model, and ``functions`` such as what scores the data.
-
-    A trace shows what the log density computes now; the code also says what predictions, draws and other settings
-    (training mode) will. The model's own nodes are known by their paths.
-    """
-    known: dict[int, Hashable] = {}
-    classes: dict[type, None] = {}
-    for path, _, x in walk(model):
-        known[id(x)] = path
-        for value in (x, *(value for _, value in children(x))):
-            cls = value if isinstance(value, type) else type(value)
-            if is_users(cls.__module__):
-                classes[cls] = None
-    return structural_key((functions, tuple(classes)), known, objects=False)
 
 
 def others_of(model: Module) -> tuple:

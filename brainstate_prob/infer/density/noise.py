@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from brainstate_prob import environ, random
+from brainstate_prob import random
 from brainstate_prob.core import StateTrace
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
@@ -47,4 +47,4 @@ def draws_noise(density: Density, theta: jax.Array, data: Data) -> bool:
         found, density.is_random = density.is_random, before or density.is_random
         return found
 
-    return density.compiled.get(('draws_noise', data.targets is None, environ.static_key()), find)
+    return density.kept(('draws_noise', data.targets is None), find)

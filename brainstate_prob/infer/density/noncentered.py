@@ -16,9 +16,8 @@ import numpy as np
 import numpyro.distributions as dist
 
 from brainstate_prob.core.filters import to_predicate
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.nn.bijections import ExpT, IdentityT
-from brainstate_prob.nn.module import dotted
 from brainstate_prob.nn.priors import L1Reg, L2Reg, Regularization
 from brainstate_prob.nn.priors.base import DistributionReg
 

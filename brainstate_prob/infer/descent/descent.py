@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import users_line
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import noise
@@ -23,7 +24,7 @@ from brainstate_prob.infer.density.noncentered import able_entries
 from brainstate_prob.infer.descent.early_stopping import Monitor
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
+from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, keep_in, nothing_yet
 from brainstate_prob.infer.run.members import Members, plain_types, until_save
 from brainstate_prob.infer.run.progress import Chunks
 from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in_batches, take
@@ -289,6 +290,8 @@ class Descents:
             with chunks:
                 for length in chunks:
                     done = self._advance(length)
+                    if done and self._called(checkpoint, done):
+                        self._stopped = 'a callback'
                     chunks.note(loss=f'{np.nanmin(self._losses[:, -1:], initial=np.inf):.6g}')
                     if checkpoint.due(checkpoint.step + done) and not self._stopped:
                         checkpoint.save(self._members.state(), *self._held())
@@ -304,7 +307,9 @@ class Descents:
                 raise nothing_yet('before the first steps were done', checkpoint)
             self._stopped = 'interrupted'
             warnings.warn(
-                interruption(f'{done} of {self._num_steps} steps', checkpoint), ConvergenceWarning, stacklevel=4
+                interruption(f'{done} of {self._num_steps} steps', checkpoint),
+                ConvergenceWarning,
+                stacklevel=users_line(),
             )
         return self._descent()
 
@@ -351,8 +356,6 @@ class Descents:
             self._stopped = 'converged'
         if done and self._stalled():
             self._stopped = 'early stopping'
-        if done and self._called():
-            self._stopped = 'a callback'
         return done
 
     def _advance_by_batches(self, length: int, tol: float) -> tuple[np.ndarray, np.ndarray]:
@@ -404,11 +407,19 @@ class Descents:
         shares = None if self._stream is None else self._stream.shares
         return monitor.look(np.asarray(state.theta), self._losses, state.carried, shares)
 
-    def _called(self) -> bool:
+    def _called(self, checkpoint: Checkpoint, done: int) -> bool:
+        """Whether a callback ends the descents, ``done`` steps after the last one; an error in one loses nothing."""
         if not self._callbacks:
             return False
         progress = FitProgress(self._losses.shape[1], self._losses, lambda: self._as_fit(self._descent()))
-        answers = [callback(progress) for callback in self._callbacks]
+        try:
+            answers = [callback(progress) for callback in self._callbacks]
+        except Exception as error:
+            checkpoint.step += done
+            checkpoint.finish(self._members.state(), *self._held())
+            self._stopped = self._stopped or 'interrupted'
+            keep_in(error, progress.fit, f'{progress.step} of {self._num_steps} steps', checkpoint)
+            raise
         return any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
 
     def _descent(self) -> Descent:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
 from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping_of, early_stopping_rule
@@ -38,6 +39,7 @@ from brainstate_prob.infer.target.start import to_key
 __all__ = ['ensemble']
 
 
+@named
 def ensemble(
     posterior: Posterior,
     *,
@@ -208,6 +210,5 @@ def ensemble(
     else:
         told = []
     fit.info['warnings'] = told
-    if tol is not None:  # a few steps are no mistake where no tolerance was asked for; check() tells of them
-        warn_of(told)
+    warn_of(told)
     return fit

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import named, users_line
 from brainstate_prob.core.structure import structural_key
 from brainstate_prob.infer.data.support import refuse_impossible
 from brainstate_prob.infer.density.log_density import Density
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 
+@named
 def fit_map(
     posterior: Posterior,
     *,
@@ -101,7 +103,8 @@ def fit_map(
         `infer.EarlyStopping`, or its patience as an int.
     callbacks
         Functions of a `FitProgress` (``step``, ``loss``, ``losses``, ``fit()``), called after each stretch of at most
-        200 steps; one that returns True ends the fit.
+        200 steps; one that returns True ends the fit. An error in one comes through: the `Fit` until then is its
+        attribute ``fit``, and a checkpoint is saved.
     checkpoint, every
         Save to this file every so many steps, and go on from it if it exists: the numbers are those of an
         uninterrupted run. ``batches`` must then give the same again.
@@ -215,7 +218,7 @@ def fit_map(
             f'is {fit.info["gradient"]:.2g}, and {tol * max(1.0, abs(_last(fit))):.2g} was asked for. '
             + advice('few_steps', 'map', {'num_steps': num_steps}),
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=users_line(),
         )
     return fit
 

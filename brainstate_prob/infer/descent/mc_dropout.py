@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.batching import chosen_draws
 from brainstate_prob.infer.density.log_density import Density
@@ -32,7 +33,8 @@ __all__ = ['MaskedDensity', 'mc_dropout']
 class MaskedDensity(WiderDensity):
     """A density whose flat vector has one number more, the seed of the model's own random numbers.
 
-    The model is in training mode (``environ.context(fit=True)``). Everything that is computed from a draw, predictions
+    The model is in training mode (``environ.context(fit=True)``), but for norms, which use the running statistics that
+    they were trained with (``keep_statistics=True``). Everything that is computed from a draw, predictions
     and log-likelihoods alike, sees the masks that belong to it.
     """
 
@@ -44,10 +46,12 @@ class MaskedDensity(WiderDensity):
     @contextlib.contextmanager
     def open(self, theta: jax.Array, data: Data) -> Iterator[Any]:
         key = jax.random.fold_in(jax.random.key(0), theta[-1].astype(jnp.uint32))
-        with environ.context(fit=True), noise(self, key, data) as noisy, super().open(theta, noisy) as opened:
+        settings = environ.context(fit=True, keep_statistics=True)
+        with settings, noise(self, key, data) as noisy, super().open(theta, noisy) as opened:
             yield opened
 
 
+@named
 def mc_dropout(
     posterior: Posterior,
     *,
@@ -70,7 +74,7 @@ def mc_dropout(
 
     A draw is the trained parameters with one set of masks; all masks are those of training mode
     (``environ.context(fit=True)``), where each row of the inputs has its own. What follows from a draw, predictions as
-    well as log-likelihoods, has its masks.
+    well as log-likelihoods, has its masks. Norms with running statistics (BatchNorm) use those that were trained.
 
     Parameters
     ----------
@@ -94,7 +98,8 @@ def mc_dropout(
     Raises
     ------
     ValueError
-        For a model that draws no random numbers in training mode, or has running statistics (BatchNorm).
+        For a model that draws no random numbers in training mode, or a ``fit`` each of whose draws has running
+        statistics (BatchNorm) of its own.
 
     Examples
     --------
@@ -115,11 +120,6 @@ def mc_dropout(
     """
     check_options(mc_dropout, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     density = posterior.density
-    if density.carried:
-        raise ValueError(
-            'The model has running statistics (BatchNorm): in training mode, which MC dropout predicts in, it would '
-            'normalize by the rows that it predicts. Use LayerNorm or GroupNorm.'
-        )
     with environ.context(fit=True):
         if not draws_noise(density, posterior.theta, posterior.data):
             raise ValueError(
@@ -142,7 +142,7 @@ def mc_dropout(
                 seed=seed,
                 progress=progress,
             )
-    rows = _rows_of(fit, posterior, density, num_draws)
+    rows, posterior = _rows_of(fit, posterior, density, num_draws)
     seeds = _seeds(to_key(seed), num_draws, density.dtype)
     kept = {
         'interrupted',
@@ -158,14 +158,17 @@ def mc_dropout(
     return _masked_fit(posterior, density, rows[None], seeds[None], dict(fit.history), info)
 
 
-def _rows_of(fit: Fit, posterior: Posterior, density: Density, num_draws: int) -> np.ndarray:
-    """The parameters of each draw: evenly spread over those of ``fit``, in the density's coordinates."""
+def _rows_of(fit: Fit, posterior: Posterior, density: Density, num_draws: int) -> tuple[np.ndarray, Posterior]:
+    """The parameters of each draw, evenly spread over those of ``fit``, in the density's coordinates.
+
+    And the posterior with the running statistics of the fit.
+    """
     if not isinstance(fit, Fit):
         raise ValueError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
     chosen = chosen_draws(num_draws, fit.num_chains * fit.num_draws, fit.weights)
-    started_from(posterior, fit, option='fit')  # refuses that of another model
+    posterior = started_from(posterior, fit, option='fit')  # refuses that of another model
     used, which = np.unique(chosen, return_inverse=True)
-    return np.asarray(in_coordinates(fit, fit.rows[used], posterior, density))[which]
+    return np.asarray(in_coordinates(fit, fit.rows[used], posterior, density))[which], posterior
 
 
 def _seeds(key: jax.Array, num: int, dtype: Any) -> np.ndarray:

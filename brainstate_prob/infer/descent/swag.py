@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.wider import base_of
 from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
@@ -118,6 +119,7 @@ def _collecting(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@named
 def swag(
     posterior: Posterior,
     *,

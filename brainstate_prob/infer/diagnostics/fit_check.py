@@ -14,12 +14,15 @@ from brainstate_prob.infer.diagnostics.prior_conflict import conflicts
 from brainstate_prob.infer.diagnostics.psis import k_hat, k_hat_limit
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.target.door import unused_messages
+from brainstate_prob.infer.target.forgotten import no_priors_message, some_priors_message
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
 
 __all__ = ['check', 'unfinished_members']
 
+_BEST_POINTS = ('map', 'ensemble', 'swag', 'mc_dropout')  # without a prior they are of maximum likelihood
+_FINDS_OUT = ('laplace', 'marginal_likelihood')  # by the curvature
 _NORMAL = ('laplace', 'marginal_likelihood')
 
 
@@ -30,6 +33,7 @@ def check(fit: Fit) -> Report:
     findings = [Finding('warning', text) for text in texts]
     if fit.posterior is not None:
         findings += [Finding('warning', text) for text in unused_messages(fit.posterior)]
+        findings += _priors(fit) if fit.method not in _BEST_POINTS else []
     findings += _numbers(fit)
     try:
         findings += [Finding('warning', text) for text in conflicts(fit) if text not in texts]
@@ -50,6 +54,15 @@ def check(fit: Fit) -> Report:
         text = 'The posterior is of other data, or of another likelihood, than were fitted; the fit is not theirs.'
         findings.append(Finding('note', text))
     return Report(repr(fit), tuple(findings))
+
+
+def _priors(fit: Fit) -> list[Finding]:
+    """Parameters without a prior: a warning where none has one and draws move freely, else a note."""
+    assert fit.posterior is not None
+    none, some = no_priors_message(fit.posterior), some_priors_message(fit.posterior)
+    if none is not None and fit.method not in _FINDS_OUT:
+        return [Finding('warning', none)]
+    return [] if some is None else [Finding('note', some)]
 
 
 def _is_stopped_early(fit: Fit) -> bool:
@@ -137,7 +150,13 @@ def _unseen(fit: Fit) -> Iterator[str]:
         yield f'uncertainty: {fit.method!r} gives one point. Use infer.laplace or infer.nuts for it.'
         return
     if not fit.is_markov:
-        if 'k_hat' not in fit.info and not _is_judged(fit):
+        if getattr(fit, 'linearized', False):
+            yield (
+                'k-hat. Predictions are those of the model linearized at the mode, under which the posterior of the '
+                'weights is another than that of the network itself, with which k-hat would compare the draws. Judge '
+                'the predictions: fit.score() of held-out data, beside that of infer.ensemble or infer.nuts.'
+            )
+        elif 'k_hat' not in fit.info and not _is_judged(fit):
             yield f'how far the draws of {fit.method!r} are from the posterior. Compare with infer.nuts.'
         return
     if fit.num_draws >= _FEWEST_DRAWS and fit.num_chains == 1:

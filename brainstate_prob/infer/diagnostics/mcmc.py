@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.calls import users_line
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.support import bounds_move
 from brainstate_prob.infer.density.log_density import Density
@@ -115,10 +116,10 @@ def _wider(dtype: Any) -> str:
     return 'Work under jax.enable_x64(True)'
 
 
-def warn_of(problems: list[str], stacklevel: int = 3) -> None:
+def warn_of(problems: list[str]) -> None:
     """Issue each problem as a `ConvergenceWarning`."""
     for text in problems:
-        warnings.warn(text, ConvergenceWarning, stacklevel=stacklevel)
+        warnings.warn(text, ConvergenceWarning, stacklevel=users_line())
 
 
 def _name(density: Density, index: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 from scipy.stats import chi2
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density.batching import over_draws
@@ -23,7 +24,6 @@ from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.target.probe import prior_terms
 from brainstate_prob.infer.target.running_statistics import settled
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -36,11 +36,11 @@ _PRIOR_DRAWS = 1024
 _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterior's draws
 
 
-def warned(fit: FitT, stacklevel: int = 3) -> FitT:
+def warned(fit: FitT) -> FitT:
     """The fit, after its problems were issued as warnings: of draws, of predictions, of priors against data."""
     fit = settled(fit)
     fit.info['warnings'] += network_problems(fit) + suspected_conflicts(fit)
-    warn_of(fit.info['warnings'], stacklevel + 1)
+    warn_of(fit.info['warnings'])
     return fit
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstate_prob.core.calls import nearest
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.results.prediction import Interval
 from brainstate_prob.infer.results.scores import predicts_classes
-from brainstate_prob.infer.rules import nearest, probability, refuse
-from brainstate_prob.nn.magnitudes import with_unit
+from brainstate_prob.infer.rules import probability, refuse
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.density.batching import chosen_draws
 from brainstate_prob.infer.evaluate.uniformity import ecdf_band, uniformity_p_value
@@ -138,6 +139,7 @@ class SBC:
         return f'posteriors are too {"narrow" if spread > 1 else "wide"}'
 
 
+@named
 def sbc(
     posterior: Posterior,
     fit: Callable[..., Fit],

@@ -262,7 +262,7 @@ class Curvature:
     # Internals
 
     def _jit(self, name: Any, run: Callable) -> Callable:
-        return self.density.compiled.get(('curvature', name, self.kind, self.columns.tobytes()), lambda: jax.jit(run))
+        return self.density.jit('curvature', (name, self.kind, self.columns.tobytes()), lambda: run)
 
     def _groups(self) -> np.ndarray:
         """By column the number of its group: entries of one Param whose prior and transform go entry by entry."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.density.batching import constrain, log_densities
 from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density
@@ -22,7 +23,6 @@ from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.results.observations import refuse_unconditional
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.table import FitSummary

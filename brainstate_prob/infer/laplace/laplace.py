@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
 from brainstate_prob.infer.density.variables import columns_of
@@ -45,6 +46,7 @@ _FAR = 0.1  # standard deviations by direction: farther from the mode the Gaussi
 CURVATURES = ('hessian', 'ggn')
 
 
+@named
 def laplace(
     posterior: Posterior,
     *,

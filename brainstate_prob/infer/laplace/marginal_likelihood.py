@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import columns_of
@@ -45,6 +46,7 @@ _FAR_BELOW = 1e6  # in units of the best value: what the search sees where there
 _STEEP = 0.05  # of the slope of the log evidence by theta, where the search has not ended well
 
 
+@named
 def fit_marginal_likelihood(
     posterior: Posterior,
     hyper: Any = None,
@@ -140,7 +142,7 @@ def fit_marginal_likelihood(
         'warnings': notes,
         'seconds': time.perf_counter() - began,
     }
-    warn_of(notes, stacklevel=3)
+    warn_of(notes)
     theta = evidence.point.theta
     fit = make_fit(
         posterior,

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from brainstate_prob.core.calls import nearest
 from brainstate_prob.core.filters import to_predicate
 from brainstate_prob.infer.density.blocks import Entry
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import columns_of
-from brainstate_prob.infer.rules import nearest
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param

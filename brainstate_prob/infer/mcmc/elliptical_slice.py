@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.potential import buffer_length
@@ -54,6 +55,7 @@ class _State(NamedTuple):
     key: jax.Array
 
 
+@named
 def elliptical_slice(
     posterior: Posterior,
     *,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described, is_auto
@@ -81,6 +82,7 @@ class _State(NamedTuple):
     adaptation: Adaptation
 
 
+@named
 def hmc_ecs(
     posterior: Posterior,
     *,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import along_chains, devices_of, is_sharded, on_host
 from brainstate_prob.infer.density.log_density import Density
@@ -41,6 +42,7 @@ __all__ = ['chees', 'mclmc', 'meads']
 _FOLDS = 4  # of MEADS
 
 
+@named
 def chees(
     posterior: Posterior,
     *,
@@ -119,6 +121,7 @@ def chees(
     return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
+@named
 def meads(
     posterior: Posterior,
     *,
@@ -164,6 +167,7 @@ def meads(
     return _sample(posterior, 'meads', counts, {}, seed, init, noncentered, devices, checkpoint, every, progress)
 
 
+@named
 def mclmc(
     posterior: Posterior,
     *,
@@ -329,4 +333,4 @@ def _sample(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = notes + mcmc_problems(density, draws, stats, method, info, data)
-    return warned(Fit(posterior, density, draws, method=method, stats=stats, info=info), stacklevel=4)
+    return warned(Fit(posterior, density, draws, method=method, stats=stats, info=info))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.sharding import is_sharded
 from brainstate_prob.infer.density.noncentered import described, is_auto
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
@@ -25,6 +26,7 @@ from brainstate_prob.infer.target.start import to_key
 __all__ = ['nuts']
 
 
+@named
 def nuts(
     posterior: Posterior,
     *,

@@ -69,7 +69,7 @@ def sample(
     saving = Checkpoint(checkpoint, every, lambda: _fingerprint(plan, runner))
     keys, nothing = plan.keys(), (data, np.zeros(buffer_length(density), np.int32), 0, 1, 0.5)
     # The first time, the program compiles while that of the starts does.
-    wait = density.compiled.get(
+    wait = density.kept(
         ('compiled early', settings, method, plan.num_chains, _shapes(data), str(jnp.result_type(float))),
         lambda: runner.compile_early(shapes_of_chains(plan.posterior, density, settings, keys), *nothing),
     )

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
@@ -71,6 +72,7 @@ class _Plan(NamedTuple):
     num_observations: Any
 
 
+@named
 def sgmcmc(
     posterior: Posterior,
     *,

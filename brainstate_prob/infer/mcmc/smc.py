@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import HorseshoeBlock
 from brainstate_prob.infer.density.log_density import Density
@@ -57,6 +58,7 @@ class _Particles(NamedTuple):
     key: jax.Array
 
 
+@named
 def smc(
     posterior: Posterior,
     *,

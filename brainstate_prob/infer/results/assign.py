@@ -10,13 +10,14 @@ import numpy as np
 
 from brainstate_prob.core import BatchState
 from brainstate_prob.core.units import u
+from brainstate_prob.graph.walk import dotted
 from brainstate_prob.infer.density.batching import log_densities
 from brainstate_prob.infer.density.blocks import Entry
 from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density, density_of, find_entries, others_of, plain_values
 from brainstate_prob.infer.density.variables import columns_of, differences, variables_of
 from brainstate_prob.infer.density.wider import base_of
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstate_prob.nn.module import dotted
+from brainstate_prob.graph.walk import dotted
 
 __all__ = ['Draws']
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.density import batching
 from brainstate_prob.infer.density.batching import chosen_draws, constrain
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics import fit_check
-from brainstate_prob.infer.results import assign, attach, compare, plots, scores, storage
+from brainstate_prob.infer.results import assign, attach, compare, scores, storage
 from brainstate_prob.infer.results import prediction as predictions
 from brainstate_prob.infer.results.arviz_io import datasets_of, wrap
+from brainstate_prob.infer.results.arviz_plots import ArvizPlots
 from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.record import FitRecord
 from brainstate_prob.infer.results.summary import summarize
@@ -23,7 +24,6 @@ from brainstate_prob.infer.target.options import posterior as a_posterior
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
-from brainstate_prob.nn.magnitudes import with_unit
 from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 __all__ = ['Draws', 'Fit']
 
 
-class Fit(FitRecord):
+class Fit(FitRecord, ArvizPlots):
     """Draws of a posterior's parameters, or one best point, with everything that follows from them.
 
     ``fit.plot_trace()``, ``fit.plot_forest()``, ``fit.plot_ppc()`` and so on are ArviZ's plots of it, and take what
-    those take.
+    those take; ``fit.plot(name)`` is any other of them.
 
     Parameters
     ----------
@@ -451,11 +451,6 @@ class Fit(FitRecord):
             history=self.history,
             info=self.info,
         )
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith('plot_'):
-            raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
-        return functools.partial(plots.plot, self, name.removeprefix('plot_'))
 
     def __repr__(self) -> str:
         def count(n: int, word: str) -> str:

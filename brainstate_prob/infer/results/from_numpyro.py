@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.density.batching import log_densities
 from brainstate_prob.infer.density.blocks import Entry, is_horseshoe
 from brainstate_prob.infer.density.classes import precision_of
@@ -28,6 +29,7 @@ _STATS = {
 }
 
 
+@named
 def from_numpyro(posterior: Posterior, mcmc: Any) -> Fit:
     """What NumPyro's MCMC drew from ``to_numpyro(model)`` as a `Fit`.
 

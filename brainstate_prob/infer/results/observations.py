@@ -36,13 +36,13 @@ def num_terms(density: Density, theta: Any, data: Data) -> int:
     """How many terms the log-likelihood is the sum of."""
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((np.shape(x), jax.dtypes.result_type(x)) for x in leaves)
-    key = ('likelihood_terms', treedef, shapes, environ.static_key())
+    key = ('likelihood_terms', treedef, shapes)
 
     def trace() -> int:
         with precision_of(density):
             return math.prod(jax.eval_shape(density.pointwise, theta, data).shape)
 
-    return density.compiled.get(key, trace)
+    return density.kept(key, trace)
 
 
 def refuse_joint(fit: Fit, data: Data, what: str) -> None:
@@ -118,8 +118,11 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
         return
     data = posterior.data
     found = predicted(fit.density, fit.rows[0], data)
-    rows = {np.shape(x)[0] for x in _arrays((data.args, data.kwargs)) if np.ndim(x)} - {1}
-    if not _is_one_event(found) or rows.isdisjoint(found.event_shape):
+    given = _arrays((data.args, data.kwargs))
+    rows = {np.shape(x)[0] for x in given if np.ndim(x)} - {1}
+    # Without inputs the model holds its places itself, and a law of reals is that of a process over them.
+    of_all = not rows.isdisjoint(found.event_shape) if given else found.is_real
+    if not _is_one_event(found) or not of_all:
         return
     joint = f'The model predicts a joint {found.name} of all {_num_observations(data)} targets'
     if inputs is not None and not _alike(posterior.inputs_of(inputs), (data.args, data.kwargs)):
@@ -130,10 +133,11 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
             'the model.'
         )
     if kind != 'draws':
+        place, call = ('at the inputs that were fitted ', ', inputs') if given else ('', '')
         raise ValueError(
-            f'{joint}. Its {kind} at the inputs that were fitted is that of new targets there, without those that were '
-            'fitted: for a Gaussian process that of its prior. Compute the prediction given them by '
-            'fit.evaluate(f, inputs), where f(model, inputs) returns the conditional mean and covariance, or make the '
+            f'{joint}. Its {kind} {place}is that of new targets there, without those that were fitted: for a Gaussian '
+            f'process that of its prior. Compute the prediction given them by fit.evaluate(f{call}), where '
+            f'f(model{call}) returns the conditional mean and covariance, or make the '
             "latent function a Param of the model. kind='draws' replicates the data, for posterior predictive checks."
         )
     if batch_size is not None:

@@ -1,27 +1,15 @@
-"""Plots: of fits by ArviZ, of either version, and of what ArviZ has none: reliability, coverage, ranks."""
+"""Plots of calibration: reliability and coverage."""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from brainstate_prob.infer.results.arviz_io import import_arviz, is_old, scored_datasets, wrap
-from brainstate_prob.infer.results.compare import loo
-from brainstate_prob.infer.results.observations import refuse_joint
 from brainstate_prob.infer.results.scoring import ece, reliability
 
-if TYPE_CHECKING:
-    from brainstate_prob.infer.results.fit import Fit
-
-__all__ = ['plot', 'plot_coverage', 'plot_reliability', 'pyplot']
-
-# What one major version of ArviZ calls otherwise.
-_IN_0 = {'ppc_dist': 'ppc', 'dist': 'posterior'}
-_IN_1 = {'ppc': 'ppc_dist', 'posterior': 'dist'}
-_NEED_LOG_LIKELIHOOD = ('elpd', 'loo')
-_NEED_PREDICTIONS = ('bpv', 'loo', 'ppc')
+__all__ = ['plot_coverage', 'plot_reliability', 'pyplot']
 
 
 def pyplot() -> Any:
@@ -37,39 +25,6 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
-
-
-def plot(fit: Fit, name: str, **kwargs: Any) -> Any:
-    """``arviz.plot_<name>`` of a fit; what it is called in the installed version is looked up.
-
-    Raises
-    ------
-    AttributeError
-        For a plot that ArviZ does not have, listing those it has.
-    """
-    pyplot()
-    arviz = import_arviz()
-    known = (_IN_0 if is_old(arviz) else _IN_1).get(name, name)
-    if not hasattr(arviz, f'plot_{known}'):
-        there = sorted(n.removeprefix('plot_') for n in dir(arviz) if n.startswith('plot_'))
-        raise AttributeError(f'ArviZ {arviz.__version__} has no plot_{name}; there are {there}.')
-    if fit.num_chains * fit.num_draws < 2:
-        raise ValueError(f'plot_{name} needs draws of the posterior; {fit.method!r} gives one point. Use nuts, say.')
-    if known == 'khat':
-        return arviz.plot_khat(loo(fit, 'plot_khat', pointwise=True), **kwargs)
-    if known == 'loo_pit' and is_old(arviz):
-        kwargs = {'y': 'targets'} | kwargs
-    scored = any(word in known for word in _NEED_LOG_LIKELIHOOD)
-    predicted = any(word in known for word in _NEED_PREDICTIONS)
-    if not scored:
-        return getattr(arviz, f'plot_{known}')(
-            fit.to_arviz(log_likelihood=False, posterior_predictive=predicted), **kwargs
-        )
-    fit.refuse_other_data(f'plot_{name}')
-    if fit.posterior is not None:
-        refuse_joint(fit, fit.posterior.data, f'plot_{name}')
-    data = wrap(scored_datasets(fit, posterior_predictive=predicted))
-    return getattr(arviz, f'plot_{known}')(data, **kwargs)
 
 
 def plot_reliability(probabilities: Any, labels: Any, bins: int = 15, ax: Any = None) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.batching import (
     chosen_draws,
@@ -25,14 +26,14 @@ from brainstate_prob.infer.density.batching import (
     pointwise_rows,
 )
 from brainstate_prob.infer.density.classes import precision_of
-from brainstate_prob.infer.density.log_density import Density, code_key
+from brainstate_prob.infer.density.code import present_code
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.results.observations import refuse_joint, refuse_unconditional
 from brainstate_prob.infer.rules import choice, count
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
 from brainstate_prob.infer.words import misfit
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -61,7 +62,7 @@ def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, d
             return density.evaluate(function, theta, data, args)
 
         # What the function does depends on the methods of the model, too.
-        key = (function, code_key(density.model))
+        key = (function, present_code(density.model))
         run = density.jit('evaluate_rows', key, lambda: jax.vmap(one, in_axes=(0, None, None)))
         size = draws_at_once_of(draws_at_once, len(rows), density, posterior.data)
         return over_draws(lambda t: run(t, posterior.data, args), (rows,), size)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.target.options import check_options
@@ -16,6 +17,7 @@ from brainstate_prob.nn.module import Module
 __all__ = ['prior_predictive', 'sample_prior']
 
 
+@named
 def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: Any = 0) -> Fit:
     """Draws of the parameters from their priors, as a `Fit`: before any data are seen.
 
@@ -67,6 +69,7 @@ def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: 
     return Fit(posterior, density, thetas[None], method='prior')
 
 
+@named
 def prior_predictive(posterior: Posterior | Module, num_draws: int = 1000, *, inputs: Any = None, seed: Any = 0) -> Any:
     """Draws of the targets at draws of the prior: what the model expects before it sees data.
 

@@ -13,12 +13,11 @@ import numpyro
 import brainstate_prob
 from brainstate_prob import environ
 from brainstate_prob.core import BatchState
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.data.sharding import is_sharded, whole
 from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.target.fingerprint import describe, is_key, one_line
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.nn.module import dotted
 
 __all__ = ['has_other_data', 'other_model', 'provenance_of']
 
@@ -105,5 +104,5 @@ def _program(posterior: Posterior, data: Any) -> str:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     leaves, tree = jax.tree.flatten(outline)
-    key = ('provenance', tuple((x.shape, str(x.dtype)) for x in leaves), tree, environ.static_key())
-    return density.compiled.get(key, read)
+    key = ('provenance', tuple((x.shape, str(x.dtype)) for x in leaves), tree)
+    return density.kept(key, read)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.density.variables import Variable
 from brainstate_prob.infer.results.arviz_io import datasets_of, free_name, group_name, plain
 from brainstate_prob.infer.results.attach import rebuilt, record_of
 from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.plain_records import Arrays, decoded, encoded
 from brainstate_prob.infer.results.provenance import has_other_data, other_model, provenance_of
-from brainstate_prob.nn.magnitudes import with_unit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit

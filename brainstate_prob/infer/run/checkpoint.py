@@ -39,7 +39,7 @@ try:
 except ImportError:  # Windows: nothing keeps two runs from one file there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ['Checkpoint', 'Saved', 'interruption', 'nothing_yet', 'read_checkpoint', 'write_checkpoint']
+__all__ = ['Checkpoint', 'Saved', 'interruption', 'keep_in', 'nothing_yet', 'read_checkpoint', 'write_checkpoint']
 
 _FORMAT = 1
 _RECORD = 'brainstate_prob.json'
@@ -198,6 +198,21 @@ def interruption(done: str, saving: Checkpoint) -> str:
 def nothing_yet(done: str, saving: Checkpoint) -> KeyboardInterrupt:
     """What to raise where Ctrl-C has ended a run of which there is no result."""
     return KeyboardInterrupt(f'The run was interrupted {done}, so there is no fit to return.{_go_on(saving)}')
+
+
+def keep_in(error: Exception, fit: Callable[[], Any], done: str, saving: Checkpoint) -> None:
+    """Add to an error of the user's code the result of what was done before it, and say so in a note.
+
+    Parameters
+    ----------
+    fit
+        Makes the result; where it cannot, there is none.
+    """
+    held = 'there is no fit of so few'
+    with contextlib.suppress(Exception, KeyboardInterrupt):
+        error.fit = fit()  # type: ignore[attr-defined]
+        held = 'the fit of what there was then is the attribute fit of this error'
+    error.add_note(f'It was raised after {done}: {held}.{_go_on(saving)}')
 
 
 def _go_on(saving: Checkpoint) -> str:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import split_unit
+from brainstate_prob.graph.walk import dotted
 from brainstate_prob.infer.data.sharding import on_host
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.variables import columns_of, differences, variables_of
@@ -17,8 +19,6 @@ from brainstate_prob.infer.density.wider import base_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import StatisticsDensity, with_statistics
-from brainstate_prob.nn.magnitudes import split_unit
-from brainstate_prob.nn.module import dotted
 
 __all__ = ['chosen_rows', 'in_coordinates', 'of_values', 'started_from', 'statistics_of_rows']
 

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ, graph, random
+from brainstate_prob.core.calls import nearest
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import differences, variables_of
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.rules import nearest, refuse
+from brainstate_prob.infer.rules import refuse
 from brainstate_prob.infer.run.inits import chosen_rows, in_coordinates, of_values, started_from
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.density.classes import precision_of, predicted
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.table import FitSummary
+from brainstate_prob.infer.target.forgotten import listed, some_priors_message
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
 from brainstate_prob.infer.target.start import to_key, what_is_not_finite
-from brainstate_prob.nn.module import dotted
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:
@@ -150,12 +150,9 @@ def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
             yield Finding(
                 'warning', f'{dotted(path)!r} has a prior that is never used, since it is not fitted. Drop reg=.'
             )
-    flat_priors = [e.name for e in density.entries if e.reg is None]
-    if flat_priors:
-        yield Finding(
-            'note',
-            f'No prior: {_listed(flat_priors)}. Flat ones are improper; samplers need the data to determine them.',
-        )
+    flat_priors = some_priors_message(posterior)
+    if flat_priors is not None:
+        yield Finding('note', flat_priors)
 
 
 def _unread(posterior: Posterior, start: np.ndarray) -> Iterator[Finding]:
@@ -301,9 +298,4 @@ def _prior(param: Any, model: Any) -> str:
 
 def _named(density: Any, where: np.ndarray) -> str:
     """The parameters of the flat vector's entries in ``where``."""
-    return _listed([name for name, columns in columns_of(density).items() if where[columns].any()])
-
-
-def _listed(names: list[str], most: int = 5) -> str:
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(repr(n) for n in names[:most]) + more
+    return listed([name for name, columns in columns_of(density).items() if where[columns].any()])

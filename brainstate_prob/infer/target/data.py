@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import State
+from brainstate_prob.core.quantities import unit_name
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import Node
 from brainstate_prob.infer.data.precision import PrecisionWarning, narrowed, of_large_integers, widened
 from brainstate_prob.infer.data.sharding import on_host
-from brainstate_prob.nn.magnitudes import unit_name
 
 __all__ = ['call_arguments', 'checked_targets', 'magnitude_in']
 

@@ -6,9 +6,10 @@ depends, and the traced program is what its compiled programs are kept under.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,14 +18,23 @@ from jax import lax
 
 from brainstate_prob import environ
 from brainstate_prob.core import ParamState, State, StateTrace
+from brainstate_prob.core.calls import users_line
 from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, program_key
 from brainstate_prob.core.structure import Identity
+from brainstate_prob.graph.walk import dotted
 from brainstate_prob.infer.data.arrays import Data
-from brainstate_prob.infer.density.log_density import Density, forget_density, kept_density
+from brainstate_prob.infer.density.code import present_code, watching
+from brainstate_prob.infer.density.log_density import (
+    ChangedDensity,
+    Density,
+    forget_density,
+    kept_density,
+)
 from brainstate_prob.infer.density.statements import refused_handlers, refused_statements
+from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
 from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.words import check_call, plain_words
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.nn.module import Module
 
 __all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'unused_messages']
 
@@ -68,7 +78,9 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     traces: list[_Seen] = []
     _check_call(density, data)
     data = _shapes_of(data)  # wherever the arrays are, the program is one
-    with plain_words(model, *(e.name for e in density.entries)):
+    code = (model, density.likelihood, density.own_log_likelihood)
+    words = plain_words(model, *(e.name for e in density.entries))
+    with _told_if_swapped(density, data), words, watching(*code):
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     seen = traces[0]
     _refuse_unfitted(density, model, seen.trace)
@@ -77,7 +89,31 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in seen.trace.reads) else None
-    return kept_density(density, model, (inspection.program, own)), inspection
+    return kept_density(density, present_code(*code), (inspection.program, own)), inspection
+
+
+@contextlib.contextmanager
+def _told_if_swapped(density: Density, data: Data) -> Iterator[None]:
+    """Add to an error of the trace that inputs and targets fit the other way round, where they do."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) not in (TypeError, ValueError) or len(data.args) != 1 or data.kwargs or data.unit is not None:
+            raise
+        if data.targets is None or not _fits(density, data._replace(args=(data.targets,), targets=data.args[0])):
+            raise
+        raise type(error)(
+            f'{error} Inputs come first, infer.Posterior(model, inputs, targets): the other way round these fit.'
+        ) from error
+
+
+def _fits(density: Density, data: Data) -> bool:
+    """Whether the log density of these data can be traced."""
+    try:
+        jax.make_jaxpr(_terms(density, lambda _: None))(*_arguments(density), data)
+    except Exception:  # whatever the model says to them
+        return False
+    return True
 
 
 def _check_call(density: Density, data: Data) -> None:
@@ -121,7 +157,7 @@ def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) ->
         now = jax.make_jaxpr(_terms(density, lambda _: None))(*_arguments(density), shapes)
         if [key.digest for key in _key_of(now, density, shapes)] != [key.digest for key in program]:
             forget_density(density)
-            raise ValueError(
+            raise ChangedDensity(
                 'The log density has changed since this Posterior was made: what the model or its likelihood reads (a '
                 'global, an attribute, a method, an array) is different now. Make a new Posterior. A fit that is there '
                 'keeps its draws: set back what has changed, or predict as it is now, by '
@@ -301,8 +337,15 @@ def _check_precision(density: Density) -> str | None:
     )
 
 
-def announce(posterior: Any) -> None:
+def announce(posterior: Any, *, moves_freely: bool, in_batches: bool) -> None:
     """Warn, at the line that calls a way to fit, of what the door found that is no error.
+
+    Parameters
+    ----------
+    moves_freely
+        Whether the way to fit does not notice that a posterior is improper.
+    in_batches
+        Whether the way to fit has data of its own.
 
     Raises
     ------
@@ -310,8 +353,11 @@ def announce(posterior: Any) -> None:
         For a posterior of double precision where JAX is in single.
     """
     precision = _check_precision(posterior.density)
-    texts = unused_messages(posterior) + ([] if precision is None else [precision])
-    # A way to fit that begins with another one (MAP before NUTS) says it once.
-    if not sys._getframe(3).f_globals.get('__name__', '').startswith('brainstate_prob.'):
+    no_data = None if in_batches else no_data_message(posterior)
+    no_priors = no_priors_message(posterior) if moves_freely and no_data is None else None
+    texts = unused_messages(posterior) + [text for text in (precision, no_data, no_priors) if text is not None]
+    # The frames are this one, check_options, the way to fit and `named`; a way to fit that begins with another one (MAP
+    # before NUTS) says it once.
+    if not sys._getframe(4).f_globals.get('__name__', '').startswith('brainstate_prob.'):
         for text in texts:
-            warnings.warn(text, ModelWarning, stacklevel=4)
+            warnings.warn(text, ModelWarning, stacklevel=users_line())

@@ -14,12 +14,12 @@ import numpy as np
 import numpyro
 
 import brainstate_prob
-from brainstate_prob import environ
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.core.contents import attributes_of, is_of_runtime
+from brainstate_prob.core.structure import attributes_of_class, globals_of, is_users
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import Variable
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.nn.module import dotted
 
 __all__ = ['describe', 'differences_of', 'fingerprint_of', 'is_key', 'one_line']
 
@@ -79,7 +79,8 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
 def describe(x: Any) -> Any:
     """``x`` as plain data, the same in every process: numbers and texts as they are, all else as type and hash.
 
-    Functions count by their code and what they close over, arrays and keys by their bytes, a `Fit` by its draws.
+    Functions count by their code, what they close over and the globals that they read, arrays and keys by their bytes,
+    a `Fit` by its draws.
 
     Examples
     --------
@@ -110,25 +111,28 @@ def _program(density: Density, posterior: Posterior) -> str:
         run = jax.jit(lambda theta, data: density.log_density(theta, data, jacobian))
         return hashlib.sha256(run.lower(theta, posterior.data).as_text().encode()).hexdigest()[:12]
 
-    return density.compiled.get(('fingerprint', shapes, jax.tree.structure(posterior.data), environ.static_key()), read)
+    return density.kept(('fingerprint', shapes, jax.tree.structure(posterior.data)), read)
 
 
 def _hash(x: Any) -> str:
     digest = hashlib.sha256()
-    _feed(digest.update, x, ())
+    _feed(digest.update, x, {})
     return digest.hexdigest()[:12]
 
 
-def _feed(put: Callable[[bytes], None], x: Any, above: tuple[int, ...]) -> None:
-    """Pass on what ``x`` is made of, in an order that does not depend on the process."""
-    if id(x) in above:
-        return put(f'cycle {above.index(id(x))};'.encode())
-    above = (*above, id(x))
+def _feed(put: Callable[[bytes], None], x: Any, seen: dict[int, tuple[int, Any]]) -> None:
+    """Pass on what ``x`` is made of, in an order that does not depend on the process.
+
+    Objects that were ``seen`` are written as their numbers; they are kept, as their ids must not go to others.
+    """
+    if id(x) in seen and not isinstance(x, bool | int | float | str | bytes | tuple | type(None)):
+        return put(f'again {seen[id(x)][0]};'.encode())
+    seen[id(x)] = len(seen), x
 
     def parts(kind: str, *items: Any) -> None:
         put(f'{kind} {len(items)}('.encode())
         for item in items:
-            _feed(put, item, above)
+            _feed(put, item, seen)
         put(b')')
 
     if isinstance(x, jax.Array | np.ndarray | np.generic):
@@ -137,18 +141,20 @@ def _feed(put: Callable[[bytes], None], x: Any, above: tuple[int, ...]) -> None:
         return put(array.tobytes())
     if isinstance(x, types.FunctionType):
         cells = [c.cell_contents for c in x.__closure__ or () if _is_filled(c)]
-        return parts('function', x.__code__, x.__defaults__, x.__kwdefaults__, *cells)
+        return parts('function', x.__code__, x.__defaults__, x.__kwdefaults__, *cells, *globals_of(x))
     if isinstance(x, types.CodeType):
         return parts('code', x.co_code, x.co_names, x.co_varnames, *x.co_consts)
     if isinstance(x, types.MethodType):
         return parts('method', x.__func__, x.__self__)
+    if isinstance(x, property):
+        return parts('property', x.fget)
     if isinstance(x, functools.partial):
         return parts('partial', x.func, x.args, x.keywords)
     if isinstance(x, types.ModuleType | types.BuiltinFunctionType):
         return put(f'{type(x).__name__} {x.__name__};'.encode())
     if isinstance(x, type):
-        functions = [f for _, f in sorted(vars(x).items()) if isinstance(f, types.FunctionType)]
-        return parts(f'class {x.__module__}.{x.__qualname__}', *functions)
+        held = attributes_of_class(x) if is_users(x.__module__) else ()
+        return parts(f'class {x.__module__}.{x.__qualname__}', *held)
     if isinstance(x, list | tuple):
         return parts(type(x).__qualname__, *x)
     if isinstance(x, dict):
@@ -157,8 +163,10 @@ def _feed(put: Callable[[bytes], None], x: Any, above: tuple[int, ...]) -> None:
         return parts('set', *sorted(map(one_line, x)))
     if callable(x) and hasattr(x, '__wrapped__'):  # functions under jax.jit and other decorators
         return parts(type(x).__qualname__, x.__wrapped__)
-    if hasattr(x, '__dict__') and vars(x):
-        return parts(f'{type(x).__module__}.{type(x).__qualname__}', dict(sorted(vars(x).items())))
+    own = {} if is_of_runtime(type(x)) else dict(attributes_of(x))
+    if own:
+        kind = [type(x)] if is_users(type(x).__module__) else []
+        return parts(f'{type(x).__module__}.{type(x).__qualname__}', dict(sorted(own.items())), *kind)
     return put(f'{type(x).__qualname__} {one_line(x)};'.encode())
 
 

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.calls import named
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.data.arrays import Data
@@ -107,6 +108,7 @@ class ParamSite(dist.Distribution):
         return serve_values({h.param: p for h, p in zip(self.hypers, pieces, strict=True) if h.param is not None})
 
 
+@named
 def to_numpyro(
     model: Module,
     likelihood: Callable | None = None,

@@ -151,7 +151,13 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
     # Of a way to fit; simulations and draws of the prior need no data, and say themselves what they need.
     if isinstance(given.get('posterior'), Posterior) and 'posterior' not in rules and 'num_simulations' not in given:
         _refuse_without_targets(given)
-        announce(given['posterior'])
+        in_batches = given.get('batches') is not None
+        announce(given['posterior'], moves_freely=function.__name__ in _MOVE_FREELY, in_batches=in_batches)
+
+
+# Ways that go on without an end, or a word, where a posterior is improper. Points without a prior are of maximum
+# likelihood, a method of its own; Laplace finds the missing curvature, SMC and elliptical slices the missing prior.
+_MOVE_FREELY = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'fit_svi', 'pathfinder'})
 
 
 def _refuse_without_targets(given: Mapping[str, Any]) -> None:
@@ -162,7 +168,7 @@ def _refuse_without_targets(given: Mapping[str, Any]) -> None:
     if predicts and not scored:
         raise ValueError(
             'The Posterior has no targets, so that only the priors would be fitted. Write infer.Posterior(model, '
-            'inputs, targets); or, for the priors alone, infer.Posterior(model) without inputs, or infer.sample_prior.'
+            'inputs, targets). Draws of the priors alone are infer.sample_prior(model).'
         )
 
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.calls import named
+from brainstate_prob.core.quantities import split_unit, with_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.data.arrays import Data
@@ -28,7 +30,6 @@ from brainstate_prob.infer.target.leaks import no_leaks
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import told_of_hidden
 from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
-from brainstate_prob.nn.magnitudes import split_unit, with_unit
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import is_narrower
 
@@ -104,6 +105,7 @@ class Posterior:
 
     fixed_choice: tuple[str, ...] | None = None  # what noncentered='auto' means, where many data sets share one choice
 
+    @named
     def __init__(
         self,
         model: Module,
@@ -488,12 +490,10 @@ def _refuse_for_sampling(entries: list[Entry]) -> None:
         if not e.t.has_density:
             raise ValueError(
                 f'Param {e.name!r}: {e.t!r} is no bijection, so theta has no density under it. Use SigmoidT in place '
-                'of ClipT, '
-                'SoftplusT in place of ReluT, or fit by MAP.'
+                'of ClipT, SoftplusT in place of ReluT, or fit by MAP.'
             )
         if not e.t.unconstrained:
             raise ValueError(
                 f'Param {e.name!r}: theta of {e.t!r} is itself confined to {e.t.domain}, but samplers and guides '
-                'move it over all '
-                'reals. Compose it, e.g. ChainT(PositiveT(), PowerT()).'
+                'move it over all reals. Compose it, e.g. ChainT(PositiveT(), PowerT()).'
             )

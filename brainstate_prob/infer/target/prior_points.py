@@ -10,13 +10,13 @@ import numpy as np
 import numpyro.distributions as dist
 
 from brainstate_prob.core import StateTrace
+from brainstate_prob.core.quantities import split_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.density.blocks import Entry
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.prior_draws import independent_parts
 from brainstate_prob.infer.density.variables import columns_of
-from brainstate_prob.nn.magnitudes import split_unit
 
 __all__ = ['prior_points']
 

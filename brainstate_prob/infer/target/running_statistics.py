@@ -13,14 +13,13 @@ import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.core import BatchState
-from brainstate_prob.graph.walk import find_states
+from brainstate_prob.graph.walk import dotted, find_states
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.batching import over_draws, rows_at_once
 from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.wider import WiderDensity, base_of
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.nn.module import dotted
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit

@@ -17,10 +17,10 @@ from numpyro.distributions import constraints
 from numpyro.infer import autoguide, init_to_median, init_to_uniform, init_to_value
 from numpyro.primitives import Messenger
 
+from brainstate_prob.core.calls import nearest
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.variables import columns_of
-from brainstate_prob.infer.rules import nearest
 from brainstate_prob.infer.target.numpyro_modules import bind_submodules
 
 bind_submodules()

@@ -17,6 +17,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
@@ -44,6 +45,7 @@ _FEWEST_DRAWS = 25  # below, there is no tail to smooth
 _DRAWS = 128  # of each path in one compiled call
 
 
+@named
 def pathfinder(
     posterior: Posterior,
     *,
@@ -155,7 +157,7 @@ def pathfinder(
         'seconds': time.perf_counter() - began,
     }
     fit = settled(Fit(posterior, density, draws, method='pathfinder', stats=stats, info=info, weights=weights))
-    warn_of(problems, stacklevel=3)
+    warn_of(problems)
     return fit
 
 

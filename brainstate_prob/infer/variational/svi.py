@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.infer.density.noncentered import described
 from brainstate_prob.infer.descent.map import batch_info, check_first_batch
 from brainstate_prob.infer.diagnostics.advice import advice
@@ -36,6 +37,7 @@ from brainstate_prob.infer.variational.guides import check_guide
 __all__ = ['fit_svi']
 
 
+@named
 def fit_svi(
     posterior: Posterior,
     *,

@@ -7,20 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import is_concrete, magnitude, magnitude_in, unit_of, written_unit
 from brainstate_prob.core.units import u
+from brainstate_prob.core.values import value_key
 
 __all__ = [
     'as_floating',
     'identity_key',
-    'is_concrete',
-    'magnitude',
-    'magnitude_in',
     'show',
-    'show_unit',
     'require_order',
     'tfp_bijectors',
     'tidy',
-    'unit_of',
 ]
 
 
@@ -39,40 +36,6 @@ def tfp_bijectors():
             "tensorflow-probability 0.25 stops at JAX 0.6: uninstall it and run `pip install 'tfp-nightly[jax]'`."
         ) from error
     return bijectors
-
-
-def is_concrete(value) -> bool:
-    """Whether the numbers of `value` can be looked at now (they are not being traced)."""
-    return not isinstance(magnitude(value), jax.core.Tracer)
-
-
-def unit_of(value):
-    """The unit of a quantity that has one; None for plain numbers and for dimensionless quantities."""
-    if isinstance(value, u.Quantity) and not value.unit.is_unitless:
-        return value.unit
-    return None
-
-
-def magnitude(value):
-    """The number or array of `value` in its own unit."""
-    return value.mantissa if isinstance(value, u.Quantity) else value
-
-
-def magnitude_in(value, unit, what: str):
-    """The numbers of `value` in `unit`; a plain zero is zero in every unit, other plain numbers are no quantity."""
-    own = unit_of(value)
-    if own is None:
-        number = magnitude(value)
-        if unit is None or (is_concrete(number) and not np.any(np.asarray(number))):
-            return number
-        raise u.UnitMismatchError(
-            f'{what} is a plain number, but a quantity in {unit} is needed; write it as number * {show_unit(unit)}.'
-        )
-    if unit is None:
-        raise u.UnitMismatchError(f'{what} carries the unit {own}, but a plain number is needed here.')
-    if not own.has_same_dim(unit):
-        raise u.UnitMismatchError(f'{what} carries the unit {own}, which does not convert to {unit}.')
-    return value.mantissa if own == unit else value.to_decimal(unit)
 
 
 def tidy(value, what: str, *, unitless: bool = False):
@@ -116,27 +79,16 @@ def as_floating(value, what: str) -> jax.Array:
 
 
 def identity_key(value):
-    """What two arguments must share to be equal: the values themselves, or, while traced, the tracer's identity."""
-    if isinstance(value, u.Quantity):
-        return ('quantity', value.unit, identity_key(value.mantissa))
-    if not is_concrete(value):
-        return ('traced', id(value))
-    if isinstance(value, jax.Array | np.ndarray):
-        array = np.asarray(value)
-        return ('array', array.shape, str(array.dtype), (array + array.dtype.type(0)).tobytes())
-    return value  # a Python number, or whatever stands in for a leaf
-
-
-def show_unit(unit) -> str:
-    """An expression for `unit`, with brainunit imported as `u`."""
-    name = str(unit)
-    return f'u.{name}' if getattr(u, name, None) == unit else f'u.parse_unit({name!r})'
+    """What two arguments must share to be equal: their values (-0.0 is 0.0); while traced, the very tracer."""
+    if isinstance(magnitude(value), jax.Array | np.ndarray) and is_concrete(value):
+        value = jax.tree.map(lambda x: np.asarray(x) + np.zeros((), x.dtype), value)
+    return value_key(value)
 
 
 def show(value) -> str:
     """An expression that rebuilds an argument, with brainunit as `u` and jax.numpy as `jnp`."""
     if isinstance(value, u.Quantity):
-        return f'{show(value.mantissa)} * {show_unit(value.unit)}'
+        return f'{show(value.mantissa)} * {written_unit(value.unit)}'
     if is_concrete(value) and isinstance(value, jax.Array | np.ndarray):
         text = np.array2string(np.asarray(value, 'f8'), separator=', ', precision=8).replace('\n', '')
         return f"jnp.array({text}, '{value.dtype}')"

@@ -5,16 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from brainstate_prob.core.quantities import is_concrete, magnitude, magnitude_in, unit_of
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.bijections.arguments import (
-    as_floating,
-    is_concrete,
-    magnitude,
-    magnitude_in,
-    show,
-    unit_of,
-)
+from brainstate_prob.nn.bijections.arguments import as_floating, show
 from brainstate_prob.nn.bijections.saturated import at_ends, inward
+from brainstate_prob.nn.bijections.tfp import as_tfp_bijector
 from brainstate_prob.nn.bijections.value import Value
 
 __all__ = ['NoDensityError', 'Transform', 'from_family']
@@ -77,8 +72,6 @@ class Transform(Value):
 
     def _make_bijector(self, **numbers):
         """Build the TFP bijector for the given arguments; by default one around this transform's own formulas."""
-        from brainstate_prob.nn.bijections.tfp import as_tfp_bijector
-
         return as_tfp_bijector(self)
 
     def _forward(self, x, **numbers):
@@ -157,7 +150,7 @@ class Transform(Value):
         return theta
 
     def log_abs_det_jacobian(self, x, y=None):
-        """Log of the absolute Jacobian determinant of the numbers at `x`, one an event.
+        """Log of the absolute Jacobian determinant of the numbers at `x`, one per event.
 
         Computed from `x`, which keeps the digits that a saturated `y` has lost; `y` is accepted and not needed.
 

@@ -1,12 +1,14 @@
-"""Transforms made of others: one after another, and on the masked entries only."""
+"""Composed transforms: chains, and a transform of the masked entries only."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from brainstate_prob.nn.bijections.arguments import identity_key, is_concrete, show, tfp_bijectors, tidy
+from brainstate_prob.core.quantities import is_concrete
+from brainstate_prob.nn.bijections.arguments import identity_key, show, tfp_bijectors, tidy
 from brainstate_prob.nn.bijections.base import INF, Transform, from_family
+from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
 from brainstate_prob.nn.bijections.positive import PositiveT
 from brainstate_prob.nn.bijections.vector import OrderedT
 
@@ -92,8 +94,6 @@ class ChainT(Transform):
             return plain.transforms[0].codomain
         if [type(part) for part in plain.transforms] == [OrderedT, PositiveT]:
             return constraints.positive_ordered_vector
-        from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
-
         return ParamSupport(plain)
 
     def _make_bijector(self):

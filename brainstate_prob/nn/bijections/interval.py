@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.nn.bijections.arguments import is_concrete, require_order, show, tfp_bijectors
+from brainstate_prob.core.quantities import is_concrete
+from brainstate_prob.nn.bijections.arguments import require_order, show, tfp_bijectors
 from brainstate_prob.nn.bijections.base import NoDensityError, Transform
 from brainstate_prob.nn.bijections.positive import projected
 

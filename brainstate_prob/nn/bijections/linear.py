@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from brainstate_prob.nn.bijections.arguments import is_concrete, magnitude, show, tfp_bijectors
+from brainstate_prob.core.quantities import is_concrete, magnitude
+from brainstate_prob.nn.bijections.arguments import show, tfp_bijectors
 from brainstate_prob.nn.bijections.base import INF, Transform
 
 __all__ = ['AffineT', 'IdentityT', 'PowerT']

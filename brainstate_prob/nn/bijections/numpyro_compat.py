@@ -1,4 +1,4 @@
-"""Our transforms inside NumPyro: a site with this support has exactly our theta as its unconstrained value."""
+"""Transforms in NumPyro: a site with this support has theta as its unconstrained value."""
 
 import jax.numpy as jnp
 from numpyro.distributions import biject_to, constraints
@@ -80,7 +80,7 @@ class NumPyroParamTransform(NumPyroTransform):
         return self.transform.inverse(y)
 
     def log_abs_det_jacobian(self, x, y, intermediates=None):
-        """Log-determinant, one an event."""
+        """Log-determinant, one per event."""
         return self.transform.log_abs_det_jacobian(x, y)
 
     def forward_shape(self, shape):

@@ -1,4 +1,4 @@
-"""Which transform of the catalogue reaches the support of a distribution."""
+"""The transform onto the support of a distribution."""
 
 from math import pi
 

@@ -1,7 +1,8 @@
-"""A transform as a value: equality and hash by content, a pytree over its numbers, a repr that rebuilds it."""
+"""Transforms as values: equality and hash by content, a pytree of their numbers, a repr that can be evaluated."""
 
 import jax
 
+from brainstate_prob.core.calls import named
 from brainstate_prob.nn.bijections.arguments import identity_key, show, tidy
 
 __all__ = ['Value']
@@ -16,6 +17,8 @@ class Value:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        if '__init__' in vars(cls):
+            cls.__init__ = named(cls.__init__)
         jax.tree_util.register_pytree_with_keys(cls, cls._flatten_with_keys, cls._unflatten, cls._flatten)
 
     def _keep(self, **arguments):

@@ -1,4 +1,4 @@
-"""Time: dynamics that advance step by step, delays, integration, hierarchical data."""
+"""Dynamics in discrete time steps, delays, integration, hierarchical data."""
 
 from brainstate_prob.nn.dynamics.base import Dynamics, DynamicsGroup
 from brainstate_prob.nn.dynamics.delay import Delay, DelayAccess

@@ -1,4 +1,4 @@
-"""Dynamics: modules that advance one time step a call, with hooks before and after the step."""
+"""Dynamics: modules that advance one time step per call, with hooks before and after the step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from brainstate_prob.nn.dynamics.prefetch import OutputDelayAt, Prefetch, PrefetchDelayAt
+from brainstate_prob.nn.kinds import DynamicsNode
 from brainstate_prob.nn.layers.shapes import label
 from brainstate_prob.nn.module import Module
 
@@ -26,8 +28,8 @@ class DynamicsGroup(Module):
     """
 
 
-class Dynamics(Module):
-    """A module that advances by one time step a call.
+class Dynamics(DynamicsNode, Module):
+    """A module that advances by one time step per call.
 
     A call runs the before-hooks (without arguments), ``update``, then the after-hooks with what ``update`` returned.
 
@@ -65,7 +67,7 @@ class Dynamics(Module):
             raise TypeError(f'{label(self)}: in_size must be an int or a tuple of ints, got {in_size!r}.')
         if not sizes or min(sizes) < 1:
             raise ValueError(f'{label(self)}: in_size must hold positive sizes, got {in_size!r}.')
-        self.in_size = self.out_size = sizes
+        self.in_size = self.out_size = tuple(sizes)
         self.before_updates: dict[Hashable, Callable] = {}
         self.after_updates: dict[Hashable, Callable] = {}
 
@@ -124,20 +126,14 @@ class Dynamics(Module):
 
     def prefetch(self, item: str):
         """A `Prefetch` of an attribute that may come into being later."""
-        from brainstate_prob.nn.dynamics.prefetch import Prefetch
-
         return Prefetch(self, item)
 
     def prefetch_delay(
         self, state: str, *time_and_index, init: Any = None, interpolation: str | Callable | None = None, **kwargs
     ):
         """A `PrefetchDelayAt`: the value of a State a time ago."""
-        from brainstate_prob.nn.dynamics.prefetch import PrefetchDelayAt
-
         return PrefetchDelayAt(self, state, *time_and_index, delay_init=init, interpolation=interpolation, **kwargs)
 
     def output_delay(self, *time_and_index, init: Any = None, interpolation: str | Callable | None = None, **kwargs):
         """An `OutputDelayAt`: what ``update`` returned a time ago."""
-        from brainstate_prob.nn.dynamics.prefetch import OutputDelayAt
-
         return OutputDelayAt(self, *time_and_index, delay_init=init, interpolation=interpolation, **kwargs)

@@ -1,4 +1,4 @@
-"""The diagonal of a Jacobian: one derivative where the function is element-wise, which its operations tell."""
+"""The diagonal of a Jacobian, from one derivative where the function is element-wise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def value_and_diagonal(f: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def is_elementwise(f: Callable, x: jax.Array) -> bool:
-    """Whether ``f`` is made of element-wise operations on ``x``; False where this cannot be told.
+    """Whether ``f`` is made of element-wise operations on ``x``; False where its operations do not show it.
 
     Examples
     --------

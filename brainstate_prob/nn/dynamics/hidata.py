@@ -135,10 +135,10 @@ class HiData:
         ValueError
             Where there is none.
         """
-        found = _first_dtype(self)
-        if found is None:
+        dtype = _first_dtype(self)
+        if dtype is None:
             raise ValueError(f'No child of {type(self).__name__}({", ".join(self.children)}) is an array with a dtype.')
-        return found
+        return dtype
 
     @classmethod
     def _of(cls, children: dict[str, Any], name: str | None) -> HiData:
@@ -167,9 +167,9 @@ class HiData:
 
 def _first_dtype(data: HiData) -> Any:
     for value in data.values():
-        found = _first_dtype(value) if isinstance(value, HiData) else getattr(value, 'dtype', None)
-        if found is not None:
-            return found
+        dtype = _first_dtype(value) if isinstance(value, HiData) else getattr(value, 'dtype', None)
+        if dtype is not None:
+            return dtype
     return None
 
 

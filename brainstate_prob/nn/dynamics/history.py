@@ -1,4 +1,4 @@
-"""A history: arrays with the past along their first axis, in a ring or in order, and how they are filled and read."""
+"""Histories: arrays with past values along their first axis, as ring buffers or in order of time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import is_quantity
 from brainstate_prob.core.units import u
 from brainstate_prob.nn.dynamics.interpolation import resolve
 
@@ -28,13 +29,9 @@ class Target:
     unit: Any = None
 
 
-def _is_quantity(x: Any) -> bool:
-    return isinstance(x, u.Quantity)
-
-
 def flat(tree: Any) -> tuple[list, Any]:
     """The arrays and quantities of a pytree, and its structure."""
-    return jax.tree.flatten(tree, is_leaf=_is_quantity)
+    return jax.tree.flatten(tree, is_leaf=is_quantity)
 
 
 def targets(tree: Any) -> Any:
@@ -49,7 +46,7 @@ def targets(tree: Any) -> Any:
         x = x if hasattr(x, 'dtype') else jnp.asarray(x)
         return Target(tuple(x.shape), jnp.dtype(x.dtype), unit)
 
-    return jax.tree.map(describe, tree, is_leaf=_is_quantity)
+    return jax.tree.map(describe, tree, is_leaf=is_quantity)
 
 
 def steps_of(time: Any, dt: Any) -> Any:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from brainstate_prob import environ, random
+from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.core.units import u
 from brainstate_prob.nn.dynamics.diagonal import value_and_diagonal
 
@@ -75,7 +76,7 @@ def exp_euler_step(fn: Callable, *args, **kwargs) -> Any:
         raise TypeError(f'The state of exp_euler_step must hold floating numbers, got {x.dtype}.')
 
     def drift(x: jax.Array) -> jax.Array:
-        value = fn(_quantity(x, unit), *rest, **kwargs)
+        value = fn(with_unit(x, unit), *rest, **kwargs)
         rate = _magnitude(value, unit / dt_unit, 'drift')
         if rate.shape != x.shape:
             raise ValueError(f'The drift must have the shape of the state, {x.shape}; it returned {rate.shape}.')
@@ -84,15 +85,11 @@ def exp_euler_step(fn: Callable, *args, **kwargs) -> Any:
     rate, slope = value_and_diagonal(drift, x)
     new = x + step * _phi(step * slope) * rate
     if diffusion is not None:
-        scale = _magnitude(diffusion(_quantity(x, unit), *rest, **kwargs), unit / dt_unit**0.5, 'diffusion')
+        scale = _magnitude(diffusion(with_unit(x, unit), *rest, **kwargs), unit / dt_unit**0.5, 'diffusion')
         new = new + scale * jnp.sqrt(step) * random.randn(*x.shape, dtype=x.dtype)
         if new.shape != x.shape:
             raise ValueError(f'The diffusion must broadcast to the state, {x.shape}; it returned {scale.shape}.')
-    return _quantity(new.astype(x.dtype), unit)
-
-
-def _quantity(x: jax.Array, unit: Any) -> Any:
-    return x if unit.is_unitless else u.Quantity(x, unit=unit)
+    return with_unit(new.astype(x.dtype), unit)
 
 
 def _magnitude(value: Any, unit: Any, what: str) -> jax.Array:

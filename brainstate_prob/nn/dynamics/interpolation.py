@@ -1,4 +1,4 @@
-"""Interpolation between the entries of a history: which entries count, and with which weight.
+"""Interpolation between the entries of a history: their indices and weights.
 
 The history is known at 0, 1, ..., length - 1 steps ago. Each method gives pairs (entry, weight) for a time ``s`` in
 steps; what is interpolated is the sum of entry times weight, so one implementation serves all.

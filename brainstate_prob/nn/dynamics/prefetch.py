@@ -1,4 +1,4 @@
-"""Late references: a handle on a State that is not made yet, now or a time ago, and on the output a time ago."""
+"""Late references: to an attribute that is created later, to its past values, and to past outputs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from brainstate_prob import environ
 from brainstate_prob.core import State
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import Node
-from brainstate_prob.nn.dynamics.base import Dynamics
 from brainstate_prob.nn.dynamics.delay import Delay
 from brainstate_prob.nn.dynamics.state_delay import StateWithDelay
+from brainstate_prob.nn.kinds import DynamicsNode, ParamNode
 from brainstate_prob.nn.layers.shapes import label
-from brainstate_prob.nn.param import Param
 
 __all__ = ['OutputDelayAt', 'Prefetch', 'PrefetchDelay', 'PrefetchDelayAt']
 
@@ -60,18 +59,18 @@ class Prefetch(Node):
         AttributeError
             Where it is not there yet.
         """
-        found = getattr(self.module, self.item, None)
-        if found is None:
+        item = getattr(self.module, self.item, None)
+        if item is None:
             raise AttributeError(
                 f'{_label(self.module)} has no attribute {self.item!r} yet. If it is made by init_state, call '
                 'nn.init_all_states(model) first.'
             )
-        return found
+        return item
 
     def get_item_value(self) -> Any:
         """The present value."""
-        found = self.get_item()
-        return found.value if isinstance(found, State) else found.value() if isinstance(found, Param) else found
+        item = self.get_item()
+        return item.value if isinstance(item, State) else item.value() if isinstance(item, ParamNode) else item
 
     def __call__(self, *args, **kwargs):
         return self.get_item_value()
@@ -92,7 +91,7 @@ class PrefetchDelay(Node):
 
     _references: ClassVar[frozenset[str]] = frozenset({'module'})
 
-    def __init__(self, module: Dynamics, item: str):
+    def __init__(self, module: DynamicsNode, item: str):
         self.module = _dynamics(self, module)
         self.item = item
 
@@ -143,7 +142,7 @@ class PrefetchDelayAt(Node):
 
     def __init__(
         self,
-        module: Dynamics,
+        module: DynamicsNode,
         item: str,
         *time_and_index,
         delay_init: Any = None,
@@ -212,7 +211,7 @@ class OutputDelayAt(Node):
 
     def __init__(
         self,
-        module: Dynamics,
+        module: DynamicsNode,
         *delay_time,
         delay_init: Any = None,
         interpolation: str | Callable | None = None,
@@ -246,11 +245,11 @@ def _unpacked(time_and_index: tuple) -> tuple:
     return time_and_index
 
 
-def _shared(module: Dynamics, key: str, make: Callable[[], Delay], init: Any) -> Delay:
+def _shared(module: DynamicsNode, key: str, make: Callable[[], Delay], init: Any) -> Delay:
     """The delay among the module's after-hooks, made at the first use."""
-    if not module.has_after_update(key):
+    if key not in module.after_updates:
         module.add_after_update(key, make())
-    delay = module.get_after_update(key)
+    delay = module.after_updates[key]
     if not isinstance(delay, Delay):
         raise TypeError(f'{label(module)}: the hook {key!r} is a {type(delay).__name__}, no Delay.')
     if init is not None and not _same(delay.init, init):
@@ -266,8 +265,8 @@ def _same(a: Any, b: Any) -> bool:
     return u.get_unit(a) == u.get_unit(b) and np.array_equal(u.get_mantissa(a), u.get_mantissa(b))
 
 
-def _dynamics(handle: Node, module: Any) -> Dynamics:
-    if not isinstance(module, Dynamics):
+def _dynamics(handle: Node, module: Any) -> DynamicsNode:
+    if not isinstance(module, DynamicsNode):
         raise TypeError(f'A {type(handle).__name__} with a delay needs a Dynamics, got {type(module).__name__}.')
     return module
 

@@ -1,4 +1,4 @@
-"""The delay of a State of a module."""
+"""Delayed values of a State of a module."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class StateWithDelay(Delay):
     @property
     def state(self) -> State:
         """The State."""
-        found = getattr(self._target, self.item, None)
-        if not isinstance(found, State):
+        state = getattr(self._target, self.item, None)
+        if not isinstance(state, State):
             raise TypeError(
                 f'{label(self)}: {self.item!r} of {type(self._target).__name__} is no State'
-                + (' yet; call nn.init_all_states.' if found is None else f' but a {type(found).__name__}.')
+                + (' yet; call nn.init_all_states.' if state is None else f' but a {type(state).__name__}.')
             )
-        return found
+        return state
 
     @call_order(3)
     def init_state(self, *args, **kwargs) -> None:

@@ -1,4 +1,4 @@
-"""Functions along an axis: softmax and its kin, the gated linear unit, indicator vectors."""
+"""Functions along an axis: softmax and related functions, the gated linear unit, one-hot vectors."""
 
 from __future__ import annotations
 

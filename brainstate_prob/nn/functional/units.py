@@ -1,4 +1,4 @@
-"""What functions of arrays do with quantities: some carry the unit along, the others take plain numbers only."""
+"""Functions of arrays applied to quantities: with the unit carried along, or refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from brainstate_prob.core.quantities import NONE, VALUE, split_units
 from brainstate_prob.core.units import u
-from brainstate_prob.random.params import NONE, VALUE, Par, split_units
 
 __all__ = ['carries_unit', 'takes_numbers']
 
@@ -41,8 +41,7 @@ def carries_unit(*names: str) -> Callable[[_F], _F]:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             roles = {name: VALUE if name in names else NONE for name in {first: 0, **dict.fromkeys(names)}}
-            pars = tuple(Par(name, role=role) for name, role in roles.items())
-            plain, unit = split_units(fn.__name__, pars, bound.arguments)
+            plain, unit = split_units(fn.__name__, roles, bound.arguments)
             bound.arguments.update(plain)
             out = fn(*bound.args, **bound.kwargs)
             return out if unit is None else u.Quantity(out, unit=unit)

@@ -1,4 +1,4 @@
-"""Initializer: a callable of a shape that gives first values, with a unit where it has one."""
+"""Initializer: a callable that makes initial values of a given shape, with a unit if it has one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ, random
+from brainstate_prob.core.quantities import VALUE, split_units
+from brainstate_prob.core.shapes import to_shape
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.init.resolve import to_shape
-from brainstate_prob.random.params import VALUE, Par, split_units
 from brainstate_prob.random.stream import to_key
 
 __all__ = ['InUnits', 'Initializer', 'Size']
@@ -71,8 +71,8 @@ class InUnits(Initializer):
         unit = getattr(self, 'unit', None)
         if unit is not None:
             values = {k: self._in_unit(k, v, unit) for k, v in values.items()}
-        plain, found = split_units(type(self).__name__, tuple(Par(n, role=VALUE) for n in self._names), values)
-        return [plain[name] for name in self._names], found
+        plain, common = split_units(type(self).__name__, dict.fromkeys(self._names, VALUE), values)
+        return [plain[name] for name in self._names], common
 
     def _in_unit(self, name: str, value: Any, unit: Any) -> Any:
         if not isinstance(value, u.Quantity):

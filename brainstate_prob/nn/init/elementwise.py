@@ -1,4 +1,4 @@
-"""Initializers whose entries do not depend on the shape: constants, and draws from one law."""
+"""Initializers whose entries do not depend on the shape: constants, and draws from one distribution."""
 
 from __future__ import annotations
 

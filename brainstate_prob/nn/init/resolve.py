@@ -13,20 +13,10 @@ import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.core import State
+from brainstate_prob.core.shapes import to_shape
 from brainstate_prob.core.units import u
 
-__all__ = ['param', 'to_shape']
-
-
-def to_shape(sizes: Any) -> tuple[int, ...]:
-    """An int or a sequence of ints as a shape."""
-    try:
-        shape = (operator.index(sizes),) if np.ndim(sizes) == 0 else tuple(operator.index(n) for n in sizes)
-    except TypeError:
-        raise TypeError(f'A shape must be an int or a sequence of ints, got {sizes!r}.') from None
-    if any(n < 0 for n in shape):
-        raise ValueError(f'A shape has no negative sizes, got {shape}.')
-    return shape
+__all__ = ['param']
 
 
 def param(

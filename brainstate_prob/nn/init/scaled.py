@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Mode = Literal['fan_in', 'fan_out', 'fan_avg', 'fan_geo_avg']
-Law = Literal['truncated_normal', 'normal', 'uniform']
+Distribution = Literal['truncated_normal', 'normal', 'uniform']
 
 _LINEAR = {'linear', 'sigmoid', 'identity', *(f'conv{t}{n}d' for t in ('', '_transpose') for n in (1, 2, 3))}
 
@@ -100,7 +100,7 @@ class VarianceScaling(Initializer):
 
     scale: float
     mode: Mode
-    distribution: Law
+    distribution: Distribution
     in_axis: Any = -2
     out_axis: Any = -1
     seed: Any = None
@@ -109,7 +109,7 @@ class VarianceScaling(Initializer):
     def __post_init__(self):
         for name, allowed in (
             ('mode', get_args(Mode)),
-            ('distribution', get_args(Law)),
+            ('distribution', get_args(Distribution)),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f'{self!r}: {name} must be one of {", ".join(allowed)}.')

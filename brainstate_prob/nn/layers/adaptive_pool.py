@@ -1,4 +1,4 @@
-"""Pooling to a given size: one N-d layer, a name a number of axes."""
+"""Pooling to a given output size, over 1, 2 or 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob import environ
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn.layers.pool import SpatialPool
-from brainstate_prob.nn.layers.shapes import label, ntuple, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import label, ntuple
 
 __all__ = [
     'AdaptiveAvgPool1d',
@@ -28,7 +29,7 @@ class _AdaptivePool(SpatialPool):
     Parameters
     ----------
     target_size
-        The number of bins: an int, or one an axis; None leaves an axis as it is.
+        The number of bins: an int, or one per axis; None leaves an axis as it is.
     channel_axis
         The axis of the input that is no spatial one; None if there is none.
     in_size
@@ -53,7 +54,7 @@ class _AdaptivePool(SpatialPool):
 
     def update(self, x):
         axes = self._axes(x)
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         for axis, m in zip(axes, self.target_size, strict=True):
             if m is not None:
                 x = self._bins(x, axis, m)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from brainstate_prob.core import ParamState, State
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn import init
 from brainstate_prob.nn.functional import weight_standardization
 from brainstate_prob.nn.layers.linear import fixed, masked
@@ -19,8 +20,6 @@ from brainstate_prob.nn.layers.shapes import (
     label,
     ntuple,
     paddings,
-    split_unit,
-    with_unit,
 )
 from brainstate_prob.nn.weights import weights
 
@@ -47,12 +46,12 @@ class _Conv(SpatialModule):
     out_channels
         The number of output channels.
     kernel_size, stride
-        An int, or one an axis.
+        An int, or one per axis.
     padding
         ``'SAME'`` (ceil(n / stride) outputs an axis), ``'VALID'`` (no padding), an int, an int an axis, or a pair
         (low, high) an axis.
     lhs_dilation, rhs_dilation
-        The step between the entries of the input, of the kernel: an int, or one an axis.
+        The step between the entries of the input, of the kernel: an int, or one per axis.
     groups
         Input and output channels are cut into so many groups, each of which sees only its own.
     w_init, b_init
@@ -131,7 +130,7 @@ class _Conv(SpatialModule):
 
     def update(self, x):
         batch = check_input(self, x)
-        (x, x_unit), (w, w_unit) = split_unit(x), split_unit(self._kernel())
+        (x, x_unit), (w, w_unit) = magnitude_and_unit(x), magnitude_and_unit(self._kernel())
         dtype = jnp.promote_types(x.dtype, w.dtype)
         y = self._convolve(x.reshape((-1, *self.in_size)).astype(dtype), w.astype(dtype))
         y = y.reshape((*x.shape[:batch], *self.out_size))
@@ -226,13 +225,13 @@ class _ConvTranspose(_Conv):
     out_channels
         The number of output channels.
     kernel_size, stride
-        An int, or one an axis.
+        An int, or one per axis.
     padding
         That of the convolution: ``'SAME'`` gives n * stride outputs an axis, ``'VALID'``
         (n - 1) * stride + max(k, stride) with k = (kernel_size - 1) * rhs_dilation + 1, numbers (low, high)
         (n - 1) * stride + k - low - high.
     rhs_dilation
-        The step between the entries of the kernel: an int, or one an axis.
+        The step between the entries of the kernel: an int, or one per axis.
     groups
         Input and output channels are cut into so many groups, each of which sees only its own.
     w_init, b_init, w_mask, channel_first, param_type

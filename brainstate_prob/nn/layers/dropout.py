@@ -12,10 +12,9 @@ import numpy as np
 
 from brainstate_prob import environ, random
 from brainstate_prob.core import ShortTermState
+from brainstate_prob.core.quantities import is_concrete, magnitude_and_unit, short, with_unit
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.bijections.arguments import is_concrete
-from brainstate_prob.nn.layers.shapes import SpatialModule, as_array, check_input, label, split_unit, with_unit
-from brainstate_prob.nn.magnitudes import short
+from brainstate_prob.nn.layers.shapes import SpatialModule, as_array, check_input, label
 from brainstate_prob.nn.module import ElementWiseBlock
 
 __all__ = [
@@ -49,7 +48,7 @@ class _Dropout(ElementWiseBlock):
 
     def _drop(self, x: Any, keep: jax.Array) -> Any:
         """What is kept, divided by the probability of it, so that the mean stays."""
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         return with_unit(jnp.where(keep, x / (self.prob or 1), 0), unit)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Activations as layers: small classes that hold the options of a function of `brainstate_prob.nn.functional`."""
+"""Activation layers: classes with the options of the functions in `brainstate_prob.nn.functional`."""
 
 from __future__ import annotations
 
@@ -76,8 +76,10 @@ class _Activation(ElementWiseBlock):
         options = {
             o.name: (getattr(self, o.name), o.default) for o in inspect.signature(type(self)).parameters.values()
         }
-        told = [f'{name}={value!r}' for name, (value, default) in options.items() if repr(value) != repr(default)]
-        return f'{type(self).__name__}({", ".join(told)})'
+        options_shown = [
+            f'{name}={value!r}' for name, (value, default) in options.items() if repr(value) != repr(default)
+        ]
+        return f'{type(self).__name__}({", ".join(options_shown)})'
 
 
 _REQUIRED = inspect.Parameter.empty
@@ -172,7 +174,7 @@ LogSoftmax = _layer(
 
 
 class PReLU(ElementWiseBlock):
-    """x where x >= 0, else a·x with a trained slope a: one, or one a channel (the last axis).
+    """x where x >= 0, else a·x with a trained slope a: one, or one per channel (the last axis).
 
     Parameters
     ----------

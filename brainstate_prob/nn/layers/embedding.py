@@ -1,4 +1,4 @@
-"""Embedding: rows of a trained table, looked up by index."""
+"""Embedding: rows of a trained table, selected by index."""
 
 from __future__ import annotations
 

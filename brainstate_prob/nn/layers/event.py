@@ -11,8 +11,9 @@ import numpy as np
 
 from brainstate_prob import random
 from brainstate_prob.core import ParamState, State
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.layers.shapes import as_array, check_input, label, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import as_array, check_input, label
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.weights import weights
 
@@ -130,9 +131,9 @@ class FixedNumConn(_Connection):
         return self._sum(x)
 
     def _sum(self, x: Any) -> Any:
-        x, unit_x = split_unit(x)
-        w, unit_w = split_unit(self.weight.value['weight'])
-        unit = (unit_x or u.UNITLESS) * (unit_w or u.UNITLESS)
+        x, unit_x = magnitude_and_unit(x)
+        w, unit_w = magnitude_and_unit(self.weight.value['weight'])
+        unit: Any = (unit_x or u.UNITLESS) * (unit_w or u.UNITLESS)
         indices = self.indices.value
         if self.efferent_target == 'pre':
             y = (x[..., indices] * w).sum(-1)
@@ -141,11 +142,11 @@ class FixedNumConn(_Connection):
                 x = x[..., self.sources.value]
             each = jnp.broadcast_to(x[..., None] * w, (*x.shape, indices.shape[1]))
             y = jnp.zeros((*x.shape[:-1], self.num_post), each.dtype).at[..., indices].add(each)
-        return with_unit(y, None if unit.is_unitless and unit_x is None and unit_w is None else unit)
+        return with_unit(y, unit)
 
     def dense(self) -> Any:
         """The connection as a matrix (pre, post)."""
-        w, unit = split_unit(self.weight.value['weight'])
+        w, unit = magnitude_and_unit(self.weight.value['weight'])
         indices = self.indices.value
         w = jnp.broadcast_to(w, indices.shape)
         if self.efferent_target == 'pre':
@@ -228,7 +229,7 @@ class EventLinear(_Connection):
         if weight.ndim:
             return x @ weight
         total = x.sum(-1, keepdims=True) * weight
-        magnitude, unit = split_unit(total)
+        magnitude, unit = magnitude_and_unit(total)
         return with_unit(jnp.broadcast_to(magnitude, (*magnitude.shape[:-1], self.num_post)), unit)
 
 

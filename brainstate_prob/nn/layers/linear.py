@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn import init
 from brainstate_prob.nn.functional import weight_standardization
-from brainstate_prob.nn.layers.shapes import add_bias, as_array, check_input, label, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import add_bias, as_array, check_input, label
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.weights import ParamSpec, weights
 
@@ -320,7 +321,7 @@ class AllToAll(_Dense):
                 x, weight if self.include_self else weight * (1 - jnp.eye(*self._shape, dtype=weight.dtype))
             )
         check_input(self, x)
-        values, unit = split_unit(x)
+        values, unit = magnitude_and_unit(x)
         n_in, n_out = self._shape
         total = jnp.broadcast_to(values.sum(-1, keepdims=True), (*values.shape[:-1], n_out))
         if not self.include_self:

@@ -29,7 +29,7 @@ Axes = int | Sequence[int]
 
 
 class NormalizationParamState(ParamState):
-    """The scale and bias of a normalization layer: trainable, and told apart from weights by its type."""
+    """The scale and bias of a normalization layer: trainable, of a type of its own that filters can name."""
 
 
 class Norm(Module):

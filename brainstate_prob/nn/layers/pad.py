@@ -1,4 +1,4 @@
-"""Padding of the spatial axes: one N-d layer over ``jnp.pad``, a mode a family, a name a number of axes."""
+"""Padding of 1, 2 or 3 spatial axes, over ``jnp.pad``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.layers.shapes import SpatialModule, check_input, label, paddings, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import SpatialModule, check_input, label, paddings
 
 __all__ = [
     'CircularPad1d',
@@ -54,7 +55,7 @@ class _Pad(SpatialModule):
 
     def update(self, x):
         check_input(self, x, self.in_size or self._names())
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         self._check(x.shape)
         widths = [(0, 0)] * (x.ndim - self.spatial - 1) + [*self.padding, (0, 0)]
         return with_unit(self._pad(x, widths, unit), unit)

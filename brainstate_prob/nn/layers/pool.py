@@ -1,4 +1,4 @@
-"""Pooling over windows: one N-d layer a kind, a name a number of axes."""
+"""Pooling over windows of 1, 2 or 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from brainstate_prob import environ
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn.layers.shapes import (
     SpatialModule,
     check_input,
@@ -18,8 +19,6 @@ from brainstate_prob.nn.layers.shapes import (
     ntuple,
     paddings,
     shape_of,
-    split_unit,
-    with_unit,
 )
 
 __all__ = [
@@ -70,7 +69,7 @@ class _Pool(SpatialPool):
     Parameters
     ----------
     kernel_size
-        The size of the window: an int, or one an axis.
+        The size of the window: an int, or one per axis.
     stride
         The step of the window; None takes ``kernel_size``.
     padding
@@ -111,7 +110,7 @@ class _Pool(SpatialPool):
 
     def update(self, x):
         axes = self._axes(x)
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         return with_unit(self._pool(x if jnp.issubdtype(x.dtype, jnp.inexact) else self._number(x), axes), unit)
 
     def _pool(self, x: jax.Array, axes: list[int]) -> Any:
@@ -169,7 +168,7 @@ class _LPPool(_Pool):
         The power p, at least 1; ``inf`` gives the largest absolute value. abs(x)^p itself must be a number of the
         input's precision: for a large p take ``inf``.
     kernel_size
-        The size of the window: an int, or one an axis.
+        The size of the window: an int, or one per axis.
     stride
         The step of the window; None takes ``kernel_size``.
     padding
@@ -214,7 +213,7 @@ class _MaxPool(_Pool):
     Parameters
     ----------
     kernel_size
-        The size of the window: an int, or one an axis.
+        The size of the window: an int, or one per axis.
     stride
         The step of the window; None takes ``kernel_size``.
     padding
@@ -251,7 +250,7 @@ class _MaxPool(_Pool):
         if not self.return_indices:
             return super().update(x)
         axes = self._axes(x)
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         y, indices = self._with_indices(x, axes)
         return with_unit(y, unit), indices
 

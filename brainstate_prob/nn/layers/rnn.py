@@ -1,4 +1,4 @@
-"""Recurrent cells: one step of a recurrence a call, the hidden values in States."""
+"""Recurrent cells: one step of a recurrence per call, the hidden values in States."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from brainstate_prob import random
 from brainstate_prob.core import HiddenState, ParamState
-from brainstate_prob.nn import init
+from brainstate_prob.nn import functional, init
 from brainstate_prob.nn.layers.linear import Linear
 from brainstate_prob.nn.layers.shapes import check_input, label
 from brainstate_prob.nn.module import Module
@@ -341,11 +341,9 @@ def _join(x: jax.Array, h: jax.Array) -> jax.Array:
 def _activation(spec: str | Callable) -> Callable:
     if callable(spec):
         return spec
-    from brainstate_prob.nn import functional
-
-    found = getattr(functional, spec, None) if isinstance(spec, str) else None
-    if not callable(found):
+    function = getattr(functional, spec, None) if isinstance(spec, str) else None
+    if not callable(function):
         raise ValueError(
             f"activation must be a callable or the name of a function of nn.functional, such as 'tanh'; got {spec!r}."
         )
-    return found
+    return function

@@ -1,4 +1,4 @@
-"""What layers say about shapes: who is speaking, what came, what was expected."""
+"""Checks of the shapes of inputs, and the names of layers in error messages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.units import u
-from brainstate_prob.graph.walk import path_of
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.graph.walk import dotted, path_of
+from brainstate_prob.nn.kinds import ModuleNode
+from brainstate_prob.nn.module import Module
 
 __all__ = [
     'SpatialModule',
@@ -24,8 +25,6 @@ __all__ = [
     'ntuple',
     'paddings',
     'shape_of',
-    'split_unit',
-    'with_unit',
 ]
 
 Axis = int | str | None
@@ -34,16 +33,6 @@ Axis = int | str | None
 def as_array(x: Any) -> Any:
     """A jax array, or the Quantity as it is."""
     return x if isinstance(x, u.Quantity) else jnp.asarray(x)
-
-
-def split_unit(x: Any) -> tuple[Any, Any]:
-    """The array and its unit, None for a plain one: what is linear, or homogeneous of degree one, keeps the unit."""
-    return (x.mantissa, x.unit) if isinstance(x, u.Quantity) else (jnp.asarray(x), None)
-
-
-def with_unit(x: Any, unit: Any) -> Any:
-    """The reverse of `split_unit`."""
-    return x if unit is None else u.Quantity(x, unit=unit)
 
 
 def add_bias(layer: Module, y: Any, bias: Any) -> Any:
@@ -68,7 +57,7 @@ def _sizes(size: tuple[int, ...] | None) -> str:
     return '?' if size is None else str(size[0]) if len(size) == 1 else str(size)
 
 
-def label(layer: Module) -> str:
+def label(layer: ModuleNode) -> str:
     """The layer in a message: its path in the model (or its name), its class and its sizes.
 
     Examples
@@ -222,10 +211,10 @@ class SpatialModule(Module):
         if 'Parameters\n---' in own or 'spatial' not in vars(cls):
             return
         for base in cls.__mro__[1:]:
-            _, found, below = inspect.cleandoc(vars(base).get('__doc__') or '').partition('\n\nParameters\n---')
-            if found:
+            _, title, below = inspect.cleandoc(vars(base).get('__doc__') or '').partition('\n\nParameters\n---')
+            if title:
                 summary, heading, examples = own.partition('\n\nExamples\n---')
-                cls.__doc__ = f'{summary}{found}{below}{heading}{examples}'
+                cls.__doc__ = f'{summary}{title}{below}{heading}{examples}'
                 return
 
     def _names(self, channel: bool = True) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A linear layer over the stored entries of a sparse matrix: gather, multiply, add up."""
+"""A linear layer whose weights are the stored entries of a sparse matrix."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.layers.shapes import add_bias, as_array, check_input, label, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import add_bias, as_array, check_input, label
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.weights import weights
 
@@ -70,7 +71,7 @@ class SparseLinear(Module):
         check_input(self, x)
         made = self.weight.value
         products = as_array(x)[..., self.rows] * made['weight']
-        values, unit = split_unit(products)
+        values, unit = magnitude_and_unit(products)
         total = jnp.zeros((*values.shape[:-1], self.out_size[-1]), values.dtype).at[..., self.cols].add(values)
         return add_bias(self, with_unit(total, unit), made.get('bias'))
 

@@ -1,4 +1,4 @@
-"""Max-unpooling: one N-d layer, a name a number of axes."""
+"""Max-unpooling of 1, 2 or 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn.layers.pool import SpatialPool, flat, unflat
-from brainstate_prob.nn.layers.shapes import label, ntuple, paddings, split_unit, with_unit
+from brainstate_prob.nn.layers.shapes import label, ntuple, paddings
 
 __all__ = [
     'MaxUnpool1d',
@@ -23,7 +24,7 @@ class _MaxUnpool(SpatialPool):
     """Maxima put back to where they stood, zeros elsewhere.
 
     The call is ``layer(x, indices, output_size=None)``: the maxima and indices of a ``MaxPool`` with
-    ``return_indices=True``, and the spatial size of what was pooled, an int or one an axis (a whole shape is allowed
+    ``return_indices=True``, and the spatial size of what was pooled, an int or one per axis (a whole shape is allowed
     too). Without it, size (n - 1) * stride - low - high + kernel is taken, which is less than what was pooled
     where the windows left entries over.
 
@@ -62,7 +63,7 @@ class _MaxUnpool(SpatialPool):
 
     def update(self, x, indices, output_size=None):
         axes = self._axes(x)
-        x, unit = split_unit(x)
+        x, unit = magnitude_and_unit(x)
         indices = jnp.asarray(indices)
         if indices.shape != x.shape:
             raise ValueError(f'{label(self)}: x has shape {x.shape}, the indices have {indices.shape}.')

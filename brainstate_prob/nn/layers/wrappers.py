@@ -1,4 +1,4 @@
-"""Wrappers: a layer with settings of its own, and a layer mapped over an axis."""
+"""Wrappers: a layer with its own settings, and a layer mapped over an axis."""
 
 from __future__ import annotations
 

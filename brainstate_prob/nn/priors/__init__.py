@@ -17,7 +17,8 @@ from brainstate_prob.nn.priors.distributions import (
     StudentTReg,
     UniformReg,
 )
-from brainstate_prob.nn.priors.norms import (
+from brainstate_prob.nn.priors.penalties import ElasticNetReg, HuberReg, L1Reg, L2Reg, Penalty
+from brainstate_prob.nn.priors.structured_penalties import (
     EntropyReg,
     GroupLassoReg,
     MaxNormReg,
@@ -25,7 +26,6 @@ from brainstate_prob.nn.priors.norms import (
     SpectralNormReg,
     TotalVariationReg,
 )
-from brainstate_prob.nn.priors.penalties import ElasticNetReg, HuberReg, L1Reg, L2Reg, Penalty
 
 __all__ = [
     'Regularization',

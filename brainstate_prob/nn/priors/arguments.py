@@ -1,4 +1,4 @@
-"""How a prior is called: arguments by name, and an answer that shows the call where they are not."""
+"""Checks of the arguments of priors: hyper-parameters are given by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 import inspect
 from typing import Any
 
-from brainstate_prob.nn.magnitudes import short
+from brainstate_prob.core.calls import unknown_argument
+from brainstate_prob.core.quantities import short
 
 __all__ = ['check_call']
 
@@ -27,9 +28,7 @@ def check_call(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None
     positional, names, any_position, any_name = _parameters(cls)
     unknown = [] if any_name else [name for name in kwargs if name not in names]
     if unknown:
-        raise TypeError(
-            f'nn.{cls.__name__} has no argument {unknown[0]!r}. Its arguments are: {", ".join(names) or "none"}.'
-        )
+        raise unknown_argument(f'nn.{cls.__name__}', unknown[0], names)
     if any_position or len(args) <= len(positional):
         return
     hypers = getattr(cls, 'hypers', {})

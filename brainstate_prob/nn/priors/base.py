@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Hashable
 from typing import Any, ClassVar
 
@@ -14,14 +13,17 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from brainstate_prob import random
+from brainstate_prob.core.quantities import with_unit
+from brainstate_prob.core.shapes import to_shape
 from brainstate_prob.core.units import u
 from brainstate_prob.graph import path_of
-from brainstate_prob.nn.module import Module, dotted
+from brainstate_prob.graph.walk import dotted
+from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.priors.arguments import check_call
 from brainstate_prob.nn.priors.densities import log_density
 from brainstate_prob.nn.priors.hyper import Hyper, checked, in_unit, trainable, value_unit
 
-__all__ = ['DistributionReg', 'Regularization', 'full_shape']
+__all__ = ['DistributionReg', 'Regularization', 'broadcasts_to']
 
 
 class Regularization(Module):
@@ -110,7 +112,7 @@ class Regularization(Module):
     # The density
 
     def log_prob(self, value: Any) -> jax.Array:
-        """The log density, one number an event (an entry, where ``event_dim`` is 0); the weight is left out."""
+        """The log density, one number per event (an entry, where ``event_dim`` is 0); the weight is left out."""
         x, unit = self._take(value)
         params = self.hyper_values(unit)
         self._check_shapes(x.shape, params)
@@ -127,7 +129,7 @@ class Regularization(Module):
         if not broadcasts_to(jnp.shape(weight), log_prob.shape):
             raise ValueError(
                 f'{self._label()}: weight of shape {jnp.shape(weight)} does not broadcast against the '
-                f'{log_prob.shape} events of the value. Give one weight, or one an event.'
+                f'{log_prob.shape} events of the value. Give one weight, or one per event.'
             )
         weight = jnp.asarray(weight, log_prob.dtype)
         return jnp.sum(weight * jnp.where(weight == 0, 0.0, -log_prob))
@@ -196,7 +198,7 @@ class Regularization(Module):
         key
             A random key; None takes one off `brainstate_prob.random.DEFAULT`.
         """
-        shape = full_shape(shape)
+        shape = to_shape(shape)
         self._check_event(shape)
         params = self.hyper_values(None)
         self._check_shapes(shape, params)
@@ -209,8 +211,8 @@ class Regularization(Module):
         center = jnp.asarray(self._center(params), float)
         if shape is None:
             return self._with_unit(center)
-        self._check_shapes(full_shape(shape), params)
-        return self._with_unit(jnp.broadcast_to(center, full_shape(shape)))
+        self._check_shapes(to_shape(shape), params)
+        return self._with_unit(jnp.broadcast_to(center, to_shape(shape)))
 
     def _sample(self, key: jax.Array, shape: tuple[int, ...], params: dict[str, Any]) -> jax.Array:
         raise NotImplementedError(f'{type(self).__name__} cannot draw values.')
@@ -233,7 +235,7 @@ class Regularization(Module):
             )
 
     def _with_unit(self, x: jax.Array) -> Any:
-        return x if self.unit is None else u.Quantity(x, unit=self.unit)
+        return with_unit(x, self.unit)
 
     # Many parameters at once
 
@@ -308,17 +310,6 @@ class DistributionReg(Regularization):
 
     def family_key(self):
         return (self.numpyro_class,) if self.event_dim == 0 else None
-
-
-def full_shape(shape: Any) -> tuple[int, ...]:
-    """``shape`` as a tuple of ints."""
-    try:
-        sizes = (operator.index(shape),) if np.ndim(shape) == 0 else tuple(operator.index(n) for n in shape)
-    except TypeError:
-        raise TypeError(f'A shape is an int or a sequence of ints; got {shape!r}.') from None
-    if any(n < 0 for n in sizes):
-        raise ValueError(f'A shape has no negative entries; got {shape!r}.')
-    return sizes
 
 
 def broadcasts_to(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

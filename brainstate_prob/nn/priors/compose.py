@@ -1,4 +1,4 @@
-"""Priors made of others: any NumPyro distribution as a prior, and chains of priors."""
+"""Composed priors: any NumPyro distribution as a prior, and sums of priors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from brainstate_prob import random
-from brainstate_prob.nn.magnitudes import short
-from brainstate_prob.nn.priors.base import Regularization, full_shape
+from brainstate_prob.core.quantities import short
+from brainstate_prob.core.shapes import to_shape
+from brainstate_prob.nn.priors.base import Regularization
 from brainstate_prob.nn.priors.densities import log_density, masked_log_prob
 from brainstate_prob.nn.priors.hyper import Hyper, checked, is_param, trainable
-from brainstate_prob.nn.priors.numpyro_laws import check_density, described
+from brainstate_prob.nn.priors.numpyro_distributions import check_density, described
 from brainstate_prob.nn.supports import bounds, is_known, is_narrower
 
 __all__ = ['ChainedReg', 'Prior', 'as_regularization']
@@ -107,7 +108,7 @@ class Prior(Regularization):
             )
 
     def sample_init(self, shape, key=None):
-        shape = full_shape(shape)
+        shape = to_shape(shape)
         self._check_event(shape)
         self._check_batch(shape)
         d = self.distribution.expand(shape[: len(shape) - self.event_dim])
@@ -115,7 +116,7 @@ class Prior(Regularization):
 
     def reset_value(self, shape=None):
         d = self.distribution
-        full = (*d.batch_shape, *d.event_shape) if shape is None else full_shape(shape)
+        full = (*d.batch_shape, *d.event_shape) if shape is None else to_shape(shape)
         self._check_batch(full)
         inner = jnp.asarray(d.support.feasible_like(jnp.zeros(full)), float)
         try:
@@ -221,12 +222,12 @@ class ChainedReg(Regularization):
         return -sum((reg.loss(value) for reg in self.regularizations), jnp.zeros((), x.dtype))
 
     def sample_init(self, shape, key=None):
-        return self.regularizations[0].sample_init(shape, key) if self.regularizations else jnp.zeros(full_shape(shape))
+        return self.regularizations[0].sample_init(shape, key) if self.regularizations else jnp.zeros(to_shape(shape))
 
     def reset_value(self, shape=None):
         if self.regularizations:
             return self.regularizations[0].reset_value(shape)
-        return jnp.zeros(() if shape is None else full_shape(shape))
+        return jnp.zeros(() if shape is None else to_shape(shape))
 
     @property
     def support(self):

@@ -13,8 +13,8 @@ from numpyro.distributions import constraints
 
 from brainstate_prob.core.units import u
 from brainstate_prob.nn.priors.base import DistributionReg, Regularization
+from brainstate_prob.nn.priors.densities import log_scaled_exp1
 from brainstate_prob.nn.priors.hyper import Hyper, in_unit, is_param, trainable
-from brainstate_prob.nn.priors.special import log_scaled_exp1
 
 __all__ = [
     'BetaReg',
@@ -207,7 +207,7 @@ class _Bounded(DistributionReg):
 
 
 class UniformReg(_Bounded):
-    """Soft bounds: zero between ``lower`` and ``upper``, weight * distance^2 outside; ``hard=True`` is the Uniform law.
+    """Soft bounds: zero between ``lower`` and ``upper``, weight * distance^2 outside; ``hard=True``: Uniform.
 
     Parameters
     ----------
@@ -365,7 +365,7 @@ class SpikeAndSlabReg(Regularization):
     hypers: ClassVar = {
         'spike_scale': Hyper('spike_scale', 'value', 'positive'),
         'slab_scale': Hyper('slab_scale', 'value', 'positive'),
-        'pi': Hyper('pi', 'none', 'share'),
+        'pi': Hyper('pi', 'none', 'probability'),
     }
 
     def __init__(
@@ -412,11 +412,11 @@ class DirichletReg(DistributionReg):
     Parameters
     ----------
     alpha
-        One concentration for all entries, or one an entry.
+        One concentration for all entries, or one per entry.
     logits
         The value is a vector of logits and softmax(value) is scored. The density is then that of the logits: the
         Jacobian of softmax (the sum of the log-probabilities) is included, and since softmax forgets a constant
-        shift, the mean of the logits is given a standard normal law. It integrates to 1 over all logits.
+        shift, the mean of the logits is given a standard normal distribution. It integrates to 1 over all logits.
     """
 
     numpyro_class = dist.Dirichlet
@@ -461,7 +461,7 @@ class DirichletReg(DistributionReg):
         alpha = jnp.asarray(self.hyper_values(None)['concentration'])
         if alpha.ndim == 0:
             raise ValueError(
-                'DirichletReg has one alpha for any number of entries; NumPyro needs one an entry: '
+                'DirichletReg has one alpha for any number of entries; NumPyro needs one per entry: '
                 'give alpha as an array, e.g. alpha=jnp.ones(3).'
             )
         return dist.Dirichlet(alpha)

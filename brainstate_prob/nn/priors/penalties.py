@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.scipy.special import erf, erfinv
 
 from brainstate_prob.nn.priors.base import Regularization
+from brainstate_prob.nn.priors.densities import log_erfcx
 from brainstate_prob.nn.priors.hyper import Hyper
-from brainstate_prob.nn.priors.special import log_erfcx
 
 __all__ = ['ElasticNetReg', 'HuberReg', 'L1Reg', 'L2Reg', 'Penalty']
 
@@ -19,7 +19,7 @@ __all__ = ['ElasticNetReg', 'HuberReg', 'L1Reg', 'L2Reg', 'Penalty']
 class Penalty(Regularization):
     """Base of the penalties: ``loss`` is the plain penalty, plus the log of its normalizing constant if asked for.
 
-    A subclass gives ``_penalty(x, params)``, one number an event, and, where there is a density,
+    A subclass gives ``_penalty(x, params)``, one number per event, and, where there is a density,
     ``_log_constant(x, params)`` and ``_sample``.
 
     Parameters
@@ -130,7 +130,7 @@ class ElasticNetReg(EntrywisePenalty):
     hypers: ClassVar = {
         'l1_weight': Hyper('l1', 'rate', 'nonnegative'),
         'l2_weight': Hyper('l2', 'rate2', 'nonnegative'),
-        'alpha': Hyper('alpha', 'none', 'share'),
+        'alpha': Hyper('alpha', 'none', 'probability'),
     }
 
     def __init__(

@@ -228,4 +228,10 @@ ROWS = [
         lambda: nn.Linear(3, 2, False),
         ('got False', 'a layer without bias is b_init=None'),
     ),
+    Mistake(
+        'a way to fit called with a model and its data',
+        lambda: infer.nuts(Line(), X, Y),
+        ('nuts takes 1 argument by position', 'Line, ndarray, ndarray', r'infer\.Posterior\(model, inputs, targets\)'),
+        TypeError,
+    ),
 ]

@@ -553,7 +553,7 @@ class TestVjpAndJvp:
     @pytest.mark.parametrize(
         ('call', 'match'),
         [
-            (lambda s: transform.jvp(lambda x: x, (1.0,), ()), 'one tangent an argument'),
+            (lambda s: transform.jvp(lambda x: x, (1.0,), ()), 'one tangent per argument'),
             (lambda s: transform.jvp(lambda x: x, (1.0,), (1.0,), grad_states=s), 'state_tangents together'),
             (
                 lambda s: transform.jvp(lambda x: x, (1.0,), (1.0,), grad_states=s, state_tangents={'w': 1.0}),

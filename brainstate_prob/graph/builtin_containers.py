@@ -1,4 +1,4 @@
-"""What may hold nodes and States between an attribute and them: the usual containers, taken apart and built again."""
+"""Lists, tuples, dicts and other containers of nodes and States: their items, and a new one of other items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from brainstate_prob.core import State
 
-__all__ = ['form_of', 'is_container', 'items_of', 'rebuilt']
+__all__ = ['form_of', 'is_container', 'items_of', 'rebuilt', 'within']
 
 
 def is_container(value: Any) -> bool:
@@ -23,12 +23,15 @@ def is_container(value: Any) -> bool:
     A set is none: its items have no order, so that their paths would change from one process to the next.
     """
     cls: Any = type(value)
+    return _may_hold(value) and (_kind_of(cls) != 'dataclass' or _holds(value))
+
+
+def _may_hold(value: Any) -> bool:
+    cls: Any = type(value)
     kind = _kind_of(cls)
     if kind == 'array':
         return value.dtype == object
-    if kind == 'dataclass':
-        return _is_plain(value) and any(_holds(item) for _, item in items_of(value))
-    return kind == 'container'
+    return kind == 'container' or (kind == 'dataclass' and _is_plain(value))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -47,8 +50,42 @@ def _is_in_graph(value: Any) -> bool:
     return isinstance(value, State) or hasattr(type(value), '_not_in_graph')
 
 
-def _holds(value: Any) -> bool:
-    return _is_in_graph(value) or (is_container(value) and any(_holds(item) for _, item in items_of(value)))
+def _holds(value: Any, above: tuple[int, ...] = ()) -> bool:
+    if _is_in_graph(value):
+        return True
+    if id(value) in above or not _may_hold(value):
+        return False
+    return any(_holds(item, (*above, id(value))) for _, item in items_of(value))
+
+
+def within(container: Any, path: tuple[Any, ...], above: tuple[int, ...]) -> tuple[int, ...]:
+    """The containers that one stands in, and itself, by id: what is handed down to its items.
+
+    Parameters
+    ----------
+    path
+        Of the container, for the message.
+    above
+        Those that it stands in.
+
+    Raises
+    ------
+    ValueError
+        For a container that stands in itself: its items would have paths without end.
+    """
+    if id(container) in above:
+        first = path[: len(path) - len(above) + above.index(id(container))]
+        raise ValueError(
+            f'The {type(container).__name__} at {_indexed(first)} contains itself, at {_indexed(path)}, so that what '
+            'it holds has no one path. Take it out, or keep a name or an index there in its place; Modules may refer '
+            'to each other.'
+        )
+    return (*above, id(container))
+
+
+def _indexed(path: tuple[Any, ...]) -> str:
+    """A path in a container as it is written in Python, from the attribute on."""
+    return ''.join([str(path[0]), *(f'[{key!r}]' for key in path[1:])]) if path else 'the root'
 
 
 def _is_plain(value: Any) -> bool:

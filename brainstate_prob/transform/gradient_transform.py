@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.core import ParamState, State
+from brainstate_prob.core import State
 from brainstate_prob.core.functionalize import Pure
+from brainstate_prob.core.quantities import is_quantity
 from brainstate_prob.core.units import u
-from brainstate_prob.transform.base import Transformed, check_callable
+from brainstate_prob.transform.base import Transformed, check_callable, flatten_states, split_aux
 
-__all__ = ['GradientTransform', 'Wrt', 'flatten_states']
+__all__ = ['GradientTransform', 'Wrt']
 
 
 class Wrt(NamedTuple):
@@ -23,50 +24,6 @@ class Wrt(NamedTuple):
 
     states: list
     args: tuple
-
-
-def flatten_states(
-    container: Any,
-    name: str = 'grad_states',
-) -> tuple[list[tuple[tuple, State]], Callable[[list], Any]]:
-    """The States of a container with their paths, and a function that puts a list back into that structure.
-
-    Raises
-    ------
-    TypeError
-        Where there is something else than States, naming its path.
-    """
-    found: list[tuple[tuple, State]] = []
-
-    def walk(path: tuple, x: Any) -> Callable[[list], Any]:
-        if isinstance(x, State):
-            found.append((path, x))
-            position = len(found) - 1
-            return lambda values: values[position]
-        if x is None:
-            return lambda values: None
-        if isinstance(x, Mapping):
-            cls = type(x) if isinstance(x, dict) else dict
-            inner = [(k, walk((*path, *(k if isinstance(k, tuple) else (k,))), v)) for k, v in x.items()]
-            return lambda values: cls([(k, f(values)) for k, f in inner])
-        if isinstance(x, list | tuple):
-            parts = [walk((*path, i), v) for i, v in enumerate(x)]
-            make: Callable = getattr(type(x), '_make', type(x))  # a named tuple takes its parts one by one
-            return lambda values: make([f(values) for f in parts])
-        if callable(getattr(x, 'states', None)):
-            return walk(path, x.states(ParamState))
-        where = f' at {path}' if path else ''
-        raise TypeError(
-            f'{name} takes a State, a list, tuple or dict of States, or a Module (its ParamStates); got '
-            f'{type(x).__name__}{where}.'
-        )
-
-    rebuild = walk((), container)
-    return found, rebuild
-
-
-def _is_quantity(x: Any) -> bool:
-    return isinstance(x, u.Quantity)
 
 
 def _is_wrt(x: Any) -> bool:
@@ -159,8 +116,8 @@ class GradientTransform(Transformed):
         self._transform = transform
         self._params = dict(transform_params or {})
         self._has_states = grad_states is not None
-        self._found, self._rebuild = flatten_states([] if grad_states is None else grad_states)
-        self._states = list(dict.fromkeys(state for _, state in self._found))
+        self._entries, self._rebuild = flatten_states([] if grad_states is None else grad_states)
+        self._states = list(dict.fromkeys(state for _, state in self._entries))
         self._argnums = _check_argnums(0 if argnums is None and grad_states is None else argnums)
         self._return_value = bool(return_value)
         self._has_aux = bool(has_aux)
@@ -174,10 +131,10 @@ class GradientTransform(Transformed):
         labels = [*map(self._label, self._states), *(f'Argument {n}' for n in argnums)]
         self._check_types(theta, labels)
         tree: Any
-        leaves, tree = jax.tree.flatten(theta, is_leaf=_is_quantity)
-        units = [leaf.unit if _is_quantity(leaf) else u.UNITLESS for leaf in leaves]
-        magnitudes = tree.unflatten([leaf.mantissa if _is_quantity(leaf) else leaf for leaf in leaves])
-        with_units = any(_is_quantity(leaf) for leaf in leaves)
+        leaves, tree = jax.tree.flatten(theta, is_leaf=is_quantity)
+        units = [leaf.unit if is_quantity(leaf) else u.UNITLESS for leaf in leaves]
+        magnitudes = tree.unflatten([leaf.mantissa if is_quantity(leaf) else leaf for leaf in leaves])
+        with_units = any(is_quantity(leaf) for leaf in leaves)
         pure, hidden = Pure(self.fun, self._states), _Hidden()
         out_units: list = []
 
@@ -185,7 +142,7 @@ class GradientTransform(Transformed):
             if with_units:
                 wrt = tree.unflatten(
                     [
-                        u.Quantity(m, unit=leaf.unit) if _is_quantity(leaf) else m
+                        u.Quantity(m, unit=leaf.unit) if is_quantity(leaf) else m
                         for m, leaf in zip(tree.flatten_up_to(wrt), leaves, strict=True)
                     ]
                 )
@@ -193,12 +150,7 @@ class GradientTransform(Transformed):
             for n, value in zip(argnums, wrt.args, strict=True):
                 full[n] = value
             value, written, created = pure(wrt.states, *full, **kwargs)
-            aux = None
-            if self._has_aux:
-                if not isinstance(value, tuple | list) or len(value) != 2:
-                    got = f'a {type(value).__name__}' + (f' of {len(value)}' if isinstance(value, tuple | list) else '')
-                    raise TypeError(f'With has_aux=True the function must return (value, aux); it returned {got}.')
-                value, aux = value
+            value, aux = split_aux(value) if self._has_aux else (value, None)
             out, out_units[:] = self._strip(value)
             return out, hidden((value, aux, written, created))
 
@@ -210,14 +162,14 @@ class GradientTransform(Transformed):
         if self._debug_nan:
             _check_finite(grads, labels, tree)
         if with_units or any(not unit.is_unitless for unit in out_units):
-            grads = self._with_units(grads, tree, units, jax.tree.structure(value, is_leaf=_is_quantity), out_units)
+            grads = self._with_units(grads, tree, units, jax.tree.structure(value, is_leaf=is_quantity), out_units)
         result = self._assemble(grads)
         if not (self._return_value or self._has_aux):
             return result
         return (result, *([value] if self._return_value else []), *([aux] if self._has_aux else []))
 
     def _label(self, state: State) -> str:
-        path = next(path for path, s in self._found if s is state)
+        path = next(path for path, s in self._entries if s is state)
         where = f' at {path}' if path else ''
         return f'{state._label()}{where}'
 
@@ -264,17 +216,17 @@ class GradientTransform(Transformed):
     def _strip(self, value: Any) -> tuple[Any, list]:
         """The output without units, and the units of its leaves."""
         tree: Any
-        leaves, tree = jax.tree.flatten(value, is_leaf=_is_quantity)
-        units = [leaf.unit if _is_quantity(leaf) else u.UNITLESS for leaf in leaves]
+        leaves, tree = jax.tree.flatten(value, is_leaf=is_quantity)
+        units = [leaf.unit if is_quantity(leaf) else u.UNITLESS for leaf in leaves]
         if not self._unit_aware:
             if dimensioned := [unit for unit in units if not unit.is_unitless and not unit.dim.is_dimensionless]:
                 raise TypeError(
                     f'The function to differentiate returned a quantity in {dimensioned[0]}. Use unit_aware=True for '
                     'gradients with units, or return a magnitude in a unit of your choice: loss.to_decimal(unit).'
                 )
-            leaves = [leaf.to_decimal() if _is_quantity(leaf) else leaf for leaf in leaves]
+            leaves = [leaf.to_decimal() if is_quantity(leaf) else leaf for leaf in leaves]
             return tree.unflatten(leaves), [u.UNITLESS] * len(leaves)
-        return tree.unflatten([leaf.mantissa if _is_quantity(leaf) else leaf for leaf in leaves]), units
+        return tree.unflatten([leaf.mantissa if is_quantity(leaf) else leaf for leaf in leaves]), units
 
     def _with_units(self, grads: Any, tree: Any, units: list, out_tree: Any, out_units: list) -> Any:
         def finish(wrt: Wrt, out_unit: Any) -> Wrt:
@@ -302,7 +254,7 @@ class GradientTransform(Transformed):
         position = {state: n for n, state in enumerate(self._states)}
 
         def states(wrt: Wrt) -> Any:
-            values = [inner(wrt.states[position[state]]) for _, state in self._found]
+            values = [inner(wrt.states[position[state]]) for _, state in self._entries]
             return self._rebuild(values)
 
         def args(wrt: Wrt) -> Any:

@@ -1,6 +1,6 @@
-"""The table of random laws: parameters, defaults, units and the draw; one implementation makes methods of them.
+"""The table of distributions to draw from: parameters, defaults, units and the draw; `make_method` makes the methods.
 
-One more law is one more entry of `LAWS`.
+One more distribution is one more entry of `DISTRIBUTIONS`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,16 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 
 from brainstate_prob import environ
-from brainstate_prob.core.units import u
-from brainstate_prob.random.params import (
-    INVERSE,
-    NO_DEFAULT,
-    NONE,
-    SQUARE,
-    VALUE,
-    Par,
-    check_domain,
-    draw_shape,
-    split_units,
-)
+from brainstate_prob.core.domains import check_domain
+from brainstate_prob.core.quantities import NONE, RATE, SQUARE, VALUE, split_units, with_unit
+from brainstate_prob.random.params import NO_DEFAULT, Par, draw_shape
 from brainstate_prob.random.stream import to_key
 
-__all__ = ['LAWS', 'Law', 'make_method']
+__all__ = ['DISTRIBUTIONS', 'Distribution', 'make_method']
 
 
-class Law(NamedTuple):
-    """One law.
+class Distribution(NamedTuple):
+    """One distribution.
 
     ``draw(key, shape, dtype, *parameters)`` gets plain arrays of the default float type that broadcast to
     ``shape``. ``kind`` says which type a draw has by default. ``ordered`` names parameters that must not decrease.
@@ -46,20 +37,22 @@ class Law(NamedTuple):
     ordered: tuple[str, ...] = ()
 
 
-def _loc_scale(standard: Callable, what: str) -> Law:
+def _loc_scale(standard: Callable, what: str) -> Distribution:
     """The family ``loc + scale * standard``."""
     pars = (Par('loc', 0.0, VALUE), Par('scale', 1.0, VALUE, 'nonnegative'))
-    return Law(what, pars, lambda key, shape, dtype, loc, scale: loc + scale * standard(key, shape, dtype))
+    return Distribution(what, pars, lambda key, shape, dtype, loc, scale: loc + scale * standard(key, shape, dtype))
 
 
-def _scaled(standard: Callable, what: str, *pars: Par) -> Law:
+def _scaled(standard: Callable, what: str, *pars: Par) -> Distribution:
     """The family ``scale * standard(*pars)``."""
     scale = Par('scale', 1.0, VALUE, 'nonnegative')
-    return Law(what, (*pars, scale), lambda key, shape, dtype, *ps: ps[-1] * standard(key, shape, dtype, *ps[:-1]))
+    return Distribution(
+        what, (*pars, scale), lambda key, shape, dtype, *ps: ps[-1] * standard(key, shape, dtype, *ps[:-1])
+    )
 
 
-def _standard(standard: Callable, what: str) -> Law:
-    return Law(what, (), standard)
+def _standard(standard: Callable, what: str) -> Distribution:
+    return Distribution(what, (), standard)
 
 
 def _shaped(draw: Callable) -> Callable:
@@ -114,17 +107,17 @@ _POSITIVE_SHAPE = Par('shape', domain='positive')
 _A = Par('a', domain='positive')
 _DF = Par('df', domain='positive')
 
-LAWS: dict[str, Law] = {
+DISTRIBUTIONS: dict[str, Distribution] = {
     'normal': _loc_scale(jr.normal, 'Normal draws.'),
     'standard_normal': _standard(jr.normal, 'Normal draws of mean 0 and scale 1.'),
-    'uniform': Law(
+    'uniform': Distribution(
         'Uniform draws from [low, high).',
         (Par('low', 0.0, VALUE), Par('high', 1.0, VALUE)),
         lambda key, shape, dtype, low, high: low + (high - low) * jr.uniform(key, shape, dtype),
     ),
     'random': _standard(jr.uniform, 'Uniform draws from [0, 1).'),
     'random_sample': _standard(jr.uniform, 'Uniform draws from [0, 1).'),
-    'truncated_normal': Law(
+    'truncated_normal': Distribution(
         'Normal draws cut to [lower, upper]; the bounds are on the scale of the draws.',
         (
             Par('lower', role=VALUE),
@@ -140,13 +133,13 @@ LAWS: dict[str, Law] = {
     'gumbel': _loc_scale(jr.gumbel, 'Gumbel draws.'),
     'cauchy': _loc_scale(jr.cauchy, 'Cauchy draws.'),
     'standard_cauchy': _standard(jr.cauchy, 'Cauchy draws of location 0 and scale 1.'),
-    'lognormal': Law(
+    'lognormal': Distribution(
         'Log-normal draws: exp(mean + sigma * normal).',
         (Par('mean', 0.0), Par('sigma', 1.0, NONE, 'nonnegative')),
         lambda key, shape, dtype, mean, sigma: jnp.exp(mean + sigma * jr.normal(key, shape, dtype)),
     ),
-    'standard_t': Law("Student's t draws with ``df`` degrees of freedom.", (_DF,), _shaped(jr.t)),
-    't': Law("Student's t draws with ``df`` degrees of freedom.", (_DF,), _shaped(jr.t)),
+    'standard_t': Distribution("Student's t draws with ``df`` degrees of freedom.", (_DF,), _shaped(jr.t)),
+    't': Distribution("Student's t draws with ``df`` degrees of freedom.", (_DF,), _shaped(jr.t)),
     'exponential': _scaled(jr.exponential, 'Exponential draws of mean ``scale``.'),
     'standard_exponential': _standard(jr.exponential, 'Exponential draws of mean 1.'),
     'gamma': _scaled(
@@ -154,14 +147,16 @@ LAWS: dict[str, Law] = {
         'Gamma draws of mean ``shape * scale``.',
         _POSITIVE_SHAPE,
     ),
-    'standard_gamma': Law('Gamma draws of scale 1.', (_POSITIVE_SHAPE,), _shaped(jr.gamma)),
-    'loggamma': Law('Logarithms of gamma draws, exact where those underflow.', (_A,), _shaped(jr.loggamma)),
-    'beta': Law('Beta draws.', (_A, Par('b', domain='positive')), _shaped(jr.beta)),
-    'chisquare': Law('Chi-square draws.', (_DF,), _shaped(jr.chisquare)),
-    'f': Law("Fisher's F draws.", (Par('dfnum', domain='positive'), Par('dfden', domain='positive')), _shaped(jr.f)),
-    'weibull': Law('Weibull draws of scale 1.', (_A,), _weibull),
+    'standard_gamma': Distribution('Gamma draws of scale 1.', (_POSITIVE_SHAPE,), _shaped(jr.gamma)),
+    'loggamma': Distribution('Logarithms of gamma draws, exact where those underflow.', (_A,), _shaped(jr.loggamma)),
+    'beta': Distribution('Beta draws.', (_A, Par('b', domain='positive')), _shaped(jr.beta)),
+    'chisquare': Distribution('Chi-square draws.', (_DF,), _shaped(jr.chisquare)),
+    'f': Distribution(
+        "Fisher's F draws.", (Par('dfnum', domain='positive'), Par('dfden', domain='positive')), _shaped(jr.f)
+    ),
+    'weibull': Distribution('Weibull draws of scale 1.', (_A,), _weibull),
     'weibull_min': _scaled(_weibull, 'Weibull draws.', _A),
-    'pareto': Law(
+    'pareto': Distribution(
         'Pareto II (Lomax) draws, from 0 on; add 1 for the classical Pareto.',
         (_A,),
         lambda key, shape, dtype, a: jnp.expm1(jr.exponential(key, shape, dtype) / a),
@@ -171,63 +166,63 @@ LAWS: dict[str, Law] = {
     'double_sided_maxwell': _loc_scale(
         lambda key, shape, dtype: jr.double_sided_maxwell(key, 0.0, 1.0, shape, dtype), 'Two-sided Maxwell draws.'
     ),
-    'generalized_normal': Law(
+    'generalized_normal': Distribution(
         'Draws with density proportional to exp(-abs(x)^p).', (Par('p', domain='positive'),), _generalized_normal
     ),
-    'wald': Law(
+    'wald': Distribution(
         'Inverse Gaussian draws.',
         (Par('mean', role=VALUE, domain='positive'), Par('scale', 1.0, VALUE, 'positive')),
         lambda key, shape, dtype, mean, scale: scale * jr.wald(key, mean / scale, shape, dtype),
     ),
-    'triangular': Law(
+    'triangular': Distribution(
         'Triangular draws on [left, right].',
         (Par('left', role=VALUE), Par('mode', role=VALUE), Par('right', role=VALUE)),
         _shaped(jr.triangular),
         ordered=('left', 'mode', 'right'),
     ),
-    'bernoulli': Law(
+    'bernoulli': Distribution(
         'True with probability ``p``.',
         (Par('p', 0.5, NONE, 'probability'),),
         lambda key, shape, dtype, p: jr.bernoulli(key, p, shape).astype(dtype),
         'bool',
     ),
-    'rademacher': Law('-1 or 1, each with probability one half.', (), jr.rademacher, 'int'),
-    'poisson': Law(
+    'rademacher': Distribution('-1 or 1, each with probability one half.', (), jr.rademacher, 'int'),
+    'poisson': Distribution(
         'Poisson counts of mean ``lam``.',
         (Par('lam', 1.0, NONE, 'nonnegative'),),
         lambda key, shape, dtype, lam: jr.poisson(key, lam, shape, dtype),
         'int',
     ),
-    'binomial': Law(
+    'binomial': Distribution(
         'Successes among ``n`` trials.',
         (Par('n', domain='nonnegative'), Par('p', domain='probability')),
         lambda key, shape, dtype, n, p: jr.binomial(key, n, p, shape, p.dtype).astype(dtype),
         'int',
     ),
-    'negative_binomial': Law(
+    'negative_binomial': Distribution(
         'Failures before the ``n``-th success.',
-        (Par('n', domain='positive'), Par('p', domain='success')),
+        (Par('n', domain='positive'), Par('p', domain='positive probability')),
         _negative_binomial,
         'int',
     ),
-    'geometric': Law(
+    'geometric': Distribution(
         'Trials up to the first success.',
-        (Par('p', domain='success'),),
+        (Par('p', domain='positive probability'),),
         lambda key, shape, dtype, p: jr.geometric(key, p, shape, dtype),
         'int',
     ),
-    'multinomial': Law(
+    'multinomial': Distribution(
         'Counts of ``n`` trials over the categories ``pvals`` (last axis).',
         (Par('n', domain='nonnegative'), Par('pvals', domain='probability', event_rank=1)),
         _multinomial,
         'int',
     ),
-    'dirichlet': Law(
+    'dirichlet': Distribution(
         'Probability vectors (last axis).',
         (Par('alpha', domain='positive', event_rank=1),),
         lambda key, shape, dtype, alpha: jr.dirichlet(key, alpha, shape, dtype),
     ),
-    'multivariate_normal': Law(
+    'multivariate_normal': Distribution(
         'Normal vectors (last axis) of covariance ``cov``.',
         (Par('mean', role=VALUE, event_rank=1), Par('cov', role=SQUARE, event_rank=2)),
         _multivariate_normal,
@@ -239,41 +234,43 @@ def _default_dtype(kind: str) -> Any:
     return {'float': environ.dftype, 'int': environ.ditype, 'bool': lambda: np.dtype(bool)}[kind]()
 
 
-def _draw(name: str, law: Law, stream: Any, values: dict[str, Any], size: Any, key: Any, dtype: Any) -> Any:
-    plain, unit = split_units(name, law.pars, values)
-    for par in law.pars:
-        check_domain(name, par, plain[par.name])
-    for low, high in zip(law.ordered, law.ordered[1:], strict=False):
+def _draw(
+    name: str, distribution: Distribution, stream: Any, values: dict[str, Any], size: Any, key: Any, dtype: Any
+) -> Any:
+    plain, unit = split_units(name, {par.name: par.role for par in distribution.pars}, values)
+    for par in distribution.pars:
+        check_domain(name, par.name, par.domain, plain[par.name])
+    for low, high in zip(distribution.ordered, distribution.ordered[1:], strict=False):
         _check_order(name, low, plain[low], high, plain[high])
-    shape = draw_shape(name, law.pars, plain, size)
-    dtype = _default_dtype(law.kind) if dtype is None else jnp.dtype(dtype)
-    if law.kind == 'float' and not jnp.issubdtype(dtype, jnp.floating):
+    shape = draw_shape(name, distribution.pars, plain, size)
+    dtype = _default_dtype(distribution.kind) if dtype is None else jnp.dtype(dtype)
+    if distribution.kind == 'float' and not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f'{name}: dtype must be a floating type; got {dtype}.')
-    inner = dtype if law.kind == 'float' else environ.dftype()
-    pars = [jnp.asarray(plain[par.name], inner) for par in law.pars]
-    out = law.draw(stream.split_key() if key is None else to_key(key), shape, dtype, *pars)
-    return out if unit is None else u.Quantity(out, unit=unit)
+    inner = dtype if distribution.kind == 'float' else environ.dftype()
+    pars = [jnp.asarray(plain[par.name], inner) for par in distribution.pars]
+    out = distribution.draw(stream.split_key() if key is None else to_key(key), shape, dtype, *pars)
+    return with_unit(out, unit)
 
 
-def _check_order(law: str, low: str, low_value: Any, high: str, high_value: Any) -> None:
+def _check_order(distribution: str, low: str, low_value: Any, high: str, high_value: Any) -> None:
     try:
         ordered = bool(np.all(np.asarray(low_value) <= np.asarray(high_value)))
-    except Exception:  # traced, or shapes that do not broadcast, which are told later
+    except Exception:  # traced, or shapes that do not broadcast, which a later check reports
         return
     if not ordered:
-        raise ValueError(f'{law}: {low} must not be greater than {high}; got {low_value} and {high_value}.')
+        raise ValueError(f'{distribution}: {low} must not be greater than {high}; got {low_value} and {high_value}.')
 
 
-def make_method(name: str, law: Law) -> Callable:
-    """The method ``name(self, <parameters>, size=None, key=None, dtype=None)`` that draws from ``law``."""
-    defaults = {par.name: par.default for par in law.pars if par.default is not NO_DEFAULT}
+def make_method(name: str, distribution: Distribution) -> Callable:
+    """The method ``name(self, <parameters>, size=None, key=None, dtype=None)`` that draws from ``distribution``."""
+    defaults = {par.name: par.default for par in distribution.pars if par.default is not NO_DEFAULT}
     defaults_shown = defaults | dict.fromkeys(('size', 'key', 'dtype'))
     signature = inspect.Signature(
         [
             inspect.Parameter(
                 par, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=defaults_shown.get(par, inspect.Parameter.empty)
             )
-            for par in ('self', *(par.name for par in law.pars), 'size', 'key', 'dtype')
+            for par in ('self', *(par.name for par in distribution.pars), 'size', 'key', 'dtype')
         ]
     )
 
@@ -284,28 +281,28 @@ def make_method(name: str, law: Law) -> Callable:
             raise TypeError(f'{name}{signature}: {e}.') from None
         stream = values.pop('self')
         size, key, dtype = (values.pop(option, None) for option in ('size', 'key', 'dtype'))
-        values = {par.name: values.get(par.name) for par in law.pars}
+        values = {par.name: values.get(par.name) for par in distribution.pars}
         for par, default in defaults.items():
             if values[par] is None:
                 values[par] = default
-        return _draw(name, law, stream, values, size, key, dtype)
+        return _draw(name, distribution, stream, values, size, key, dtype)
 
     method.__name__ = name
     method.__qualname__ = f'RandomState.{name}'
     method.__signature__ = signature  # type: ignore[attr-defined]
-    method.__doc__ = _doc(law)
+    method.__doc__ = _doc(distribution)
     return method
 
 
-def _doc(law: Law) -> str:
-    lines = [law.summary, '', 'Parameters', '----------']
+def _doc(distribution: Distribution) -> str:
+    lines = [distribution.summary, '', 'Parameters', '----------']
     units = {
         VALUE: 'A quantity gives draws with its unit.',
-        INVERSE: 'In the inverse unit of the draws.',
+        RATE: 'In the inverse unit of the draws.',
         SQUARE: 'In the square of the unit of the draws.',
         NONE: '',
     }
-    for par in law.pars:
+    for par in distribution.pars:
         head = par.name if par.default is NO_DEFAULT else f'{par.name}, default {par.default:g}'
         about = '' if par.domain == 'real' else f'{par.domain.capitalize()}. '
         lines += [head, f'    {about}{units[par.role]}'.rstrip() or '    A real number or array.']
@@ -315,6 +312,6 @@ def _doc(law: Law) -> str:
         'key',
         '    A key or an int seed to draw with; None takes a key off the stream.',
         'dtype',
-        f'    The type of the draws; None means the default {law.kind}.',
+        f'    The type of the draws; None means the default {distribution.kind}.',
     ]
     return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""Penalties on groups, differences, norms and spectra."""
+"""Structured penalties: on groups, differences, norms and spectra."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from jax.scipy.special import gammaln, logsumexp, xlogy
 from numpyro.distributions import constraints
 
-from brainstate_prob.nn.priors.base import broadcasts_to, full_shape
+from brainstate_prob.core.shapes import to_shape
+from brainstate_prob.nn.priors.base import broadcasts_to
+from brainstate_prob.nn.priors.densities import safe_norm
 from brainstate_prob.nn.priors.hyper import Hyper
 from brainstate_prob.nn.priors.penalties import Penalty, _abs
-from brainstate_prob.nn.priors.special import safe_norm
 
 __all__ = ['EntropyReg', 'GroupLassoReg', 'MaxNormReg', 'OrthogonalReg', 'SpectralNormReg', 'TotalVariationReg']
 
@@ -347,7 +348,7 @@ class EntropyReg(_Unnormalized):
         """The uniform vector (zeros for logits) of ``shape``."""
         if shape is None:
             raise ValueError(f'{self._label()}: reset_value needs the shape of the probability vector.')
-        shape = full_shape(shape)
+        shape = to_shape(shape)
         self._check_shapes(shape, {})
         return jnp.zeros(shape) if self.logits else jnp.full(shape, 1 / shape[self.axis])
 
@@ -398,7 +399,7 @@ class OrthogonalReg(_Unnormalized):
         """The identity-like matrix of ``shape``."""
         if shape is None:
             raise ValueError(f'{self._label()}: reset_value needs the shape of the matrix.')
-        shape = full_shape(shape)
+        shape = to_shape(shape)
         return jnp.eye(*_matrix_shape(shape)).reshape(shape)
 
 

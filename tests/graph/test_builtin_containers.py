@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brainstate_prob import ParamState, graph, nn
-from brainstate_prob.graph.held import is_container
+from brainstate_prob.graph.builtin_containers import is_container
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""Functions that refer to nodes of a graph, taken apart so that a copy of the graph gets functions of its own nodes."""
+"""Functions that refer to nodes of a graph: a copy of the graph gets functions that refer to the copied nodes."""
 
 from __future__ import annotations
 

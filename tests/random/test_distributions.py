@@ -10,7 +10,7 @@ import pytest
 import scipy.stats as st
 
 from brainstate_prob import environ, random
-from brainstate_prob.random.laws import LAWS
+from brainstate_prob.random.distributions import DISTRIBUTIONS
 
 # name: (arguments, the law in SciPy)
 CASES = {
@@ -64,7 +64,7 @@ N = 2000
 
 
 def test_the_table_is_complete():
-    assert set(CASES) == set(LAWS)
+    assert set(CASES) == set(DISTRIBUTIONS)
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -72,11 +72,11 @@ def test_draws_follow_the_law(name, x64):
     # Fixed seed; each test alarms falsely with probability 1e-3 under another seed.
     args, law = CASES[name]
     x = getattr(random, name)(*args, size=N, key=1)
-    assert x.dtype == {'float': jnp.float64, 'int': jnp.int64, 'bool': bool}[LAWS[name].kind]
+    assert x.dtype == {'float': jnp.float64, 'int': jnp.int64, 'bool': bool}[DISTRIBUTIONS[name].kind]
     x = np.asarray(x, float)
     x = ALIAS.get(name, lambda x: x)(x)
     assert x.shape == (N,)
-    if LAWS[name].kind == 'float':
+    if DISTRIBUTIONS[name].kind == 'float':
         p = st.kstest(x, law.cdf).pvalue
     else:
         edges = np.unique(law.ppf([0.2, 0.4, 0.6, 0.8]))
@@ -95,11 +95,11 @@ def shape_of(draw, *args, **kwargs):
 @pytest.mark.parametrize('name', CASES)
 def test_shapes_and_types(name):
     args, _ = CASES[name]
-    draw, ranks = getattr(random, name), [p.event_rank for p in LAWS[name].pars]
+    draw, ranks = getattr(random, name), [p.event_rank for p in DISTRIBUTIONS[name].pars]
     event = np.shape(args[-1])[-1:] if any(ranks) else ()
     for size, shape in ((None, ()), (3, (3,)), ((2, 3), (2, 3)), ((), ()), ((0,), (0,))):
         assert shape_of(draw, *args, size=size) == (*shape, *event)
-    kind = LAWS[name].kind
+    kind = DISTRIBUTIONS[name].kind
     default = {'float': environ.dftype(), 'int': environ.ditype(), 'bool': bool}[kind]
     assert jax.eval_shape(lambda: draw(*args, key=0)).dtype == default
     with environ.context(precision=16):

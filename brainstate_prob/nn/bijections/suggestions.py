@@ -1,4 +1,4 @@
-"""What to write in place of what is given as a transform and is none."""
+"""Suggestions for arguments that are given as a transform but are not one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpyro.distributions.transforms import Transform as NumPyroTransform
 from brainstate_prob.nn.bijections.base import Transform
 from brainstate_prob.nn.bijections.support import transform_for
 
-__all__ = ['instead_of']
+__all__ = ['suggestion_for']
 
 # By the name of a bijector of TensorFlow Probability, a function of JAX or a word.
 _BY_NAME = {
@@ -41,13 +41,13 @@ _BY_NAME = {
 }
 
 
-def instead_of(t: Any) -> str:
+def suggestion_for(t: Any) -> str:
     """What ``t`` is, and the transform to write in its place.
 
     Examples
     --------
     >>> from brainstate_prob import nn
-    >>> instead_of(nn.SoftplusT)
+    >>> suggestion_for(nn.SoftplusT)
     'got the class SoftplusT. Give an instance: t=nn.SoftplusT().'
     """
     if isinstance(t, type):

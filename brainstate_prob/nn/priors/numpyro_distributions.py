@@ -1,4 +1,4 @@
-"""Which NumPyro distributions are densities over real numbers, and on which set."""
+"""NumPyro distributions that can be priors: those with a density over real numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Param answers where it is used as if it were its value."""
+"""Errors for a Param that is used in arithmetic in place of its value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from brainstate_prob.graph import Node, path_of
 
-__all__ = ['NotANumber']
+__all__ = ['NoArithmetic']
 
 _BINARY = {
     'add': '+',
@@ -46,7 +46,7 @@ _ATTRIBUTES = frozenset(
 )
 
 
-class NotANumber(Node):
+class NoArithmetic(Node):
     """Base of what holds a value without being one: every use as a number or an array is refused in words.
 
     The error is a `TypeError`, and a `ValueError` in functions of JAX.
@@ -95,9 +95,9 @@ class NotANumber(Node):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         if dtype is None or np.dtype(dtype) != object:
             self._refuse('a function of NumPy')
-        held = np.empty((), object)  # an array of objects may hold it
-        held[()] = self
-        return held
+        container = np.empty((), object)  # an array of objects may hold it
+        container[()] = self
+        return container
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse('param(...)')
@@ -118,7 +118,7 @@ class NotANumber(Node):
 
 
 def _refusing(name: str, use: str) -> Callable:
-    def refuse(self: NotANumber, *args: Any, **kwargs: Any) -> Any:
+    def refuse(self: NoArithmetic, *args: Any, **kwargs: Any) -> Any:
         self._refuse(use)
 
     refuse.__name__ = refuse.__qualname__ = name
@@ -135,4 +135,4 @@ def _uses() -> dict[str, str]:
 
 
 for _name, _use in _uses().items():
-    setattr(NotANumber, _name, _refusing(_name, _use))
+    setattr(NoArithmetic, _name, _refusing(_name, _use))

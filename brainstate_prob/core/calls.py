@@ -1,0 +1,119 @@
+"""How the library is called: names of arguments that are none, and the line of the user that a warning is about."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import Any, ParamSpec, TypeVar
+
+__all__ = ['named', 'nearest', 'too_many_arguments', 'unknown_argument', 'users_line']
+
+P = ParamSpec('P')
+R = TypeVar('R')
+
+# What other libraries of the field call it.
+_ELSEWHERE = {
+    'bijector': 't',
+    'draws': 'num_samples',
+    'epochs': 'num_steps',
+    'observed': 'targets',
+    'prior': 'reg',
+    'priors': 'reg',
+    'transform': 't',
+    'tune': 'num_warmup',
+    'x': 'inputs',
+    'y': 'targets',
+}
+
+
+def nearest(word: Any, words: Iterable[str]) -> str:
+    """``Did you mean 'x'?`` where one of the words is like ``word``, else nothing."""
+    by_lower = {w.lower(): w for w in words}
+    found = difflib.get_close_matches(str(word).lower(), by_lower, 1, 0.5)
+    return f'Did you mean {by_lower[found[0]]!r}?' if found else ''
+
+
+def unknown_argument(function: str, given: str, names: list[str]) -> TypeError:
+    """The error for an argument that a function lacks, with the one that is probably meant, and all that it has.
+
+    Examples
+    --------
+    >>> print(unknown_argument('nuts', 'num_sample', ['posterior', 'num_samples']))
+    nuts has no argument 'num_sample'. Did you mean 'num_samples'? Its arguments are: posterior, num_samples.
+    """
+    meant = _ELSEWHERE.get(given.lower())
+    hint = f' Did you mean {meant!r}?' if meant in names else ''
+    near = f' {nearest(given, names)}'.rstrip()
+    return TypeError(
+        f'{function} has no argument {given!r}.{hint or near} Its arguments are: {", ".join(names) or "none"}.'
+    )
+
+
+def too_many_arguments(function: str, args: tuple, parameters: Mapping[str, inspect.Parameter]) -> TypeError:
+    """The error for more arguments by position than a function takes, with those that go by name."""
+    known = {name: p for name, p in parameters.items() if name != 'self'}
+    by_place = [name for name, p in known.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    by_name = [name for name in known if name not in by_place]
+    kinds = ', '.join(type(x).__name__ for x in args)
+    posterior = (
+        ' The model and its data are one Posterior first: infer.Posterior(model, inputs, targets).'
+        if by_place == ['posterior']
+        else ''
+    )
+    rest = f' By name come: {", ".join(by_name)}.' if by_name else ''
+    return TypeError(
+        f'{function} takes {len(by_place)} argument{"" if len(by_place) == 1 else "s"} by position '
+        f'({", ".join(by_place) or "none"}), got {len(args)}: {kinds}.{posterior}{rest}'
+    )
+
+
+def named(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function (or ``__init__``), which answers a misspelt argument with the name that is probably meant.
+
+    Its signature stays what it is, for `inspect.signature`, editors and type checkers.
+
+    Examples
+    --------
+    >>> @named
+    ... def draw(num_samples=100):
+    ...     return num_samples
+    >>> draw(num_sample=3)
+    Traceback (most recent call last):
+    ...
+    TypeError: draw has no argument 'num_sample'. Did you mean 'num_samples'? Its arguments are: num_samples.
+    """
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return function
+    names = [
+        name for name, p in parameters.items() if name != 'self' and p.kind is not inspect.Parameter.VAR_POSITIONAL
+    ]
+    title = function.__qualname__.removesuffix('.__init__')
+    kinds = [p.kind for p in parameters.values()]
+    many = inspect.Parameter.VAR_POSITIONAL in kinds
+    most = None if many else sum(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds)
+    given = 1 if 'self' in parameters else 0  # where the user's own arguments begin
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in names:
+                raise unknown_argument(title, name, names)
+        if most is not None and len(args) > most:
+            raise too_many_arguments(title, args[given:], parameters)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def users_line() -> int:
+    """The ``stacklevel`` by which `warnings.warn`, called where this is, names the line outside of the library."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and str(frame.f_globals.get('__name__', '')).split('.')[0] == 'brainstate_prob':
+        frame, level = frame.f_back, level + 1
+    return level

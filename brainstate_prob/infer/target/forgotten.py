@@ -1,0 +1,78 @@
+"""What is left out of a posterior in silence: priors of parameters, and the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.supports import bounds, is_known
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = ['listed', 'no_data_message', 'no_priors_message', 'some_priors_message']
+
+_FLAT = 'dist.ImproperUniform(dist.constraints.real, (), ())'
+
+
+def _improper(posterior: Posterior) -> list[str]:
+    """The parameters without a prior whose values have no bound on some side: a flat density is improper there."""
+    return [e.name for e in posterior.entries if e.reg is None and _is_unbounded(e.t.codomain)]
+
+
+def _is_unbounded(codomain: Any) -> bool:
+    return is_known(codomain) and not all(np.isfinite(bound).all() for bound in bounds(codomain))
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """Names as messages list them."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(repr(n) for n in names[:most]) + more
+
+
+def _is_own_density(posterior: Posterior) -> bool:
+    """Whether ``log_likelihood=`` is all there is to score, so that the priors may stand in it."""
+    return posterior.log_likelihood_function is not None and posterior.data.targets is None
+
+
+def no_priors_message(posterior: Posterior) -> str | None:
+    """What to say where no parameter has a prior and some of them would need one; None where nothing is wrong."""
+    names = _improper(posterior)
+    if not names or any(e.reg is not None for e in posterior.entries) or _is_own_density(posterior):
+        return None
+    return (
+        f'No parameter of the model has a prior, and without one {listed(names)} {_are(names)} flat on an unbounded '
+        'range, so that the posterior is improper unless the data determine every parameter. Give priors: '
+        'nn.Param(start, reg=dist.Normal(0.0, 1.0)), or nn.with_prior(model, {...: dist.Normal(0.0, 1.0)}) for a whole '
+        f'network. If flat is meant, say it: reg={_FLAT}.'
+    )
+
+
+def some_priors_message(posterior: Posterior) -> str | None:
+    """Which parameters have an improper flat prior where others have one of their own; None where there are none."""
+    names = _improper(posterior)
+    if not names or _is_own_density(posterior):
+        return None
+    return f'No prior: {listed(names)}. Flat ones are improper; samplers need the data to determine them.'
+
+
+def _are(names: list[str]) -> str:
+    return 'is' if len(names) == 1 else 'are'
+
+
+def no_data_message(posterior: Posterior) -> str | None:
+    """What to say where a model predicts targets and there are none to score; None where there are, or no prediction.
+
+    Parameters and priors alone, in a Module without a call, are a prior that is meant.
+    """
+    cls, data = type(posterior.model), posterior.data
+    predicts = cls.__call__ is not Module.__call__ or cls.update is not Module.update
+    if not predicts or data.targets is not None or posterior.log_likelihood_function is not None:
+        return None
+    return (
+        f'The Posterior has no targets, so that {cls.__name__} is never called and only the priors are fitted. Write '
+        'infer.Posterior(model, inputs, targets), or infer.Posterior(model, targets=targets) without inputs. Draws of '
+        'the priors themselves are infer.sample_prior(model).'
+    )
