@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +105,7 @@ def with_posterior(fit: Fit, posterior: Posterior) -> Fit:
     """See `Fit.with_posterior`."""
     record = record_of(fit)
     stored = {v.name: fit.thetas[..., fit.columns[v.name]] for v in fit.variables}
-    kept = {'stats': fit.stats, 'history': fit.history, 'weights': fit.weights}
-    new = rebuilt(copy.copy(record), stored, posterior, 'The fit', **kept)
+    new = rebuilt(record, stored, posterior, 'The fit', stats=fit.stats, history=fit.history, weights=fit.weights)
     theirs, ours = record['provenance'], provenance_of(posterior)
     changed = fit.posterior is not None and _has_changed(fit.posterior)
     if theirs is not None:

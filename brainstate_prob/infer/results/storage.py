@@ -181,11 +181,11 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     variables = tuple(Variable.from_dict(d) for d in record['variables'])
     stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
     provenance = record.get('provenance')
-    others = posterior is not None and provenance is not None and _has_other_data(posterior, provenance, path)
     stats = _arrays_of(groups.get('sample_stats'), record['dtypes'])
     weights = stats.pop('weights', None)
     history = _arrays_of(groups.get('history'), {k[:-1]: v for k, v in record['dtypes'].items()})
     fit = rebuilt(record, stored, posterior, repr(os.fspath(path)), stats=stats, history=history, weights=weights)
+    others = posterior is not None and provenance is not None and _has_other_data(posterior, provenance, path)
     fit._provenance, fit.has_other_data = provenance or {}, others
     values = group_name('posterior', fit.method)
     if posterior is None:
