@@ -6,11 +6,11 @@ import difflib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ['named', 'nearest', 'unknown_argument', 'users_line']
+__all__ = ['named', 'nearest', 'too_many_arguments', 'unknown_argument', 'users_line']
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -53,6 +53,24 @@ def unknown_argument(function: str, given: str, names: list[str]) -> TypeError:
     )
 
 
+def too_many_arguments(function: str, args: tuple, parameters: Mapping[str, inspect.Parameter]) -> TypeError:
+    """The error for more arguments by position than a function takes, with those that go by name."""
+    known = {name: p for name, p in parameters.items() if name != 'self'}
+    by_place = [name for name, p in known.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    by_name = [name for name in known if name not in by_place]
+    kinds = ', '.join(type(x).__name__ for x in args)
+    posterior = (
+        ' The model and its data are one Posterior first: infer.Posterior(model, inputs, targets).'
+        if by_place == ['posterior']
+        else ''
+    )
+    rest = f' By name come: {", ".join(by_name)}.' if by_name else ''
+    return TypeError(
+        f'{function} takes {len(by_place)} argument{"" if len(by_place) == 1 else "s"} by position '
+        f'({", ".join(by_place) or "none"}), got {len(args)}: {kinds}.{posterior}{rest}'
+    )
+
+
 def named(function: Callable[P, R]) -> Callable[P, R]:
     """The same function (or ``__init__``), which answers a misspelt argument with the name that is probably meant.
 
@@ -75,12 +93,18 @@ def named(function: Callable[P, R]) -> Callable[P, R]:
         name for name, p in parameters.items() if name != 'self' and p.kind is not inspect.Parameter.VAR_POSITIONAL
     ]
     title = function.__qualname__.removesuffix('.__init__')
+    kinds = [p.kind for p in parameters.values()]
+    many = inspect.Parameter.VAR_POSITIONAL in kinds
+    most = None if many else sum(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds)
+    given = 1 if 'self' in parameters else 0  # where the user's own arguments begin
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in names:
                 raise unknown_argument(title, name, names)
+        if most is not None and len(args) > most:
+            raise too_many_arguments(title, args[given:], parameters)
         return function(*args, **kwargs)
 
     return call

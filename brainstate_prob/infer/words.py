@@ -18,6 +18,7 @@ from brainstate_prob.nn.param import Param
 
 __all__ = [
     'check_call',
+    'misfit',
     'plain_words',
     'refuse_no_function',
     'what_is_no_distribution',
@@ -182,10 +183,11 @@ def plain_words(model: Module, *names: str) -> Iterator[None]:
 
     Raises
     ------
-    TypeError
+    TypeError, ValueError
         In place of JAX's errors about values in Python's ``if``, ``float()``, NumPy functions, shapes, indices and
-        assignments in place. It has the line of the model and, where that names one, the parameter's path; the
-        original error is its cause. All others pass unchanged.
+        assignments in place, and of NumPyro's about numbers that a distribution does not take. It has the line of the
+        model and, where that names one, the parameter's path; the original error is its cause. All others pass
+        unchanged.
     """
     try:
         yield
@@ -194,13 +196,44 @@ def plain_words(model: Module, *names: str) -> Iterator[None]:
         if told is None:
             raise
         paths = names or tuple('.'.join(map(str, path)) for path, _ in model.named_param_modules())
-        raise TypeError(_sentence(told, error, paths)) from error
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(_sentence(told, error, paths)) from error
+
+
+_SHAPES = re.compile(r'incompatible shapes|to have the same shape|broadcast')
+
+
+def misfit(error: BaseException, entries: Any, rows: int) -> str | None:
+    """Why a model does not take another number of rows, where shapes in it are those of ``rows`` rows; else None."""
+    if not isinstance(error, TypeError | ValueError) or not _SHAPES.search(str(error)):
+        return None
+    each = [e.name for e in entries if rows > 1 and rows in e.value_shape]
+    names = ', '.join(map(repr, each))
+    held = f'Param {names} has' if len(each) == 1 else f'the Params {names} have'
+    where, line = _place_of(error)
+    at = f' ({where}: {line})' if line else ''
+    if each:
+        return f'{held} one number for each of the {rows} rows that were fitted{at}'
+    return f'an array in it has the length of the {rows} rows that were fitted, or shapes do not agree{at}'
 
 
 _FIRST = 'In likelihood= and log_likelihood= the model comes first: lambda m, x: ...'
 _METHOD = re.compile(r"'method'|<class 'method'>|<bound method")
 _OF_ARRAY = re.compile(r"Tracer'?(?: object)? has no attribute '?(\w+)")
 _IN_PLACE = 'assigns to entries of an array in place'
+_STORED = re.compile(r'setting an array element with a sequence')
+_STORED_IN = 'assigns to an entry of an array of NumPy'
+_STATE = re.compile(r"'\w*State'|\.\w*State'>")
+_STATE_IN = 'computes with a State in place of the value that it holds'
+_ARGUMENT = re.compile(r'(\w+) distribution got invalid (\w+) parameter')
+_POSITIVE = (
+    'It must be positive. A number is written without a sign; a Param stays positive with a transform, '
+    'nn.Param(1.0, t=nn.SoftplusT(0.0)), and any other expression by jax.nn.softplus(...).'
+)
+_LAW = 'Look for its range in the documentation of the distribution.'
+_RANGES = dict.fromkeys(('scale', 'rate', 'concentration', 'df', 'variance', 'scale_diag'), _POSITIVE) | {
+    'probs': 'Probabilities lie between 0 and 1, those of classes add up to 1; for numbers of any size write logits=.',
+}
 _NOT_CALLED = 'computes with a method in place of the value that it gives'
 _DEPENDS = re.compile(r'depends on the values? of the arguments? (\S+)')
 _CONVERTERS = re.compile(r'the `(float|int|complex)` function|(item|tolist)\(\) method')
@@ -209,6 +242,13 @@ _CONVERTERS = re.compile(r'the `(float|int|complex)` function|(item|tolist)\(\) 
 def _told(error: BaseException) -> tuple[str, str] | None:
     """What was done with the value, and the fix; None for an error of another kind."""
     text, e = str(error), jax.errors
+    if _STORED.match(text) and isinstance(error.__cause__, e.TracerArrayConversionError | TypeError):
+        return (_STORED_IN, 'Build it of its parts, jnp.stack([...]), or write z = jnp.zeros(n).at[i].set(value).')
+    argument = _ARGUMENT.search(text) if isinstance(error, ValueError) else None
+    if argument is not None:
+        return f'gives {argument[1]} a {argument[2]} that it does not take', _RANGES.get(argument[2], _LAW)
+    if isinstance(error, TypeError) and _STATE.search(text):
+        return _STATE_IN, ''
     if isinstance(error, e.TracerBoolConversionError):
         return (
             "in Python's if, while, and, or, max or assert",
@@ -266,7 +306,11 @@ def _sentence(told: tuple[str, str], error: BaseException, paths: tuple[str, ...
     if done == _NOT_CALLED:
         method = re.search(r'([\w.]+\.value)\b(?!\()', line)
         return f'The model {done}{at}: the parentheses are missing. Write {method[1] if method else "param.value"}().'
-    if done == _IN_PLACE or fix == _FIRST:
+    if done == _STATE_IN:
+        of_param = next((m for m in re.findall(r'([\w.]+)\.val\b', line)), None)
+        write = f'{of_param}.value()' if of_param else 'param.value(); of a State of another kind, state.value'
+        return f'The model {done}{at}. Write {write}.'
+    if done in (_IN_PLACE, _STORED_IN) or fix == _FIRST or done.startswith('gives '):
         return f'The model {done}{at}. {fix}'
     if depends is not None and re.match(r'(data|args|kwargs|inputs)\b', depends[1]):
         what = 'its inputs'

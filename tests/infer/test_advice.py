@@ -6,11 +6,14 @@ import re
 import warnings
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
+from brainstate_prob.infer.data.support import bounds_move
 from brainstate_prob.infer.diagnostics.advice import KINDS, OPTIONS, advice, elsewhere, way_of
+from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
 
 FUNCTIONS = {
     'svi': infer.fit_svi,
@@ -176,3 +179,87 @@ def test_a_start_that_fails_is_not_advised_again():
         with pytest.raises(ValueError, match='not finite') as caught:
             infer.nuts(infer.Posterior(Cut(), targets=jnp.zeros(2)), init=init, progress=False)
         assert f"init='{init}'. Start elsewhere" not in str(caught.value) or f"init='{other}'" in str(caught.value)
+
+
+def test_one_number_has_no_others_to_go_with():
+    text = advice('divergences', 'nuts', {'target_accept': 0.8}, forms={}, size=1)
+    assert 'other form' not in text and 'raise target_accept (now 0.8)' in text.lower()
+    assert 'mass_matrix' not in advice('ess', 'nuts', {'mass_matrix': 'diagonal', 'num_samples': 100}, size=1)
+    assert 'other form' in advice('divergences', 'nuts', {}, forms={}, size=2)
+
+
+def test_a_form_that_the_data_chose_is_compared_after_smaller_steps():
+    used = {'target_accept': 0.8, 'form_by_data': True}
+    text = advice('divergences', 'nuts', used, forms={'effect': 'non-centred'})
+    assert text.startswith('Raise target_accept') and 'compare noncentered=False with what the data chose' in text
+    mixed = advice('divergences', 'nuts', used, forms={'effect': '7 of 8 non-centred'})
+    assert 'compare noncentered=True and noncentered=False' in mixed
+
+
+class Bounded(nn.Module):
+    """Targets below a number that is fitted."""
+
+    def __init__(self, lower):
+        super().__init__()
+        self.top = nn.Param(2.0, t=nn.ExpT(lower), reg=dist.LogNormal(0.0, 1.0))
+
+    def __call__(self):
+        return dist.Uniform(0.0, self.top.value())
+
+
+def test_a_support_that_moves_is_told_and_the_advised_transform_mends_it():
+    targets = jnp.linspace(0.1, 1.0, 30)
+
+    def run(lower):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            infer.nuts(
+                infer.Posterior(Bounded(lower), targets=targets),
+                num_warmup=200,
+                num_samples=300,
+                num_chains=1,
+                progress=False,
+            )
+        return [str(w.message) for w in said if issubclass(w.category, infer.ConvergenceWarning)]
+
+    first = run(0.0)[0]
+    assert 'diverged' in first and 't=nn.ExpT(targets.max())' in first
+    assert 'target_accept' not in first and 'other form' not in first
+    assert not run(float(targets.max()))
+
+
+LAWS = {
+    'a fitted bound': (lambda b: dist.Uniform(0.0, jnp.exp(b)), True),
+    'fixed bounds': (lambda b: dist.TruncatedNormal(b, 1.0, low=-9.0, high=9.0), False),
+    'no bounds': (lambda b: dist.Normal(b, 1.0), False),
+    'a shift': (
+        lambda b: dist.TransformedDistribution(dist.Exponential(1.0), dist.transforms.AffineTransform(b - 2, 1.0)),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize('name', LAWS)
+def test_which_supports_move(name):
+    law, moves = LAWS[name]
+    line = Mean()
+    posterior = infer.Posterior(line, targets=jnp.full(3, 0.5), likelihood=lambda m: law(m.b.value()))
+    assert bounds_move(posterior.density, posterior.data) is moves
+
+
+class Mean(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+
+
+def test_half_precision_is_told_to_be_single():
+    class Half(Mean):
+        def __init__(self):
+            super().__init__()
+            self.b = nn.Param(jnp.zeros((), jnp.float16), reg=dist.Normal(0.0, 1.0))
+
+    posterior = infer.Posterior(Half(), targets=jnp.ones(3), likelihood=lambda m: dist.Normal(m.b.value(), 1.0))
+    thetas = (1000 + np.arange(20.0)[None, :, None] / 4).astype(np.float16)
+    text = ' '.join(rounding_problems(posterior.density, thetas, {}))
+    assert 'Build the model with Params of float32, which are float16 now' in text and 'x64' not in text

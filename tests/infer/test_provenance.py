@@ -75,7 +75,7 @@ def test_the_same_model_has_the_evidence_of_its_data(path):
 @pytest.mark.parametrize('y', [Y + 1, Y[:5]], ids=['values', 'shape'])
 def test_of_other_data_nothing_is_said_by_those_that_were_fitted(y, path, tmp_path):
     read = infer.load(path, posterior(y=y))
-    assert 'loaded with other data' in repr(read)
+    assert 'with other data' in repr(read)
     for use in (lambda fit: fit.log_marginal_likelihood, lambda fit: fit.loo(), lambda fit: fit.plot_loo_pit()):
         with pytest.raises(ValueError, match='about the data that were fitted'):
             use(read)
@@ -107,8 +107,8 @@ def test_values_in_the_text_of_a_prior(value):
 
 
 def test_a_file_that_does_not_say_its_model_is_read(path, tmp_path, monkeypatch):
-    record = storage._record_of
-    monkeypatch.setattr(storage, '_record_of', lambda fit: {k: v for k, v in record(fit).items() if k != 'provenance'})
+    record = storage.record_of
+    monkeypatch.setattr(storage, 'record_of', lambda fit: {k: v for k, v in record(fit).items() if k != 'provenance'})
     infer.laplace(posterior(), progress=False).save(tmp_path / 'old.nc')
     read = infer.load(tmp_path / 'old.nc', posterior(5.0))
     assert not read.has_other_data and read.provenance() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     'QuantityDistribution',
     'UncheckedUnitWarning',
     'kind_of',
+    'magnitudes_explained',
     'magnitudes_in',
     'of_quantities',
     'quantities_explained',
@@ -135,7 +137,10 @@ class QuantityDistribution:
     def log_prob(self, value: Any) -> jax.Array:
         """The log density of the magnitude of ``value`` in its own unit."""
         if not isinstance(value, u.Quantity):
-            raise u.UnitMismatchError(f'The distribution is one of quantities in {self.unit}; got plain numbers.')
+            raise u.UnitMismatchError(
+                f'The distribution is one of quantities in {self.unit}; got plain numbers. Give a Quantity: '
+                f'log_prob(x * {_spelled(self.unit)}).'
+            )
         return magnitudes_in(self, value.unit).log_prob(value.mantissa)
 
     def mask(self, mask: Any) -> QuantityDistribution:
@@ -358,6 +363,33 @@ def quantities_explained() -> Iterator[None]:
         if found is None:
             raise
         raise TypeError(_no_quantities(*found)) from error
+
+
+# What brainunit says of a plain number beside a quantity, and what is said here.
+_PLAIN_BESIDE = re.compile(r'\b1 != |!= 1\b|plain numbers')
+
+
+@contextlib.contextmanager
+def magnitudes_explained(unit: InUnit | None) -> Iterator[None]:
+    """Say in which form ``log_likelihood=`` gets targets that have a unit, where units do not go together in it.
+
+    Raises
+    ------
+    brainunit.UnitMismatchError
+        In place of the one that was raised, which is its cause.
+    """
+    try:
+        yield
+    except u.UnitMismatchError as error:
+        if unit is None or not _PLAIN_BESIDE.search(str(error)):
+            raise
+        spelled = _spelled(unit.unit)
+        raise u.UnitMismatchError(
+            f'log_likelihood= gets the targets as plain numbers, their magnitudes in {unit.unit}, and computes with '
+            f'quantities beside them. Write targets * {spelled} in it where quantities are meant, and mean / {spelled} '
+            f'where plain numbers are. A density is a plain number: it takes ((targets * {spelled} - mean) / sigma) '
+            f'whose unit is none, or infer.of_quantities(dist.Normal, mean, sigma).log_prob(targets * {spelled}).'
+        ) from error
 
 
 def _no_quantities(name: str, quantity: Any) -> str:

@@ -9,7 +9,7 @@ formula gives NaN below the shift), nor for those that a transformation such as 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from brainstate_prob.core.calls import users_line
+from brainstate_prob.core.program import depends_on
 from brainstate_prob.infer.data.precision import PrecisionWarning, of_large_integers
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'Bounded',
+    'bounds_move',
     'bounds_of',
     'bounds_tell',
     'log_prob_inside',
@@ -173,6 +175,19 @@ def bounds_tell(density: Density, theta: jax.Array, other: jax.Array, data: Data
     return jnp.any(jnp.stack([jnp.any(a != b) for a, b in zip(here, there, strict=True)] or [jnp.zeros((), bool)]))
 
 
+def bounds_move(density: Density, data: Data) -> bool:
+    """Whether the support of the targets depends on parameters, as that of Uniform(0, a) does."""
+    if density.own_log_likelihood is not None or data.targets is None:
+        return False
+
+    def bounds(theta: jax.Array, data: Data) -> list:
+        with density.open(theta, data):
+            return bounds_of(density.distribution(data))
+
+    program = jax.make_jaxpr(bounds)(jax.ShapeDtypeStruct((density.size,), density.dtype), data)
+    return 0 in depends_on(program, range(len(program.jaxpr.outvars)))
+
+
 def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str = 'the targets') -> None:
     """Evaluate once: shapes and types are right, and no observation is impossible whatever the parameters.
 
@@ -191,14 +206,38 @@ def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str
         return
     run = density.jit('bounds_tell', None, lambda: lambda t, other, data: bounds_tell(density, t, other, data))
     if not any(bool(run(theta, other, data)) for other in _elsewhere(theta)):
-        raise ValueError(_impossible(outside, which))
+        raise ValueError(_impossible(outside, which, _law(density, theta, data)))
 
 
-def _impossible(number: int, which: str) -> str:
-    return (
-        f'{number} of {which} have probability zero under the likelihood, whatever the parameters (negative counts, '
-        'say). Check the targets or choose another distribution.'
-    )
+def _impossible(number: int, which: str, law: Law) -> str:
+    head = f'{number} of {which} have probability zero under the likelihood, whatever the parameters'
+    if isinstance(law.support, type(dist.constraints.circular)):
+        return (
+            f'{head}: the angles of {law.name} lie between -pi and pi. Wrap others, phases between 0 and 2 pi, say: '
+            '(x + jnp.pi) % (2 * jnp.pi) - jnp.pi.'
+        )
+    return f'{head} (negative counts, say). Check the targets or choose another distribution.'
+
+
+class Law(NamedTuple):
+    """What a model predicts with: the distribution's name, and its support, None where it does not state it."""
+
+    name: str
+    support: Any
+
+
+def _law(density: Density, theta: jax.Array, data: Data) -> Law:
+    found = []
+
+    def look(theta: jax.Array, data: Data) -> None:
+        with density.open(theta, data):
+            d = density.distribution(data)
+        while isinstance(d, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+            d = d.base_dist
+        found.append(Law(type(d).__name__, _support(d)))
+
+    jax.eval_shape(look, theta, data)
+    return found[0]
 
 
 def _elsewhere(theta: jax.Array) -> list[jax.Array]:
@@ -246,15 +285,8 @@ def _is_of_integers(density: Density, theta: jax.Array, data: Data) -> bool:
     """Whether the model says that the targets are counts or labels; a log density of one's own does not."""
     if density.own_log_likelihood is not None:
         return False
-    found = []
-
-    def look(theta: jax.Array, data: Data) -> None:
-        with density.open(theta, data):
-            support = _support(density.distribution(data))
-        found.append(support is not None and bool(support.is_discrete))
-
-    jax.eval_shape(look, theta, data)
-    return found[0]
+    support = _law(density, theta, data).support
+    return support is not None and bool(support.is_discrete)
 
 
 def _first(bad: jax.Array) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import dotted, find_states, walk
 from brainstate_prob.infer.data.arrays import Data
-from brainstate_prob.infer.data.quantities import QuantityDistribution, quantities_explained
+from brainstate_prob.infer.data.quantities import QuantityDistribution, magnitudes_explained, quantities_explained
 from brainstate_prob.infer.data.support import outside_of
 from brainstate_prob.infer.density.blocks import Block, Entry, is_horseshoe, make_blocks
 from brainstate_prob.infer.density.code import present_code, watched
@@ -285,7 +285,7 @@ class Density:
     def _pointwise(self, data: Data) -> jax.Array:
         if self.own_log_likelihood is not None:
             args = data.args if data.targets is None else (*data.args, data.targets)
-            with quantities_explained():
+            with quantities_explained(), magnitudes_explained(data.unit):
                 out = self.own_log_likelihood(self.model, *args, **data.kwargs)
             return checked_log_likelihood(out, data.targets)
         if data.targets is None:

@@ -31,6 +31,7 @@ __all__ = [
     'chosen',
     'depth_of',
     'described',
+    'is_auto',
     'is_hierarchical',
     'named',
     'places_of',
@@ -127,6 +128,11 @@ def places_of(noncentered: Iterable[str]) -> dict[str, tuple[int, ...] | None]:
         some = _SOME.fullmatch(text)
         found[some[1] if some else text] = tuple(int(i) for i in some[2].split(',')) if some else None
     return found
+
+
+def is_auto(noncentered: Any) -> bool:
+    """Whether ``noncentered=`` leaves the form of hierarchical parameters to the data."""
+    return isinstance(noncentered, str) and noncentered == 'auto'
 
 
 def described(density: Density) -> dict[str, str]:

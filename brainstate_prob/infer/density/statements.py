@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpyro
@@ -21,6 +22,9 @@ class _Statements(Messenger):
     """Refuse every statement that would be a term of a NumPyro model's density."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
+        if msg['type'] == 'control_flow':
+            # NumPyro's scan and cond hide the statements of their body from handlers around them.
+            msg['args'] = tuple(_refusing(x) if callable(x) else x for x in msg['args'])
         if msg['type'] not in ('sample', 'param', 'plate'):
             return
         name = msg['name']
@@ -47,6 +51,17 @@ class _Statements(Messenger):
                 f'The model has numpyro.plate({name!r}, {size}, subsample_size={subsample}), which does not count in a '
                 'Posterior. Give batch_size= to the way to fit.'
             )
+
+
+def _refusing(body: Callable) -> Callable:
+    """``body``, in which statements are refused."""
+
+    @functools.wraps(body)
+    def run(*args: Any) -> Any:
+        with refused_statements():
+            return body(*args)
+
+    return run
 
 
 def refused_statements() -> contextlib.AbstractContextManager:

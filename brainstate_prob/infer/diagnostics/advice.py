@@ -85,7 +85,8 @@ def advice(kind: str, method: str, used: Mapping[str, Any], **facts: Any) -> str
         The values of its options; `Fit.info` has them.
     **facts
         What the advice depends on beside them: ``forms``, by path of each hierarchical parameter ``'centred'``,
-        ``'non-centred'`` or how many of its numbers are; ``size`` of theta; ``named``, the path of a parameter.
+        ``'non-centred'`` or how many of its numbers are; ``size`` of theta; ``support_moves``: whether bounds of the
+        targets depend on parameters.
 
     Examples
     --------
@@ -109,6 +110,8 @@ def elsewhere(init: Any) -> str:
 def _other_form(use: _Use) -> str | None:
     """The opposite of how hierarchical parameters were moved."""
     forms: dict[str, str] = use.fact('forms') or {}
+    if not forms and use.fact('size') == 1:
+        return None  # there are no others
     if not forms:
         return (
             'where a parameter is the scale of others, write these in the other form (non-centred, value = mean + '
@@ -117,6 +120,8 @@ def _other_form(use: _Use) -> str | None:
     if not use.has('noncentered'):
         return None
     names = ', '.join(map(repr, forms))
+    if use.now('form_by_data'):
+        return _compared(forms)
     if set(forms.values()) == {'non-centred'}:
         return f'move {names} centred (noncentered=False), which {_were(forms)} non-centred'
     if set(forms.values()) == {'centred'}:
@@ -125,19 +130,29 @@ def _other_form(use: _Use) -> str | None:
     return f'move hierarchical parameters in one form (noncentered=True or noncentered=False; now {now})'
 
 
+def _compared(forms: dict[str, str]) -> str:
+    """The data chose the forms: another one is worth a trial, no more."""
+    now = ', '.join(f'{name!r} {form}' for name, form in forms.items())
+    others = [x for x, form in (('True', 'non-centred'), ('False', 'centred')) if set(forms.values()) != {form}]
+    options = ' and '.join(f'noncentered={x}' for x in others)
+    return f'compare {options} with what the data chose ({now})'
+
+
 def _were(forms: dict[str, str]) -> str:
     return 'was' if len(forms) == 1 else 'were'
 
 
 def _accept_more(use: _Use) -> str | None:
     now = use.now('target_accept')
-    if not use.has('target_accept') or (now is not None and now >= _HIGHEST_ACCEPT):
+    if use.fact('support_moves') or not use.has('target_accept') or (now is not None and now >= _HIGHEST_ACCEPT):
         return None
     return use.change('raise', 'target_accept', sense=f' towards {_HIGHEST_ACCEPT:g}')
 
 
 def _correlations(use: _Use) -> str | None:
-    if not use.has('mass_matrix') or use.now('mass_matrix') not in (None, 'diagonal') or use.now('low_rank_harmed'):
+    if use.fact('size') == 1 or use.now('low_rank_harmed'):
+        return None
+    if not use.has('mass_matrix') or use.now('mass_matrix') not in (None, 'diagonal'):
         return None
     by_gradients = use.now('backend') == 'nutpie' or use.now('warmup') == 'gradient'
     if use.fact('size', 0) <= _FEW and not by_gradients:
@@ -147,7 +162,20 @@ def _correlations(use: _Use) -> str | None:
 
 def _divergences(use: _Use) -> list[str | None]:
     longer = 'sample with infer.nuts, which adapts its step size' if use.way == 'meads' else None
-    return [_other_form(use), _accept_more(use), use.change('lower', 'energy_variance'), longer, 'use stronger priors']
+    smaller = [_accept_more(use), use.change('lower', 'energy_variance')]
+    # A form that the data chose is seldom the cause.
+    first = [*smaller, _other_form(use)] if use.now('form_by_data') else [_other_form(use), *smaller]
+    return [_moving_support(use), *first, longer, 'use stronger priors']
+
+
+def _moving_support(use: _Use) -> str | None:
+    if not use.fact('support_moves'):
+        return None
+    return (
+        'keep the support of the targets, whose bounds move with parameters, around all observations: at the outermost '
+        'one the density drops to zero, where steps of any size diverge. A transform does so, t=nn.ExpT(targets.max()) '
+        'for an upper bound'
+    )
 
 
 def _r_hat(use: _Use) -> list[str | None]:

@@ -55,9 +55,8 @@ def check(fit: Fit) -> Report:
     findings += [Finding('unseen', f'Not looked at: {text}') for text in _essential(fit)]
     findings += [Finding('note', f'Not looked at: {text}') for text in _unseen(fit)]
     if fit.has_other_data:
-        findings.append(
-            Finding('note', 'The fit was loaded with a posterior of other data than were fitted; it is not theirs.')
-        )
+        text = 'The posterior is of other data, or of another likelihood, than were fitted; the fit is not theirs.'
+        findings.append(Finding('note', text))
     return Report(repr(fit), tuple(findings))
 
 
@@ -175,7 +174,8 @@ def _sampling(fit: Fit) -> list[str]:
         return []
     if not fit.is_markov or fit.weights is not None:
         return rounding_problems(fit.density, fit.thetas, fit.stats)
-    return mcmc_problems(fit.density, fit.thetas, fit.stats, fit.method, fit.info)
+    data = None if fit.posterior is None else fit.posterior.data
+    return mcmc_problems(fit.density, fit.thetas, fit.stats, fit.method, fit.info, data)
 
 
 def _numbers(fit: Fit) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.calls import users_line
+from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.support import bounds_move
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.networks import own_columns
 from brainstate_prob.infer.density.noncentered import described
@@ -44,6 +46,7 @@ def mcmc_problems(
     sample_stats: dict[str, np.ndarray],
     method: str,
     used: Mapping[str, Any],
+    data: Data | None = None,
 ) -> list[str]:
     """The problems of a run, in words, with what to do about them; empty when all is well.
 
@@ -57,6 +60,8 @@ def mcmc_problems(
         The way to fit.
     used
         The values of its options (`Fit.info`).
+    data
+        What was fitted, which tells whether the support of the targets moves with parameters.
     """
     found: list[Observation | None] = []
     texts = rounding_problems(density, thetas, sample_stats)
@@ -68,7 +73,12 @@ def mcmc_problems(
         found.append(_deep_trees(density, thetas, sample_stats['tree_depth'], used.get('max_tree_depth', 10)))
     if 'energy' in sample_stats:
         found.append(_energy(sample_stats['energy']))
-    facts = {'forms': described(density), 'size': density.size}
+    diverged = any(one is not None and one.kind == 'divergences' for one in found)
+    facts = {
+        'forms': described(density),
+        'size': density.size,
+        'support_moves': diverged and data is not None and bounds_move(density, data),
+    }
     return texts + [f'{one.seen} {advice(one.kind, method, used, **facts)}'.strip() for one in found if one]
 
 
@@ -82,8 +92,8 @@ def rounding_problems(density: Density, thetas: np.ndarray, sample_stats: dict[s
         if noise > _NOISE:
             texts.append(
                 f'The log density is around {np.median(lp):.3g}, where {lp.dtype} has steps of {noise:.2g}: samplers '
-                'cannot see smaller differences. Work under jax.enable_x64(True), or subtract large offsets from '
-                'inputs and targets.'
+                f'cannot see smaller differences. {_wider(lp.dtype)}, or subtract large offsets from inputs and '
+                'targets.'
             )
     if thetas.dtype.itemsize >= 8 or thetas.shape[0] * thetas.shape[1] < 10:
         return texts
@@ -94,10 +104,16 @@ def rounding_problems(density: Density, thetas: np.ndarray, sample_stats: dict[s
     if steps[worst] > _FEW_DIGITS:
         texts.append(
             f'The draws of {_name(density, worst)!r} vary in the last digits of {thetas.dtype} only (steps of '
-            f'{steps[worst]:.2g} standard deviations): subtract an offset (nn.AffineT), or work under '
-            'jax.enable_x64(True).'
+            f'{steps[worst]:.2g} standard deviations). {_wider(thetas.dtype)}, or subtract an offset (nn.AffineT).'
         )
     return texts
+
+
+def _wider(dtype: Any) -> str:
+    """How to compute in the next precision."""
+    if dtype.itemsize < 4:
+        return f'Build the model with Params of float32, which are {dtype} now'
+    return 'Work under jax.enable_x64(True)'
 
 
 def warn_of(problems: list[str]) -> None:

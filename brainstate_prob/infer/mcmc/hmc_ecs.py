@@ -19,7 +19,7 @@ from jax import lax
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.density.noncentered import described, is_auto
 from brainstate_prob.infer.density.potential import buffer_length
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
@@ -223,9 +223,10 @@ def hmc_ecs(
         'chain_method': method,
         'chains_ran': runner.description,
         'noncentered': described(density),
+        'form_by_data': is_auto(noncentered),
         'seconds': time.perf_counter() - began,
     }
-    info['warnings'] = notes + mcmc_problems(density, draws, stats, 'hmc_ecs', info)
+    info['warnings'] = notes + mcmc_problems(density, draws, stats, 'hmc_ecs', info, posterior.data)
     if not variance < _MOST_VARIANCE:
         info['warnings'].append(
             f'The estimated log-likelihood has variance {variance:.2g} (above {_MOST_VARIANCE:g}): the draws can be '

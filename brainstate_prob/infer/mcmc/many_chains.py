@@ -14,7 +14,7 @@ from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import along_chains, devices_of, is_sharded, on_host
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.density.noncentered import described, is_auto
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.mcmc.chain_starts import started_chains
@@ -326,7 +326,8 @@ def _sample(
         'chain_method': 'vectorized',
         'chains_ran': f'vectorized on {len(devices)} devices' if devices else 'vectorized',
         'noncentered': described(density),
+        'form_by_data': is_auto(noncentered),
         'seconds': time.perf_counter() - began,
     }
-    info['warnings'] = notes + mcmc_problems(density, draws, stats, method, info)
+    info['warnings'] = notes + mcmc_problems(density, draws, stats, method, info, data)
     return warned(Fit(posterior, density, draws, method=method, stats=stats, info=info))

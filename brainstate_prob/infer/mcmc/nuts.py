@@ -7,7 +7,7 @@ from typing import Any
 
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.sharding import is_sharded
-from brainstate_prob.infer.density.noncentered import described
+from brainstate_prob.infer.density.noncentered import described, is_auto
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.mcmc.adaptation import WARMUPS
@@ -184,13 +184,14 @@ def nuts(
         'mass_matrix': mass_matrix,
         'warmup': settings.warmup,
         'noncentered': described(density),
+        'form_by_data': is_auto(noncentered),
         'target_accept': target_accept,
         'max_tree_depth': max_tree_depth,
         'divergences': int(stats['diverging'].sum()),
         **found,
         'seconds': time.perf_counter() - began,
     }
-    info['warnings'] = problems + mcmc_problems(density, draws, stats, 'nuts', info)
+    info['warnings'] = problems + mcmc_problems(density, draws, stats, 'nuts', info, posterior.data)
     return warned(Fit(posterior, density, draws, method='nuts', stats=stats, info=info))
 
 

@@ -12,7 +12,7 @@ from brainstate_prob.infer.density import batching
 from brainstate_prob.infer.density.batching import chosen_draws, constrain
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics import fit_check
-from brainstate_prob.infer.results import assign, compare, scores, storage
+from brainstate_prob.infer.results import assign, attach, compare, scores, storage
 from brainstate_prob.infer.results import prediction as predictions
 from brainstate_prob.infer.results.arviz_io import datasets_of, wrap
 from brainstate_prob.infer.results.arviz_plots import ArvizPlots
@@ -20,6 +20,7 @@ from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.record import FitRecord
 from brainstate_prob.infer.results.summary import summarize
 from brainstate_prob.infer.target.options import check_options
+from brainstate_prob.infer.target.options import posterior as a_posterior
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
@@ -206,7 +207,8 @@ class Fit(FitRecord, ArvizPlots):
             where it has no terms. ``kind='draws'`` at the inputs that were fitted replicates the data.
         """
         check_options(Fit.predict, locals())
-        return predictions.predict(self, inputs, targets, num_draws, batch_size, draws_at_once, seed, kind, prob)
+        with predictions.rows_explained(self, inputs):
+            return predictions.predict(self, inputs, targets, num_draws, batch_size, draws_at_once, seed, kind, prob)
 
     def evaluate(
         self, function: Callable, *args: Any, num_draws: int | None = None, draws_at_once: int | None = None
@@ -284,7 +286,8 @@ class Fit(FitRecord, ArvizPlots):
         """
         check_options(Fit.score, locals())
         sizes = {'num_draws': num_draws, 'batch_size': batch_size, 'draws_at_once': draws_at_once, 'seed': seed}
-        return scores.score(self, inputs, targets, prob, **sizes)
+        with predictions.rows_explained(self, inputs):
+            return scores.score(self, inputs, targets, prob, **sizes)
 
     def loo(self, **kwargs: Any) -> Any:
         """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo``, which takes ``kwargs``.
@@ -370,6 +373,41 @@ class Fit(FitRecord, ArvizPlots):
         """
         assign.assign_to(self, model, which)
 
+    def with_posterior(self, posterior: Posterior) -> Fit:
+        """The same draws with another posterior of the same parameters, by which predictions and scores then are.
+
+        For other data; and for a likelihood that has changed since the fit, because a global that it reads has. What
+        only the posterior that was fitted can give (``log_marginal_likelihood``, ``loo``, ``waic``) is refused where
+        data or likelihood are others.
+
+        Parameters
+        ----------
+        posterior
+            With the parameters, priors and constants that were fitted. Draws do not change.
+
+        Raises
+        ------
+        ValueError
+            For a posterior with others, naming the difference.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> from brainstate_prob import infer, nn
+        >>> class Mean(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.mu = nn.Param(0.0, reg=dist.Normal(0.0, 1.0))
+        ...
+        ...     def __call__(self):
+        ...         return dist.Normal(self.mu.value(), 1.0)
+        >>> fit = infer.fit_map(infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0])), progress=False)
+        >>> fit.with_posterior(infer.Posterior(Mean(), targets=jnp.array([0.0, 1.0, 2.0]))).predict().shape
+        (1, 3)
+        """
+        check_options(Fit.with_posterior, locals(), posterior=a_posterior)
+        return attach.with_posterior(self, posterior)
+
     # Internals
 
     def _mean(self, array: np.ndarray) -> np.ndarray:
@@ -420,5 +458,5 @@ class Fit(FitRecord, ArvizPlots):
 
         return (
             f'Fit(method={self.method!r}, {count(self.num_chains, "chain")} of {count(self.num_draws, "draw")}, '
-            f'{count(len(self.variables), "parameter")}{", loaded with other data" if self.has_other_data else ""})'
+            f'{count(len(self.variables), "parameter")}{", with other data" if self.has_other_data else ""})'
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -34,6 +35,7 @@ from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
+from brainstate_prob.infer.words import misfit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -147,6 +149,30 @@ def predict(
             "say). Use kind='draws'."
         )
     return with_unit(out, posterior.targets_unit)
+
+
+@contextlib.contextmanager
+def rows_explained(fit: Fit, inputs: Any) -> Iterator[None]:
+    """Say why a model with a number for each row that was fitted takes no other rows.
+
+    Raises
+    ------
+    ValueError
+        In place of JAX's error about shapes, which is its cause.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if inputs is None or fit.posterior is None:
+            raise
+        why = misfit(error, fit.posterior.entries, fit.posterior.num_observations)
+        if why is None:
+            raise
+        raise ValueError(
+            f'The model cannot be called with these inputs: {why}. Let an input say which number is whose (an index, '
+            'self.z.value()[group]); for rows that had no number in the fit compute what they are by '
+            'fit.evaluate(f, inputs), with f(model, inputs).'
+        ) from error
 
 
 def data_for(posterior: Posterior, inputs: Any, targets: Any, *, scored: bool) -> Data:

@@ -30,7 +30,7 @@ class FitRecord:
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, Any]] = {}
     guide_params: Any = None  # of SVI, by NumPyro's names
-    has_other_data: bool = False  # whether it was loaded with a posterior of other data than were fitted
+    has_other_data: bool = False  # whether its posterior is of other data, or of another likelihood, than were fitted
     _provenance: dict[str, Any] | None = None  # of a fit that was loaded: that of the file, {} if it has none
 
     def __init_subclass__(cls) -> None:
@@ -136,9 +136,9 @@ class FitRecord:
         """
         if self.has_other_data:
             raise ValueError(
-                f'{what} is about the data that were fitted, and this fit was loaded with a posterior of other data. '
-                'Load it with a posterior of the data that were fitted, or fit these. fit.score() and fit.predict() '
-                'are of the other data.'
+                f'{what} is about the data that were fitted, and this fit has a posterior of other data, or of another '
+                'likelihood. Give it (infer.load, fit.with_posterior) a posterior of the data that were fitted, or fit '
+                'these. fit.score() and fit.predict() are of the posterior that it has.'
             )
 
     # For files

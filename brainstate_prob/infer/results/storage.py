@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -12,15 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.quantities import with_unit
-from brainstate_prob.infer.density.noncentered import able_entries, places_of
-from brainstate_prob.infer.density.variables import Variable, columns_of, differences, variables_of
-from brainstate_prob.infer.density.wider import Beside
+from brainstate_prob.infer.density.variables import Variable
 from brainstate_prob.infer.results.arviz_io import datasets_of, free_name, group_name, plain
+from brainstate_prob.infer.results.attach import rebuilt, record_of
 from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.plain_records import Arrays, decoded, encoded
 from brainstate_prob.infer.results.provenance import has_other_data, other_model, provenance_of
-from brainstate_prob.infer.results.record import FitRecord
-from brainstate_prob.infer.target.running_statistics import with_statistics
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -54,7 +50,7 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
     if fit.history:
         datasets['history'] = xr.Dataset({k: (f'{k}_step', plain(v)) for k, v in fit.history.items()})
     arrays = Arrays()
-    record = encoded(_record_of(fit), arrays)
+    record = encoded(record_of(fit), arrays)
     text = np.frombuffer(json.dumps(record).encode(), np.uint8)
     # As an array: an attribute of a netCDF file has at most 64 KB.
     datasets['brainstate_prob_record'] = xr.Dataset(
@@ -78,27 +74,6 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
             os.replace(temporary, path)
     finally:
         _remove(temporary)
-
-
-def _record_of(fit: Fit) -> dict[str, Any]:
-    """What a file needs beside ArviZ's groups, so that the fit comes back as what it was."""
-    kept: dict[str, Any] = {'weights': fit.weights, **fit.stats, **{f'{k} ': v for k, v in fit.history.items()}}
-    return {
-        'kind': fit.kind,
-        'own': fit._own_record(),
-        'method': fit.method,
-        'info': fit.info,
-        'dtype': fit.thetas.dtype.name,
-        'dtypes': {k: v.dtype.name for k, v in kept.items() if v is not None},
-        'noncentered': list(fit.noncentered),
-        'columns': fit.columns,
-        'beside': tuple(fit._beside_draws()) if fit._beside_draws().kind else None,
-        'statistics': {} if fit.has_own_statistics else fit.running_statistics,
-        'guide_params': fit.guide_params,
-        'variables': [dataclasses.asdict(v) for v in fit.variables],
-        'coords': dict(fit.coords),
-        'provenance': fit.provenance(),
-    }
 
 
 def _checked_path(path: str | os.PathLike) -> str:
@@ -204,48 +179,16 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     """
     groups, record = _read(os.fspath(path))
     variables = tuple(Variable.from_dict(d) for d in record['variables'])
-    noncentered = tuple(record['noncentered'])
     stored = {v.name: groups['unconstrained_posterior'][v.name].values for v in variables}
-    density = None if posterior is None else _density_of(posterior, variables, stored, noncentered, path)
     provenance = record.get('provenance')
-    others = posterior is not None and provenance is not None and _has_other_data(posterior, provenance, path)
-    columns = _consecutive(stored) if density is None else columns_of(density)
-    beside = Beside.from_record(record['beside'])
-    shape = next(iter(stored.values())).shape[:2]
-    size = sum(map(len, columns.values()))
-    thetas = np.empty((*shape, size + beside.width), jnp.dtype(record['dtype']))
-    for name, where in columns.items():
-        thetas[..., where] = stored[name]
-    thetas[..., size:] = beside.numbers
-    if density is not None:
-        density = beside.around(density)
-    if posterior is not None and record['statistics']:
-        posterior = with_statistics(posterior, record['statistics'])
     stats = _arrays_of(groups.get('sample_stats'), record['dtypes'])
     weights = stats.pop('weights', None)
-    # Where a number of theta was in the file, and where it is now.
-    moved = np.empty(size, int)
-    for name, where in columns.items():
-        moved[record['columns'][name] if record['columns'] else where] = where
-    kind = FitRecord.kinds[record['kind']]
-    fit = kind(
-        posterior,
-        density,
-        thetas,
-        method=record['method'],
-        stats=stats,
-        history=_arrays_of(groups.get('history'), {k[:-1]: v for k, v in record['dtypes'].items()}),
-        info=record['info'],
-        weights=weights,
-        **kind._from_record(record['own'], moved),
-    )
-    fit.guide_params = record['guide_params']
+    history = _arrays_of(groups.get('history'), {k[:-1]: v for k, v in record['dtypes'].items()})
+    fit = rebuilt(record, stored, posterior, repr(os.fspath(path)), stats=stats, history=history, weights=weights)
+    others = posterior is not None and provenance is not None and _has_other_data(posterior, provenance, path)
     fit._provenance, fit.has_other_data = provenance or {}, others
     values = group_name('posterior', fit.method)
     if posterior is None:
-        fit.variables, fit.columns, fit.noncentered = variables, columns, noncentered
-        fit.coords = {dim: np.asarray(labels) for dim, labels in record['coords'].items()}
-        fit._statistics, fit._numbers_beside = record['statistics'], beside
         fit._groups = {name: group for name, group in groups.items() if name not in (values, 'sample_stats', *_OWN)}
     fit._draws = Draws(
         {v.name: with_unit(groups[values][v.name].values.astype(jnp.dtype(v.dtype)), v.parsed_unit) for v in variables}
@@ -310,32 +253,6 @@ def _of_format_1(record: dict[str, Any], groups: dict[str, Any]) -> dict[str, An
     }
 
 
-def _density_of(
-    posterior: Posterior,
-    variables: tuple[Variable, ...],
-    stored: dict[str, np.ndarray],
-    noncentered: tuple[str, ...],
-    path: Any,
-) -> Any:
-    """That one of the posterior's densities whose coordinates the file has."""
-    found = differences(variables_of(posterior.entries), variables)
-    if found:
-        hint = ' Work under jax.enable_x64(True) for float64.' if any('float64' in f for f in found) else ''
-        raise ValueError(
-            f"{os.fspath(path)!r} holds the fit of another model than the posterior's: {'; '.join(found)}.{hint}"
-        )
-    if not noncentered and _has_columns(posterior.density, stored):
-        return posterior.density
-    if set(places_of(noncentered)) <= {e.name for e in able_entries(posterior.entries)}:
-        density = posterior.sampling_density_for(list(noncentered) or False)
-        if _has_columns(density, stored):
-            return density
-    raise ValueError(
-        f'{os.fspath(path)!r} has other coordinates than the posterior: a prior is expanded or non-centred '
-        'in one of them only.'
-    )
-
-
 def _has_other_data(posterior: Posterior, provenance: dict[str, Any], path: Any) -> bool:
     """Whether the posterior has other data than were fitted; refused where it is of another model."""
     ours = provenance_of(posterior)
@@ -346,18 +263,6 @@ def _has_other_data(posterior: Posterior, provenance: dict[str, Any], path: Any)
             'posterior as it was fitted, or fit this one.'
         )
     return has_other_data(provenance, ours)
-
-
-def _has_columns(density: Any, stored: dict[str, np.ndarray]) -> bool:
-    return all(len(where) == stored[name].shape[-1] for name, where in columns_of(density).items())
-
-
-def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    columns, offset = {}, 0
-    for name, array in stored.items():
-        columns[name] = np.arange(offset, offset + array.shape[-1])
-        offset += array.shape[-1]
-    return columns
 
 
 def _filled(outline: Any, leaves: Any) -> Any:

@@ -168,8 +168,10 @@ def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) ->
             forget_density(density)
             raise ChangedDensity(
                 'The log density has changed since this Posterior was made: what the model or its likelihood reads (a '
-                'global, an attribute, a method, an array) is different now. Make a new Posterior. If it changes at '
-                'each call, the model draws from a generator of Python or NumPy: use brainstate_prob.random.'
+                'global, an attribute, a method, an array) is different now. Make a new Posterior. A fit that is there '
+                'keeps its draws: set back what has changed, or predict as it is now, by '
+                'fit.with_posterior(posterior). If it changes at each call, the model draws from a generator of '
+                'Python or NumPy: use brainstate_prob.random.'
             )
 
     return verify

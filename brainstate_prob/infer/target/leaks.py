@@ -24,6 +24,7 @@ def no_leaks() -> Iterator[None]:
     except jax.errors.UnexpectedTracerError as error:
         raise TypeError(
             'The model uses a value that it has kept from an earlier call: by functools.cached_property or lru_cache, '
-            'by an attribute that the call sets, or by jax.jit of a function that reads its parameters. Compute it in '
-            'each call; to compile a part of a model, use brainstate_prob.transform.jit.'
+            'by an attribute that the call sets, or by jax.jit or jax.checkpoint of a function that reads its '
+            'parameters. Compute it in each call; in place of the transformations of JAX use those of '
+            'brainstate_prob.transform (transform.jit, transform.checkpoint), which know parameters.'
         ) from error

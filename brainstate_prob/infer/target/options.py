@@ -44,7 +44,8 @@ def init(name: str, value: Any) -> None:
     if isinstance(value, str):
         _WORDS_OF_INIT(name, value)
     elif isinstance(value, bool | int | float):
-        raise refuse(name, "'model', 'map', 'pathfinder', 'prior', a Fit or an array of theta", value)
+        allowed = "'model', 'map', 'pathfinder', 'prior', a Fit, values by path ({'scale': 1.5}) or an array of theta"
+        raise refuse(name, allowed, value)
 
 
 def posterior(name: str, value: Any) -> None:

@@ -24,6 +24,7 @@ from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise, noise
 from brainstate_prob.infer.target.telling import VERSIONS, rows_of, telling_order, telling_rows
+from brainstate_prob.infer.words import misfit
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.target.posterior import Posterior
@@ -125,7 +126,8 @@ def _problem(posterior: Posterior, data: Data, num: int, in_batches: bool, predi
         return compared.joint()
     except (TypeError, ValueError) as error:
         if not in_batches:
-            return f'the model cannot be called with a part of them: {str(error).splitlines()[0]}'
+            why = misfit(error, posterior.entries, num) or str(error).splitlines()[0]
+            return f'the model cannot be called with a part of them: {why.removesuffix(".")}.'
     # A model that is built for batches of one size.
     return _Comparison(posterior, data, num, predicted, None).in_place()
 

@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.infer import autoguide, init_to_median, init_to_uniform, init_to_value
+from numpyro.primitives import Messenger
 
 from brainstate_prob.core.calls import nearest
 from brainstate_prob.infer.data.arrays import Data
@@ -208,6 +209,36 @@ def start_of(made: Any, values: dict[str, jax.Array]) -> None:
         made.init_loc_fn = init_to_value(values=values)
 
 
+class _StatementError(Exception):
+    """A function makes statements of NumPyro when it is called."""
+
+
+class _Statements(Messenger):
+    def process_message(self, msg: dict[str, Any]) -> None:
+        raise _StatementError
+
+
+def _made(guide: Callable, model: Callable, args: tuple, kwargs: dict) -> Any:
+    """What the function makes of the model; the function itself, where it is a guide and no maker of one."""
+    try:
+        with _Statements():
+            return guide(model)
+    except _StatementError:
+        return guide
+    except (TypeError, AttributeError) as error:  # a guide that takes the model for its inputs
+        try:
+            handlers.trace(handlers.seed(guide, jax.random.key(0))).get_trace(*args, **kwargs)
+        except Exception as second:
+            name = getattr(guide, '__name__', type(guide).__name__)
+            raise TypeError(
+                f'guide={name} is neither a function of the model that returns a guide, guide(model), nor a guide '
+                "function of the data. That is called as NumPyro does: guide(data), where it samples 'theta', the "
+                'parameters as one flat vector; with sites=True guide(*inputs, targets=...), where it samples the '
+                f'parameters by their paths. Called with the model: {error}. Called with the data: {second}'
+            ) from error
+        return guide
+
+
 def make_guide(guide: Callable, model: Callable, values: dict[str, jax.Array], args: tuple, kwargs: dict) -> Callable:
     """The guide of ``model``; an autoguide begins at ``values``, by site.
 
@@ -218,7 +249,7 @@ def make_guide(guide: Callable, model: Callable, values: dict[str, jax.Array], a
     ValueError
         If a guide of the user's own does not sample the sites.
     """
-    made = guide(model)
+    made = _made(guide, model, args, kwargs)
     start_of(made, values)
     if isinstance(made, autoguide.AutoGuide) and not isinstance(made, autoguide.AutoGuideList):
         return made
@@ -236,7 +267,8 @@ def make_guide(guide: Callable, model: Callable, values: dict[str, jax.Array], a
     wanted = {name: jnp.shape(value) for name, value in values.items()}
     if drawn != wanted:
         what = (
-            f"one site 'theta' of shape {wanted['theta']}, the parameters as one flat vector"
+            f"one site 'theta' of shape {wanted['theta']}, the parameters as one flat vector (for sites named by the "
+            'parameters, of their constrained values, set sites=True)'
             if set(wanted) == {'theta'}
             else f'the sites {wanted} (name: shape)'
         )

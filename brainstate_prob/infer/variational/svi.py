@@ -73,7 +73,7 @@ def fit_svi(
         parameters must share), ``'laplace'`` (mode and curvature there), ``'delta'`` (the mode of theta's density),
         ``'iaf'`` and ``'bnaf'`` (normalizing flows), ``'dais'`` (annealed importance sampling); a NumPyro autoguide
         class; or a function of the NumPyro model ``model(data)``, whose one site is ``'theta'``, that returns an
-        autoguide or a guide function.
+        autoguide or a guide function; or a guide function itself, ``guide(data)``, that samples ``'theta'``.
     sites
         True for a guide of one's own over sites named by the parameters' paths, as `to_numpyro` writes them: a
         function of that NumPyro model, a class, or an autoguide that was built for ``infer.to_numpyro(model)``. A guide

@@ -92,6 +92,11 @@ def param(
 
 def _as_array(value: Any) -> Any:
     """``value`` as an array of its own floating dtype; integers and plain numbers in the default one."""
+    if isinstance(value, bool):
+        raise TypeError(
+            'A parameter is given as None, a number, an array or an initializer of floating numbers; got '
+            f'{value}. Sizes and initializers come in the order of the signature: a layer without bias is b_init=None.'
+        )
     if isinstance(value, u.Quantity):
         return u.Quantity(_as_array(value.mantissa), unit=value.unit)
     if isinstance(value, list | tuple | numbers.Number):

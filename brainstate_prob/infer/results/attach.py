@@ -1,0 +1,165 @@
+"""Draws and a posterior put together: of a file, or of a fit that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from brainstate_prob.infer.density.noncentered import able_entries, places_of
+from brainstate_prob.infer.density.variables import Variable, columns_of, differences, variables_of
+from brainstate_prob.infer.density.wider import Beside
+from brainstate_prob.infer.results.provenance import has_other_data, other_model, provenance_of
+from brainstate_prob.infer.results.record import FitRecord
+from brainstate_prob.infer.target.running_statistics import with_statistics
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.results.fit import Fit
+    from brainstate_prob.infer.target.posterior import Posterior
+
+__all__ = ['rebuilt', 'record_of', 'with_posterior']
+
+
+def record_of(fit: Fit) -> dict[str, Any]:
+    """What it takes beside draws and statistics to make the same fit again."""
+    kept: dict[str, Any] = {'weights': fit.weights, **fit.stats, **{f'{k} ': v for k, v in fit.history.items()}}
+    return {
+        'kind': fit.kind,
+        'own': fit._own_record(),
+        'method': fit.method,
+        'info': fit.info,
+        'dtype': fit.thetas.dtype.name,
+        'dtypes': {k: v.dtype.name for k, v in kept.items() if v is not None},
+        'noncentered': list(fit.noncentered),
+        'columns': fit.columns,
+        'beside': tuple(fit._beside_draws()) if fit._beside_draws().kind else None,
+        'statistics': {} if fit.has_own_statistics else fit.running_statistics,
+        'guide_params': fit.guide_params,
+        'variables': [dataclasses.asdict(v) for v in fit.variables],
+        'coords': dict(fit.coords),
+        'provenance': fit.provenance(),
+    }
+
+
+def rebuilt(
+    record: dict[str, Any],
+    stored: dict[str, np.ndarray],
+    posterior: Posterior | None,
+    what: str,
+    *,
+    stats: dict[str, np.ndarray],
+    history: dict[str, np.ndarray],
+    weights: np.ndarray | None,
+) -> Fit:
+    """The fit of a `record_of` one, with ``posterior``.
+
+    Parameters
+    ----------
+    stored
+        The numbers of theta by parameter, with the axes (chains, draws, number).
+    what
+        What holds the draws, for errors.
+    """
+    variables = tuple(Variable.from_dict(d) for d in record['variables'])
+    noncentered = tuple(record['noncentered'])
+    density = None if posterior is None else _density_of(posterior, variables, stored, noncentered, what)
+    columns = _consecutive(stored) if density is None else columns_of(density)
+    beside = Beside.from_record(record['beside'])
+    shape = next(iter(stored.values())).shape[:2]
+    size = sum(map(len, columns.values()))
+    thetas = np.empty((*shape, size + beside.width), jnp.dtype(record['dtype']))
+    for name, where in columns.items():
+        thetas[..., where] = stored[name]
+    thetas[..., size:] = beside.numbers
+    if density is not None:
+        density = beside.around(density)
+    if posterior is not None and record['statistics']:
+        posterior = with_statistics(posterior, record['statistics'])
+    # Where a number of theta was in the record, and where it is now.
+    moved = np.empty(size, int)
+    for name, where in columns.items():
+        moved[record['columns'][name] if record['columns'] else where] = where
+    kind = FitRecord.kinds[record['kind']]
+    fit = kind(
+        posterior,
+        density,
+        thetas,
+        method=record['method'],
+        stats=stats,
+        history=history,
+        info=record['info'],
+        weights=weights,
+        **kind._from_record(record['own'], moved),
+    )
+    fit.guide_params = record['guide_params']
+    if posterior is None:
+        fit.variables, fit.columns, fit.noncentered = variables, columns, noncentered
+        fit.coords = {dim: np.asarray(labels) for dim, labels in record['coords'].items()}
+        fit._statistics, fit._numbers_beside = record['statistics'], beside
+    return fit
+
+
+def with_posterior(fit: Fit, posterior: Posterior) -> Fit:
+    """See `Fit.with_posterior`."""
+    record = record_of(fit)
+    stored = {v.name: fit.thetas[..., fit.columns[v.name]] for v in fit.variables}
+    new = rebuilt(record, stored, posterior, 'The fit', stats=fit.stats, history=fit.history, weights=fit.weights)
+    theirs, ours = record['provenance'], provenance_of(posterior)
+    changed = fit.posterior is not None and _has_changed(fit.posterior)
+    if theirs is not None:
+        found = other_model({**theirs, 'setting': None}, ours)  # priors and constants; the likelihood may be another
+        if found:
+            raise ValueError(f"The fit is of another model than the posterior's: {'; '.join(found)}.")
+        one_program = theirs['setting'] != ours['setting'] or theirs['program'] == ours['program']
+        changed = changed or has_other_data(theirs, ours) or not one_program
+    new.has_other_data = fit.has_other_data or changed
+    new._provenance = {} if theirs is None or changed else theirs
+    new._draws = fit._draws
+    return new
+
+
+def _has_changed(posterior: Posterior) -> bool:
+    """Whether what its model or likelihood reads is different now."""
+    try:
+        if posterior.density.verify is not None:
+            posterior.density.verify()
+    except ValueError:
+        return True
+    return False
+
+
+def _density_of(
+    posterior: Posterior,
+    variables: tuple[Variable, ...],
+    stored: dict[str, np.ndarray],
+    noncentered: tuple[str, ...],
+    what: str,
+) -> Any:
+    """That one of the posterior's densities whose coordinates the file has."""
+    found = differences(variables_of(posterior.entries), variables)
+    if found:
+        hint = ' Work under jax.enable_x64(True) for float64.' if any('float64' in f for f in found) else ''
+        raise ValueError(f"{what} holds the fit of another model than the posterior's: {'; '.join(found)}.{hint}")
+    if not noncentered and _has_columns(posterior.density, stored):
+        return posterior.density
+    if set(places_of(noncentered)) <= {e.name for e in able_entries(posterior.entries)}:
+        density = posterior.sampling_density_for(list(noncentered) or False)
+        if _has_columns(density, stored):
+            return density
+    raise ValueError(
+        f'{what} has other coordinates than the posterior: a prior is expanded or non-centred in one of them only.'
+    )
+
+
+def _has_columns(density: Any, stored: dict[str, np.ndarray]) -> bool:
+    return all(len(where) == stored[name].shape[-1] for name, where in columns_of(density).items())
+
+
+def _consecutive(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    columns, offset = {}, 0
+    for name, array in stored.items():
+        columns[name] = np.arange(offset, offset + array.shape[-1])
+        offset += array.shape[-1]
+    return columns
