@@ -116,7 +116,7 @@ def weights(
     *,
     keep_scalars: bool = False,
     **entries: tuple[Any, tuple[int, ...]],
-) -> Any:
+) -> State | Weights:
     """The holder of a layer's trainable arrays; ``.value`` is a dict of them.
 
     Parameters

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from brainstate_prob.core.units import u
 from brainstate_prob.core.values import value_key
 
 __all__ = [
+    'Number',
     'as_floating',
     'identity_key',
     'show',
@@ -19,6 +21,8 @@ __all__ = [
     'tfp_bijectors',
     'tidy',
 ]
+
+Number: TypeAlias = 'float | jax.Array | u.Quantity'  # a numeric argument as it is kept
 
 
 @functools.cache
@@ -38,7 +42,7 @@ def tfp_bijectors():
     return bijectors
 
 
-def tidy(value, what: str, *, unitless: bool = False):
+def tidy(value, what: str, *, unitless: bool = False) -> Number:
     """Bring an argument into the form to keep: a Python float, a JAX array (maybe traced), or a quantity of one.
 
     Python numbers (and NumPy scalars) stay weak, so that they never change the dtype of the value they bound.

@@ -70,30 +70,32 @@ class Transform(Value):
 
     # -- what a subclass gives ------------------------------------------------------------------------------------
 
-    def _make_bijector(self, **numbers):
+    # A subclass writes out its numeric arguments in the place of `*_, **numbers`; they come by keyword.
+
+    def _make_bijector(self, *_, **numbers):
         """Build the TFP bijector for the given arguments; by default one around this transform's own formulas."""
         return as_tfp_bijector(self)
 
-    def _forward(self, x, **numbers):
+    def _forward(self, x, *_, **numbers):
         return self._make_bijector(**numbers).forward(x)
 
-    def _inverse(self, y, **numbers):
+    def _inverse(self, y, *_, **numbers):
         return self._make_bijector(**numbers).inverse(y)
 
-    def _log_det(self, x, **numbers):
+    def _log_det(self, x, *_, **numbers):
         return self._make_bijector(**numbers).forward_log_det_jacobian(x, event_ndims=self.event_rank)
 
-    def _bounds(self, **numbers):
+    def _bounds(self, *_, **numbers):
         """Lowest and highest value of an entry."""
         return -INF, INF
 
-    def _contains(self, y, **numbers):
+    def _contains(self, y, *_, **numbers):
         lower, upper = self._bounds(**numbers)
         if self._closed:
             return (y >= lower) & (y <= upper) & jnp.isfinite(y)
         return (y > lower) & (y < upper)
 
-    def _nearest(self, y, **numbers):
+    def _nearest(self, y, *_, **numbers):
         """Pull numbers inside: eager, on float64 NumPy arrays (`eps` is that of the value's dtype)."""
         eps = numbers.pop('eps')
         lower, upper = (np.asarray(b, 'f8') for b in self._bounds(**numbers))
@@ -319,6 +321,12 @@ class Transform(Value):
             if name not in self._unitless:
                 attributes[name] = magnitude_in(getattr(self, name), unit, f'{type(self).__name__}: {name}')
         return type(self)._build(**attributes)
+
+    def _keep(self, **arguments):
+        super()._keep(**arguments)
+        unit = self.unit
+        if unit is not None:  # raises where the arguments do not share a dimension
+            self.with_unit(unit)
 
     def _plain(self):
         unit = self.unit

@@ -10,6 +10,7 @@ from brainstate_prob.nn.bijections.arguments import identity_key, show, tfp_bije
 from brainstate_prob.nn.bijections.base import INF, Transform, from_family
 from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
 from brainstate_prob.nn.bijections.positive import PositiveT
+from brainstate_prob.nn.bijections.value import derived
 from brainstate_prob.nn.bijections.vector import OrderedT
 
 __all__ = ['ChainT', 'MaskedT']
@@ -55,23 +56,23 @@ class ChainT(Transform):
                 )
             lower, upper = _image(part, lower, upper)
 
-    @property
-    def event_rank(self):
+    @derived
+    def event_rank(self) -> int:
         """The largest among the parts."""
         return max(part.event_rank for part in self.transforms)
 
-    @property
-    def bijective(self):
+    @derived
+    def bijective(self) -> bool:
         """Whether all parts are bijections."""
         return all(part.bijective for part in self.transforms)
 
-    @property
-    def has_density(self):
+    @derived
+    def has_density(self) -> bool:
         """Whether all parts have a density."""
         return all(part.has_density for part in self.transforms)
 
-    @property
-    def unconstrained(self):
+    @derived
+    def unconstrained(self) -> bool:
         """Whether the first part takes every theta."""
         return self.transforms[0].unconstrained
 
@@ -111,7 +112,7 @@ class ChainT(Transform):
         return y
 
     def _log_det(self, x):
-        total = 0
+        total: jax.Array | int = 0
         for part in self.transforms:
             log_det = part._ld(x)
             extra = tuple(range(log_det.ndim - (self.event_rank - part.event_rank), log_det.ndim))
@@ -126,7 +127,7 @@ class ChainT(Transform):
         return lower, upper
 
     def _contains(self, y):
-        inside = True
+        inside: jax.Array | bool = True
         for part in reversed(self.transforms):
             here = part._in(y)
             extra = tuple(range(here.ndim - (self.event_rank - part.event_rank), here.ndim))
@@ -135,7 +136,7 @@ class ChainT(Transform):
         return inside
 
     def _accept(self, y):
-        inside = True
+        inside: jax.Array | bool = True
         for part in reversed(self.transforms):
             here, y = part._accept(y)
             extra = tuple(range(here.ndim - (self.event_rank - part.event_rank), here.ndim))
@@ -270,18 +271,18 @@ class MaskedT(Transform):
             )
         self.mask, self.transform, self.safe_value = mask, transform, safe_value
 
-    @property
-    def bijective(self):
+    @derived
+    def bijective(self) -> bool:
         """Whether the inner transform is a bijection."""
         return self.transform.bijective
 
-    @property
-    def has_density(self):
+    @derived
+    def has_density(self) -> bool:
         """Whether the inner transform has a density."""
         return self.transform.has_density
 
-    @property
-    def unconstrained(self):
+    @derived
+    def unconstrained(self) -> bool:
         """Whether the inner transform takes every theta."""
         return self.transform.unconstrained
 

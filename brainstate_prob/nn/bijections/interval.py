@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core.quantities import is_concrete
-from brainstate_prob.nn.bijections.arguments import require_order, show, tfp_bijectors
+from brainstate_prob.nn.bijections.arguments import Number, require_order, show, tfp_bijectors
 from brainstate_prob.nn.bijections.base import NoDensityError, Transform
 from brainstate_prob.nn.bijections.positive import projected
 
@@ -14,7 +14,10 @@ __all__ = ['ClipT', 'ScaledSigmoidT', 'SigmoidT', 'SoftsignT', 'TanhT']
 class _Interval(Transform):
     """Two ordered bounds."""
 
-    _args = _numbers = ('lower', 'upper')
+    _args: tuple[str, ...] = ('lower', 'upper')
+    _numbers: tuple[str, ...] = ('lower', 'upper')
+    lower: Number
+    upper: Number
 
     def __init__(self, lower=0.0, upper=1.0):
         self._keep(lower=lower, upper=upper)
@@ -43,8 +46,10 @@ class ScaledSigmoidT(_Interval):
     5.0
     """
 
-    _args = _numbers = ('lower', 'upper', 'beta')
+    _args: tuple[str, ...] = ('lower', 'upper', 'beta')
+    _numbers = ('lower', 'upper', 'beta')
     _unitless = ('beta',)
+    beta: Number
 
     def __init__(self, lower=0.0, upper=1.0, beta=1.0):
         self._keep(lower=lower, upper=upper, beta=beta)

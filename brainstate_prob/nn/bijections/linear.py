@@ -5,7 +5,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from brainstate_prob.core.quantities import is_concrete, magnitude
-from brainstate_prob.nn.bijections.arguments import show, tfp_bijectors
+from brainstate_prob.nn.bijections.arguments import Number, show, tfp_bijectors
 from brainstate_prob.nn.bijections.base import INF, Transform
 
 __all__ = ['AffineT', 'IdentityT', 'PowerT']
@@ -53,6 +53,8 @@ class AffineT(Transform):
     """
 
     _args = _numbers = ('scale', 'shift')
+    scale: Number
+    shift: Number
 
     def __init__(self, scale, shift=0.0):
         self._keep(scale=scale, shift=shift)
@@ -95,6 +97,7 @@ class PowerT(Transform):
 
     _args = _numbers = _unitless = ('lmbda',)
     unconstrained = False
+    lmbda: Number
 
     def __init__(self, lmbda=0.5):
         self._keep(lmbda=lmbda)
@@ -128,8 +131,8 @@ class PowerT(Transform):
         if isinstance(lmbda, float):
             edge = -1 / lmbda if lmbda else None
             return (-INF if lmbda <= 0 else edge), (INF if lmbda >= 0 else edge)
-        edge = -1 / jnp.where(lmbda == 0, 1, lmbda)
-        return jnp.where(lmbda > 0, edge, -INF), jnp.where(lmbda < 0, edge, INF)
+        edges = -1 / jnp.where(lmbda == 0, 1, lmbda)
+        return jnp.where(lmbda > 0, edges, -INF), jnp.where(lmbda < 0, edges, INF)
 
     def _domain_problem(self, x):
         if np.any(np.asarray(x) < 0):

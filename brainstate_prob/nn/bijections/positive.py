@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from brainstate_prob.nn.bijections.arguments import tfp_bijectors
+from brainstate_prob.nn.bijections.arguments import Number, tfp_bijectors
 from brainstate_prob.nn.bijections.base import INF, NoDensityError, Transform
 
 __all__ = ['ExpT', 'LogT', 'NegSoftplusT', 'NegativeT', 'PositiveT', 'ReluT', 'SoftplusT', 'softplus_inverse']
@@ -26,7 +26,9 @@ class ExpT(Transform):
     2.0
     """
 
-    _args = _numbers = ('lower',)
+    _args: tuple[str, ...] = ('lower',)
+    _numbers = ('lower',)
+    lower: Number
 
     def __init__(self, lower=0.0):
         self._keep(lower=lower)
@@ -96,6 +98,7 @@ class SoftplusT(Transform):
     """
 
     _args = _numbers = ('lower',)
+    lower: Number
 
     def __init__(self, lower=0.0):
         self._keep(lower=lower)
@@ -127,7 +130,9 @@ class NegSoftplusT(Transform):
     0.3069
     """
 
-    _args = _numbers = ('upper',)
+    _args: tuple[str, ...] = ('upper',)
+    _numbers = ('upper',)
+    upper: Number
 
     def __init__(self, upper=0.0):
         self._keep(upper=upper)
@@ -191,6 +196,7 @@ class ReluT(Transform):
     _flags = ('straight_through',)
     bijective = has_density = False
     _closed = True
+    lower_bound: Number
 
     def __init__(self, lower_bound=0.0, *, straight_through=False):
         self._keep(lower_bound=lower_bound)

@@ -65,15 +65,15 @@ def suggestion_for(t: Any) -> str:
         known = _BY_NAME.get(name.removesuffix('Transform').lower())
         return f"got NumPyro's {name}. {f'Write t={known}.' if known else _reaches(t.codomain)}"
     bijector = callable(getattr(t, 'forward_log_det_jacobian', None))
-    name = (
+    called: str | None = (
         getattr(t, '__name__', None) if callable(t) and not bijector else t if isinstance(t, str) else type(t).__name__
     )
-    known = _BY_NAME.get(str(name).lower())
+    known = _BY_NAME.get(str(called).lower())
     write = f' Write t={known}.' if known else ''
     if bijector:
-        return f'got {name}, a bijector of another library.{write or " Take the one of nn with the same formula."}'
+        return f'got {called}, a bijector of another library.{write or " Take the one of nn with the same formula."}'
     if callable(t):
-        return f'got the function {name}, which has no inverse and no log-determinant.{write}'
+        return f'got the function {called}, which has no inverse and no log-determinant.{write}'
     return f'got {t!r}.{write}'
 
 

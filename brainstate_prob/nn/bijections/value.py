@@ -1,11 +1,17 @@
 """Transforms as values: equality and hash by content, a pytree of their numbers, a repr that can be evaluated."""
 
+from typing import Any
+
 import jax
 
 from brainstate_prob.core.calls import named
 from brainstate_prob.nn.bijections.arguments import identity_key, show, tidy
 
-__all__ = ['Value']
+__all__ = ['Value', 'derived']
+
+
+class derived(property):
+    """A property that overrides an attribute of the base class; type checkers refuse a plain `property` there."""
 
 
 class Value:
@@ -18,17 +24,14 @@ class Value:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if '__init__' in vars(cls):
-            cls.__init__ = named(cls.__init__)
+            type.__setattr__(cls, '__init__', named(cls.__init__))
         jax.tree_util.register_pytree_with_keys(cls, cls._flatten_with_keys, cls._unflatten, cls._flatten)
 
-    def _keep(self, **arguments):
+    def _keep(self, **arguments: Any) -> None:
         """Store the numeric arguments of the constructor, checked one by one."""
         for name, value in arguments.items():
             what = f'{type(self).__name__}: {name}'
             setattr(self, name, tidy(value, what, unitless=name in self._unitless))
-        unit = self.unit
-        if unit is not None:  # raises where the arguments do not share a dimension
-            self.with_unit(unit)
 
     @classmethod
     def _build(cls, **attributes):

@@ -14,6 +14,7 @@ from brainstate_prob.nn import init
 from brainstate_prob.nn.functional import weight_standardization
 from brainstate_prob.nn.layers.linear import fixed, masked
 from brainstate_prob.nn.layers.shapes import (
+    SizedModule,
     SpatialModule,
     add_bias,
     check_input,
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 
-class _Conv(SpatialModule):
+class _Conv(SpatialModule, SizedModule):
     """Cross-correlation with a kernel that moves over the spatial axes, plus a bias.
 
     Parameters
@@ -273,7 +274,7 @@ class _ConvTranspose(_Conv):
         stride, reach = self.stride[axis], (self.kernel_size[axis] - 1) * self.rhs_dilation[axis]
         if self.padding == 'VALID':
             return reach, max(reach, stride - 1)
-        if self.padding == 'SAME':
+        if isinstance(self.padding, str):  # 'SAME'
             low = max(reach + 1 - stride, 0) // 2
             return reach - low, stride - 1 + low
         low, high = self.padding[axis]

@@ -14,7 +14,7 @@ from brainstate_prob import environ, random
 from brainstate_prob.core import ShortTermState
 from brainstate_prob.core.quantities import is_concrete, magnitude_and_unit, short, with_unit
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.layers.shapes import SpatialModule, as_array, check_input, label
+from brainstate_prob.nn.layers.shapes import SizedModule, SpatialModule, as_array, check_input, label
 from brainstate_prob.nn.module import ElementWiseBlock
 
 __all__ = [
@@ -69,9 +69,10 @@ def _kept(layer: Any, prob: Any, rate: Any) -> float:
         share = float(share)
     if isinstance(share, bool) or not isinstance(share, numbers.Real):
         raise TypeError(f'{label(layer)}: {name} is the probability of {means} a unit, a number; got {short(share)}.')
-    if not 0 <= share <= 1:
+    probability = float(share)
+    if not 0 <= probability <= 1:
         raise ValueError(f'{label(layer)}: {name} is the probability of {means} a unit, in [0, 1]; got {share!r}.')
-    return float(share) if rate is None else 1 - float(share)
+    return probability if rate is None else 1 - probability
 
 
 class Dropout(_Dropout):
@@ -296,7 +297,7 @@ class FeatureAlphaDropout(AlphaDropout):
         return _per_channel(self, x, self.channel_axis, max(x.ndim - 2, 0))
 
 
-class DropoutFixed(_Dropout):
+class DropoutFixed(_Dropout, SizedModule):
     """Dropout with one mask for a whole sequence: drawn by ``init_state``, used at every step.
 
     Parameters

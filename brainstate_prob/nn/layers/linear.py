@@ -12,15 +12,17 @@ from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.nn import init
 from brainstate_prob.nn.functional import weight_standardization
-from brainstate_prob.nn.layers.shapes import add_bias, as_array, check_input, label
+from brainstate_prob.nn.layers.shapes import SizedModule, add_bias, as_array, check_input, label
 from brainstate_prob.nn.module import Module
-from brainstate_prob.nn.weights import ParamSpec, weights
+from brainstate_prob.nn.weights import ParamSpec, Weights, weights
 
 __all__ = ['AllToAll', 'LoRA', 'Linear', 'OneToOne', 'ScaledWSLinear', 'SignedWLinear']
 
 
-class _Dense(Module):
+class _Dense(SizedModule):
     """A matrix over the last axis; the axes before it are the same in ``in_size`` and ``out_size``."""
+
+    weight: State | Weights
 
     def __init__(self, in_size: Any, out_size: Any, name: str | None):
         super().__init__(name)
@@ -162,7 +164,7 @@ class ScaledWSLinear(_Dense):
         return self._affine(x, masked(weight_standardization(made['weight'], self.eps, made.get('gain')), self.w_mask))
 
 
-class SignedWLinear(Module):
+class SignedWLinear(SizedModule):
     """A dense layer with fixed signs: y = x (abs(W) * sign), without bias (Dale's law: a row has one sign).
 
     Parameters
@@ -208,7 +210,7 @@ class SignedWLinear(Module):
         return y.reshape((*x.shape[:batch], *self.out_size))
 
 
-class LoRA(Module):
+class LoRA(SizedModule):
     """Low-rank adaptation: y = x A B, added to ``base_module(x)`` where there is one.
 
     Parameters
@@ -256,7 +258,9 @@ class LoRA(Module):
         if base_module is not None and not callable(base_module):
             raise TypeError(f'LoRA: base_module must be callable, got {type(base_module).__name__}.')
         self.in_features, self.lora_rank, self.out_features = in_features, lora_rank, out_features
-        self.in_size = in_features if in_size is None else in_size
+        if in_size is None:
+            in_size = in_features
+        self.in_size = in_size
         self.out_size = (*self.in_size[:-1], out_features)
         if self.in_size[-1] != in_features:
             raise ValueError(f'{label(self)}: in_size must end in in_features={in_features}, got {self.in_size}.')
@@ -330,7 +334,7 @@ class AllToAll(_Dense):
         return add_bias(self, with_unit(total, unit) * weight, self.weight.value.get('bias'))
 
 
-class OneToOne(Module):
+class OneToOne(SizedModule):
     """Every unit to its own: y = w * x + b, element by element.
 
     Parameters

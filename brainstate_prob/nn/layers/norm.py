@@ -14,8 +14,7 @@ from brainstate_prob import environ
 from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.units import u
 from brainstate_prob.nn import init
-from brainstate_prob.nn.layers.shapes import check_input, label
-from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.layers.shapes import SizedModule, check_input, label
 from brainstate_prob.nn.weights import weights
 
 __all__ = [
@@ -32,7 +31,7 @@ class NormalizationParamState(ParamState):
     """The scale and bias of a normalization layer: trainable, of a type of its own that filters can name."""
 
 
-class Norm(Module):
+class Norm(SizedModule):
     """What all norms share: statistics over some axes, and a scale and bias over the feature axes.
 
     Axes are kept as negative numbers, counted from the end of the input, so that batch axes do not matter.
@@ -74,8 +73,9 @@ class Norm(Module):
         return tuple(size if axis - n in self.feature_axes else 1 for axis, size in enumerate(self.in_size))
 
     def _affine(self, param_type: type[State], bias: Any, scale: Any) -> None:
-        made = {k: (v, self._feature_shape) for k, v in (('bias', bias), ('scale', scale)) if v is not None}
-        self.weight = weights(self, param_type, **made) if made else None
+        shape = self._feature_shape
+        given = bias is not None or scale is not None
+        self.weight = weights(self, param_type, bias=(bias, shape), scale=(scale, shape)) if given else None
 
     def _input(self, x: Any) -> jax.Array:
         check_input(self, x)
@@ -320,14 +320,16 @@ class GroupNorm(Norm):
         )
         (axis,) = self.feature_axes
         channels = self.in_size[axis]
-        if (num_groups is None) == (group_size is None):
+        if num_groups is not None and group_size is None:
+            what, given = 'num_groups', num_groups
+        elif group_size is not None and num_groups is None:
+            what, given = 'group_size', group_size
+        else:
             raise ValueError(
                 f'{label(self)}: give one of num_groups and group_size; got num_groups={num_groups}, '
                 f'group_size={group_size}. With group_size, pass num_groups=None.'
             )
-        given = num_groups if group_size is None else group_size
         if given < 1 or channels % given:
-            what = 'num_groups' if group_size is None else 'group_size'
             raise ValueError(f'{label(self)}: {what}={given} does not divide the {channels} channels.')
         self.num_groups = given if group_size is None else channels // given
         self.group_size = channels // self.num_groups
@@ -339,7 +341,7 @@ class GroupNorm(Norm):
     def update(self, x, *, mask=None):
         x = self._input(x)
         (axis,) = self.feature_axes
-        axes = self.reduction_axes
+        axes: Sequence[int] | None = self.reduction_axes
         if axes is None:
             axes = range(-len(self.in_size) if len(self.in_size) > 1 else min(1 - x.ndim, -1), 0)
         # The channels become (groups, channels of a group): what stands before them moves one place from the end.

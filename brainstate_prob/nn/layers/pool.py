@@ -261,8 +261,8 @@ class _MaxPool(_Pool):
         return self._reduce(x, axes, _lowest(x.dtype), lax.max)
 
     def _with_indices(self, x, axes):
-        where = np.arange(math.prod(x.shape[a] for a in axes), dtype=np.int32).reshape([x.shape[a] for a in axes])
-        where = jnp.broadcast_to(np.expand_dims(where, [a for a in range(x.ndim) if a not in axes]), x.shape)
+        place = np.arange(math.prod(x.shape[a] for a in axes), dtype=np.int32).reshape([x.shape[a] for a in axes])
+        where = jnp.broadcast_to(np.expand_dims(place, [a for a in range(x.ndim) if a not in axes]), x.shape)
 
         def larger(a, b):
             take = (b[0] > a[0]) | ((b[0] == a[0]) & (b[1] < a[1])) | (jnp.isnan(b[0]) & ~jnp.isnan(a[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from brainstate_prob.nn.layers.shapes import as_array, check_input, label
@@ -100,10 +100,10 @@ class Unflatten(_Reshape):
     (10, 4, 4, 3)
     """
 
-    def __init__(self, axis: int, sizes: Sequence[int], name: str | None = None, in_size: Any = None):
+    def __init__(self, axis: int, sizes: int | Sequence[int], name: str | None = None, in_size: Any = None):
         super().__init__(name)
         self.axis = axis
-        self.sizes = tuple(int(n) for n in (sizes if hasattr(sizes, '__iter__') else (sizes,)))
+        self.sizes = tuple(int(n) for n in (sizes if isinstance(sizes, Iterable) else (sizes,)))
         if sum(n == -1 for n in self.sizes) > 1 or any(n < -1 or n == 0 for n in self.sizes) or not self.sizes:
             raise ValueError(f'{label(self)}: sizes must be positive, with at most one -1; got {sizes!r}.')
         if in_size is not None:

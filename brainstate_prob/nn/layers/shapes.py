@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from brainstate_prob.nn.kinds import ModuleNode
 from brainstate_prob.nn.module import Module
 
 __all__ = [
+    'SizedModule',
     'SpatialModule',
     'add_bias',
     'as_array',
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 Axis = int | str | None
+Pairs = tuple[tuple[int, int], ...]
 
 
 def as_array(x: Any) -> Any:
@@ -162,7 +164,16 @@ def ntuple(value: Any, n: int, what: str, minimum: int = 1) -> tuple[int, ...]:
     return items
 
 
-def paddings(padding: Any, n: int, flat: bool = False) -> str | tuple[tuple[int, int], ...]:
+def _pair(value: Any) -> tuple[int, int]:
+    low, high = ntuple(value, 2, 'padding', 0)
+    return low, high
+
+
+@overload
+def paddings(padding: Any, n: int, flat: Literal[True]) -> Pairs: ...
+@overload
+def paddings(padding: Any, n: int, flat: Literal[False] = False) -> str | Pairs: ...
+def paddings(padding: Any, n: int, flat: bool = False) -> str | Pairs:
     """What is added (low, high) to each of ``n`` axes, or ``'SAME'`` or ``'VALID'``.
 
     Parameters
@@ -182,7 +193,8 @@ def paddings(padding: Any, n: int, flat: bool = False) -> str | tuple[tuple[int,
         if not flat and padding.upper() in ('SAME', 'VALID'):
             return padding.upper()
     elif not np.ndim(padding):
-        return ((ntuple(padding, 1, 'padding', 0) * 2),) * n
+        (side,) = ntuple(padding, 1, 'padding', 0)
+        return ((side, side),) * n
     else:
         items = [tuple(item) if np.ndim(item) else item for item in padding]
         pairs = [isinstance(item, tuple) for item in items]
@@ -191,10 +203,17 @@ def paddings(padding: Any, n: int, flat: bool = False) -> str | tuple[tuple[int,
         elif len(items) == 1 and all(pairs):
             items = items * n
         if len(items) == n:
-            return tuple(ntuple(item, 2, 'padding', 0) for item in items)
+            return tuple(_pair(item) for item in items)
     modes = '' if flat else "'SAME', 'VALID', "
     sides = f', {2 * n} ints (low, high, ...)' if flat or n == 1 else ''
     raise ValueError(f'padding must be {modes}an int, {n} ints{sides} or {n} pairs (low, high); got {padding!r}.')
+
+
+class SizedModule(Module):
+    """Base of the layers that are given their sizes, so that neither is None."""
+
+    in_size: tuple[int, ...]
+    out_size: tuple[int, ...]
 
 
 class SpatialModule(Module):

@@ -11,14 +11,13 @@ import numpy as np
 from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.quantities import magnitude_and_unit, with_unit
 from brainstate_prob.core.units import u
-from brainstate_prob.nn.layers.shapes import add_bias, as_array, check_input, label
-from brainstate_prob.nn.module import Module
+from brainstate_prob.nn.layers.shapes import SizedModule, add_bias, as_array, check_input, label
 from brainstate_prob.nn.weights import weights
 
 __all__ = ['SparseLinear']
 
 
-class SparseLinear(Module):
+class SparseLinear(SizedModule):
     """A linear layer with a sparse weight: y = x S + b, of which only the stored entries are trained.
 
     Parameters

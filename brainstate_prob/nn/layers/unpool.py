@@ -53,9 +53,10 @@ class _MaxUnpool(SpatialPool):
         super().__init__(channel_axis, name, in_size)
         self.kernel_size = ntuple(kernel_size, self.spatial, 'kernel_size')
         self.stride = self.kernel_size if stride is None else ntuple(stride, self.spatial, 'stride')
-        self.padding = paddings(0 if padding == 'VALID' else padding, self.spatial)
-        if isinstance(self.padding, str):
+        pairs = paddings(0 if padding == 'VALID' else padding, self.spatial)
+        if isinstance(pairs, str):
             raise ValueError(f"{label(self)}: padding must be given as numbers, 'SAME' does not say how many.")
+        self.padding = pairs
         if in_size is not None:
             size = tuple(np.atleast_1d(in_size).tolist())
             axes = self._axes(np.empty(size, bool))
