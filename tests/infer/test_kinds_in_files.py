@@ -66,6 +66,7 @@ def test_a_laplace_fit_without_its_posterior_keeps_what_needs_none(tmp_path):
     np.testing.assert_array_equal(again.predict(linearized=True), fit.predict(linearized=True))
 
 
+@pytest.mark.filterwarnings('ignore:Members .* stopped after 30 steps')  # long enough for what is tested here
 def test_own_statistics_without_the_posterior_go_to_a_model_and_on(tmp_path):
     fit = KINDS['ensemble'][1](posterior_of(Curve))
     fit.save(tmp_path / 'fit.nc')

@@ -108,9 +108,11 @@ class _BatchNorm(SpatialModule, Norm):
 
     def update(self, x, mask=None):
         x = self._input(x)
-        training = environ.get('fit', desc='whether batch statistics are used and tracked')
-        # Dropout may be on, as in training, where a trained network predicts: see `infer.mc_dropout`.
-        batch = not self.track_running_stats or (training and not environ.get('keep_statistics', False))
+        batch = True
+        if self.track_running_stats:
+            training = environ.get('fit', desc='whether batch statistics are used and tracked')
+            # Dropout may be on, as in training, where a trained network predicts: see `infer.mc_dropout`.
+            batch = training and not environ.get('keep_statistics', False)
         if not batch:
             return self._normalize(x, self.running_mean.value, self.running_var.value)
         axes = [axis for axis in range(-x.ndim, 0) if axis not in self.feature_axes]
