@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ['named', 'nearest', 'too_many_arguments', 'unknown_argument', 'users_line']
+__all__ = ['named', 'nearest', 'synonyms', 'too_many_arguments', 'unknown_argument', 'users_line']
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -108,6 +108,40 @@ def named(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
+
+
+def synonyms(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator by which a function takes arguments by other names, too: ``synonyms(prior='reg')``.
+
+    Raises
+    ------
+    TypeError
+        At a call that gives both.
+
+    Examples
+    --------
+    >>> @synonyms(prior='reg')
+    ... def parameter(reg=None):
+    ...     return reg
+    >>> parameter(prior=1.0)
+    1.0
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        title = function.__qualname__.removesuffix('.__init__')
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for other in names.keys() & kwargs.keys():
+                name = names[other]
+                if name in kwargs:
+                    raise TypeError(f'{title}: {name}= and {other}= are the same argument. Give one of them.')
+                kwargs[name] = kwargs.pop(other)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def users_line() -> int:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import ParamState, State, StateTrace, current_trace
-from brainstate_prob.core.calls import named, users_line
+from brainstate_prob.core.calls import named, synonyms, users_line
 from brainstate_prob.core.quantities import short, split_unit, unit_name, with_unit
 from brainstate_prob.core.shapes import to_shape
 from brainstate_prob.core.state import holds_tracer
@@ -50,9 +50,9 @@ class Param(NoArithmetic, ParamNode, Module):
         kept, integers become the default float; bool and complex raise. A value outside the transform's codomain
         warns and starts at the nearest interior point.
     t
-        The transform from theta to the value; None takes the one for the prior's support.
+        The transform from theta to the value; None takes the one for the prior's support. ``transform=`` is the same.
     reg
-        A `Regularization` or any NumPyro distribution over numbers in the Param's own unit.
+        A `Regularization` or any NumPyro distribution over numbers in the Param's own unit. ``prior=`` is the same.
     precompute
         Applied to the constrained value before ``value()`` returns it; the prior does not see it.
     fit
@@ -89,6 +89,7 @@ class Param(NoArithmetic, ParamNode, Module):
     _not_in_graph: ClassVar[frozenset[str]] = Module._not_in_graph | {'_memo'}
     _memo: tuple[Any, ...] | None = None
 
+    @synonyms(transform='t', prior='reg')
     @named
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from brainstate_prob.core import ParamState, State
+from brainstate_prob.core.calls import synonyms
 from brainstate_prob.core.quantities import split_unit, with_unit
 from brainstate_prob.nn import init
 from brainstate_prob.nn.bijections import IdentityT, Transform
@@ -27,7 +28,7 @@ class ParamSpec:
         Gives the first value, in constrained space: an initializer of ``nn.init``, a number, an array or a Quantity.
         Default: a draw from the prior.
     t, reg, precompute, fit, dims, prior_on
-        As of `Param`.
+        As of `Param`, other names included.
 
     Raises
     ------
@@ -43,6 +44,7 @@ class ParamSpec:
     [('weight', 'bias', 'val'), ('weight', 'weight', 'val')]
     """
 
+    @synonyms(transform='t', prior='reg')
     def __init__(
         self,
         initializer: Any = None,

@@ -431,3 +431,13 @@ def test_repr_shows_what_was_declared():
         'Param([1. 1.] Hz, t=SoftplusT(lower=0.0 * u.Hz), reg=GammaReg('
     ) and "dims=('cell',)" in repr(p)
     assert repr(nn.Const(2.0)) == 'Const(2.)'
+
+
+@pytest.mark.parametrize('make', [nn.Param, lambda value, **options: nn.ParamSpec(value, **options).make(())])
+def test_transform_and_prior_are_other_names(make):
+    ours = make(0.5, t=nn.SigmoidT(0.0, 1.0), reg=nn.BetaReg(a=2.0, b=2.0))
+    other = make(0.5, transform=nn.SigmoidT(0.0, 1.0), prior=nn.BetaReg(a=2.0, b=2.0))
+    assert repr(other) == repr(ours)
+    for names in ({'t': nn.ExpT(0.0), 'transform': nn.ExpT(0.0)}, {'reg': nn.L2Reg(1.0), 'prior': nn.L2Reg(1.0)}):
+        with pytest.raises(TypeError, match='are the same argument. Give one of them'):
+            make(1.0, **names)

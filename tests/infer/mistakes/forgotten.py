@@ -173,7 +173,12 @@ ROWS = [
         {'tune': 10},
     ),
     misspelt('targets misspelt', lambda: infer.Posterior(Line(), X, target=Y), "Posterior .*'target'.* 'targets'"),
-    misspelt('reg by another name', lambda: nn.Param(1.0, prior=dist.Normal(0.0, 1.0)), "Param .*'prior'.*mean 'reg'"),
+    misspelt(
+        'reg by another name', lambda: nn.Param(1.0, priors=dist.Normal(0.0, 1.0)), "Param .*'priors'.*mean 'reg'"
+    ),
+    misspelt(
+        'prior and reg', lambda: nn.Param(1.0, reg=nn.L2Reg(1.0), prior=nn.L2Reg(1.0)), 'reg= and prior= are the same'
+    ),
     misspelt('reg misspelt', lambda: nn.Param(1.0, regs=dist.Normal(0.0, 1.0)), "Param .*'regs'.*mean 'reg'"),
     misspelt('an argument of a prior', lambda: nn.GaussianReg(mean=0.0, sd=1.0), r"nn\.GaussianReg .*'sd'.*mean 'std'"),
     misspelt('an argument of a transform', lambda: nn.SigmoidT(0.0, uper=1.0), "SigmoidT .*'uper'.*mean 'upper'"),
