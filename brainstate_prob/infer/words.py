@@ -203,9 +203,15 @@ def plain_words(model: Module, *names: str) -> Iterator[None]:
 _SHAPES = re.compile(r'incompatible shapes|to have the same shape|broadcast')
 
 
+def _is_ours(error: BaseException) -> bool:
+    """Whether the library itself has raised an error, and says what is wrong."""
+    *_, frame = traceback.walk_tb(error.__traceback__)
+    return str(frame[0].f_globals.get('__name__', '')).split('.')[0] == 'brainstate_prob'
+
+
 def misfit(error: BaseException, entries: Any, rows: int) -> str | None:
     """Why a model does not take another number of rows, where shapes in it are those of ``rows`` rows; else None."""
-    if not isinstance(error, TypeError | ValueError) or not _SHAPES.search(str(error)):
+    if not isinstance(error, TypeError | ValueError) or not _SHAPES.search(str(error)) or _is_ours(error):
         return None
     each = [e.name for e in entries if rows > 1 and rows in e.value_shape]
     names = ', '.join(map(repr, each))

@@ -9,7 +9,7 @@ import pytest
 
 from brainstate_prob import infer
 from brainstate_prob.infer.diagnostics.ess import rank_r_hat
-from tests.infer.models import POSTERIORS, compare, reference_of, reference_posterior
+from tests.support.reference_models import POSTERIORS, compare, reference_of, reference_posterior
 
 SLOW = ('kidscore_interaction', 'pk_one_compartment', 'radon_mn_contextual')
 

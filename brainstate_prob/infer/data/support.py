@@ -184,8 +184,12 @@ def bounds_move(density: Density, data: Data) -> bool:
         with density.open(theta, data):
             return bounds_of(density.distribution(data))
 
-    program = jax.make_jaxpr(bounds)(jax.ShapeDtypeStruct((density.size,), density.dtype), data)
-    return 0 in depends_on(program, range(len(program.jaxpr.outvars)))
+    def look() -> bool:
+        program = jax.make_jaxpr(bounds)(jax.ShapeDtypeStruct((density.size,), density.dtype), data)
+        return 0 in depends_on(program, range(len(program.jaxpr.outvars)))
+
+    leaves, tree = jax.tree.flatten(data)
+    return density.kept(('bounds_move', tree, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)), look)
 
 
 def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str = 'the targets') -> None:

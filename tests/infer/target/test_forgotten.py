@@ -10,7 +10,7 @@ import pytest
 
 from brainstate_prob import graph, infer, nn
 from brainstate_prob.infer import ModelWarning
-from tests.infer.kitchen import scattered
+from tests.support.rich_model import scattered
 
 X = np.linspace(-1.0, 1.0, 8).astype('f4')
 Y = (2.0 * X).astype('f4')

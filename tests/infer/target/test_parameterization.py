@@ -11,9 +11,9 @@ import pytest
 from brainstate_prob import infer, nn
 from brainstate_prob.infer.density.noncentered import described, named, places_of
 from brainstate_prob.infer.target import parameterization
-from tests.infer.kitchen import compilations
 from tests.infer.mistakes.row import WAYS
-from tests.infer.models import reference_posterior
+from tests.support.reference_models import reference_posterior
+from tests.support.rich_model import compilations
 
 
 class Groups(nn.Module):

@@ -1,0 +1,156 @@
+"""What a fit starts from, in every way to fit: a fit with its running statistics, and values by path."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+import pytest
+
+from brainstate_prob import environ, infer, nn
+from brainstate_prob.infer.density.batching import chosen_draws
+from brainstate_prob.infer.run.starts import centres
+from tests.support.result_kinds import posterior_of
+
+pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
+
+QUIET = {'progress': False}
+CHAINS = {**QUIET, 'num_warmup': 5, 'num_samples': 5, 'num_chains': 2}
+STILL = {**QUIET, 'optimizer': optax.sgd(0.0), 'num_steps': 2}
+X = np.random.default_rng(0).normal(30.0, 2.0, size=(40, 2)).astype(np.float32)
+Y = ((X - 30.0) @ np.array([1.0, -1.0]) + 0.1 * np.random.default_rng(1).normal(size=40)).astype(np.float32)
+# By way to fit: what the option of the start is called, and others that make it short.
+WAYS = {
+    'fit_map': (infer.fit_map, 'init', STILL),
+    'laplace': (infer.laplace, 'mode', {**QUIET, 'num_draws': 4}),
+    'fit_svi': (infer.fit_svi, 'init', {**QUIET, 'num_steps': 3, 'num_draws': 4}),
+    'nuts': (infer.nuts, 'init', CHAINS),
+    'sgmcmc': (infer.sgmcmc, 'init', {**CHAINS, 'step_size': 1e-4}),
+    'pathfinder': (infer.pathfinder, 'init', {'num_paths': 2, 'num_draws': 30}),
+    'ensemble': (infer.ensemble, 'init', {**QUIET, 'num_members': 2, 'num_steps': 2, 'bootstrap': True}),
+    'swag': (infer.swag, 'start', {**QUIET, 'num_steps': 4, 'snapshot_every': 1, 'num_draws': 3}),
+    'chees': (infer.chees, 'init', CHAINS),
+    'hmc_ecs': (infer.hmc_ecs, 'reference', {**CHAINS, 'batch_size': 8}),
+    'elliptical_slice': (infer.elliptical_slice, 'init', CHAINS),
+}
+
+
+class Normed(nn.Module):
+    """Weights of inputs that are normalized by running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm0d(2, momentum=0.9, affine=False)
+        self.w = nn.Param(jnp.zeros(2), reg=dist.Normal(0.0, 3.0))
+
+    def __call__(self, x):
+        return dist.Normal(self.norm(x) @ self.w.value(), 0.5)
+
+
+@pytest.fixture(scope='module')
+def trained():
+    posterior = infer.Posterior(Normed(), X, Y)
+    with environ.context(fit=True):
+        return infer.fit_map(posterior, optimizer=optax.adam(0.1), num_steps=200, **QUIET)
+
+
+def forward(statistics, w, x):
+    """What the layer in use and the weights give, in NumPy."""
+    mean, var = (np.asarray(statistics[f'norm.running_{name}'], np.float64) for name in ('mean', 'var'))
+    return (x - mean) / np.sqrt(var + 1e-5) @ np.asarray(w, np.float64)
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_running_statistics_go_on_in_the_next_fit(trained, way):
+    run, option, options = WAYS[way]
+    fit = run(infer.Posterior(Normed(), X, Y), **{option: trained}, **options)
+    for path, value in trained.running_statistics.items():
+        np.testing.assert_array_equal(fit.running_statistics[path], value)
+    expected = np.stack([forward(trained.running_statistics, w, X) for w in fit.draws['w'].reshape(-1, 2)])
+    order = chosen_draws(len(expected), len(expected), fit.weights)  # the weighted draws of Pathfinder by their weights
+    found = fit.evaluate(lambda model, x: model(x).mean, X)
+    np.testing.assert_allclose(found, expected[order], rtol=1e-3, atol=1e-3)  # float32, of numbers of size 30
+    model = Normed()
+    fit.assign_to(model, (0, 1) if fit.num_draws > 1 else (0, 0))
+    with environ.context(fit=False):
+        np.testing.assert_allclose(
+            model(jnp.asarray(X)).mean, expected[1 if fit.num_draws > 1 else 0], rtol=1e-3, atol=1e-3
+        )
+
+
+@pytest.mark.parametrize('way', ['swag', 'nuts', 'laplace'])
+def test_in_training_mode_draws_predict_with_the_statistics_of_the_data(way):
+    run, option, options = WAYS[way]
+    with environ.context(fit=True):
+        fit = run(infer.Posterior(Normed(), X, Y), **{option: 'model'}, **options)
+    found = fit.running_statistics
+    np.testing.assert_allclose(np.reshape(found['norm.running_mean'], (-1, 2))[-1], X.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(np.reshape(found['norm.running_var'], (-1, 2))[-1], X.var(0), rtol=1e-2)
+    assert fit.has_own_statistics == (way != 'laplace')
+    means = fit.evaluate(lambda model, x: model(x).mean, X)
+    one = {'norm.running_mean': X.mean(0), 'norm.running_var': X.var(0)}
+    np.testing.assert_allclose(means[-1], forward(one, fit.draws['w'].reshape(-1, 2)[-1], X), rtol=1e-2, atol=1e-2)
+
+
+def test_members_start_from_members_with_their_statistics():
+    posterior = infer.Posterior(Normed(), X, Y)
+    with environ.context(fit=True):
+        members = infer.ensemble(posterior, num_members=3, optimizer=optax.adam(0.1), num_steps=20, **QUIET)
+    again = infer.ensemble(posterior, init=members, num_members=4, **STILL)
+    assert members.has_own_statistics and again.has_own_statistics
+    rows = {tuple(row) for row in members.rows}
+    assert {tuple(row) for row in again.rows} <= rows
+
+
+class Line(nn.Module):
+    """A slope, a scale and two offsets."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Param(0.5, reg=dist.Normal(0.0, 1.0))
+        self.offset = nn.Param(jnp.array([0.25, 0.75]), reg=dist.Normal(0.0, 1.0))
+        self.noise = nn.Param(2.0, t=nn.ExpT(0.0), reg=dist.LogNormal(0.0, 1.0))
+
+    def __call__(self, x):
+        return dist.Normal(self.slope.value() * x[:, 0] + self.offset.value().sum(), self.noise.value())
+
+
+VALUES = {'slope': 1.0, ('noise',): 3.0}
+EXPECTED = {'slope': 1.0, 'offset': [0.25, 0.75], 'noise': 3.0}
+FROZEN = {
+    'fit_map': (infer.fit_map, 'init', STILL),
+    'ensemble': (infer.ensemble, 'init', {**STILL, 'num_members': 2, 'bootstrap': True}),
+    'sgmcmc': (infer.sgmcmc, 'init', {**CHAINS, 'step_size': 1e-20}),
+    'swag': (infer.swag, 'start', {**STILL, 'snapshot_every': 1, 'scale': 0.0, 'num_draws': 2}),
+    'fit_svi': (infer.fit_svi, 'init', {**STILL, 'guide': 'delta'}),
+    'laplace': (infer.laplace, 'mode', {**QUIET, 'num_draws': 2, 'curvature': 'ggn'}),
+}
+
+
+@pytest.mark.parametrize('way', FROZEN)
+def test_values_by_path_are_a_start_and_the_rest_is_the_models(way):
+    run, option, options = FROZEN[way]
+    fit = run(posterior_of(Line), **{option: VALUES}, **options)
+    found = fit.mode if way == 'laplace' else {name: x[0, 0] for name, x in fit.draws.items()}
+    for name, value in EXPECTED.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize('way', ['nuts', 'chees'])
+def test_samplers_start_at_values_by_path(way):
+    posterior = posterior_of(Line)
+    density = posterior.sampling_density
+    kind, thetas = centres(posterior, density, VALUES, jax.random.split(jax.random.key(0), 3))
+    assert kind == 'array'  # exactly there
+    for theta in thetas:
+        for name, value in posterior.constrain(theta).items():
+            np.testing.assert_allclose(value, EXPECTED[name], rtol=1e-5)
+    run, option, options = WAYS[way]
+    assert np.isfinite(run(posterior, **{option: VALUES}, **options).thetas).all()
+
+
+def test_the_estimate_of_a_fit_is_a_start():
+    posterior = posterior_of(Line)
+    first = infer.fit_map(posterior, num_steps=50, **QUIET)
+    again = infer.fit_map(posterior, init=first.estimate, **STILL)
+    np.testing.assert_allclose(again.thetas, first.thetas, rtol=1e-5, atol=1e-6)
