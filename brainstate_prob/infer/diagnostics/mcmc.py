@@ -73,11 +73,10 @@ def mcmc_problems(
         found.append(_deep_trees(density, thetas, sample_stats['tree_depth'], used.get('max_tree_depth', 10)))
     if 'energy' in sample_stats:
         found.append(_energy(sample_stats['energy']))
-    diverged = any(one is not None and one.kind == 'divergences' for one in found)
     facts = {
         'forms': described(density),
         'size': density.size,
-        'support_moves': diverged and data is not None and bounds_move(density, data),
+        'support_moves': data is not None and bounds_move(density, data),
     }
     return texts + [f'{one.seen} {advice(one.kind, method, used, **facts)}'.strip() for one in found if one]
 

@@ -233,7 +233,7 @@ class Penalty(nn.Regularization):
 class Slope(nn.Module):
     def __init__(self, **options):
         super().__init__()
-        self.a = nn.Param(1.0, **options)
+        self.a = nn.Param(1.0, **{'reg': dist.Normal(0.0, 10.0), **options})
 
     def __call__(self, x):
         return dist.Normal(self.a.value() * x, 0.5)
