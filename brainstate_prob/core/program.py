@@ -16,7 +16,7 @@ import numpy as np
 
 from brainstate_prob.core.structure import LIBRARIES, Identity, array_digest
 
-__all__ = ['ProgramKey', 'depends_on', 'has_own_rules', 'inner_program', 'program_key']
+__all__ = ['ProgramKey', 'depends_on', 'has_own_rules', 'has_while_loop', 'inner_program', 'program_key']
 
 # Operations whose inner program has the operation's own arguments and results, computed once.
 _CALLS = {'jit', 'pjit', 'closed_call', 'core_call', 'checkpoint', 'remat2', 'custom_jvp_call', 'custom_vjp_call'}
@@ -123,6 +123,22 @@ def _has_own_rules(jaxpr: Any, seen: set[int]) -> bool:
             return True
         if any(_has_own_rules(j, seen) for j in inner):
             return True
+    return False
+
+
+def has_while_loop(program: Any) -> bool:
+    """Whether a program has a loop whose number of steps is not fixed, outside of functions with rules of their own."""
+    waiting, seen = [program.jaxpr], set()
+    while waiting:
+        jaxpr = waiting.pop()
+        if id(jaxpr) in seen:
+            continue
+        seen.add(id(jaxpr))
+        for operation in jaxpr.eqns:
+            if operation.primitive.name == 'while':
+                return True
+            if not operation.primitive.name.startswith('custom_'):
+                waiting += _programs_in(operation.params.values())
     return False
 
 

@@ -201,6 +201,8 @@ def plain_words(model: Module, *names: str) -> Iterator[None]:
 
 
 _SHAPES = re.compile(r'incompatible shapes|to have the same shape|broadcast')
+_SHAPE = re.compile(r'\(\d+(?:, ?\d+)*,?\)|\(\)')
+_COMBINES = 'combines arrays whose shapes do not fit each other'
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -255,6 +257,10 @@ def _told(error: BaseException) -> tuple[str, str] | None:
         return f'gives {argument[1]} a {argument[2]} that it does not take', _RANGES.get(argument[2], _LAW)
     if isinstance(error, TypeError) and _STATE.search(text):
         return _STATE_IN, ''
+    if isinstance(error, TypeError | ValueError) and _SHAPES.search(text) and not _is_ours(error):
+        shapes = ' and '.join(dict.fromkeys(_SHAPE.findall(text)))
+        fix = 'Compare the shapes of its Params with those of the inputs, columns included, and of the targets.'
+        return f'{_COMBINES}{f", {shapes}" if shapes else ""}', fix
     if isinstance(error, e.TracerBoolConversionError):
         return (
             "in Python's if, while, and, or, max or assert",
@@ -316,7 +322,7 @@ def _sentence(told: tuple[str, str], error: BaseException, paths: tuple[str, ...
         of_param = next((m for m in re.findall(r'([\w.]+)\.val\b', line)), None)
         write = f'{of_param}.value()' if of_param else 'param.value(); of a State of another kind, state.value'
         return f'The model {done}{at}. Write {write}.'
-    if done in (_IN_PLACE, _STORED_IN) or fix == _FIRST or done.startswith('gives '):
+    if done in (_IN_PLACE, _STORED_IN) or fix == _FIRST or done.startswith(('gives ', _COMBINES)):
         return f'The model {done}{at}. {fix}'
     if depends is not None and re.match(r'(data|args|kwargs|inputs)\b', depends[1]):
         what = 'its inputs'

@@ -188,7 +188,7 @@ def class_rows(density: Density) -> Callable:
 
     def one(theta: jax.Array, data: Data) -> jax.Array:
         with density.open(theta, data):
-            return class_log_probs(density.distribution(data))
+            return class_log_probs(density._shaped(data))
 
     return density.jit('class_rows', environ.static_key(), lambda: jax.vmap(one, in_axes=(0, None)))
 

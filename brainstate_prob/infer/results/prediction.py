@@ -168,11 +168,28 @@ def rows_explained(fit: Fit, inputs: Any) -> Iterator[None]:
         why = misfit(error, fit.posterior.entries, fit.posterior.num_observations)
         if why is None:
             raise
+        if columns := _other_columns(fit.posterior, inputs):
+            raise ValueError(f'The model cannot be called with these inputs: {columns}.') from error
         raise ValueError(
             f'The model cannot be called with these inputs: {why}. Let an input say which number is whose (an index, '
             'self.z.value()[group]); for rows that had no number in the fit compute what they are by '
             'fit.evaluate(f, inputs), with f(model, inputs).'
         ) from error
+
+
+def _other_columns(posterior: Posterior, inputs: Any) -> str:
+    """Which inputs differ from those that were fitted in more than the number of rows."""
+    before, now = (posterior.data.args, posterior.data.kwargs), posterior.inputs_of(inputs)
+    leaves, form = jax.tree_util.tree_flatten_with_path(now[0] or now[1])
+    old_leaves, old_form = jax.tree.flatten(before[0] or before[1])
+    if str(form) != str(old_form):
+        return ''
+    pairs = zip(leaves, old_leaves, strict=True)
+    return '; '.join(
+        f'inputs{jax.tree_util.keystr(where)} has shape {np.shape(new)} where {np.shape(old)} was fitted'
+        for (where, new), old in pairs
+        if np.shape(new)[1:] != np.shape(old)[1:]
+    )
 
 
 def data_for(posterior: Posterior, inputs: Any, targets: Any, *, scored: bool) -> Data:

@@ -21,7 +21,7 @@ from brainstate_prob.infer.target.pairs import squared_messages
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
 from brainstate_prob.infer.target.start import to_key, what_is_not_finite
-from brainstate_prob.infer.target.steps import stepped_messages
+from brainstate_prob.infer.target.steps import loop_message, stepped_messages
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
     """See `Posterior.check`."""
     density, data = posterior.density, posterior.data
     jacobian = all(e.t.has_density for e in density.entries)
-    rng = np.random.default_rng(_seed_of(seed))
+    rng, title = np.random.default_rng(_seed_of(seed)), f'Posterior of {type(posterior.model).__name__}'
+    if (loop := loop_message(posterior)) is not None:
+        return Report(title, (Finding('error', loop),))
     with precision_of(density):
         start = np.asarray(posterior.theta)
         near = _around(start, np.ones(len(start)), rng, _NEIGHBOURS)
@@ -63,7 +65,6 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
         *(_priors(posterior, found, reach, excuse) if starts else ()),
         *_ways_to_fit(posterior),
     ]
-    title = f'Posterior of {type(posterior.model).__name__}'
     return Report(title, tuple(findings), _table(posterior, at))
 
 

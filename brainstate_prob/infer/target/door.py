@@ -19,7 +19,7 @@ from jax import lax
 from brainstate_prob import environ
 from brainstate_prob.core import ParamState, State, StateTrace
 from brainstate_prob.core.calls import users_line
-from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, program_key
+from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, has_while_loop, program_key
 from brainstate_prob.core.structure import Identity
 from brainstate_prob.graph.walk import dotted
 from brainstate_prob.infer.data.arrays import Data
@@ -34,7 +34,7 @@ from brainstate_prob.infer.density.statements import refused_handlers, refused_s
 from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
 from brainstate_prob.infer.target.pairs import squared_messages, sums_all_pairs
 from brainstate_prob.infer.target.reach import place_of
-from brainstate_prob.infer.target.steps import stepped_messages
+from brainstate_prob.infer.target.steps import loop_message, stepped_messages
 from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
@@ -56,6 +56,8 @@ class Inspection(NamedTuple):
         The parameters on which the likelihood depends by steps alone (comparisons, rounding): their gradient is zero.
     squared : bool
         Whether the log-likelihood sums over all pairs of a target and a prediction.
+    has_loop : bool
+        Whether there is a loop whose number of steps is not fixed.
     """
 
     program: tuple[ProgramKey, ...]
@@ -63,6 +65,7 @@ class Inspection(NamedTuple):
     frozen: tuple[tuple[str, str], ...]
     stepped: tuple[str, ...] = ()
     squared: bool = False
+    has_loop: bool = False
 
 
 def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Inspection]:
@@ -94,7 +97,8 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     _refuse_unfitted(density, model, seen.trace)
     unused, stepped = _without_gradient(density, program, seen, data)
     squared = density.own_log_likelihood is not None and sums_all_pairs(program, data)
-    inspection = Inspection(_key_of(program, density, data), unused, _frozen(model, unused), stepped, squared)
+    key = _key_of(program, density, data)
+    inspection = Inspection(key, unused, _frozen(model, unused), stepped, squared, has_while_loop(program))
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in seen.trace.reads) else None
@@ -367,8 +371,10 @@ def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradien
     Raises
     ------
     ValueError
-        For a posterior of double precision where JAX is in single.
+        For a posterior of double precision where JAX is in single; for a model without a gradient.
     """
+    if by_gradient and (loop := loop_message(posterior)):
+        raise ValueError(loop)
     precision = _check_precision(posterior.density)
     no_data = None if in_batches else no_data_message(posterior)
     no_priors = no_priors_message(posterior) if moves_freely and no_data is None else None

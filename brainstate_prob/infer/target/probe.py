@@ -73,9 +73,10 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
             (*values, priors), (mean, sd) = on_host(run(theta, data))
             found.append((*values, _by_entry(density, priors), np.mean(mean)))
             if counts:
-                known = np.isfinite(mean + sd)  # elsewhere anything may come
-                lower = np.minimum(lower, np.where(known, mean - 3 * sd, -np.inf))
-                upper = np.maximum(upper, np.where(known, mean + 3 * sd, np.inf))
+                known = np.isfinite(mean) & np.isfinite(sd)  # elsewhere anything may come
+                with np.errstate(invalid='ignore'):  # infinite moments minus one another
+                    lower = np.minimum(lower, np.where(known, mean - 3 * sd, -np.inf))
+                    upper = np.maximum(upper, np.where(known, mean + 3 * sd, np.inf))
     return Probe(*jax.tree.map(lambda *x: np.stack(x), *found)), Reach(lower, upper)
 
 

@@ -1,10 +1,13 @@
-"""Parameters that the likelihood reads through steps alone: of a gradient that is zero everywhere."""
+"""What has no gradient: parameters that the likelihood reads through steps alone, and loops of unknown length."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ['WITHOUT_GRADIENTS', 'stepped_messages']
+import jax
+import jax.numpy as jnp
+
+__all__ = ['WITHOUT_GRADIENTS', 'loop_message', 'stepped_messages']
 
 WITHOUT_GRADIENTS = ('elliptical_slice', 'prior')  # ways to fit, and what is no fit
 
@@ -19,3 +22,28 @@ def stepped_messages(posterior: Any) -> list[str]:
         f'each value of it on a grid (nn.Const). infer.elliptical_slice uses no gradients.'
         for name in posterior.inspection.stepped
     ]
+
+
+def loop_message(posterior: Any) -> str | None:
+    """What to say where a loop of the model, whose number of steps is not fixed, has no gradient; else None."""
+    if not posterior.inspection.has_loop:
+        return None
+    density, data = posterior.density, posterior.data
+
+    def look() -> bool:
+        try:
+            jax.eval_shape(jax.grad(density.log_density), posterior.theta, data)
+        except ValueError as error:
+            return 'Reverse-mode differentiation' in str(error)
+        return False
+
+    leaves, tree = jax.tree.flatten(data)
+    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    if not density.kept(('has_no_gradient', tree, shapes), look):
+        return None
+    return (
+        'The model has a loop whose number of steps is not fixed (jax.lax.while_loop, or fori_loop with computed '
+        'bounds), which has no gradient, and parameters pass through it. Give it a fixed number of steps '
+        '(jax.lax.fori_loop with plain bounds, jax.lax.scan, transform.for_loop), or a derivative rule '
+        '(jax.custom_vjp). infer.elliptical_slice uses no gradients.'
+    )

@@ -26,6 +26,27 @@ class EachRow(nn.Module):
         return dist.Normal(self.z.value() * x, 1.0)
 
 
+class Columns(nn.Module):
+    """A line of four columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Param(jnp.zeros(4), reg=dist.Normal(0.0, 1.0))
+
+    def __call__(self, x):
+        return dist.Normal(x @ self.w.value(), 1.0)
+
+
+class FixedPoint(Line):
+    """What a solver finds, in as many steps as it takes."""
+
+    def __call__(self, x):
+        def step(point):
+            return jnp.tanh(self.b.value() * point[0] + x), point[1] + 1
+
+        return dist.Normal(jax.lax.while_loop(lambda point: point[1] < 20, step, (jnp.zeros(len(x)), 0))[0], 1.0)
+
+
 class Checkpointed(Line):
     """A part of the model under JAX's transformation, made once."""
 
@@ -113,6 +134,28 @@ ROWS = [
         'a statement in the body of a scan',
         lambda: posterior(in_a_scan),
         (r"statement numpyro\.sample\('hidden', \.\.\.\)", 'does not count in a Posterior'),
+    ),
+    Mistake(
+        'one column too many',
+        lambda: infer.Posterior(Columns(), np.ones((20, 3)), np.zeros(20)),
+        (
+            r'combines arrays whose shapes do not fit each other, \(3,\) and \(4,\) \(words\.py, line',
+            'columns included',
+        ),
+    ),
+    Mistake(
+        'other columns in a prediction',
+        lambda: infer.Posterior(Columns(), np.ones((20, 4)), np.zeros(20)),
+        (r'inputs\[0\] has shape \(5, 3\) where \(20, 4\) was fitted',),
+        ways=('fit_map',),
+        options={'num_steps': 2},
+        then=lambda fit: fit.predict(np.ones((5, 3))),
+    ),
+    Mistake(
+        'a loop whose number of steps is not fixed',
+        lambda: infer.Posterior(FixedPoint(), X, Y),
+        ('number of steps is not fixed', r'jax\.lax\.scan', 'elliptical_slice'),
+        ways=tuple(way for way in ALL if way not in ('elliptical_slice', 'mc_dropout')),
     ),
     Mistake(
         'a part of a model under jax.checkpoint',

@@ -126,3 +126,21 @@ def test_what_a_mask_takes_out_is_not_scored():
             close = {'rel': 1e-5} if classes or row == 'nll' else {'rel': 0.05, 'abs': 0.02}
             assert padded['value', row] == pytest.approx(short['value', row], **close), row
         assert '150 observations' in str(padded)
+
+
+class Coin(nn.Module):
+    """One probability for all targets."""
+
+    def __init__(self):
+        super().__init__()
+        self.p = nn.Param(0.5, t=nn.SigmoidT(0.0, 1.0), reg=dist.Beta(1.0, 1.0))
+
+    def __call__(self):
+        return dist.Bernoulli(probs=self.p.value())
+
+
+def test_one_prediction_serves_all_targets():
+    fit = infer.fit_map(infer.Posterior(Coin(), targets=np.array([1, 0, 1, 1])), progress=False)
+    np.testing.assert_allclose(fit.predict(kind='probabilities'), np.tile([0.25, 0.75], (4, 1)), atol=1e-3)
+    assert fit.score()['value', 'accuracy'] == 0.75
+    assert fit.score()['value', 'brier'] == pytest.approx(0.1875, abs=1e-3)
