@@ -136,6 +136,26 @@ def risk(m, x, y):
     return jnp.sum(eta - jnp.log(jnp.sum(jnp.where(y[None] >= y[:, None], jnp.exp(eta)[None], 0.0), axis=1)))
 
 
+def residuals(m, x, y):
+    return y - m.a.value() * x
+
+
+def expected(m, x, y):
+    """The expectation of a row's log density by a quadrature of as many nodes as rows."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(6)
+    return jnp.sum(normal(m.a.value() * x[:, None] + nodes, y[:, None]) @ (weights / weights.sum()))
+
+
+def summed_by_step(of_row):
+    """A score that a scan adds up, of each row and all of the others."""
+    return lambda m, x, y: lax.scan(lambda c, row: (c + of_row(m, x, y, *row), None), 0.0, (x, y))[0]
+
+
+def in_loops(m, x, y):
+    inner = lambda total, mean: lax.scan(lambda c, t: (c - (t - mean) ** 2, None), total, y)[0]
+    return lax.scan(lambda c, mean: (inner(c, mean), None), 0.0, m.a.value() * x)[0]
+
+
 def ranking(m, x, y):
     eta = m.a.value() * x
     return jnp.sum(jnp.where(y[:, None] > y, jax.nn.log_sigmoid(eta[:, None] - eta), 0.0))
@@ -153,6 +173,32 @@ SCORES = {
     'Bernoulli': (
         True, COLUMN, (X > 0).astype(int), lambda m, x, y: dist.Bernoulli(logits=m.a.value() * x).log_prob(y).sum()
     ),
+    'an inner product': (True, COLUMN, X, lambda m, x, y: -jnp.vdot(residuals(m, x, y), residuals(m, x, y))),
+    'a norm': (True, COLUMN, X, lambda m, x, y: -(jnp.linalg.norm(residuals(m, x, y)) ** 2)),
+    'both axes contracted': (
+        True, COLUMN, X, lambda m, x, y: -jnp.einsum('ij,ij->', residuals(m, x, y), residuals(m, x, y))
+    ),
+    'contracted with weights': (
+        True, (COLUMN, 1 + X**2), X,
+        lambda m, x, w, y: -jnp.einsum('ij,ij,j->', residuals(m, x, y), residuals(m, x, y), w),
+    ),
+    'a trace': (True, COLUMN, X, lambda m, x, y: -jnp.trace(residuals(m, x, y) @ residuals(m, x, y).T)),
+    'a trace of the other product': (
+        True, COLUMN, X, lambda m, x, y: -jnp.trace(residuals(m, x, y).T @ residuals(m, x, y))
+    ),
+    'one axis of both': (True, COLUMN, X, lambda m, x, y: -residuals(m, x, y).ravel() @ residuals(m, x, y).ravel()),
+    'a profile likelihood': (True, COLUMN, X, lambda m, x, y: -3 * jnp.log(jnp.sum(residuals(m, x, y) ** 2))),
+    'a scan over rows': (True, X, X, summed_by_step(lambda m, x, y, x1, _: normal(m.a.value() * x1, y).sum())),
+    'a scan over targets': (True, X, X, summed_by_step(lambda m, x, y, _, y1: normal(m.a.value() * x, y1).sum())),
+    'a scan that adds vectors': (
+        True, X, X,
+        lambda m, x, y: lax.scan(
+            lambda c, mean: (c - (y - mean) ** 2, None), jnp.zeros(6), m.a.value() * x
+        )[0].sum(),
+    ),
+    'a scan in a scan': (True, X, X, in_loops),
+    'a map': (True, X, X, lambda m, x, y: lax.map(lambda mean: normal(mean, y).sum(), m.a.value() * x).sum()),
+    'inputs of the function itself': (True, X, X, lambda m, x, y: normal(m.a.value() * COLUMN, y).sum()),
     'columns both': (False, COLUMN, COLUMN, lambda m, x, y: normal(m.a.value() * x, y).sum()),
     'rows both': (False, X, X, lambda m, x, y: normal(m.a.value() * x, y).sum()),
     'a Gaussian process': (
@@ -170,6 +216,50 @@ SCORES = {
     ),
     'a mixture at the rows': (
         False, X, X, lambda m, x, y: jax.nn.logsumexp(normal(m.a.value() * x, y[:, None]), axis=1).sum()
+    ),
+    'an inner product of rows': (False, X, X, lambda m, x, y: -residuals(m, x, y) @ residuals(m, x, y)),
+    'a trace of columns': (
+        False, COLUMN, COLUMN, lambda m, x, y: -jnp.trace(residuals(m, x, y) @ residuals(m, x, y).T)
+    ),
+    'a scan over rows and targets': (
+        False, X, X, summed_by_step(lambda m, x, y, x1, y1: normal(m.a.value() * x1, y1))
+    ),
+    'a risk set by a product': (
+        False, X, X,
+        lambda m, x, y: -jnp.sum(jnp.log((y >= y[:, None]).astype('f4') @ jnp.exp(m.a.value() * x))),
+    ),
+    'a risk set in a scan': (
+        False, X, X,
+        summed_by_step(lambda m, x, y, x1, y1: -jnp.log(jnp.sum(jnp.where(y >= y1, jnp.exp(m.a.value() * x), 0.0)))),
+    ),
+    'a ranking in a scan': (
+        False, X, X,
+        summed_by_step(lambda m, x, y, x1, y1: jnp.sum((y1 > y) * jax.nn.log_sigmoid(m.a.value() * (x1 - x)))),
+    ),
+    'a ranking by an inner product': (
+        False, X, X,
+        lambda m, x, y: jnp.vdot((y[:, None] > y).astype('f4'), jax.nn.log_sigmoid(m.a.value() * (x[:, None] - x))),
+    ),
+    'a mixture in a scan': (
+        False, X, X, summed_by_step(lambda m, x, y, x1, y1: jax.nn.logsumexp(normal(m.a.value() * x, y1)))
+    ),
+    'a mixture by a product': (
+        False, X, X,
+        lambda m, x, y: jnp.log(jnp.exp(normal(m.a.value() * x, y[:, None])) @ jax.nn.softmax(m.z.value())).sum(),
+    ),
+    'a ratio of densities': (
+        False, X, X, lambda m, x, y: m.a.value() - jax.nn.logsumexp(normal(m.a.value() * x, y[:, None]))
+    ),
+    'a quadrature': (False, X, X, expected),
+    'smooth functions of rows': (
+        False, X, X, lambda m, x, y: y @ jnp.exp(-((x[:, None] - x) ** 2)) @ m.z.value()
+    ),
+    'dependence by kernels': (
+        False, X, X,
+        lambda m, x, y: jnp.vdot(jnp.exp(-((y[:, None] - y) ** 2)), jnp.exp(-m.a.value() * (x[:, None] - x) ** 2)),
+    ),
+    'weights of pairs by an inner product': (
+        False, (X, np.eye(6, dtype='f4')), X, lambda m, x, w, y: jnp.vdot(w, normal(m.a.value() * x, y[:, None]))
     ),
     'a mixture with weights': (
         False, (X, np.eye(6, dtype='f4')), X, lambda m, x, w, y: (w * normal(m.a.value() * x, y[:, None])).sum()
