@@ -1,13 +1,15 @@
 """Whether a log-likelihood sums over all pairs of a target and a prediction: shapes (N, 1) and (N,) that broadcast.
 
 The sum hides the square (N, N) from a check of shapes, so it is looked for in the traced program: numbers that were
-made element by element of targets along one axis and of other rows along another, and then added up. Squares that a
-model means do not look like this: matrices (of a Gaussian process, of weights) are no broadcasts, pairs of targets
-(risk sets, rankings) have targets along both axes, and a mixture takes a logarithm after its sum.
+made element by element of targets along one axis and of other rows along another, and then added up by a sum, a product
+of matrices, a norm or the carry of a scan. Squares that a model means do not look like this: matrices (of a Gaussian
+process, of weights, a mask) are no broadcasts, pairs of targets (risk sets, rankings) have targets along both axes, and
+a mixture takes a logarithm after its sum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +35,7 @@ _ELEMENTWISE, _LINEAR = frozenset(_OF_EACH.split()), frozenset(_ADDED_UP.split()
 # Of the sum over both axes these make a score of the same mistake: a norm and its square, a profile likelihood.
 _OF_A_TOTAL = frozenset({'abs', 'integer_pow', 'log', 'mul', 'pow', 'sqrt', 'square'})
 _TARGETS, _ROWS, _CONSTANTS, _PARAMETERS, _PAIRS = 'targets', 'rows', 'constants', 'parameters', 'pairs'
+_NUMBERS = 'numbers'  # 0, 1, 2, ...
 
 
 class _Made(NamedTuple):
@@ -124,7 +127,11 @@ class _Walk:
 
     def __init__(self, num: int):
         self._num = num
-        self._depth = 0  # of scans
+        self._steps: list[int] = []  # of the scans around an operation
+
+    @property
+    def _depth(self) -> int:
+        return -len(self._steps)
 
     def made(self, variable: Any, of: str) -> _Made:
         """An array of one kind."""
@@ -149,6 +156,8 @@ class _Walk:
                 found = self._inside(inner, taken)
             elif operation.primitive.name == 'scan':
                 found = self._scan(operation, taken)
+            elif operation.primitive.name == 'cond':
+                found = self._branches(operation, taken[1:])
             else:
                 found = [self._result(operation, v, taken) for v in operation.outvars]
             known.update(zip(map(id, operation.outvars), found, strict=True))
@@ -157,10 +166,23 @@ class _Walk:
     def _inside(self, inner: Any, taken: list[_Made]) -> list[_Made]:
         return self.run(inner, [self.made(v, _CONSTANTS) for v in inner.constvars], taken)
 
+    def _branches(self, operation: Any, taken: list[_Made]) -> list[_Made]:
+        """What any of the branches makes."""
+        branches = [self._inside(branch.jaxpr, taken) for branch in operation.params['branches']]
+        return [
+            _Made(
+                _together(made),
+                summed=any(one.summed for one in made),
+                carried=all(one.carried for one in made),
+                exponential=any(one.exponential for one in made),
+            )
+            for made in zip(*branches, strict=True)
+        ]
+
     def _scan(self, operation: Any, taken: list[_Made]) -> list[_Made]:
         """A scan by its first step: what is added to its carry is summed along the axis that is scanned."""
         body, consts, carry = operation.params['jaxpr'].jaxpr, *map(operation.params.get, ('num_consts', 'num_carry'))
-        self._depth -= 1
+        self._steps.append(operation.params['length'])
         step = self._depth
 
         def entry(made: _Made) -> _Made:
@@ -177,7 +199,7 @@ class _Walk:
 
         start = [made._replace(carried=True) for made in taken[consts : consts + carry]]
         found = self._inside(body, [*taken[:consts], *start, *map(entry, taken[consts + carry :])])
-        self._depth += 1
+        self._steps.pop()
         ends = zip(taken[consts:], operation.outvars[:carry], found, strict=False)
         last = [
             self._merged(v, (first, made))._replace(summed=made.summed, exponential=made.exponential)
@@ -229,13 +251,12 @@ class _Walk:
     def _followed(self, operation: Any, name: str, variable: Any, taken: list[_Made]) -> _Made | None:
         """What an operation makes where its result's axes are those of what it takes."""
         if name in _ELEMENTWISE:
-            axes: dict[int, frozenset[str]] = {}
-            for made in taken:
-                if made.axes is None:
-                    return _Made(None)
-                for axis, of in made.axes.items():
-                    axes[axis] = axes.get(axis, frozenset()) | of
-            return _Made(axes)
+            axes = _together(taken)
+            # A comparison of row and column numbers is a mask, e.g. the diagonal: a square that is no broadcast.
+            return _Made(None if axes and len(axes) > 1 and set(axes.values()) == {frozenset({_NUMBERS})} else axes)
+        if name == 'iota':
+            along = operation.params['dimension']
+            return _Made({along: frozenset({_NUMBERS})} if variable.aval.shape[along] == self._num else {})
         if name == 'reshape' and taken[0].axes is None and any(n % self._num**2 == 0 for n in variable.aval.shape):
             return _Made(None)
         if not taken or taken[0].axes is None:
@@ -245,6 +266,10 @@ class _Walk:
             return _moved(made, dict(enumerate(operation.params['broadcast_dimensions'])))
         if name == 'transpose':
             return _moved(made, {axis: i for i, axis in enumerate(operation.params['permutation'])})
+        if name == 'dynamic_slice' and self._steps and self._steps[-1] == self._num:
+            # A row by its number, in a loop over as many: it is the row of the step.
+            sizes = operation.params['slice_sizes']
+            return _moved(made, {axis: axis if sizes[axis] > 1 else self._depth for axis in range(len(shape))})
         if name in ('reshape', 'squeeze', 'expand_dims'):
             return self._reshaped(made, shape, variable.aval.shape)
         if name == 'reduce_sum':
@@ -262,6 +287,17 @@ class _Walk:
         if not joined or len([axis for axis in made.axes or () if axis >= 0]) != 2:
             return None
         return _Made(made.scanned | {joined[0]: frozenset({_PAIRS})} if made.is_of_pairs else None)
+
+
+def _together(taken: Iterable[_Made]) -> dict[int, frozenset[str]] | None:
+    """Of what something is made that is made of all of these, element by element."""
+    axes: dict[int, frozenset[str]] = {}
+    for made in taken:
+        if made.axes is None:
+            return None
+        for axis, of in made.axes.items():
+            axes[axis] = axes.get(axis, frozenset()) | of
+    return axes
 
 
 def _moved(made: _Made, to: dict[int, int]) -> _Made:

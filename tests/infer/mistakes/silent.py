@@ -125,6 +125,8 @@ ROWS = [
             ('summed over targets', lambda x: x.sum(1), ('fit_map',)),
             ('summed over rows', lambda x: x.sum(0), ('fit_map',)),
             ('in the mean', lambda x: x.mean(1).sum(), ('fit_map',)),
+            ('by an inner product', lambda x: x.ravel() @ jnp.ones(x.size), ('fit_map',)),
+            ('in a scan', lambda x: jax.lax.scan(lambda c, row: (c + row.sum(), None), 0.0, x)[0], ('laplace',)),
         )
     ),
     Mistake(

@@ -198,6 +198,17 @@ SCORES = {
     ),
     'a scan in a scan': (True, X, X, in_loops),
     'a map': (True, X, X, lambda m, x, y: lax.map(lambda mean: normal(mean, y).sum(), m.a.value() * x).sum()),
+    'a loop over rows': (
+        True, COLUMN, X,
+        lambda m, x, y: lax.fori_loop(0, 6, lambda i, c: c + normal(m.a.value() * x[i], y).sum(), 0.0),
+    ),
+    'a branch': (
+        True, COLUMN, X,
+        lambda m, x, y: lax.cond(m.a.value() > 0, lambda: normal(m.a.value() * x, y).sum(), lambda: 0.0),
+    ),
+    'a diagonal of a product': (
+        True, COLUMN, X, lambda m, x, y: -jnp.diag(residuals(m, x, y) @ residuals(m, x, y).T).sum()
+    ),
     'inputs of the function itself': (True, X, X, lambda m, x, y: normal(m.a.value() * COLUMN, y).sum()),
     'columns both': (False, COLUMN, COLUMN, lambda m, x, y: normal(m.a.value() * x, y).sum()),
     'rows both': (False, X, X, lambda m, x, y: normal(m.a.value() * x, y).sum()),
@@ -224,6 +235,12 @@ SCORES = {
     'a scan over rows and targets': (
         False, X, X, summed_by_step(lambda m, x, y, x1, y1: normal(m.a.value() * x1, y1))
     ),
+    'a loop over rows and targets': (
+        False, X, X,
+        lambda m, x, y: lax.fori_loop(0, 6, lambda i, c: c + normal(m.a.value() * x[i], y[i]), 0.0),
+    ),
+    'a trace of pairs': (False, X, X, lambda m, x, y: jnp.trace(normal(m.a.value() * x, y[:, None]))),
+    'a diagonal of pairs': (False, X, X, lambda m, x, y: jnp.diag(normal(m.a.value() * x, y[:, None])).sum()),
     'a risk set by a product': (
         False, X, X,
         lambda m, x, y: -jnp.sum(jnp.log((y >= y[:, None]).astype('f4') @ jnp.exp(m.a.value() * x))),
