@@ -102,7 +102,7 @@ def sums_all_pairs(program: Any, data: Data) -> bool:
     walk = _Walk(shape[0])
     leaves = jax.tree_util.tree_flatten_with_path(data)[0]
     kinds = {'args': _ROWS, 'kwargs': _ROWS, 'targets': _TARGETS}
-    of_data = [kinds.get(where[0].name) for where, _ in leaves]
+    of_data = [kinds.get(where[0].name, _PARAMETERS) for where, _ in leaves]
     variables = program.jaxpr.invars
     of = [_PARAMETERS] * (len(variables) - len(of_data)) + of_data
     given = [walk.made(v, k) for v, k in zip(variables, of, strict=True)]
@@ -275,8 +275,8 @@ class _Walk:
         if name == 'reduce_sum':
             dropped = operation.params['axes']
             kept = _moved(made, {axis: i for i, axis in enumerate(i for i in range(len(shape)) if i not in dropped)})
-            gone = frozenset().union(*(made.axes.get(axis, frozenset()) for axis in dropped)) - {_PAIRS}
-            return _Made({axis: of | gone for axis, of in kept.axes.items()})
+            gone = frozenset().union(*(of for axis, of in (made.axes or {}).items() if axis in dropped)) - {_PAIRS}
+            return _Made({axis: of | gone for axis, of in (kept.axes or {}).items()})
         return None
 
     def _reshaped(self, made: _Made, before: tuple[int, ...], after: tuple[int, ...]) -> _Made | None:
@@ -302,4 +302,4 @@ def _together(taken: Iterable[_Made]) -> dict[int, frozenset[str]] | None:
 
 def _moved(made: _Made, to: dict[int, int]) -> _Made:
     """With its axes at their new places, those of scans where they were."""
-    return _Made({to.get(axis, axis): of for axis, of in made.axes.items() if axis < 0 or axis in to})
+    return _Made({to.get(axis, axis): of for axis, of in (made.axes or {}).items() if axis < 0 or axis in to})
