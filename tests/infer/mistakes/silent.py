@@ -100,6 +100,27 @@ ROWS = [
         (r'inputs\[0\], with values from 1 to 3', *LABELS),
     ),
     Mistake(
+        'labels from one in a loop',
+        lambda: groups(
+            FROM_ONE, likelihood=lambda m, i: dist.Normal(jax.lax.map(lambda k: m.g.value()[k], i), 1.0)
+        ),
+        (r'inputs\[0\], with values from 1 to 3', *LABELS),
+    ),
+    Mistake(
+        'symbols from one in the scan of a log-likelihood',
+        lambda: infer.Posterior(
+            Groups(),
+            targets=FROM_ONE,
+            log_likelihood=lambda m, y: jax.lax.scan(lambda a, k: (0.5 * a + m.g.value()[k], None), 0.0, y)[0],
+        ),
+        ('targets, with values from 1 to 3', *LABELS),
+    ),
+    Mistake(
+        'labels from one that a likelihood closes over',
+        lambda: groups(likelihood=lambda m, _: dist.Normal(m.g.value()[jnp.asarray(FROM_ONE)], 1.0)),
+        ('closes over, with values from 1 to 3', *LABELS),
+    ),
+    Mistake(
         'a group that was not fitted', groups, ('from 2 to 3', *LABELS, 'not fitted'), ValueError, ('laplace',),
         then=lambda fit: fit.predict(np.array([2, 3]), kind='mean'),
     ),

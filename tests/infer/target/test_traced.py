@@ -90,7 +90,109 @@ def test_an_index_is_refused_where_numpy_raises(name, shift):
         assert np.isfinite(infer.Posterior(Table(look_up), i, np.zeros(4)).log_density())
 
 
+def convergent(g, i):
+    """As many steps as the parameters make them."""
+    return lax.while_loop(lambda x: jnp.max(jnp.abs(x - g[i])) > 1e-3, lambda x: (x + g[i]) / 2, jnp.zeros(4))
+
+
+# Each of them looks up g[i], one way or another.
+CLOSED_OVER = {shift: jnp.asarray(I + shift) for shift in (-4, -3, -1, 0, 1)}
+IN_BODIES = {
+    'a map': lambda g, i: lax.map(lambda k: g[k], i),
+    'a scan': lambda g, i: lax.scan(lambda c, k: (c + g[k], g[k] * c), 0.0, i)[1],
+    'a scan backwards': lambda g, i: lax.scan(lambda c, k: (c, g[k]), None, i, reverse=True)[1],
+    'a scan in columns': lambda g, i: jax.vmap(lambda r: lax.scan(lambda c, k: (c, g[k]), 0, r)[1])(
+        i.reshape(2, 2)
+    ).ravel(),
+    'a scan in a scan': lambda g, i: lax.scan(lambda c, r: (c, lax.map(lambda k: g[k], r)), 0, i.reshape(2, 2))[
+        1
+    ].ravel(),
+    'a scan that carries the last': lambda g, i: lax.scan(lambda c, k: (k, g[c] + g[k]), i[0], i)[1],
+    'a counted loop': lambda g, i: lax.fori_loop(0, 4, lambda k, v: v.at[k].set(g[i[k]]), jnp.zeros(4)),
+    'a loop': lambda g, i: lax.while_loop(lambda s: s[0] < 4, lambda s: (s[0] + 1, s[1] + g[i[s[0]]]), (0, 0.0))[1],
+    'a loop until it converges': convergent,
+    'a branch': lambda g, i: lax.cond(i[3] > -9, lambda: g[i], lambda: g[0 * i]),
+    'a branch by a parameter': lambda g, i: lax.cond(g[0] > 0, lambda: g[i], lambda: 2 * g[i]),
+    'a switch in a scan': lambda g, i: lax.map(lambda k: lax.switch(k % 2, [lambda: g[k], lambda: 2 * g[k]]), i),
+    'a compiled function in a scan': lambda g, i: lax.map(jax.jit(lambda k: g[k]), i),
+    'a checkpoint in a scan': lambda g, i: lax.map(jax.checkpoint(lambda k: jnp.sin(g[k])), i),
+    'a random scan': lambda g, i: lax.scan(
+        lambda key, k: (jax.random.split(key)[0], g[k] + 0 * jax.random.normal(key)), jax.random.key(0), i
+    )[1],
+}
+
+
+@pytest.mark.parametrize('shift', CLOSED_OVER)
+@pytest.mark.parametrize('name', IN_BODIES)
+def test_an_index_in_a_body_is_refused_where_numpy_raises(name, shift):
+    look_up = IN_BODIES[name]
+    try:
+        np.arange(3.0)[I + shift]
+    except IndexError:
+        with pytest.raises(ValueError, match=rf'from {shift} to {2 + shift}, is used as an index along an axis of 3'):
+            infer.Posterior(Table(look_up), I + shift, np.zeros(4))
+    else:
+        assert np.isfinite(infer.Posterior(Table(look_up), I + shift, np.zeros(4)).log_density())
+
+
+CLOSING = {
+    'as they are': lambda g, i, x: g[i] * x,
+    'in a scan': lambda g, i, x: lax.scan(lambda c, k: (c, g[k]), 0, i)[1] * x,
+    'in a scan of other data': lambda g, i, x: lax.map(lambda t: g[i] * t, x)[0],
+    'in a compiled function': lambda g, i, x: jax.jit(lambda x: g[i] * x)(x),
+}
+
+
+@pytest.mark.parametrize('shift', CLOSED_OVER)
+@pytest.mark.parametrize('name', CLOSING)
+def test_an_index_closed_over_is_refused_where_numpy_raises(name, shift):
+    i = CLOSED_OVER[shift]
+
+    def look_up(g, x):
+        return CLOSING[name](g, i, x)
+
+    try:
+        np.arange(3.0)[I + shift]
+    except IndexError:
+        with pytest.raises(
+            ValueError, match=rf'closes over, with values from {shift} to {2 + shift}, is used as an in'
+        ):
+            infer.Posterior(Table(look_up), np.ones(4), np.zeros(4))
+    else:
+        assert np.isfinite(infer.Posterior(Table(look_up), np.ones(4), np.zeros(4)).log_density())
+
+
+def sentinel(g, i, x):
+    """Padded with a number that no entry has, and passed over by a branch."""
+    return lax.map(lambda k: lax.cond(k < 3, lambda: g[k], lambda: 0.0), i)
+
+
+PADDED = np.array([0, 1, 9, 9])
 MEANT = {
+    'a padded scan': sentinel,
+    'a padded loop': lambda g, i, x: lax.while_loop(
+        lambda s: i[s[0]] < 3, lambda s: (s[0] + 1, s[1] + g[i[s[0]]]), (0, 0.0)
+    )[1],
+    'padded rows': lambda g, i, x: jax.vmap(lambda n, row: lax.fori_loop(0, n, lambda k, v: v + g[row[k]], 0.0))(
+        jnp.array([1, 0]), i.reshape(2, 2)
+    ).sum(),
+    'a scan that is clipped': lambda g, i, x: lax.map(lambda k: g[jnp.clip(k, 0, 2)], i),
+    'a scan that fills': lambda g, i, x: lax.map(lambda k: g.at[k].get(mode='fill', fill_value=0.0), i),
+    'a scan of a lag': lambda g, i, x: lax.map(lambda k: g[0] * x[k + 1], i),
+    'a counter': lambda g, i, x: lax.fori_loop(0, 9, lambda k, v: v + g[k], 0.0) * x,
+    'a window at the counter': lambda g, i, x: lax.map(lambda k: lax.dynamic_slice(g, (k,), (2,)).sum(), jnp.arange(4)),
+    'a counter carried beside data': lambda g, i, x: lax.scan(lambda k, t: (k + 1, g[k] * t), 0, x)[1],
+    'a scan of nothing': lambda g, i, x: lax.scan(lambda c, k: (c + g[k], None), 0.0, i[:0])[0] * x,
+    'a loop that is not entered': lambda g, i, x: (
+        lax.while_loop(lambda s: s[0] < 0, lambda s: (s[0] + 1, s[1] + g[i].sum()), (0, 0.0))[1] * x
+    ),
+    'a place that a parameter chooses': lambda g, i, x: lax.map(lambda k: g[k + (g[0] > 9)] * 0, 0 * i),
+    'a branch by a parameter and the labels': lambda g, i, x: lax.map(
+        lambda k: lax.cond(g[0] + k < 3, lambda: g[k], lambda: 0.0), i
+    ),
+    'a table of whole numbers': lambda g, i, x: g[jnp.asarray([2, 1, 0])][:1] * x,
+    'a constant that is clipped': lambda g, i, x: g[jnp.clip(jnp.asarray(PADDED), 0, 2)],
+    'a constant that looks up data': lambda g, i, x: g[0] * x[jnp.asarray(PADDED)],
     'filled by name': lambda g, i, x: g.at[i].get(mode='fill', fill_value=0.0),
     'clipped before': lambda g, i, x: g[jnp.clip(i, 0, 2)],
     'a lag of the data': lambda g, i, x: g[0] * x[i + 1],
