@@ -28,6 +28,20 @@ FLOORS = {
     'infer': 4,
     'interop': 5,
 }
+# The rooms of infer/, from the ground up; what stands in infer/ itself, beside __init__, knows none of them.
+INFER = (
+    'data',
+    'density',
+    'target',
+    'diagnostics',
+    'results',
+    'run',
+    'descent',
+    'laplace',
+    'mcmc',
+    'variational',
+    'evaluate',
+)
 ROOMS = [room for room in FLOORS if (PACKAGE / room).exists() or (PACKAGE / f'{room}.py').exists()]
 # Heavy, and not needed by everyone: imported inside the function that uses them.
 ON_FIRST_USE = {'tensorflow_probability', 'arviz', 'arviz_base', 'arviz_stats', 'arviz_plots', 'matplotlib', 'xarray'}
@@ -217,6 +231,41 @@ def test_no_circle_of_modules(room):
 def test_own_modules_are_imported_at_the_top(room):
     inside = [pair for pair, kinds in package_arrows().items() if 'function' in kinds and room_of(pair[0]) == room]
     assert inside == []
+
+
+def floor_of(module):
+    """Of a module of infer/: 0 for what knows no room, above all of them for infer/__init__."""
+    parts = module.split('.')[2:]
+    if not parts:
+        return len(INFER) + 1
+    return INFER.index(parts[0]) + 1 if parts[0] in INFER else 0
+
+
+def upward(edges):
+    within = [
+        (a, b) for a, b in edges if a.startswith('brainstate_prob.infer') and b.startswith('brainstate_prob.infer')
+    ]
+    return [(a, b) for a, b in within if floor_of(b) > floor_of(a)]
+
+
+def test_imports_point_down_between_the_rooms_of_infer():
+    assert {path.name for path in (PACKAGE / 'infer').iterdir() if (path / '__init__.py').exists()} == set(INFER)
+    assert upward([pair for pair, kinds in package_arrows().items() if kinds - {'types'}]) == []
+
+
+def test_the_check_of_rooms_finds():
+    infer = 'brainstate_prob.infer'
+    up = [
+        (f'{infer}.rules', f'{infer}.data.arrays'),
+        (f'{infer}.run.chains', f'{infer}.mcmc.nuts'),
+        (f'{infer}.run', infer),
+    ]
+    down = [
+        (f'{infer}.mcmc.nuts', f'{infer}.run.chains'),
+        (infer, f'{infer}.run'),
+        (f'{infer}.mcmc.nuts', f'{infer}.rules'),
+    ]
+    assert upward([*up, *down]) == up
 
 
 def test_the_check_of_circles_finds():
