@@ -180,7 +180,7 @@ class LaplaceFit(Fit):
             args, kwargs = new_arguments(posterior.data, inputs)
             data = data._replace(args=args, kwargs=kwargs, targets=None)
             refuse_unconditional(self, inputs, data, None, 'predictive')
-            refuse_out_of_range(posterior.density, posterior.theta, data)
+            refuse_out_of_range(posterior.density, posterior.theta, data, new=True)
         dtype = self.mode_theta.dtype
         with precision_of(self.density):
             return predictive_of(*output_moments(self.density, self.mode_theta, self._roots().astype(dtype), data))

@@ -208,7 +208,7 @@ def data_for(posterior: Posterior, inputs: Any, targets: Any, *, scored: bool) -
         if targets is None and scored:
             raise ValueError('What scores targets (log_density, score) needs those of the new inputs: give targets=.')
         data = data._replace(args=args, kwargs=kwargs, targets=None if targets is None else data.targets)
-        refuse_out_of_range(posterior.density, posterior.theta, data)
+        refuse_out_of_range(posterior.density, posterior.theta, data, new=True)
     if scored and data.targets is None:
         raise ValueError('What scores targets (log_density, score) needs some, and this posterior has none: targets=.')
     return data

@@ -25,8 +25,13 @@ from brainstate_prob.infer.target.lookups import Traced, Uses
 __all__ = ['refuse_out_of_range']
 
 
-def refuse_out_of_range(density: Density, theta: Any, data: Data) -> None:
+def refuse_out_of_range(density: Density, theta: Any, data: Data, *, new: bool = False) -> None:
     """Refuse whole numbers that are used as indices and lie outside the axis that they count.
+
+    Parameters
+    ----------
+    new
+        Whether the data are those of a prediction: arrays that the model closes over were looked at with the others.
 
     Raises
     ------
@@ -40,8 +45,8 @@ def refuse_out_of_range(density: Density, theta: Any, data: Data) -> None:
     labels = frozenset(
         i for i, (where, x) in enumerate(found) if where[0].name in sides and jnp.issubdtype(x.dtype, jnp.integer)
     )
-    if not labels and data.targets is None:
-        return  # a prior alone, data in batches, or a prediction: arrays closed over are looked at with the targets
+    if not labels and (new or data.targets is None):
+        return
     others = frozenset(i for i, (where, _) in enumerate(found) if where[0].name in ('args', 'kwargs', 'targets'))
     numbers = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
 
