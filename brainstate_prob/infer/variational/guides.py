@@ -21,7 +21,7 @@ from brainstate_prob.core.calls import nearest
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.variables import columns_of
-from brainstate_prob.infer.target.numpyro_modules import bind_submodules
+from brainstate_prob.infer.variational.numpyro_modules import bind_submodules
 
 bind_submodules()
 
