@@ -16,7 +16,7 @@ import numpy as np
 
 from brainstate_prob.core.structure import LIBRARIES, Identity, array_digest
 
-__all__ = ['ProgramKey', 'depends_on', 'has_own_rules', 'has_while_loop', 'inner_program', 'program_key']
+__all__ = ['ProgramKey', 'depends_on', 'has_own_rules', 'has_while_loop', 'inner_program', 'program_key', 'scan_counts']
 
 # Operations whose inner program has the operation's own arguments and results, computed once.
 _CALLS = {'jit', 'pjit', 'closed_call', 'core_call', 'checkpoint', 'remat2', 'custom_jvp_call', 'custom_vjp_call'}
@@ -124,6 +124,14 @@ def _has_own_rules(jaxpr: Any, seen: set[int]) -> bool:
         if any(_has_own_rules(j, seen) for j in inner):
             return True
     return False
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many arguments of a scan are constants of its body, and how many are carried, by its ``params``."""
+    if 'num_carry' in params:
+        return params['num_consts'], params['num_carry']
+    constants, carry, _ = params['ft_in'].unpack()  # since JAX 0.12
+    return len(list(constants)), len(list(carry))
 
 
 def has_while_loop(program: Any) -> bool:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob.core.program import inner_program
+from brainstate_prob.core.program import inner_program, scan_counts
 
 __all__ = ['Traced', 'Use', 'Uses']
 
@@ -117,7 +117,7 @@ class Uses:
 
     def _in_scan(self, params: dict[str, Any], taken: list[Traced]) -> list[Use]:
         program, length = params['jaxpr'], params['length']
-        constants, carry, rows = _split(taken, params['num_consts'], params['num_carry'])
+        constants, carry, rows = _split(taken, *scan_counts(params))
         if not length:
             return []
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from brainstate_prob.core.program import inner_program
+from brainstate_prob.core.program import inner_program, scan_counts
 from brainstate_prob.infer.data.arrays import Data
 
 __all__ = ['squared_messages', 'sums_all_pairs']
@@ -181,7 +181,7 @@ class _Walk:
 
     def _scan(self, operation: Any, taken: list[_Made]) -> list[_Made]:
         """A scan by its first step: what is added to its carry is summed along the axis that is scanned."""
-        body, consts, carry = operation.params['jaxpr'].jaxpr, *map(operation.params.get, ('num_consts', 'num_carry'))
+        body, (consts, carry) = operation.params['jaxpr'].jaxpr, scan_counts(operation.params)
         self._steps.append(operation.params['length'])
         step = self._depth
 
