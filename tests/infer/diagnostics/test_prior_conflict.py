@@ -63,7 +63,8 @@ MEAN = infer.Posterior(Mean(), targets=Y)
 
 
 def test_members_that_did_not_converge_are_told():
-    fit = infer.ensemble(MEAN, num_members=2, num_steps=3, **QUIET)
+    with pytest.warns(infer.ConvergenceWarning, match='Members .* stopped after 3 steps'):
+        fit = infer.ensemble(MEAN, num_members=2, num_steps=3, **QUIET)
     assert 'Raise num_steps (now 3)' in fit.check().problems[0]
     assert abs(fit.estimate['mu'] - MODE) > 0.5 and not fit.check().ok
     assert sum('Members' in text for text in fit.check().problems) == 1
