@@ -16,7 +16,7 @@ from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.target.door import unused_messages
 from brainstate_prob.infer.target.forgotten import no_priors_message, some_priors_message
 from brainstate_prob.infer.target.pairs import squared_messages
-from brainstate_prob.infer.target.steps import WITHOUT_GRADIENTS, stepped_messages
+from brainstate_prob.infer.target.steps import BY_WEIGHTS, stepped_messages
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -35,7 +35,7 @@ def check(fit: Fit) -> Report:
     findings = [Finding('warning', text) for text in texts]
     if fit.posterior is not None:
         told = unused_messages(fit.posterior) + squared_messages(fit.posterior)
-        told += stepped_messages(fit.posterior) if fit.method not in WITHOUT_GRADIENTS else []
+        told += stepped_messages(fit.posterior) if fit.method not in BY_WEIGHTS else []
         findings += [Finding('warning', text) for text in told]
         findings += _priors(fit) if fit.method not in _BEST_POINTS else []
     findings += _numbers(fit)

@@ -34,7 +34,7 @@ from brainstate_prob.infer.density.statements import refused_handlers, refused_s
 from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
 from brainstate_prob.infer.target.pairs import squared_messages, sums_all_pairs
 from brainstate_prob.infer.target.reach import place_of
-from brainstate_prob.infer.target.steps import loop_message, stepped_messages
+from brainstate_prob.infer.target.steps import stepped_messages
 from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
@@ -366,15 +366,13 @@ def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradien
     in_batches
         Whether the way to fit has data of its own.
     by_gradient
-        Whether the way to fit goes by gradients.
+        Whether the way to fit goes by gradients alone.
 
     Raises
     ------
     ValueError
-        For a posterior of double precision where JAX is in single; for a model without a gradient.
+        For a posterior of double precision where JAX is in single.
     """
-    if by_gradient and (loop := loop_message(posterior)):
-        raise ValueError(loop)
     precision = _check_precision(posterior.density)
     no_data = None if in_batches else no_data_message(posterior)
     no_priors = no_priors_message(posterior) if moves_freely and no_data is None else None

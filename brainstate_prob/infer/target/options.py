@@ -31,7 +31,7 @@ from brainstate_prob.infer.rules import (
 )
 from brainstate_prob.infer.target.door import announce
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.steps import WITHOUT_GRADIENTS
+from brainstate_prob.infer.target.steps import BY_WEIGHTS, WITHOUT_GRADIENTS, loop_message
 from brainstate_prob.infer.words import what_is_no_posterior
 
 __all__ = ['RULES', 'check_options', 'check_saving', 'check_thinning']
@@ -153,11 +153,13 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
     if isinstance(given.get('posterior'), Posterior) and 'posterior' not in rules and 'num_simulations' not in given:
         _refuse_without_targets(given)
         in_batches = given.get('batches') is not None
+        if function.__name__ not in WITHOUT_GRADIENTS and (loop := loop_message(given['posterior'])):
+            raise ValueError(loop)
         announce(
             given['posterior'],
             moves_freely=function.__name__ in _MOVE_FREELY,
             in_batches=in_batches,
-            by_gradient=function.__name__ not in WITHOUT_GRADIENTS,
+            by_gradient=function.__name__ not in BY_WEIGHTS,
         )
 
 

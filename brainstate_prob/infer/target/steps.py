@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ['WITHOUT_GRADIENTS', 'loop_message', 'stepped_messages']
+__all__ = ['BY_WEIGHTS', 'WITHOUT_GRADIENTS', 'loop_message', 'stepped_messages']
 
 WITHOUT_GRADIENTS = ('elliptical_slice', 'prior')  # ways to fit, and what is no fit
+# Steps do no harm here: particles are weighted by the likelihood, whatever its gradient.
+BY_WEIGHTS = (*WITHOUT_GRADIENTS, 'smc')
 
 
 def stepped_messages(posterior: Any) -> list[str]:

@@ -85,7 +85,7 @@ def rate(t=X * u.ms):
     return infer.Posterior(Rate(dist.Normal(0.0, 1.0)), t, X)
 
 
-BY_GRADIENT = tuple(way for way in ALL if way not in ('elliptical_slice', 'mc_dropout'))
+BY_GRADIENT = tuple(way for way in ALL if way not in ('elliptical_slice', 'mc_dropout', 'smc'))
 CONVERGED = {'optimizer': 'lbfgs', 'num_steps': 500}
 
 ROWS = [
