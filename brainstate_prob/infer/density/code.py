@@ -19,11 +19,11 @@ from brainstate_prob.nn.module import Module
 __all__ = ['present_code', 'watched', 'watching']
 
 # By code, the paths of what tracing it changes: counters and logs, by which it does not become another.
-_restless = Cache(size=256)
+_noted = Cache(size=256)
 
 
-def _restless_of(code: Hashable) -> set[tuple]:
-    return _restless.get(code, set)
+def _changed_by_tracing(code: Hashable) -> set[tuple]:
+    return _noted.get(code, set)
 
 
 def read_code(model: Module, *functions: Callable | None) -> tuple[Hashable, dict[tuple, Hashable]]:
@@ -46,7 +46,7 @@ def read_code(model: Module, *functions: Callable | None) -> tuple[Hashable, dic
                 classes[cls] = None
             if name is not None and _is_read(value):
                 held[path, name] = value
-    return code_and_contents((functions, tuple(classes)), held, known, _restless_of)
+    return code_and_contents((functions, tuple(classes)), held, known, _changed_by_tracing)
 
 
 def _is_read(value: Any) -> bool:
@@ -67,7 +67,7 @@ def watching(model: Module, *functions: Callable | None) -> Iterator[None]:
     """Note what changes while the code is traced in here: it is no part of `present_code`."""
     code, before = read_code(model, *functions)
     yield
-    _restless_of(code).update(changed_between(before, read_code(model, *functions)[1]))
+    _changed_by_tracing(code).update(changed_between(before, read_code(model, *functions)[1]))
 
 
 def watched(function: Callable, *code: Any) -> Callable:

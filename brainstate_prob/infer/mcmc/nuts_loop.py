@@ -76,11 +76,11 @@ def sample(
         run.all()
     draws, stats, notes = driver.result()
     found['warmup_gradients'], found['problems'] = run.warmup_gradients, notes
-    if run.harm:
+    if run.low_rank_problem:
         found |= {'mass_matrix': 'diagonal', 'low_rank_harmed': True}
         found['problems'] += [
-            f'The low-rank mass matrix harms here ({run.harm}): the chains were warmed up again with a diagonal one. '
-            + advice('low_rank', 'nuts', {'mass_matrix': 'low_rank'})
+            f'The low-rank mass matrix fails here ({run.low_rank_problem}): the chains were warmed up again with a '
+            'diagonal one. ' + advice('low_rank', 'nuts', {'mass_matrix': 'low_rank'})
         ]
     return draws, stats, found
 
@@ -108,12 +108,12 @@ def _fingerprint(plan: Plan, runner: Runner) -> dict[str, Any]:
 
 
 class _Run:
-    """The phases of NUTS: a warm-up, a second one where the mass matrix of the first does harm, the draws."""
+    """The phases of NUTS: a warm-up, a second one where the low-rank mass matrix of the first fails, the draws."""
 
     def __init__(self, driver: Driver, runner: Runner, plan: Plan):
         self._driver, self._runner, self._plan = driver, runner, plan
         self._padding = np.zeros(buffer_length(plan.density), np.int32)
-        self.harm = ''  # what the first warm-up said against its mass matrix
+        self.low_rank_problem = ''  # what the first warm-up shows against a low-rank mass matrix
 
     def all(self) -> None:
         """Warm up, again if need be, and draw."""
@@ -121,8 +121,8 @@ class _Run:
         codes = schedule(plan.num_warmup, plan.settings.warmup)
         driver.go(self._warm_up('warmup', 'Warm-up', codes))
         if plan.settings.mass_matrix == 'low_rank' and not driver.interrupted:
-            self.harm = self._what_harms()
-        if self.harm:
+            self.low_rank_problem = self._problem_of_low_rank()
+        if self.low_rank_problem:
             if driver.done('again') == 0:
                 self._runner.take(_without_directions(self._runner.state()))
             # A diagonal matrix, in the same program: its directions are never set again.
@@ -151,8 +151,8 @@ class _Run:
         plan = self._plan
         return self._runner.step(plan.posterior.data, codes, length, thinning, plan.target_accept)
 
-    def _what_harms(self) -> str:
-        """What the end of the warm-up says against its mass matrix; nothing if all is well."""
+    def _problem_of_low_rank(self) -> str:
+        """What the end of the warm-up shows against the low-rank mass matrix; empty where nothing does."""
         if not self._driver.done('warmup'):
             return ''
         step = self._driver.kept('warmup', 'step_size')[:, -1]

@@ -124,7 +124,7 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
 
 def _unused(posterior: Posterior, near: Probe) -> Iterator[Finding]:
     """Params that neither the likelihood nor another prior depends on, and priors that are never scored."""
-    density, steps = posterior.density, posterior.inspection.stepped
+    density, steps = posterior.density, posterior.inspection.without_gradient
     yield from (Finding('warning', text) for text in stepped_messages(posterior) + squared_messages(posterior))
     fine = np.isfinite(near.likelihood_gradient).all(axis=1)
     if fine.any():

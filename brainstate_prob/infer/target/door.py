@@ -52,9 +52,9 @@ class Inspection(NamedTuple):
         The parameters that no term of the log density depends on, their own prior left out.
     frozen : tuple of (str, str)
         Pairs (parameter, other): the prior of the one was built with the number that the other, fitted too, had.
-    stepped : tuple of str
+    without_gradient : tuple of str
         The parameters on which the likelihood depends by steps alone (comparisons, rounding): their gradient is zero.
-    squared : bool
+    sums_pairs : bool
         Whether the log-likelihood sums over all pairs of a target and a prediction.
     has_loop : bool
         Whether there is a loop whose number of steps is not fixed.
@@ -63,8 +63,8 @@ class Inspection(NamedTuple):
     program: tuple[ProgramKey, ...]
     unused: tuple[str, ...]
     frozen: tuple[tuple[str, str], ...]
-    stepped: tuple[str, ...] = ()
-    squared: bool = False
+    without_gradient: tuple[str, ...] = ()
+    sums_pairs: bool = False
     has_loop: bool = False
 
 
@@ -91,7 +91,7 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
     data = _shapes_of(data)  # wherever the arrays are, the program is one
     code = (model, density.likelihood, density.own_log_likelihood)
     words = plain_words(model, *(e.name for e in density.entries))
-    with _told_if_swapped(density, data), words, watching(*code):
+    with _explained_if_swapped(density, data), words, watching(*code):
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     seen = traces[0]
     _refuse_unfitted(density, model, seen.trace)
@@ -106,7 +106,7 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
 
 
 @contextlib.contextmanager
-def _told_if_swapped(density: Density, data: Data) -> Iterator[None]:
+def _explained_if_swapped(density: Density, data: Data) -> Iterator[None]:
     """Add to an error of the trace that inputs and targets fit the other way round, where they do."""
     try:
         yield

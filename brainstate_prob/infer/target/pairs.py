@@ -112,7 +112,7 @@ def sums_all_pairs(program: Any, data: Data) -> bool:
 
 def squared_messages(posterior: Any) -> list[str]:
     """In words, whether the log-likelihood scores every target against every prediction."""
-    if not posterior.inspection.squared:
+    if not posterior.inspection.sums_pairs:
         return []
     num = posterior.num_observations
     return [

@@ -22,7 +22,7 @@ def stepped_messages(posterior: Any) -> list[str]:
         'draws it from its prior, and reports that as a result. Make the step smooth (jax.nn.sigmoid((x - '
         f'{name}) / width) in place of x < {name}), sum the likelihood over its values, or fit the other Params for '
         f'each value of it on a grid (nn.Const). infer.elliptical_slice uses no gradients.'
-        for name in posterior.inspection.stepped
+        for name in posterior.inspection.without_gradient
     ]
 
 

@@ -228,7 +228,7 @@ def test_gradients_and_directions_save_gradients(shared_dir):
 def test_a_low_rank_matrix_that_harms_is_given_up(shared_dir, monkeypatch, limit, value, said):
     """Chains that disagree or diverge: warmed up again with a diagonal matrix, which is said."""
     monkeypatch.setattr(nuts_loop, limit, value)
-    with pytest.warns(infer.ConvergenceWarning, match=f'low-rank mass matrix harms here.*{said}.*diagonal'):
+    with pytest.warns(infer.ConvergenceWarning, match=f'low-rank mass matrix fails here.*{said}.*diagonal'):
         fit = infer.nuts(
             reference_posterior(shared_dir, 'linear_regression_corr'), mass_matrix='low_rank', seed=2, progress=False
         )

@@ -392,7 +392,7 @@ def test_pairs_are_told_where_they_are_summed(name):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         posterior = infer.Posterior(Slope(), x, y, log_likelihood=score)
-    assert posterior.inspection.squared == pairs
+    assert posterior.inspection.sums_pairs == pairs
     assert any('6 x 6 terms' in text for text in posterior.check().problems) == pairs
 
 
