@@ -8,24 +8,12 @@ import pytest
 
 from brainstate_prob import infer, nn
 
+# fmt: off
 WAYS = [
-    'map',
-    'svi',
-    'marginal_likelihood',
-    'laplace',
-    'nuts',
-    'sgmcmc',
-    'smc',
-    'pathfinder',
-    'ensemble',
-    'swag',
-    'mc_dropout',
-    'chees',
-    'meads',
-    'mclmc',
-    'hmc_ecs',
-    'elliptical_slice',
+    'map', 'svi', 'marginal_likelihood', 'laplace', 'nuts', 'sgmcmc', 'smc', 'pathfinder', 'ensemble', 'swag',
+    'mc_dropout', 'chees', 'meads', 'mclmc', 'hmc_ecs', 'elliptical_slice',
 ]
+# fmt: on
 OF_A_RUN = ['seed', 'devices', 'chain_method', 'checkpoint', 'checkpoint_every', 'progress']
 OLD = {'start', 'mode', 'fit', 'reference', 'every', 'hyper', 'max_steps', 'num_iterations', 'thin', 'n_chains'}
 RENAMED = {'fit_map': 'map', 'fit_svi': 'svi', 'fit_marginal_likelihood': 'marginal_likelihood'}

@@ -35,6 +35,7 @@ from brainstate_prob.infer.run.starts import member_starts
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['CURVATURES', 'checked_options', 'descend', 'laplace']
 
@@ -128,18 +129,19 @@ def laplace(
     check_options(laplace, locals(), structure=choice(*STRUCTURES), curvature=choice(*CURVATURES, none=True))
     curvature = checked_options(posterior, structure, curvature, rank)
     posterior = started_from(posterior, init)
-    density = _coordinates(posterior, init, noncentered)
-    moved = columns_matching(posterior, density, params)
+    target = _coordinates(posterior, init, noncentered)
+    density, data = target.density, target.data
+    moved = columns_matching(target, params)
     if structure == 'full':
         refuse_large(len(moved))
     began = time.perf_counter()
     programs = curvature_of(density, moved, curvature)
-    theta = _find_mode(posterior, programs, init, to_key(seed), progress, always=structure == 'full')
+    theta = _find_mode(target, programs, init, to_key(seed), progress, always=structure == 'full')
     try:
-        gaussian, notes = STRUCTURES[structure](programs, theta, posterior.data, rank)
+        gaussian, notes = STRUCTURES[structure](programs, theta, data, rank)
     except NotPositiveDefinite as error:
         raise not_positive(error, programs) from None
-    value, grad = value_and_grad(density, theta, posterior.data)
+    value, grad = value_and_grad(density, theta, data)
     distance = float(np.sqrt(max(0.0, grad[moved] @ gaussian.solve(grad[moved]))))
     if distance > _FAR * np.sqrt(len(moved)):
         each = distance / np.sqrt(len(moved))
@@ -157,7 +159,7 @@ def laplace(
         'warnings': notes,
         'seconds': time.perf_counter() - began,
     }
-    return warned(make_fit(posterior, programs, theta, value, gaussian, num_draws, seed, info))
+    return warned(make_fit(target, programs, theta, value, gaussian, num_draws, seed, info))
 
 
 def information_of(programs: Curvature) -> str | None:
@@ -189,9 +191,9 @@ def checked_options(
     return kind
 
 
-def descend(programs: Curvature, posterior: Posterior, theta: np.ndarray, progress: bool = False) -> np.ndarray:
+def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bool = False) -> np.ndarray:
     """`infer.map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
-    view = copy.copy(posterior)
+    view = copy.copy(target.posterior)
     view.density, view.start = programs.density, lambda density: jnp.asarray(theta)  # type: ignore[method-assign]
     optimizer: Any = 'lbfgs'
     if not programs.is_whole:
@@ -205,24 +207,24 @@ def descend(programs: Curvature, posterior: Posterior, theta: np.ndarray, progre
 
 
 def _find_mode(
-    posterior: Posterior, programs: Curvature, init: Any, key: jax.Array, progress: bool, always: bool
+    target: Target, programs: Curvature, init: Any, key: jax.Array, progress: bool, always: bool
 ) -> np.ndarray:
     """Theta of the point that ``init`` means, found where it is not given.
 
     Newton's method needs no other program than the curvature's: it alone serves for few numbers, and ends the search
     for many, or ``always``.
     """
-    density, data = programs.density, posterior.data
+    density, data = target.density, target.data
     if not _is_map(init):
-        return np.asarray(member_starts(posterior, density, init, key[None])[0])
-    theta = np.asarray(checked_start(posterior, density))
+        return np.asarray(member_starts(target, init, key[None])[0])
+    theta = np.asarray(checked_start(target))
     tol = mode_tolerance(density)
     if density.size <= _FEW:
         whole = curvature_of(density, np.arange(density.size), programs.kind)
         point = newton(whole, theta, data, num_steps=_NEWTON_STEPS, tol=tol)
         if point.distance < tol:
             return point.theta
-    theta = descend(curvature_of(density, np.arange(density.size), programs.kind), posterior, theta, progress)
+    theta = descend(curvature_of(density, np.arange(density.size), programs.kind), target, theta, progress)
     if not (always or density.size <= _MANY):
         return theta
     return newton(programs, theta, data, num_steps=_NEWTON_STEPS, tol=tol).theta
@@ -232,28 +234,28 @@ def _is_map(init: Any) -> bool:
     return isinstance(init, str) and init == 'map'
 
 
-def _coordinates(posterior: Posterior, init: Any, noncentered: Any) -> Density:
-    """The density in whose coordinates the Gaussian is: that of ``init`` where it is a point.
+def _coordinates(posterior: Posterior, init: Any, noncentered: Any) -> Target:
+    """The log density in whose coordinates the Gaussian is: those of ``init`` where it is a point.
 
     Raises
     ------
     TypeError, ValueError
         For a fit that is no point of this posterior.
     """
-    density = posterior.sampling_density_for(noncentered)  # refuses what has no density
+    target = posterior.sampling_target(noncentered)  # refuses what has no density
     if _is_map(init):
-        return density
+        return target
     if not isinstance(init, Fit):
-        return posterior.density
+        return posterior.target
     if init.thetas.shape[:2] != (1, 1):
         raise ValueError(
             f'init is a fit by {init.method!r} of {init.num_chains * init.num_draws} draws, but a Gaussian has one '
             "centre. Give a fit of one point such as infer.map(posterior, jacobian=True), or leave init='map'."
         )
     if init.density is None:  # loaded without its posterior
-        return density if init.noncentered == density.noncentered else posterior.density
-    for one in (posterior.density, density):
-        if base_of(init.density) is one:
+        return target if init.noncentered == target.density.noncentered else posterior.target
+    for one in (posterior.target, target):
+        if base_of(init.density) is one.density:
             return one
     raise ValueError("init was found in other coordinates than this posterior has. Leave init='map'.")
 
