@@ -18,7 +18,7 @@ from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import Regularization
 from brainstate_prob.nn.weights import ParamSpec, Weights
 
-__all__ = ['PriorReport', 'with_prior']
+__all__ = ['PriorReport', 'warn_of_unmatched', 'with_prior']
 
 
 class PriorReport(NamedTuple):
@@ -90,14 +90,20 @@ def with_prior(model: Module, priors: Mapping[Any, Any], *, replace: bool = Fals
         attacher.visit(copy, (), ())
     unmatched = [rule.key for rule in rules if not rule.used]
     report = PriorReport(attacher.attached, attacher.kept, unmatched)
-    if unmatched and not return_report:
+    if not return_report:
+        warn_of_unmatched(report, 'with_prior')
+    return (copy, report) if return_report else copy
+
+
+def warn_of_unmatched(report: PriorReport, caller: str) -> None:
+    """Warn the user of the function ``caller`` of filters that matched nothing."""
+    if report.unmatched:
         known = ', '.join([*report.attached, *report.kept]) or 'none'
         warnings.warn(
-            f'with_prior: no parameter matches {", ".join(map(repr, unmatched))}. The parameters are: {known}.',
+            f'{caller}: no parameter matches {", ".join(map(repr, report.unmatched))}. The parameters are: {known}.',
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return (copy, report) if return_report else copy
 
 
 class _Rule:

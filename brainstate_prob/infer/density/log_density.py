@@ -7,7 +7,6 @@ model: data, and the values of States that are not fitted, are arguments, so tha
 from __future__ import annotations
 
 import contextlib
-import functools
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
@@ -285,8 +284,8 @@ class Density:
     def _pointwise(self, data: Data) -> jax.Array:
         if self.own_log_likelihood is not None:
             args = data.args if data.targets is None else (*data.args, data.targets)
-            with quantities_explained(), magnitudes_explained(data.unit):
-                out = self.own_log_likelihood(self.model, *args, **data.kwargs)
+            with quantities_explained(), magnitudes_explained(data.unit), self.model.opened() as model:
+                out = self.own_log_likelihood(model, *args, **data.kwargs)
             return checked_log_likelihood(out, data.targets)
         if data.targets is None:
             return jnp.zeros((), self.dtype)
@@ -294,9 +293,12 @@ class Density:
 
     def distribution(self, data: Data) -> dist.Distribution:
         """What the model says about the targets, inside `open`."""
-        function = self.model if self.likelihood is None else functools.partial(self.likelihood, self.model)
         with quantities_explained():
-            out = function(*data.args, **data.kwargs)
+            if self.likelihood is None:
+                out = self.model(*data.args, **data.kwargs)
+            else:
+                with self.model.opened() as model:
+                    out = self.likelihood(model, *data.args, **data.kwargs)
         self.says_unit = isinstance(out, QuantityDistribution)
         return checked_distribution(out, data.targets, data.unit)
 
@@ -322,8 +324,8 @@ class Density:
 
     def evaluate(self, function: Callable, theta: jax.Array, data: Data, args: tuple) -> Any:
         """``function(model, *args)`` of the model with the values of ``theta``."""
-        with self.open(theta, data):
-            return function(self.model, *args)
+        with self.open(theta, data), self.model.opened() as model:
+            return function(model, *args)
 
     def num_outside(self, theta: jax.Array, data: Data) -> jax.Array:
         """How many targets lie outside the support of what the model predicts; shapes and types are checked."""

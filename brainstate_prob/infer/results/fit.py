@@ -356,8 +356,11 @@ class Fit(FitRecord, ArvizPlots):
         check_options(Fit.save, locals())
         storage.save(self, path, log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, seed=seed)
 
-    def assign_to(self, model: Module, which: Literal['mean', 'mode'] | tuple[int, int] = 'mean') -> None:
+    def assign_to(self, model: Any, which: Literal['mean', 'mode'] | tuple[int, int] = 'mean') -> Any:
         """Write one value of every parameter into a model of the same structure.
+
+        A model of another library that can be written into (Flax NNX, brainstate) is returned afterwards; of one that
+        cannot (Equinox, a function of a pytree) a new one is.
 
         Parameters
         ----------
@@ -370,7 +373,7 @@ class Fit(FitRecord, ArvizPlots):
         ValueError
             For a model with other parameters, naming the difference; it is then left as it was.
         """
-        assign.assign_to(self, model, which)
+        return assign.assign_to(self, model, which)
 
     def with_posterior(self, posterior: Posterior) -> Fit:
         """The same draws with another posterior of the same parameters, by which predictions and scores then are.

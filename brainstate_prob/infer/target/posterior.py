@@ -31,6 +31,7 @@ from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import told_of_hidden
 from brainstate_prob.infer.target.target import Target
 from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
+from brainstate_prob.nn.adoption import adopted
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import is_narrower
 
@@ -48,7 +49,8 @@ class Posterior:
     Parameters
     ----------
     model
-        A Module with at least one trainable parameter. It is read, and only written by ``fit.assign_to(model)``.
+        A Module with at least one trainable parameter, or a model that `brainstate_prob.interop.wrap` takes. It is
+        read, and only written by ``fit.assign_to(model)``.
     inputs
         What the model is called with: one array, a tuple (positional arguments), a dict (keyword arguments) or None.
         Lists of numbers, pandas columns and the like are read by value; what is no number is refused. Integers are
@@ -109,7 +111,7 @@ class Posterior:
     @named
     def __init__(
         self,
-        model: Module,
+        model: Any,
         inputs: Any = None,
         targets: Any = None,
         *,
@@ -118,6 +120,7 @@ class Posterior:
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Any] | None = None,
     ):
+        model = adopted(model)
         if not isinstance(model, Module):
             raise TypeError(what_is_no_model(model))
         if likelihood is not None and log_likelihood is not None:
