@@ -116,14 +116,13 @@ class Foreign(Module):
     @contextlib.contextmanager
     def opened(self) -> Iterator[Any]:
         """The model of the other library with the present values; States get what it leaves in them."""
-        model = self._built(self.values())
-        yield model
-        states = {path: x for path, x in self.leaves().items() if isinstance(x, State)}
-        if states:
+        with self._mode():
+            model = self._built(self.values())
+            yield model
             left = self._left(model)
-            for path, state in states.items():
-                if path in left and left[path] is not state.value:
-                    state.value = left[path]
+        for path, state in self.leaves().items():
+            if isinstance(state, State) and path in left and left[path] is not state.value:
+                state.value = jnp.asarray(left[path], state.value.dtype)
 
     def update(self, *args, **kwargs):
         with self.opened() as model:
@@ -160,13 +159,20 @@ class Foreign(Module):
         """The paths of the layers of a class, for filters that are classes."""
         return []
 
+    def _mode(self) -> contextlib.AbstractContextManager:
+        """The settings of the library under which the model is called."""
+        return contextlib.nullcontext()
+
     def _built(self, values: dict[Path, Any]) -> Any:
+        """The model with these values, as the setting ``fit`` wants it."""
         raise NotImplementedError
 
     def _left(self, model: Any) -> Mapping[Path, Any]:
+        """By path, the arrays of States as the model has left them."""
         return {}
 
     def _written(self, model: Any, values: dict[Path, Any]) -> Any:
+        """``model`` with these values."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from brainstate_prob.core import State
 
 from brainstate_prob.interop.trees import EquinoxModel, FunctionModel, StatefulEquinoxModel
 
+from brainstate_prob.interop.flax import FlaxModel
 from brainstate_prob.interop.foreign import Foreign
 
 from brainstate_prob.nn.adoption import adopts
@@ -18,6 +19,7 @@ from brainstate_prob.nn.with_prior import PriorReport, warn_of_unmatched, with_p
 __all__ = ['wrap']
 
 _KINDS: tuple[type[Foreign], ...] = (
+    FlaxModel,
 
     EquinoxModel,
     StatefulEquinoxModel,
