@@ -144,7 +144,9 @@ class Foreign(Module):
         mine, theirs = ({path: jnp.shape(x) for path, x in m.values().items()} for m in (self, other))
         if mine != theirs:
             differ = sorted({'.'.join(map(str, p)) for p, _ in mine.items() ^ theirs.items()})
-            raise ValueError(f'This {self.library} is not the one that was wrapped: they differ in {", ".join(differ)}.')
+            raise ValueError(
+                f'This {self.library} is not the one that was wrapped: they differ in {", ".join(differ)}.'
+            )
         return self._written(model, self.values())
 
     # What a library gives

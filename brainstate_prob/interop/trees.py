@@ -17,6 +17,7 @@ from brainstate_prob.interop.foreign import (
     constant,
     is_trainable,
     keep_statistics,
+    names_of,
     training,
 )
 from brainstate_prob.nn.module import Module
@@ -76,7 +77,7 @@ def _parts(tree: Any, leaf: Callable[[Path, Any], Param | State | None]) -> tupl
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     found, others = {}, []
     for keys, x in leaves:
-        path = tuple(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k))) for k in keys)
+        path = names_of(keys)
         made = leaf(path, x)
         if made is not None:
             found[path] = made
@@ -131,7 +132,7 @@ class EquinoxModel(_Tree):
     def places_of(cls, model, kind):
         found = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda x: isinstance(x, kind))[0]
         places = (keys for keys, x in found if isinstance(x, kind))
-        return [tuple(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k))) for k in keys) for keys in places]
+        return [names_of(keys) for keys in places]
 
     def _built(self, values):
         return _in_mode(self._tree(values))

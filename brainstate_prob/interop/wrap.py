@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from brainstate_prob.core import State
-
-from brainstate_prob.interop.trees import EquinoxModel, FunctionModel, StatefulEquinoxModel
-
+from brainstate_prob.interop.brainstate import BrainstateModel
 from brainstate_prob.interop.flax import FlaxModel
 from brainstate_prob.interop.foreign import Foreign
-
+from brainstate_prob.interop.trees import EquinoxModel, FunctionModel, StatefulEquinoxModel
 from brainstate_prob.nn.adoption import adopts
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.with_prior import PriorReport, warn_of_unmatched, with_prior
@@ -20,10 +18,9 @@ __all__ = ['wrap']
 
 _KINDS: tuple[type[Foreign], ...] = (
     FlaxModel,
-
+    BrainstateModel,
     EquinoxModel,
     StatefulEquinoxModel,
-
     FunctionModel,
 )
 

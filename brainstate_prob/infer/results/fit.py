@@ -24,7 +24,6 @@ from brainstate_prob.infer.target.options import posterior as a_posterior
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
-from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:
     import os
