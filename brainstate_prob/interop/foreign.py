@@ -15,7 +15,7 @@ from brainstate_prob.graph.treefy import same_value
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param
 
-__all__ = ['Foreign', 'Path', 'Skeleton', 'constant', 'is_trainable', 'keep_statistics', 'training']
+__all__ = ['Foreign', 'Path', 'Skeleton', 'constant', 'is_trainable', 'keep_statistics', 'names_of', 'training']
 
 Path = tuple[Any, ...]
 
@@ -33,6 +33,11 @@ def keep_statistics() -> bool:
 def is_trainable(x: Any) -> bool:
     """Whether ``x`` is an array of real floating numbers."""
     return hasattr(x, 'dtype') and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def names_of(keys: tuple) -> Path:
+    """A path of JAX's tree functions as names and numbers."""
+    return tuple(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k))) for k in keys)
 
 
 class Skeleton:
