@@ -38,7 +38,7 @@ from brainstate_prob.infer.results.prior_fit import prior_predictive, sample_pri
 from brainstate_prob.infer.results.storage import load
 from brainstate_prob.infer.table import Table
 from brainstate_prob.infer.target.door import ModelWarning
-from brainstate_prob.infer.target.numpyro import to_numpyro
+from brainstate_prob.infer.target.numpyro import sample_module, to_numpyro
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.variational.pathfinder import pathfinder
 from brainstate_prob.infer.variational.svi import svi
@@ -83,6 +83,7 @@ __all__ = [
     'plot_coverage',
     'plot_reliability',
     'prior_predictive',
+    'sample_module',
     'sample_prior',
     'sbc',
     'scoring',

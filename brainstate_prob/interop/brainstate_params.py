@@ -93,8 +93,8 @@ def prior_of(param: Any, path: Path) -> Regularization | None:
         return None
     if reg.fit_hyper and reg.states():
         raise NotImplementedError(
-            f'{".".join(map(str, path))!r}: the hyper-parameters of {type(reg).__name__}, trained by fit_hyper=True, do '
-            'not come over. Make it fit_hyper=False, and give the prior by interop.wrap(model, priors, replace=True).'
+            f'{".".join(map(str, path))!r}: the hyper-parameters of {type(reg).__name__}, trained by fit_hyper=True, '
+            'do not come over. Make it fit_hyper=False, and give the prior by interop.wrap(model, priors, replace=True).'
         )
     value = jnp.asarray(param.t.forward(param.val.value))
     try:

@@ -27,6 +27,7 @@ from brainstate_prob.infer.target.check import check
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard, no_leaks
 from brainstate_prob.infer.target.indices import refuse_out_of_range
+from brainstate_prob.infer.target.numpyro_model import NumPyroModel
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import told_of_hidden
 from brainstate_prob.infer.target.target import Target
@@ -157,6 +158,37 @@ class Posterior:
         with no_leaks():
             self._inspect(traced.says_unit)
         guard(self.density, self.data, self.inspection)
+
+    @classmethod
+    def from_numpyro(cls, model: Callable, *args: Any, **kwargs: Any) -> Posterior:
+        """The posterior of a NumPyro model, called with these arguments, data included.
+
+        Its continuous latent sites are Params by name, with their priors; arrays among the arguments are arguments of
+        compiled programs. With one observed site and no factor, that is the targets: predictions and calibration are
+        there. Other arrays are the inputs.
+
+        Raises
+        ------
+        ValueError
+            For discrete latent sites, ``numpyro.param`` and plates with ``subsample_size``.
+        TypeError
+            For a model that looks at the values of its array arguments.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from brainstate_prob import infer
+        >>> def model(y=None):
+        ...     mu = numpyro.sample('mu', dist.Normal(0.0, 1.0))
+        ...     numpyro.sample('y', dist.Normal(mu, 1.0), obs=y)
+        >>> posterior = infer.Posterior.from_numpyro(model, jnp.array([1.0, 3.0]))
+        >>> posterior.names
+        ['mu']
+        """
+        module = NumPyroModel(model, args, kwargs)
+        if module.targets is None:
+            return cls(module, log_likelihood=NumPyroModel.log_likelihood)
+        return cls(module, module.inputs, module.targets, likelihood=NumPyroModel.predicted)
 
     def __copy__(self) -> Posterior:
         new = object.__new__(type(self))
