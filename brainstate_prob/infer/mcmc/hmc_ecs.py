@@ -143,18 +143,17 @@ def hmc_ecs(
     target = options.target(posterior)
     check_parts(target.posterior, batch_size, instead='Use infer.nuts')
     reference = _reference(target, init, options.keys(target)[0])
-    settings = {
-        'batch_size': batch_size,
-        'num_blocks': num_blocks,
-        'mass_matrix': mass_matrix,
-        'max_tree_depth': max_tree_depth,
-    }
     algorithm = Algorithm(
         name='hmc_ecs',
         init=lambda target, options: _starts(target, options, reference, batch_size, mass_matrix),
-        step=lambda density: _step_function(density, **settings),
+        step=lambda density: _step_function(density, batch_size, num_blocks, mass_matrix, max_tree_depth),
         stats=_STATS,
-        settings=settings,
+        settings={
+            'batch_size': batch_size,
+            'num_blocks': num_blocks,
+            'mass_matrix': mass_matrix,
+            'max_tree_depth': max_tree_depth,
+        },
         numbers={'target_accept': target_accept},
         arguments=(reference, target_accept),
         schedule=lambda num_warmup: schedule(num_warmup, _KIND),
@@ -172,8 +171,8 @@ def _problems(stats: dict[str, np.ndarray], info: dict[str, Any]) -> list[str]:
     if info['variance'] < _MOST_VARIANCE:
         return []
     return [
-        f'The estimated log-likelihood has variance {info["variance"]:.2g} (above {_MOST_VARIANCE:g}): the draws can be '
-        f'far off. {advice("variance", "hmc_ecs", info)}'
+        f'The estimated log-likelihood has variance {info["variance"]:.2g} (above {_MOST_VARIANCE:g}): the draws can '
+        f'be far off. {advice("variance", "hmc_ecs", info)}'
     ]
 
 

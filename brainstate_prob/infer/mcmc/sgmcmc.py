@@ -198,14 +198,14 @@ def sgmcmc(
             friction=friction if momentum else 1.0,
             scale_by=num if precondition else None,
         )
-    step_schedule = step_size if callable(step_size) else None
+    step_schedule, number = (step_size, 0.0) if callable(step_size) else (None, float(step_size))
     exploring, kept = num_warmup // num_cycles, num_samples // num_cycles // thinning
     cycle = exploring + kept * thinning
-    numbers = {} if step_schedule else {'step_size': float(step_size)}
+    numbers: dict[str, Any] = {} if step_schedule else {'step_size': number}
     numbers |= {'friction': float(friction)} if momentum else {}
     numbers |= {'num_cycles': num_cycles, 'steps_of_a_cycle': cycle} if cyclical else {}
     plan = _Plan(
-        numbers.get('step_size', 0.0),
+        number,
         float(friction),
         cycle if cyclical else 1,
         exploring if cyclical else 0,
@@ -297,9 +297,7 @@ def _stretch_in_batches(
             jnp.zeros((size, density.size), density.dtype),
             {name: jnp.zeros(size, kind) for name, kind in stats.items()},
         )
-        state, _, draws, kept = loop_in_batches(
-            lambda _, i, *__: i < length * thinning, body, state, rest, batch_size
-        )
+        state, _, draws, kept = loop_in_batches(lambda _, i, *__: i < length * thinning, body, state, rest, batch_size)
         return state, draws, kept
 
     return advance

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,8 @@ _TRIES = 100  # each of a radius of nine tenths
 _RADIUS = {'model': 1.0, 'map': 0.1, 'pathfinder': 0.0, 'prior': 0.0, 'draws': 0.0, 'array': 0.0}
 
 
-class ChainStarts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ChainStarts:
     """Chains at points where the log density and its gradient are finite: `Algorithm.init` of most samplers.
 
     Attributes
@@ -85,15 +87,15 @@ class ChainStarts(NamedTuple):
 
 
 def _all_chains(chain: Callable) -> Callable:
-    def one(start_key: jax.Array, key: jax.Array, centre: jax.Array, radius: jax.Array, data: Any) -> tuple:
-        centre = centre.astype(jnp.result_type(float))
-        theta = centre + radius * jax.random.uniform(start_key, centre.shape, centre.dtype, -1.0, 1.0)
-        state, is_finite = chain(theta, key, data)
-        return plain_types(state), is_finite
-
-    # Mapped, not vectorized: it runs once, and compiles in two thirds of the time.
     def run(start_keys: jax.Array, keys: jax.Array, centres: jax.Array, radii: jax.Array, data: Any) -> tuple:
-        radii = radii.astype(jnp.result_type(float))
-        return lax.map(lambda chain: one(*chain, data), (start_keys, keys, centres, radii))
+        def one(given: tuple) -> tuple:
+            start_key, key, centre, radius = given
+            centre = centre.astype(jnp.result_type(float))
+            theta = centre + radius * jax.random.uniform(start_key, centre.shape, centre.dtype, -1.0, 1.0)
+            state, is_finite = chain(theta, key, data)
+            return plain_types(state), is_finite
+
+        # Mapped, not vectorized: it runs once, and compiles in two thirds of the time.
+        return lax.map(one, (start_keys, keys, centres, radii.astype(jnp.result_type(float))))
 
     return run
