@@ -154,7 +154,7 @@ def test_a_density_at_the_edge_of_the_precision_is_told_as_such():
     one = jnp.ones(())
     finite = {'prior': {'w': one}, 'log_det': {'w': one}, 'likelihood': one}
     density = SimpleNamespace(jit=lambda *_: lambda *_: finite, dtype=np.dtype('f4'))
-    text = what_is_not_finite(SimpleNamespace(data=None), density, one, True)
+    text = what_is_not_finite(SimpleNamespace(data=None, density=density), one, True)
     assert 'at the edge of what float32 can do' in text and 'jax.enable_x64(True)' in text
 
 
@@ -187,10 +187,8 @@ def around(posterior, centre, sd=0.1, **kwargs):
     centre = {k: v if isinstance(v, u.Quantity) else jnp.asarray(v, jnp.float32) for k, v in centre.items()}
     centre = posterior.unconstrain(centre)
     noise = np.random.default_rng(1).normal(size=(4, 250, posterior.density.size)) * sd
-    fit = scattered(posterior, posterior.density, stats=None, **kwargs)
-    return infer.Fit(
-        posterior, posterior.density, (np.asarray(centre) + noise).astype('f4'), method='nuts', info=fit.info
-    )
+    fit = scattered(posterior, posterior.target, stats=None, **kwargs)
+    return infer.Fit(posterior.target, (np.asarray(centre) + noise).astype('f4'), method='nuts', info=fit.info)
 
 
 GOOD = {'w': [1.0, -2.0], 'b': 0.5, 'sd': 1.0}
