@@ -264,7 +264,7 @@ def test_chains_draws_and_guides_and_optimizers_are_looked_at(line):
     assert any("not finite, of ['sd']" in text for text in fit.check().problems)
     told = around(line, GOOD, info={'warnings': ['k-hat of the guide is 0.9']})
     assert told.check().problems == ['k-hat of the guide is 0.9']
-    point = infer.Fit(line, line.density, np.zeros((1, 1, 4), 'f4'), method='map',
+    point = infer.Fit(line.target, np.zeros((1, 1, 4), 'f4'), method='map',
                       info={'converged': False, 'num_steps': 10, 'gradient': 5.0})  # fmt: skip
     assert any('stopped before it had converged, after 10 steps (gradient 5)' in t for t in point.check().problems)
 
@@ -295,7 +295,7 @@ def test_what_cannot_be_judged_is_said(line, shape, method, sampled, note):
     centre = np.asarray(line.unconstrain({k: jnp.asarray(v, jnp.float32) for k, v in GOOD.items()}))
     thetas = centre + 0.1 * np.random.default_rng(1).normal(size=(*shape, line.density.size))
     found = {'diverging': np.zeros(shape, bool)} if sampled else None
-    report = infer.Fit(line, line.density, thetas.astype('f4'), method=method, stats=found).check()
+    report = infer.Fit(line.target, thetas.astype('f4'), method=method, stats=found).check()
     assert any(note in text and text.startswith('Not looked at') for text in report.notes), report
 
 

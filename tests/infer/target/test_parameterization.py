@@ -241,10 +241,10 @@ def test_simulations_share_one_form():
     posterior, forms = groups([3] * 4), set()
 
     def fit(data, seed):
-        density = data.sampling_target().density
-        forms.add(density.noncentered)
-        thetas = data.start(density) + 0.1 * np.random.default_rng(seed).normal(size=(1, 9, density.size))
-        return infer.Fit(data, density, thetas.astype(np.float32), method='none')
+        target = data.sampling_target()
+        forms.add(target.density.noncentered)
+        thetas = target.start + 0.1 * np.random.default_rng(seed).normal(size=(1, 9, target.size))
+        return infer.Fit(target, thetas.astype(np.float32), method='none')
 
     infer.sbc(posterior, fit, num_simulations=20, num_draws=9, progress=False)
     assert len(forms) == 1 and posterior.fixed_choice is None
