@@ -28,8 +28,8 @@ from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, keep_
 from brainstate_prob.infer.run.members import Members, plain_types, until_save
 from brainstate_prob.infer.run.progress import Chunks
 from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in_batches, take
-from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.stream import Stream
+from brainstate_prob.infer.target.target import Target
 
 __all__ = [
     'Descent',
@@ -231,8 +231,7 @@ class Descents:
 
     def __init__(
         self,
-        posterior: Posterior,
-        density: Density,
+        target: Target,
         settings: Settings,
         thetas: jax.Array,
         keys: jax.Array,
@@ -251,6 +250,7 @@ class Descents:
         label: str = 'MAP',
         progress: bool = True,
     ):
+        posterior, density = target.posterior, target.density
         self._posterior, self._density, self._settings = posterior, density, settings
         self._num_steps, self._tol, self._as_fit, self._strict = num_steps, tol, as_fit, strict
         self._stream, self._monitor, self._callbacks = stream, monitor, tuple(callbacks)

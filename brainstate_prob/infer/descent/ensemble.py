@@ -118,7 +118,7 @@ def ensemble(
     check_options(ensemble, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
     posterior = started_from(posterior, init, each=True)
-    density, key = posterior.density, to_key(seed)
+    target, density, key = posterior.target, posterior.density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     if bootstrap:
         if stream is not None:
@@ -129,7 +129,7 @@ def ensemble(
     rule = early_stopping_of(early_stopping)
     method, devices = checked_devices(devices, chain_method, num_members, posterior.data)
     keys = member_keys(density, key, num_members)
-    thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
+    thetas = member_starts(target, init, keys, jacobian=jacobian)
     differ = bootstrap or batch_size is not None or len(np.unique(np.asarray(thetas), axis=0)) > 1
     if num_members > 1 and not differ and not draws_noise(density, thetas[0], posterior.data):
         raise ValueError(
@@ -162,12 +162,11 @@ def ensemble(
             history |= {f'{name}_{i}': values for i, values in enumerate(found.watched)}
         each = environ.get('fit', False) or (isinstance(init, Fit) and init.has_own_statistics)
         members = found.thetas[None]
-        wide, members = each_with_its_own(density, members, found.carried) if each else (density, members)
-        return Fit(posterior, wide, members, method='ensemble', history=history, info=info)
+        wide, members = each_with_its_own(target, members, found.carried) if each else (target, members)
+        return Fit(wide, members, method='ensemble', history=history, info=info)
 
     descents = Descents(
-        posterior,
-        density,
+        target,
         settings,
         thetas,
         keys,
@@ -175,9 +174,9 @@ def ensemble(
         as_fit=as_fit,
         tol=tol,
         stream=stream,
-        monitor=None if rule is None else Monitor(posterior, density, rule, num_members),
+        monitor=None if rule is None else Monitor(target, rule, num_members),
         callbacks=checked_callbacks(callbacks),
-        carried=statistics_of_rows(posterior, density, init, keys),
+        carried=statistics_of_rows(target, init, keys),
         method=method,
         devices=devices,
         label='Ensemble',
@@ -187,8 +186,7 @@ def ensemble(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             'ensemble',
             settings=settings,
             tol=tol,

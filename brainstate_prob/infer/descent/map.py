@@ -36,6 +36,7 @@ from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
 from brainstate_prob.infer.target.stream import Stream
+from brainstate_prob.infer.target.target import Target
 
 __all__ = [
     'batch_info',
@@ -146,7 +147,7 @@ def fit_map(
     check_options(fit_map, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
     posterior = started_from(posterior, init, each=True)
-    density, key = posterior.density, to_key(seed)
+    target, density, key = posterior.target, posterior.density, to_key(seed)
     stream = stream_of(posterior, batch_size, batches, num_observations)
     optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
     settings = Settings(optimizer, batch_size, jacobian)
@@ -154,15 +155,15 @@ def fit_map(
     callbacks = checked_callbacks(callbacks)
     init = ('model' if num_starts == 1 else 'prior') if init is None else init
     if num_starts == 1 and isinstance(init, str) and init == 'model':
-        keys, thetas = key[None], checked_start(posterior, density, jacobian=jacobian)[None]
+        keys, thetas = key[None], checked_start(target, jacobian=jacobian)[None]
     else:
         keys = member_keys(density, key, num_starts) if num_starts > 1 else key[None]
-        thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
+        thetas = member_starts(target, init, keys, jacobian=jacobian)
     check_first_batch(density, thetas[0], stream)
-    monitor = None if rule is None else Monitor(posterior, density, rule, num_starts)
+    monitor = None if rule is None else Monitor(target, rule, num_starts)
 
     def as_fit(found: Descent) -> Fit:
-        final = _final_losses(posterior, density, found, settings, stream)
+        final = _final_losses(target, found, settings, stream)
         best = int(np.argmin(final))
         losses = found.losses[best]
         info = {
@@ -179,12 +180,11 @@ def fit_map(
         history = {'loss': losses[: info['num_steps']]}
         if found.watched is not None and rule is not None:
             history['held_out_loss' if rule.held_out is not None else 'mean_loss'] = found.watched[best]
-        trained = posterior.with_carried(density, jax.tree.map(lambda x: x[best], found.carried))
-        return Fit(trained, density, found.thetas[best][None, None], method='map', history=history, info=info)
+        trained = target.with_carried(jax.tree.map(lambda x: x[best], found.carried))
+        return Fit(trained, found.thetas[best][None, None], method='map', history=history, info=info)
 
     descents = Descents(
-        posterior,
-        density,
+        target,
         settings,
         thetas,
         keys,
@@ -194,7 +194,7 @@ def fit_map(
         stream=stream,
         monitor=monitor,
         callbacks=callbacks,
-        carried=statistics_of_rows(posterior, density, init, keys),
+        carried=statistics_of_rows(target, init, keys),
         strict=num_starts == 1,
         progress=progress,
     )
@@ -202,8 +202,7 @@ def fit_map(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             'map',
             settings=settings,
             tol=tol,
@@ -224,7 +223,7 @@ def fit_map(
         )
     elif tol is not None and fit.info['stopped'] == 'converged':
         start = np.asarray(thetas)[fit.info.get('best_start', 0)]
-        fit.info['warnings'] = modes_at_infinity(posterior, density, start, fit.thetas[0, 0], jacobian)
+        fit.info['warnings'] = modes_at_infinity(target, start, fit.thetas[0, 0], jacobian)
         for text in fit.info['warnings']:
             warnings.warn(text, ConvergenceWarning, stacklevel=users_line())
     return fit
@@ -234,21 +233,20 @@ def _last(fit: Fit) -> float:
     return float(fit.history['loss'][-1]) if len(fit.history['loss']) else 1.0
 
 
-def _final_losses(
-    posterior: Posterior, density: Density, found: Descent, settings: Settings, stream: Stream | None
-) -> np.ndarray:
+def _final_losses(target: Target, found: Descent, settings: Settings, stream: Stream | None) -> np.ndarray:
     """By which the starts are compared: the loss over all data at the end, or the mean of the last batches'."""
     if len(found.thetas) == 1:
         return np.zeros(1)
     if stream is not None:
         final = np.nanmean(found.losses[:, -50:], axis=1)
     else:
+        density = target.density
         run = density.jit(
             'final_losses',
             (settings.jacobian, environ.static_key()),
             lambda: jax.vmap(lambda t, data: -density.log_density(t, data, settings.jacobian), in_axes=(0, None)),
         )
-        final = np.asarray(run(found.thetas, posterior.data))
+        final = np.asarray(run(found.thetas, target.data))
     return np.where(found.lost | ~np.isfinite(final), np.inf, final)
 
 
@@ -333,8 +331,8 @@ def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None)
 
 
 @starts_named('map')
-def _near_the_mode(posterior: Posterior, density: Density, keys: jax.Array) -> jax.Array:
+def _near_the_mode(target: Target, keys: jax.Array) -> jax.Array:
     with warnings.catch_warnings(), as_a_part():
         warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
-        mode = fit_map(posterior, jacobian=True, progress=False)
-    return jnp.repeat(in_coordinates(mode, mode.rows, posterior, density), len(keys), axis=0)
+        mode = fit_map(target.posterior, jacobian=True, progress=False)
+    return jnp.repeat(in_coordinates(mode, mode.rows, target), len(keys), axis=0)

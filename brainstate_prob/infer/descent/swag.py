@@ -210,14 +210,15 @@ def swag(
             'a covariance needs two at least.'
         )
     posterior = started_from(posterior, start, each=True, option='start')
-    density, key = posterior.sampling_density, to_key(seed)
+    target, key = posterior.sampling_target(), to_key(seed)
+    density = target.density
     stream = stream_of(posterior, batch_size, batches, num_observations)
     given = optimizer is not None
     optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
     if start is None:
         start = _trained(posterior, batch_size, stream is not None, seed)
     path_key, draw_key = jax.random.split(key)
-    thetas = member_starts(posterior, density, start, path_key[None])
+    thetas = member_starts(target, start, path_key[None])
     check_first_batch(density, thetas[0], stream)
     num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
     example = posterior.data if stream is None else stream.stand_in()
@@ -242,12 +243,11 @@ def swag(
             **batch_info(posterior, batch_size, stream),
         }
         draws = _draws(density.jit, moments, draw_key, float(scale), num_draws)
-        trained = posterior.with_carried(density, jax.tree.map(lambda x: x[0], found.carried))
-        return settled(Fit(trained, density, draws[None], method='swag', history={'loss': found.losses[0]}, info=info))
+        trained = target.with_carried(jax.tree.map(lambda x: x[0], found.carried))
+        return settled(Fit(trained, draws[None], method='swag', history={'loss': found.losses[0]}, info=info))
 
     descents = Descents(
-        posterior,
-        density,
+        target,
         settings,
         thetas,
         path_key[None],
@@ -255,7 +255,7 @@ def swag(
         as_fit=as_fit,
         stream=stream,
         callbacks=checked_callbacks(callbacks),
-        carried=statistics_of_rows(posterior, density, start, path_key[None]),
+        carried=statistics_of_rows(target, start, path_key[None]),
         adjust=lambda states: states._replace(
             opt_state=states.opt_state._replace(rate=jnp.full(1, rate, density.dtype))
         ),
@@ -266,7 +266,7 @@ def swag(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior, density, 'swag', settings=settings, starts=thetas, seed=key, num_observations=num_observations
+            target, 'swag', settings=settings, starts=thetas, seed=key, num_observations=num_observations
         ),
     )
     found = descents.run(saving)

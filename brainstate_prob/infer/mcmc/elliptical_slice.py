@@ -170,7 +170,7 @@ def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
     from_prior = isinstance(init, str) and init == 'prior'
     start_keys, keys = options.keys(target)
     thetas = (
-        jnp.zeros((len(keys), density.size)) if from_prior else centres(target.posterior, density, init, start_keys)[1]
+        jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
     )
     thetas = jnp.asarray(thetas, jnp.result_type(float))
     run = density.jit('slice_starts', from_prior, lambda: _start_function(density, from_prior))
@@ -181,7 +181,7 @@ def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
         where = 'draws of the prior' if from_prior else 'its start'
         raise ValueError(
             f'{bad.size} of {len(keys)} chains found no finite likelihood at {where}: '
-            + what_is_not_finite(target.posterior, density, theta, True)
+            + what_is_not_finite(target, theta, True)
         )
     return states
 

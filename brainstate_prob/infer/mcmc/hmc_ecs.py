@@ -214,8 +214,8 @@ def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, 
 
 def _reference(target: Target, init: Any, keys: jax.Array) -> _Reference:
     density = target.density
-    theta = centres(target.posterior, density, init, keys[:1])[1][0]
-    checked_start(target.posterior, density, theta)
+    theta = centres(target, init, keys[:1])[1][0]
+    checked_start(target, theta)
 
     def build() -> Callable:
         def run(theta: jax.Array, data: Data) -> _Reference:

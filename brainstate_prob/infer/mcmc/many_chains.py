@@ -195,7 +195,7 @@ def mclmc(
     options = RunOptions.of(mclmc, locals())
     if num_warmup < 100:
         raise ValueError(f'num_warmup of MCLMC, which estimates autocorrelations, must be at least 100: {num_warmup}.')
-    if posterior.sampling_density_for(False).size < 2:
+    if posterior.sampling_target(False).size < 2:
         raise ValueError(
             'MCLMC moves in a direction on the sphere, which takes at least two numbers; this posterior has one. Use '
             'infer.nuts.'

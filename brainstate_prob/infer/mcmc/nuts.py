@@ -66,7 +66,7 @@ def nuts(
     noncentered
         Which hierarchical parameters are moved in standardized form: ``'auto'`` (those, or those of their numbers,
         about which the data say less than the prior does, by a short descent before the run), True (all), False (none),
-        a dotted path, a list of these or a filter; see `Posterior.sampling_density_for`. ``info['noncentered']`` has
+        a dotted path, a list of these or a filter; see `Posterior.sampling_target`. ``info['noncentered']`` has
         what was chosen, by path.
     mass_matrix
         ``'diagonal'``; ``'dense'``, for a few correlated parameters; ``'low_rank'``: diagonal and the directions in

@@ -27,7 +27,6 @@ from brainstate_prob.infer.run.starts import member_keys, member_starts
 from brainstate_prob.infer.run.stretch import chunk_length
 from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in_batches, stream_of, take
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.target import Target
 
 __all__ = ['sgmcmc']
 
@@ -181,10 +180,10 @@ def sgmcmc(
     options = dataclasses.replace(options, noncentered='auto', chain_method=chain_method, devices=devices)
     posterior = started_from(posterior, init)
     stream = stream_of(posterior, batch_size, batches, num_observations)
-    density = posterior.sampling_density_for('auto', None if stream is None else stream.stand_in())
-    target = Target(posterior, density)
+    target = posterior.sampling_target('auto', None if stream is None else stream.stand_in())
+    density = target.density
     keys = member_keys(density, options.key, num_chains)
-    thetas = member_starts(posterior, density, init, keys)
+    thetas = member_starts(target, init, keys)
     check_first_batch(density, thetas[0], stream)
     num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
     if step_size is None:

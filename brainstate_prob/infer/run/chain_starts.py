@@ -60,7 +60,7 @@ class ChainStarts:
         ValueError
             For an unknown ``init``, an array of another shape, or a start without finite density.
         """
-        kind, thetas = centres(target.posterior, target.density, init, keys[0])
+        kind, thetas = centres(target, init, keys[0])
         start, radii = self._program(target.density), np.full(len(keys[0]), _RADIUS[kind])
         for _ in range(_TRIES):
             states, is_finite = start(*keys, thetas, radii, target.data)
@@ -70,7 +70,7 @@ class ChainStarts:
             if not radii[missed].any():
                 break
             radii[missed] *= 0.9
-        checked_start(target.posterior, target.density, thetas[missed[0]])  # says why
+        checked_start(target, thetas[missed[0]])  # says why
         raise ValueError(
             f'The log density or its gradient is not finite around the start of {missed.size} of {len(keys[0])} '
             f'chains, with init={kind!r}. {advice("start", self.name, {"init": kind})}'

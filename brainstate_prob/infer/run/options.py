@@ -93,5 +93,4 @@ class RunOptions:
 
     def target(self, posterior: Posterior) -> Target:
         """What the chains move in: with the running statistics of the fit that they start from."""
-        posterior = started_from(posterior, self.init)
-        return Target(posterior, posterior.sampling_density_for(self.noncentered))
+        return started_from(posterior, self.init).sampling_target(self.noncentered)

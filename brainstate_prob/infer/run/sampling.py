@@ -86,7 +86,7 @@ def fit_of(
     }
     problems = mcmc_problems(target.density, draws, stats, algorithm.name, info, target.data)
     info['warnings'] = notes + problems + algorithm.problems(stats, info)
-    return warned(Fit(target.posterior, target.density, draws, method=algorithm.name, stats=stats, info=info))
+    return warned(Fit(target, draws, method=algorithm.name, stats=stats, info=info))
 
 
 class Run:
@@ -128,8 +128,7 @@ class Run:
     def _fingerprint(self) -> dict[str, Any]:
         algorithm, options = self.algorithm, self.options
         return fingerprint_of(
-            self.target.posterior,
-            self.target.density,
+            self.target,
             algorithm.name,
             **{**algorithm.settings, **algorithm.numbers},
             num_warmup=options.num_warmup,

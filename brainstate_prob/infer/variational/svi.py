@@ -150,7 +150,8 @@ def fit_svi(
     stream = stream_of(posterior, batch_size, batches, num_observations)
     posterior = started_from(posterior, init)
     example = None if stream is None else stream.stand_in()
-    density = posterior.sampling_density_for(False if sites else noncentered, example)
+    target = posterior.sampling_target(False if sites else noncentered, example)
+    density = target.density
     family = check_guide(guide, init_scale, density, batch_size is not None or stream is not None, sites)
     settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
     programs = Programs(density, settings, stream is not None, posterior.num_observations)
@@ -161,8 +162,7 @@ def fit_svi(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             'svi',
             guide=guide,
             sites=sites,
@@ -178,9 +178,9 @@ def fit_svi(
         ),
     )
     with ckpt:
-        theta = posterior.start(density)
+        theta = target.start
         if not ckpt.exists:
-            theta = checked_start(posterior, density, centres(posterior, density, init, start_key[None])[1][0])
+            theta = checked_start(target, centres(target, init, start_key[None])[1][0])
             check_first_batch(density, theta, stream)
         data = posterior.data if stream is None else stream.stand_in()
         used = {'optimizer': optimizer, 'num_particles': num_particles, 'init': init}
@@ -199,12 +199,12 @@ def fit_svi(
         **({'batch_size': None} | batch_info(posterior, batch_size, stream)),
         **({} if r_hat is None else {'r_hat': run.r_hat_now, 'converged': run.stopped == 'converged'}),
     }
-    fit = Fit(posterior, density, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
+    fit = Fit(target, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
     judged = fit
     if num_draws < 100 and 'log_q' in stats:  # too few for k-hat
         more, of_more = drawn(programs, params, run.given, draw_key, 200)
-        judged = Fit(posterior, density, more, method='svi', stats=of_more, info=info)
+        judged = Fit(target, more, method='svi', stats=of_more, info=info)
     fit.info |= {'warnings': _judge(fit, judged, run), 'seconds': time.perf_counter() - began}
     return warned(fit)
 
