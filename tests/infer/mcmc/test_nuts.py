@@ -11,11 +11,11 @@ from numpyro.infer.hmc import hmc
 
 from brainstate_prob import infer, nn
 from brainstate_prob.infer.mcmc.adaptation import schedule
-from brainstate_prob.infer.mcmc.chain_starts import started_chains
-from brainstate_prob.infer.mcmc.kernel import Settings, advance_function, start_function
+from brainstate_prob.infer.mcmc.kernel import STATS, Settings, nuts_starts, nuts_step
 from brainstate_prob.infer.results.arviz_io import import_arviz
 from brainstate_prob.infer.run import chains
 from brainstate_prob.infer.run.starts import draw_from_prior
+from brainstate_prob.infer.run.stretch import stretch_function
 from tests.support.reference_models import Regression
 from tests.support.rich_model import compilations
 
@@ -58,10 +58,10 @@ def test_the_draws_are_those_of_numpyro(x64, mass_matrix):
     ]
 
     settings = Settings(mass_matrix=mass_matrix, max_tree_depth=6)
-    ours, found = jax.jit(start_function(density, settings))(key, key, theta, 0.0, data)
+    ours, found = jax.jit(nuts_starts(settings).chain(density))(theta, key, data)
     codes = np.zeros(500, np.int32)
     codes[:num_warmup] = schedule(num_warmup)
-    advance = jax.jit(advance_function(density, settings))
+    advance = jax.jit(stretch_function(density, nuts_step(density, settings), STATS))
     _, draws, stats = advance(ours, data, codes, num_warmup + num_samples, 1, 0.8)
     total = num_warmup + num_samples
     assert found
@@ -240,7 +240,7 @@ def test_starts_are_where_they_are_said_to_be():
     keys = (jax.random.split(jax.random.key(0), 3),) * 2
 
     def starts(init):
-        return np.asarray(started_chains(posterior.target, Settings(), init, keys).theta)
+        return np.asarray(nuts_starts(Settings()).at(posterior.target, init, keys).theta)
 
     around = starts('model') - np.asarray(posterior.theta)
     assert (np.abs(around) <= 1).all() and np.abs(around).max() > 0.3 and not np.array_equal(around[0], around[1])
