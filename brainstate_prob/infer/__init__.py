@@ -5,7 +5,7 @@ from brainstate_prob.infer.data.quantities import QuantityDistribution, Unchecke
 from brainstate_prob.infer.descent.descent import FitProgress
 from brainstate_prob.infer.descent.early_stopping import EarlyStopping
 from brainstate_prob.infer.descent.ensemble import ensemble
-from brainstate_prob.infer.descent.map import fit_map
+from brainstate_prob.infer.descent.map import map
 from brainstate_prob.infer.descent.mc_dropout import mc_dropout
 from brainstate_prob.infer.descent.swag import swag
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
@@ -16,7 +16,7 @@ from brainstate_prob.infer.evaluate.conformal import conformal
 from brainstate_prob.infer.evaluate.sbc import SBC, sbc
 from brainstate_prob.infer.laplace.fit import LaplaceFit
 from brainstate_prob.infer.laplace.laplace import laplace
-from brainstate_prob.infer.laplace.marginal_likelihood import fit_marginal_likelihood
+from brainstate_prob.infer.laplace.marginal_likelihood import marginal_likelihood
 from brainstate_prob.infer.mcmc.elliptical_slice import elliptical_slice
 from brainstate_prob.infer.mcmc.hmc_ecs import hmc_ecs
 from brainstate_prob.infer.mcmc.many_chains import chees, mclmc, meads
@@ -35,7 +35,7 @@ from brainstate_prob.infer.target.door import ModelWarning
 from brainstate_prob.infer.target.numpyro import to_numpyro
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.variational.pathfinder import pathfinder
-from brainstate_prob.infer.variational.svi import fit_svi
+from brainstate_prob.infer.variational.svi import svi
 
 __all__ = [
     'ConvergenceWarning',
@@ -56,9 +56,9 @@ __all__ = [
     'conformal',
     'elliptical_slice',
     'ensemble',
-    'fit_map',
-    'fit_marginal_likelihood',
-    'fit_svi',
+    'map',
+    'marginal_likelihood',
+    'svi',
     'from_numpyro',
     'hmc_ecs',
     'k_hat',

@@ -18,7 +18,7 @@ from brainstate_prob.infer.density.batching import chosen_draws
 from brainstate_prob.infer.density.noise import draws_noise, noise
 from brainstate_prob.infer.density.wider import WiderDensity
 from brainstate_prob.infer.descent.early_stopping import early_stopping_rule
-from brainstate_prob.infer.descent.map import fit_map
+from brainstate_prob.infer.descent.map import map as fit_map
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import in_coordinates, started_from
@@ -65,9 +65,9 @@ def mc_dropout(
     jacobian: bool = False,
     early_stopping: Any = None,
     callbacks: Callable | Sequence[Callable] = (),
-    checkpoint: Any = None,
-    every: int | None = None,
     seed: Any = 0,
+    checkpoint: Any = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Monte Carlo dropout (Gal and Ghahramani 2016): train with dropout, and predict with it, too.
@@ -79,12 +79,12 @@ def mc_dropout(
     Parameters
     ----------
     fit
-        A fit that was trained with dropout, e.g. ``fit_map`` under ``environ.context(fit=True)``, or an ensemble: its
+        A fit that was trained with dropout, e.g. ``infer.map`` under ``environ.context(fit=True)``, or an ensemble: its
         parameters are used, and nothing is trained.
     num_draws
         How many draws of masks.
-    optimizer, num_steps, batch_size, batches, num_observations, jacobian, early_stopping, callbacks, checkpoint, every
-        As for `fit_map`; held-out data are predicted without dropout.
+    optimizer, num_steps, batch_size, batches, num_observations, jacobian, early_stopping, callbacks, checkpoint, checkpoint_every
+        As for `infer.map`; held-out data are predicted without dropout.
     seed
         An int or a key.
     progress
@@ -138,7 +138,7 @@ def mc_dropout(
                 early_stopping=early_stopping,
                 callbacks=callbacks,
                 checkpoint=checkpoint,
-                every=every,
+                checkpoint_every=checkpoint_every,
                 seed=seed,
                 progress=progress,
             )

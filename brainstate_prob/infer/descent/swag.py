@@ -134,9 +134,9 @@ def swag(
     batches: Iterable | None = None,
     num_observations: int | None = None,
     callbacks: Any = (),
-    checkpoint: Any = None,
-    every: int | None = None,
     seed: Any = 0,
+    checkpoint: Any = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Fit SWAG (Maddox et al. 2019): the mean and a low-rank plus diagonal covariance of the iterates of SGD.
@@ -150,7 +150,7 @@ def swag(
     Parameters
     ----------
     start
-        Where the path begins, a point that was trained: a `Fit`, or as ``init`` of `fit_map`. Default: the mode of
+        Where the path begins, a point that was trained: a `Fit`, or as ``init`` of `infer.map`. Default: the mode of
         theta's density, which is looked for first.
     optimizer
         An optax optimizer of the loss of one observation (the loss divided by N), with a constant learning rate.
@@ -165,11 +165,11 @@ def swag(
     scale
         Multiplies its covariance; 1 is SWAG's, 0 leaves the mean (SWA).
     batch_size, batches, num_observations, callbacks
-        As for `fit_map`.
-    checkpoint, every
-        Save to this file every so many steps, and go on from it if it exists.
+        As for `infer.map`.
     seed
         An int or a key.
+    checkpoint, checkpoint_every
+        Save to this file every so many steps, and go on from it if it exists.
     progress
         Show a progress bar.
 
@@ -264,7 +264,7 @@ def swag(
     )
     saving = Checkpoint(
         checkpoint,
-        every,
+        checkpoint_every,
         lambda: fingerprint_of(
             target, 'swag', settings=settings, starts=thetas, seed=key, num_observations=num_observations
         ),

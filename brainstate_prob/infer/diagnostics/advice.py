@@ -156,7 +156,7 @@ def _correlations(use: _Use) -> str | None:
         return None
     by_gradients = use.now('backend') == 'nutpie' or use.now('warmup') == 'gradient'
     if use.fact('size', 0) <= _FEW and not by_gradients:
-        return "use mass_matrix='dense' if parameters are correlated"
+        return "use mass_matrix='full' if parameters are correlated"
     return "use mass_matrix='low_rank' if parameters are correlated" if use.way == 'nuts' else None
 
 

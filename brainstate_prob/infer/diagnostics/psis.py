@@ -47,7 +47,7 @@ def k_hat(fit: Fit) -> float:
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
-    >>> fit = infer.fit_svi(posterior, num_steps=2000, progress=False)  # a normal posterior, a normal guide
+    >>> fit = infer.svi(posterior, num_steps=2000, progress=False)  # a normal posterior, a normal guide
     >>> infer.k_hat(fit) < 0.5
     True
     """

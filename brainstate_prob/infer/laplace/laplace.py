@@ -17,7 +17,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.density.wider import base_of
-from brainstate_prob.infer.descent.map import fit_map
+from brainstate_prob.infer.descent.map import map as fit_map
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
@@ -51,7 +51,7 @@ CURVATURES = ('hessian', 'ggn')
 def laplace(
     posterior: Posterior,
     *,
-    structure: Literal['full', 'diagonal', 'low_rank', 'kfac'] = 'full',
+    structure: Literal['full', 'diagonal', 'low_rank', 'kronecker'] = 'full',
     curvature: Literal['hessian', 'ggn'] | None = None,
     params: Any = None,
     rank: int | None = None,
@@ -69,10 +69,10 @@ def laplace(
     ----------
     structure
         Of the precision. ``'full'``; ``'diagonal'``; ``'low_rank'``, the prior's diagonal corrected along the ``rank``
-        directions in which the data say most; ``'kfac'``, a block a Param, that of a matrix (or convolution) being the
+        directions in which the data say most; ``'kronecker'``, a block a Param, that of a matrix (or convolution) being the
         nearest Kronecker product of two small matrices, with ``curvature='ggn'``.
     curvature
-        ``'hessian'`` (default, but for ``'kfac'``) is exact. ``'ggn'``, the generalized Gauss-Newton matrix, takes
+        ``'hessian'`` (default, but for ``'kronecker'``) is exact. ``'ggn'``, the generalized Gauss-Newton matrix, takes
         the expected curvature of the likelihood in what the model predicts (its Fisher information where it is
         known, else the observed one) and the model as linear: positive also where the Hessian of a network is not.
     params
@@ -83,9 +83,9 @@ def laplace(
     num_draws
         How many draws the fit gets.
     mode
-        Where: a `Fit` such as that of ``fit_map(jacobian=True)``, with its running statistics; ``'model'`` for the
+        Where: a `Fit` such as that of ``infer.map(jacobian=True)``, with its running statistics; ``'model'`` for the
         model's present parameters; values by path, the rest as in the model; None (default) finds it from the model's
-        parameters: by Newton's method, for many numbers after `fit_map`.
+        parameters: by Newton's method, for many numbers after `infer.map`.
     noncentered
         Which hierarchical Params are standardized, as in `nuts`: by default those about which the data say less than
         the prior. In centred form their joint density grows without bound where the scale goes to zero; where the data
@@ -176,21 +176,21 @@ def checked_options(
     posterior: Posterior, structure: Any, curvature: Any, rank: Any = None
 ) -> Literal['hessian', 'ggn']:
     """The kind of curvature, if the options agree."""
-    if structure == 'kfac' and curvature == 'hessian':
+    if structure == 'kronecker' and curvature == 'hessian':
         raise ValueError(
-            "structure='kfac' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. Leave "
+            "structure='kronecker' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. Leave "
             "curvature out, or use structure='full', 'low_rank' or 'diagonal'."
         )
     if rank is not None and structure != 'low_rank':
         raise ValueError(f"rank belongs to structure='low_rank', not to {structure!r}.")
-    kind: Literal['hessian', 'ggn'] = 'ggn' if curvature == 'ggn' or structure == 'kfac' else 'hessian'
+    kind: Literal['hessian', 'ggn'] = 'ggn' if curvature == 'ggn' or structure == 'kronecker' else 'hessian'
     if kind == 'ggn':
         refuse_own_density(posterior, "curvature='ggn'")
     return kind
 
 
 def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bool = False) -> np.ndarray:
-    """`fit_map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
+    """`infer.map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
     view = copy.copy(target.posterior)
     view.density, view.start = programs.density, lambda density: jnp.asarray(theta)  # type: ignore[method-assign]
     optimizer: Any = 'lbfgs'

@@ -39,7 +39,7 @@ from brainstate_prob.infer.target.running_statistics import settled
 from brainstate_prob.infer.target.start import checked_start
 from brainstate_prob.infer.target.target import Target
 
-__all__ = ['fit_marginal_likelihood']
+__all__ = ['marginal_likelihood']
 
 _INNER_STEPS = 20
 _NEAR = 0.01  # standard deviations from the mode by direction
@@ -48,7 +48,7 @@ _STEEP = 0.05  # of the slope of the log evidence by theta, where the search has
 
 
 @named
-def fit_marginal_likelihood(
+def marginal_likelihood(
     posterior: Posterior,
     hyper: Any = None,
     *,
@@ -101,12 +101,12 @@ def fit_marginal_likelihood(
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Means(), targets=jnp.array([3.0, -2.0, 4.0, -1.0]))
-    >>> fit = infer.fit_marginal_likelihood(posterior, progress=False)
+    >>> fit = infer.marginal_likelihood(posterior, progress=False)
     >>> {path: round(float(value), 2) for path, value in fit.mode.items() if path != 'mu'}
     {'mu.reg.mean': 1.0, 'mu.reg.std': 2.35}
     """
     check_options(
-        fit_marginal_likelihood,
+        marginal_likelihood,
         locals(),
         structure=choice('full', 'diagonal'),
         curvature=choice(*CURVATURES, none=True),

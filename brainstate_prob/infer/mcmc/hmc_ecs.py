@@ -70,17 +70,17 @@ def hmc_ecs(
     num_warmup: int = 1000,
     num_samples: int = 1000,
     num_chains: int = 4,
-    seed: Any = 0,
     init: Any = 'map',
     noncentered: Any = 'auto',
     mass_matrix: str = 'diagonal',
     target_accept: float = 0.8,
     max_tree_depth: int = 10,
     thinning: int = 1,
-    chain_method: str | None = None,
+    seed: Any = 0,
     devices: Sequence[Any] | None = None,
+    chain_method: str | None = None,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample the posterior of many independent observations, with gradients of ``batch_size`` of them.
@@ -102,7 +102,7 @@ def hmc_ecs(
         ``'diagonal'`` or ``'dense'``.
     num_warmup, num_samples, num_chains, seed, noncentered, target_accept, max_tree_depth, thinning
         As for `nuts`.
-    chain_method, devices, checkpoint, every, progress
+    chain_method, devices, checkpoint, checkpoint_every, progress
         As for `nuts`.
 
     Returns

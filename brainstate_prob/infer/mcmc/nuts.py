@@ -28,7 +28,6 @@ def nuts(
     num_warmup: int = 1000,
     num_samples: int = 1000,
     num_chains: int = 4,
-    seed: Any = 0,
     init: Any = 'model',
     noncentered: Any = 'auto',
     mass_matrix: str = 'diagonal',
@@ -37,10 +36,11 @@ def nuts(
     max_tree_depth: int = 10,
     thinning: int = 1,
     backend: str = 'numpyro',
-    chain_method: str | None = None,
+    seed: Any = 0,
     devices: Any = None,
+    chain_method: str | None = None,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample the posterior with NUTS.
@@ -53,10 +53,6 @@ def nuts(
     ----------
     num_warmup, num_samples, num_chains
         Steps of the warm-up and after it, of each chain.
-    seed
-        An int or a key. The same seed gives the same draws: bit for bit in threads, one after another and, on a CPU,
-        over devices (docs/scaling.md has the exception); up to rounding, which grows along a chain, if vectorized. They
-        do not depend on how many chains there are.
     init
         ``'model'``: the model's present theta plus Uniform(-1, 1), redrawn nearer where the density is not finite;
         ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'pathfinder'``: a draw of BlackJAX's
@@ -86,12 +82,16 @@ def nuts(
     backend
         Whose transition: ``'numpyro'``, ``'blackjax'``, or ``'nutpie'``. The last one is no JAX program and calls the
         density from Python at each gradient, 40 to 180 microseconds: fit for costly densities only.
+    seed
+        An int or a key. The same seed gives the same draws: bit for bit in threads, one after another and, on a CPU,
+        over devices (docs/scaling.md has the exception); up to rounding, which grows along a chain, if vectorized. They
+        do not depend on how many chains there are.
+    devices
+        Spread the chains over these devices, the first so many, or those of a Mesh.
     chain_method
         ``'parallel'`` (on a CPU one thread a chain; else spread over the devices), ``'vectorized'`` (one program),
         ``'sequential'``. None: parallel on a CPU with several cores, vectorized on an accelerator.
-    devices
-        Spread the chains over these devices, the first so many, or those of a Mesh.
-    checkpoint, every
+    checkpoint, checkpoint_every
         Save to this file every so many steps of each chain, warm-up included, and go on from it if it exists: the draws
         are those of an uninterrupted run, bit for bit. With more ``num_samples`` a finished run goes on.
     progress

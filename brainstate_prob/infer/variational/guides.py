@@ -89,7 +89,7 @@ GUIDES: dict[str, type] = {
     'diagonal': autoguide.AutoDiagonalNormal,
     'multivariate': autoguide.AutoMultivariateNormal,
     'low_rank': autoguide.AutoLowRankMultivariateNormal,
-    'batched_multivariate': _AutoGroupedMultivariate,
+    'batched_full': _AutoGroupedMultivariate,
     'batched_low_rank': _AutoGroupedLowRank,
     'laplace': autoguide.AutoLaplaceApproximation,
     'delta': autoguide.AutoDelta,
@@ -115,7 +115,7 @@ _UNFIT: dict[type, str] = {
         "guide=f with f(model) returning a list guide to which AutoNormal(block(model, hide=['scale'])) and others "
         'were appended.'
     ),
-    autoguide.AutoBatchedMultivariateNormal: "Pass it by its name, guide='batched_multivariate'.",
+    autoguide.AutoBatchedMultivariateNormal: "Pass it by its name, guide='batched_full'.",
     autoguide.AutoBatchedLowRankMultivariateNormal: "Pass it by its name, guide='batched_low_rank'.",
 }
 
@@ -159,12 +159,12 @@ def check_guide(
     kind = family if isinstance(family, type) else object
     if issubclass(kind, autoguide.AutoIAFNormal | autoguide.AutoBNAFNormal) and density.size == 1:
         raise ValueError(
-            f"guide={guide!r} is a flow between several dimensions; the model has one. Use guide='normal'."
+            f"guide={guide!r} is a flow between several dimensions; the model has one. Use guide='diagonal'."
         )
     if issubclass(kind, autoguide.AutoDAIS) and minibatches:
         raise ValueError(
             "guide='dais' moves along the gradient of the whole log density, which minibatches do not give. Drop "
-            "them, or use guide='multivariate'."
+            "them, or use guide='full'."
         )
     settings: dict[str, Any] = {}
     if issubclass(kind, _ByGroup):

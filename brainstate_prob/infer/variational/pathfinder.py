@@ -53,9 +53,9 @@ def pathfinder(
     num_draws: int = 1000,
     max_steps: int = 100,
     num_elbo_draws: int = 25,
-    seed: Any = 0,
     init: Any = 'model',
     noncentered: Any = 'auto',
+    seed: Any = 0,
     progress: bool = True,
 ) -> Fit:
     """Approximate the posterior by multi-path Pathfinder with Pareto-smoothed importance weights.
@@ -75,10 +75,10 @@ def pathfinder(
         Of L-BFGS.
     num_elbo_draws
         Draws that estimate the ELBO of each Gaussian on a path.
-    seed
-        An int or a key.
     init, noncentered
         As for `nuts`.
+    seed
+        An int or a key.
     progress
         There is no bar: it is one program of seconds.
 

@@ -16,9 +16,9 @@ from brainstate_prob.infer.diagnostics.advice import KINDS, OPTIONS, advice, els
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
 
 FUNCTIONS = {
-    'svi': infer.fit_svi,
-    'map': infer.fit_map,
-    'marginal_likelihood': infer.fit_marginal_likelihood,
+    'svi': infer.svi,
+    'map': infer.map,
+    'marginal_likelihood': infer.marginal_likelihood,
     **{way: getattr(infer, way) for way in OPTIONS if callable(getattr(infer, way, None))},
 }
 MARKOV = ('r_hat', 'ess', 'not_finite')
@@ -114,9 +114,9 @@ def test_every_option_is_there_and_not_in_use(way):
 
 
 def test_the_test_sees_what_is_wrong():
-    used = {'mass_matrix': 'dense', 'noncentered': 'auto'}
+    used = {'mass_matrix': 'full', 'noncentered': 'auto'}
     wrong = {
-        "Use mass_matrix='dense'.": "mass_matrix='dense' is in use",
+        "Use mass_matrix='full'.": "mass_matrix='full' is in use",
         'Raise energy_variance.': 'energy_variance is no option',
         'Use truth=True.': 'truth is no option',
         'Move it (noncentered=True).': 'noncentered=True is in use',

@@ -402,8 +402,8 @@ def test_what_an_optimizer_reads_is_part_of_a_run(tmp_path, name):
     change, make = READ[name]
 
     def run(num_steps):
-        options = {'optimizer': make(), 'num_steps': num_steps, 'checkpoint': tmp_path / 'a', 'every': 5}
-        return infer.fit_map(infer.Posterior(Line(), X, Y), progress=False, **options)
+        options = {'optimizer': make(), 'num_steps': num_steps, 'checkpoint': tmp_path / 'a', 'checkpoint_every': 5}
+        return infer.map(infer.Posterior(Line(), X, Y), progress=False, **options)
 
     try:
         change(1e-2)
@@ -429,7 +429,7 @@ def same(a, b):
 
 def svi(**settings):
     settings = {'num_steps': 300, 'num_draws': 100, 'optimizer': optax.adam(1e-2), 'progress': False} | settings
-    return infer.fit_svi(infer.Posterior(Line(), X, Y), **settings)
+    return infer.svi(infer.Posterior(Line(), X, Y), **settings)
 
 
 class Interrupted(Exception):
@@ -460,7 +460,7 @@ def test_svi_goes_on_where_it_was(tmp_path, monkeypatch, options):
 
     whole = run()
     interrupted(run, tmp_path / 'c', monkeypatch, 3, every=70)
-    same(run(checkpoint=tmp_path / 'c', every=70), whole)
+    same(run(checkpoint=tmp_path / 'c', checkpoint_every=70), whole)
     with compilations() as compiled:
         same(run(checkpoint=tmp_path / 'c'), whole)  # it is done: nothing but the draws
     assert compiled == []
@@ -474,7 +474,7 @@ def test_batches_of_an_iterable_go_on_too(tmp_path, monkeypatch):
 
     whole = run()
     interrupted(run, tmp_path / 'c', monkeypatch, 2, every=10)
-    same(run(checkpoint=tmp_path / 'c', every=10), whole)
+    same(run(checkpoint=tmp_path / 'c', checkpoint_every=10), whole)
 
 
 def test_more_steps_and_fewer(tmp_path):
@@ -493,7 +493,7 @@ def test_another_run_is_refused_by_name(tmp_path):
     svi(checkpoint=tmp_path / 'c')
     for options, message in (
         ({'seed': 1}, 'seed is key'),
-        ({'guide': 'multivariate'}, 'guide is normal there and multivariate here'),
+        ({'guide': 'full'}, 'guide is normal there and multivariate here'),
         ({'optimizer': optax.adam(1e-3)}, 'optimizer is'),
         ({'num_particles': 2, 'batch_size': 5}, 'num_particles is 1 there and 2 here; batch_size is None there and 5'),
     ):
@@ -507,7 +507,7 @@ def test_precision_is_part_of_a_run(tmp_path, x64):
         model = Line()
         model.w = nn.Param(jnp.zeros(2, dtype), reg=dist.Normal(0.0, 1.0))
         posterior = infer.Posterior(model, X.astype(dtype), Y.astype(dtype))
-        return infer.fit_svi(posterior, num_steps=5, num_draws=1, progress=False, checkpoint=tmp_path / 'c')
+        return infer.svi(posterior, num_steps=5, num_draws=1, progress=False, checkpoint=tmp_path / 'c')
 
     assert run(np.float64).thetas.dtype == np.float64
     with pytest.raises(ValueError, match=r"Param 'w' is \(2,\) float64 .*float32"):

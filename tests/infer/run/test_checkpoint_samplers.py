@@ -77,7 +77,7 @@ def stopped(monkeypatch, run, path, step, every):
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(checkpoints, 'write_checkpoint', writing)
-        run(checkpoint=path, every=every)
+        run(checkpoint=path, checkpoint_every=every)
     assert checkpoints.read_checkpoint(str(path))[0]['step'] == step
 
 
@@ -101,7 +101,7 @@ def test_it_goes_on_in_warmup_and_in_sampling(tmp_path, monkeypatch, name):
         stopped(monkeypatch, run, path, step, EVERY[name])
     if run.options.get('num_chains') == 8:
         monkeypatch.setattr(ChainStarts, 'at', lambda *args: pytest.fail('the warm-up was run again'))
-    same(run(checkpoint=path, every=EVERY[name]), whole)
+    same(run(checkpoint=path, checkpoint_every=EVERY[name]), whole)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, 'write_checkpoint', lambda *args: pytest.fail('it was all there'))
         same(run(checkpoint=path), whole)
