@@ -81,7 +81,7 @@ def fit(name: str, images, labels, num_steps: int = 600, num_members: int = 5, p
         # A descent by minibatches ends near the mode, not at it; Gauss-Newton curvature is positive all the same.
         warnings.simplefilter('ignore', infer.ConvergenceWarning)
         laplace = infer.laplace(
-            posterior, params=last, curvature='ggn', structure='kronecker', mode=best, num_draws=50, progress=progress
+            posterior, params=last, curvature='ggn', structure='kronecker', init=best, num_draws=50, progress=progress
         )
     return {
         'MAP': best,

@@ -79,9 +79,9 @@ def ensemble(
         Let each member see a sample of the observations, drawn with replacement.
     seed
         An int or a key.
-    chain_method, devices
-        ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
-        devices to spread the members over, their number, or a Mesh.
+    devices, chain_method
+        Devices to spread the members over, their number, or a Mesh; ``'vectorized'`` (one program), ``'sequential'``,
+        ``'parallel'`` (threads) or None (chosen for the machine).
     checkpoint, checkpoint_every
         Save to this file every so many steps, and go on from it if it exists.
     progress

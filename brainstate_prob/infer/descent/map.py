@@ -334,5 +334,5 @@ def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None)
 def _near_the_mode(target: Target, keys: jax.Array) -> jax.Array:
     with warnings.catch_warnings(), as_a_part():
         warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
-        mode = fit_map(target.posterior, jacobian=True, progress=False)
+        mode = map(target.posterior, jacobian=True, progress=False)
     return jnp.repeat(in_coordinates(mode, mode.rows, target), len(keys), axis=0)

@@ -16,13 +16,8 @@ from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.wider import base_of
 from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
-from brainstate_prob.infer.descent.map import (
-    batch_info,
-    check_first_batch,
-    checked_callbacks,
-    fit_map,
-    resolved_optimizer,
-)
+from brainstate_prob.infer.descent.map import batch_info, check_first_batch, checked_callbacks, resolved_optimizer
+from brainstate_prob.infer.descent.map import map as fit_map
 from brainstate_prob.infer.descent.spread import relative_spread
 from brainstate_prob.infer.descent.step_size import largest_curvature
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
@@ -123,7 +118,7 @@ def _collecting(
 def swag(
     posterior: Posterior,
     *,
-    start: Any = None,
+    init: Any = 'map',
     optimizer: optax.GradientTransformation | None = None,
     num_steps: int = 2000,
     snapshot_every: int = 50,
@@ -149,9 +144,9 @@ def swag(
 
     Parameters
     ----------
-    start
-        Where the path begins, a point that was trained: a `Fit`, or as ``init`` of `infer.map`. Default: the mode of
-        theta's density, which is looked for first.
+    init
+        Where the path begins, a point that was trained: ``'map'``, the mode of theta's density (with ``batch_size``, by
+        Adam over minibatches); a `Fit`, or as for `infer.map`.
     optimizer
         An optax optimizer of the loss of one observation (the loss divided by N), with a constant learning rate.
         Default: SGD with momentum 0.9 and a rate of 0.02 / (the largest curvature of that loss at the start), at which
@@ -209,16 +204,16 @@ def swag(
             f'num_steps={num_steps} and snapshot_every={snapshot_every} give {num_steps // snapshot_every} snapshots; '
             'a covariance needs two at least.'
         )
-    posterior = started_from(posterior, start, each=True, option='start')
+    posterior = started_from(posterior, init, each=True)
     target, key = posterior.sampling_target(), to_key(seed)
     density = target.density
     stream = stream_of(posterior, batch_size, batches, num_observations)
     given = optimizer is not None
     optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
-    if start is None:
-        start = _trained(posterior, batch_size, stream is not None, seed)
+    if isinstance(init, str) and init == 'map':
+        init = _trained(posterior, batch_size, stream is not None, seed)
     path_key, draw_key = jax.random.split(key)
-    thetas = member_starts(target, start, path_key[None])
+    thetas = member_starts(target, init, path_key[None])
     check_first_batch(density, thetas[0], stream)
     num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
     example = posterior.data if stream is None else stream.stand_in()
@@ -255,7 +250,7 @@ def swag(
         as_fit=as_fit,
         stream=stream,
         callbacks=checked_callbacks(callbacks),
-        carried=statistics_of_rows(target, start, path_key[None]),
+        carried=statistics_of_rows(target, init, path_key[None]),
         adjust=lambda states: states._replace(
             opt_state=states.opt_state._replace(rate=jnp.full(1, rate, density.dtype))
         ),
@@ -328,7 +323,7 @@ def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_o
 def _trained(posterior: Posterior, batch_size: int | None, in_batches: bool, seed: Any) -> Any:
     """Where to start by default: the mode of theta's density, or near enough."""
     if in_batches:
-        raise ValueError('With batches=, give start=, a fit of them: e.g. fit_map(..., jacobian=True, batches=...).')
+        raise ValueError('With batches=, give init=, a fit of them: e.g. infer.map(..., jacobian=True, batches=...).')
     if batch_size is None:
         return 'map'
     with as_a_part():

@@ -54,7 +54,7 @@ def k_hat(fit: Fit) -> float:
     if 'log_q' not in fit.stats:
         raise ValueError(
             f"k_hat needs the guide's log density at the draws, stats['log_q'], which a fit by {fit.method!r} of this "
-            'kind does not have: fit_svi gives it, unless the guide is a point.'
+            'kind does not have: infer.svi gives it, unless the guide is a point.'
         )
     log_q = fit.stats['log_q'].ravel()
     if len(log_q) < _FEWEST_DRAWS:

@@ -189,7 +189,7 @@ class LaplaceFit(Fit):
     def linearized(self) -> bool:
         """Whether predictions are those of the linearized model where nothing else is asked for.
 
-        True with Gauss-Newton curvature (``curvature='ggn'``, ``structure='kronecker'``), whose Gaussian is the posterior of
+        True with Gauss-Newton curvature (``curvature='ggn'``, ``structure='kronecker'``), whose Gaussian is that of
         that model, and for networks (two or more Params with two or more axes), of which draws of the weights
         themselves predict far worse: see Immer et al. (2021), "Improving predictions of Bayesian neural nets via local
         linearization". False elsewhere: draws then keep what is not linear in the model.

@@ -74,8 +74,8 @@ def refuse_large(size: int) -> None:
     if size > LARGEST:
         raise ValueError(
             f'A dense precision of {size} numbers would take {size**2 * 8 / 1e9:.1f} GB a copy; the largest is '
-            f"{LARGEST}. Use structure='kronecker', 'low_rank' or 'diagonal', or params= for some of the parameters (the "
-            'last layer, say).'
+            f"{LARGEST}. Use structure='kronecker', 'low_rank' or 'diagonal', or params= for some of the parameters "
+            '(the last layer, say).'
         )
 
 
@@ -117,12 +117,12 @@ def _axis(curvature: Curvature, column: Any) -> np.ndarray:
     return axis
 
 
-def _kfac(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None) -> tuple[Blocks, list[str]]:
+def _kronecker(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None) -> tuple[Blocks, list[str]]:
     problem = 'there are no targets' if data.targets is None else curvature.row_problem(theta, data)
     if problem is not None:
         raise ValueError(
-            f"structure='kronecker' takes the observations one at a time, but {problem}. Use structure='full', 'low_rank' "
-            "or 'diagonal'."
+            f"structure='kronecker' takes the observations one at a time, but {problem}. Use structure='full', "
+            "'low_rank' or 'diagonal'."
         )
     stretches = stretches_of(curvature)
     prior = np.asarray(curvature.prior_diagonal(theta, data), np.float64)
@@ -210,4 +210,4 @@ def describe(direction: np.ndarray, curvature: Curvature) -> str:
     return ', '.join(text for share, text in shares[:4] if share > 0.05)
 
 
-STRUCTURES: dict[str, Callable] = {'full': _full, 'diagonal': _diagonal, 'low_rank': _low_rank, 'kronecker': _kfac}
+STRUCTURES: dict[str, Callable] = {'full': _full, 'diagonal': _diagonal, 'low_rank': _low_rank, 'kronecker': _kronecker}

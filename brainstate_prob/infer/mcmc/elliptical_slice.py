@@ -77,7 +77,7 @@ def elliptical_slice(
         Keep every ``thinning``-th draw, ``num_samples // thinning`` of each chain.
     seed
         An int or a key.
-    chain_method, devices, checkpoint, checkpoint_every
+    devices, chain_method, checkpoint, checkpoint_every
         As for `nuts`.
     progress
         Show progress bars.
@@ -169,9 +169,7 @@ def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
     density, init = target.density, options.init
     from_prior = isinstance(init, str) and init == 'prior'
     start_keys, keys = options.keys(target)
-    thetas = (
-        jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
-    )
+    thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
     thetas = jnp.asarray(thetas, jnp.result_type(float))
     run = density.jit('slice_starts', from_prior, lambda: _start_function(density, from_prior))
     states = run(start_keys, keys, thetas, target.data, *prior)

@@ -96,13 +96,13 @@ def hmc_ecs(
     num_blocks
         At each step one such part of the subsample is proposed anew. Default: up to 10. More: exchanged more often.
     init
-        Around which the log-likelihood is expanded: ``'map'`` (theta's mode), a `Fit`, values by path or a
-        theta. The chains start around it, as the expansion says.
+        Around which the log-likelihood is expanded: ``'map'`` (theta's mode), ``'model'``, ``'pathfinder'``, a `Fit`,
+        values by path or a theta. The chains start around it, as the expansion says.
     mass_matrix
-        ``'diagonal'`` or ``'dense'``.
+        ``'diagonal'`` or ``'full'``.
     num_warmup, num_samples, num_chains, seed, noncentered, target_accept, max_tree_depth, thinning
         As for `nuts`.
-    chain_method, devices, checkpoint, checkpoint_every, progress
+    devices, chain_method, checkpoint, checkpoint_every, progress
         As for `nuts`.
 
     Returns
@@ -133,7 +133,7 @@ def hmc_ecs(
     >>> bool(abs(fit.draws['rate'].mean() - 2002 / 1251) < 0.02)
     True
     """
-    options = RunOptions.of(hmc_ecs, locals(), mass_matrix=choice('diagonal', 'dense'))
+    options = RunOptions.of(hmc_ecs, locals(), mass_matrix=choice('diagonal', 'full'))
     num = posterior.num_observations
     if not 2 <= batch_size < num:
         raise ValueError(f'batch_size must be at least 2 and less than the {num} observations, got {batch_size}.')
@@ -238,7 +238,7 @@ def _reference(target: Target, init: Any, keys: jax.Array) -> _Reference:
 
 
 def _metric(root: jax.Array, mass_matrix: str) -> Any:
-    if mass_matrix == 'dense':
+    if mass_matrix == 'full':
         return Dense(root, jnp.linalg.inv(root))
     return Diagonal(jnp.sqrt(jnp.sum(root**2, axis=1)))
 

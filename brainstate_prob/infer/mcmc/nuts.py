@@ -65,7 +65,7 @@ def nuts(
         a dotted path, a list of these or a filter; see `Posterior.sampling_target`. ``info['noncentered']`` has
         what was chosen, by path.
     mass_matrix
-        ``'diagonal'``; ``'dense'``, for a few correlated parameters; ``'low_rank'``: diagonal and the directions in
+        ``'diagonal'``; ``'full'``, for a few correlated parameters; ``'low_rank'``: diagonal and the directions in
         which that is most wrong, for many. Where the chains' step sizes show that a low-rank matrix harms, they are
         warmed up again with a diagonal one, and ``info['mass_matrix']`` and a warning say so.
     warmup
@@ -158,7 +158,7 @@ def _settings_of(backend: str, mass_matrix: str, warmup: str | None, max_tree_de
     if by_gradients and warmup == 'stan':
         what = "mass_matrix='low_rank'" if mass_matrix == 'low_rank' else "backend='nutpie'"
         raise ValueError(f"{what} is adapted by gradients only: use warmup='gradient' or leave it out.")
-    if mass_matrix == 'dense' and (by_gradients or warmup == 'gradient'):
+    if mass_matrix == 'full' and (by_gradients or warmup == 'gradient'):
         what = "backend='nutpie'" if backend == 'nutpie' else "warmup='gradient'"
         raise ValueError(f"{what} adapts no dense mass matrix. Use mass_matrix='low_rank', or warmup='stan'.")
     return Settings(backend, mass_matrix, warmup or ('gradient' if by_gradients else 'stan'), max_tree_depth)

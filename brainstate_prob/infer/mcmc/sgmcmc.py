@@ -125,9 +125,9 @@ def sgmcmc(
         of theta, (size,) or (num_chains, size).
     seed
         An int or a key.
-    chain_method, devices
-        ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
-        devices to spread the chains over, their number, or a Mesh.
+    devices, chain_method
+        Devices to spread the chains over, their number, or a Mesh; ``'vectorized'`` (one program), ``'sequential'``,
+        ``'parallel'`` (threads) or None (chosen for the machine).
     checkpoint, checkpoint_every
         Save to this file every so many steps, and go on from it if it exists.
     progress

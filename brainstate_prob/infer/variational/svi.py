@@ -41,7 +41,7 @@ __all__ = ['svi']
 def svi(
     posterior: Posterior,
     *,
-    guide: Any = 'normal',
+    guide: Any = 'diagonal',
     sites: bool = False,
     num_steps: int = 5000,
     optimizer: optax.GradientTransformation | None = None,
@@ -68,7 +68,7 @@ def svi(
     Parameters
     ----------
     guide
-        ``'normal'`` or ``'diagonal'`` (independent normals), ``'multivariate'``, ``'low_rank'``,
+        ``'diagonal'`` (independent normals), ``'full'`` (a multivariate normal), ``'low_rank'``,
         ``'batched_full'`` and ``'batched_low_rank'`` (a normal for each entry of the first axis, which all
         parameters must share), ``'laplace'`` (mode and curvature there), ``'delta'`` (the mode of theta's density),
         ``'iaf'`` and ``'bnaf'`` (normalizing flows), ``'dais'`` (annealed importance sampling); a NumPyro autoguide

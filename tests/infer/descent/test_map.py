@@ -360,9 +360,7 @@ def test_callbacks_see_the_fit_and_may_end_it():
         return progress.step >= 400
 
     others = []
-    fit = infer.map(
-        posterior, optimizer='adam', num_steps=1000, callbacks=[stop_at_400, others.append], progress=False
-    )
+    fit = infer.map(posterior, optimizer='adam', num_steps=1000, callbacks=[stop_at_400, others.append], progress=False)
     assert [step for step, _, _ in seen] == [200, 400] and fit.info['stopped'] == 'a callback'
     assert seen[-1][1] == fit.history['loss'][399] and len(others) == 2 and 'step=400' in repr(others[-1])
     np.testing.assert_array_equal(seen[-1][2], fit.estimate['w'])
@@ -525,7 +523,7 @@ MORE_REFUSED = [
     ({'callbacks': [3]}, ValueError, 'function of a FitProgress'),
     ({'init': 'nowhere'}, ValueError, "init must be one of .*, got 'nowhere'"),
     ({'num_starts': 3, 'init': jnp.ones((2, 3))}, ValueError, 'init must have shape'),
-    ({'every': 10}, ValueError, 'needs checkpoint=path'),
+    ({'checkpoint_every': 10}, ValueError, 'needs checkpoint=path'),
 ]
 
 

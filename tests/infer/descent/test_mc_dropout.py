@@ -180,7 +180,7 @@ def test_running_statistics_are_those_that_were_trained(tmp_path):
     [
         (Plain, {}, ValueError, 'there is no dropout. Add nn.Dropout'),
         (Dropped, {'num_draws': 0}, ValueError, 'num_draws must be an int of at least 1'),
-        (Dropped, {'fit': 3}, ValueError, 'fit must be a Fit that was trained with dropout, got int'),
+        (Dropped, {'init': 3}, ValueError, "init must be 'model', 'map', .* got 3"),
         (Dropped, {'optimizer': 'lbfgs'}, ValueError, 'which L-BFGS cannot follow'),
     ],
 )

@@ -70,7 +70,7 @@ def test_the_point_need_not_be_a_maximum():
 def told(posterior, **kwargs):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        fit = infer.swag(posterior, **{'num_draws': 200, 'progress': False, 'start': mode(posterior)} | kwargs)
+        fit = infer.swag(posterior, **{'num_draws': 200, 'progress': False, 'init': mode(posterior)} | kwargs)
     texts = [str(w.message) for w in caught if 'SWAG' in str(w.message)]
     assert texts == fit.info['warnings'] and (not texts or texts[0] in fit.check().problems)
     return texts, fit

@@ -101,7 +101,7 @@ def test_the_spread_is_that_of_sgd_with_independent_batches():
     rows = np.random.default_rng(0).integers(num, size=(steps, size))
     fit = infer.swag(
         infer.Posterior(Line(), X, Y),
-        start=jnp.asarray(MEAN),
+        init=jnp.asarray(MEAN),
         optimizer=optax.sgd(rate),
         batches=((X[r], Y[r]) for r in rows),
         num_observations=num,
@@ -122,7 +122,7 @@ def test_the_spread_is_that_of_sgd_with_independent_batches():
 
 
 def small(x=X, y=Y, **kwargs):
-    options = {'num_steps': 40, 'snapshot_every': 5, 'num_draws': 8, 'start': jnp.ones(2), 'progress': False}
+    options = {'num_steps': 40, 'snapshot_every': 5, 'num_draws': 8, 'init': jnp.ones(2), 'progress': False}
     return infer.swag(infer.Posterior(Line(), x, y), **options | kwargs)
 
 
@@ -199,8 +199,8 @@ REFUSED = [
     ({'scale': -1.0}, ValueError, 'scale must be a number of at least 0'),
     ({'optimizer': 'lbfgs'}, ValueError, 'an optax optimizer such as'),
     ({'optimizer': 3}, ValueError, 'must be an optax optimizer'),
-    ({'start': 'here'}, ValueError, "init must be one of .* got 'here'"),
-    ({'start': None, 'batches': [(X, Y)], 'num_observations': 60}, ValueError, 'give start='),
+    ({'init': 'here'}, ValueError, "init must be one of .* got 'here'"),
+    ({'batches': [(X, Y)], 'num_observations': 60}, ValueError, 'give init='),
     ({'batches': [(X, Y)]}, ValueError, 'batches= needs num_observations='),
     ({'optimizer': optax.sgd(1e6)}, ValueError, 'The loss became'),
 ]

@@ -128,7 +128,7 @@ def test_an_estimate_that_is_too_noisy_is_told():
     posterior, _, _ = counts()
     far = jnp.log(jnp.array([0.05]))  # the expansion is around a rate that is sixty times too low
     with pytest.warns(infer.ConvergenceWarning, match='variance .* Raise batch_size'):
-        infer.hmc_ecs(posterior, **QUICK | {'num_samples': 50, 'reference': far})
+        infer.hmc_ecs(posterior, **QUICK | {'num_samples': 50, 'init': far})
 
 
 class Centred(nn.Module):

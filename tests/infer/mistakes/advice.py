@@ -128,14 +128,14 @@ ROWS = [
     Mistake(
         'a mass matrix by a wrong name',
         mean,
-        (r"mass_matrix must be one of \['diagonal'", "got 'full'"),
+        (r"mass_matrix must be one of \['diagonal'", "got 'dense'"),
         ways=('nuts',),
         options={'mass_matrix': 'full'},
     ),
     Mistake(
         'a mass matrix that subsampling does not have',
         mean,
-        (r"mass_matrix must be one of \['diagonal', 'dense'\], got 'low_rank'",),
+        (r"mass_matrix must be one of \['diagonal', 'full'\], got 'low_rank'",),
         ways=('hmc_ecs',),
         options={'batch_size': 4, 'mass_matrix': 'low_rank'},
     ),

@@ -94,8 +94,8 @@ ROWS = [
     wrong(
         'thinning of more than all', {'thinning': 3}, 'thinning=3 keeps none of num_samples=2 draws', ways=SAMPLERS[:6]
     ),
-    wrong('every= without a checkpoint', {'every': 10}, 'every=10 needs checkpoint=path', ways=SAVED),
-    wrong('every=0', {'every': 0}, 'every must be an int of at least 1, got 0', ways=SAVED),
+    wrong('saves without a file', {'checkpoint_every': 10}, 'checkpoint_every=10 needs checkpoint=path', ways=SAVED),
+    wrong('checkpoint_every=0', {'checkpoint_every': 0}, 'checkpoint_every must be an int of at least', ways=SAVED),
     wrong('a checkpoint that is no path', {'checkpoint': True}, 'checkpoint must be the path of a file', ways=SAVED),
     wrong('a checkpoint that is a folder', {'checkpoint': '/'}, "got '/'. This is a folder", ways=SAVED),
     wrong(
@@ -146,7 +146,7 @@ ROWS = [
     wrong('method misspelt', {'method': 'sgdl'}, "Did you mean 'sgld'", ways=('sgmcmc',)),
     wrong('structure misspelt', {'structure': 'lowrank'}, "Did you mean 'low_rank'", ways=('laplace',)),
     wrong('curvature misspelt', {'curvature': 'hesian'}, "Did you mean 'hessian'", ways=('laplace',)),
-    wrong('guide misspelt', {'guide': 'multivarate'}, "Did you mean 'multivariate'", ways=('svi',)),
+    wrong('guide misspelt', {'guide': 'low_rnak'}, "Did you mean 'low_rank'", ways=('svi',)),
     wrong('init misspelt', {'init': 'pathfider'}, "Did you mean 'pathfinder'", ways=STARTED),
     wrong('init is a number', {'init': 1.0}, "init must be 'model', 'map', .*got 1.0", ways=STARTED),
     wrong('init of another length', {'init': np.zeros(3)}, r'init must have shape \(2,\)', r'got \(3,\)', ways=STARTED),

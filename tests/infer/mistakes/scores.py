@@ -125,7 +125,7 @@ NEW_INPUTS = {
 
 
 def swag(name, *words, **options):
-    options = {'num_steps': 40, 'snapshot_every': 5, 'num_draws': 8, 'start': 'map'} | options
+    options = {'num_steps': 40, 'snapshot_every': 5, 'num_draws': 8, 'init': 'map'} | options
     warning = infer.ConvergenceWarning
     return Mistake(f'SWAG with {name}', line, words, warning, ('swag',), options, warns=True)
 

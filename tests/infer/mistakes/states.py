@@ -182,7 +182,7 @@ ROWS = [
         line,
         ("'slop'", "Did you mean 'slope'"),
         ways=('laplace',),
-        options={'mode': {'slop': 1.0}},
+        options={'init': {'slop': 1.0}},
     ),
     # Starts by fits
     Mistake(

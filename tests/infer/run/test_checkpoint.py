@@ -249,9 +249,9 @@ def test_what_a_killed_run_left_is_no_obstacle(tmp_path):
 
 
 BAD = [
-    ({'every': 0}, ValueError, 'every must be an int of at least 1, got 0'),
+    ({'every': 0}, ValueError, 'checkpoint_every must be an int of at least 1, got 0'),
     ({'every': True}, ValueError, 'every'),
-    ({'every': 10, 'path': None}, ValueError, r'every=10 needs checkpoint=path'),
+    ({'every': 10, 'path': None}, ValueError, r'checkpoint_every=10 needs checkpoint=path'),
     ({'path': 'no/such/folder/c'}, FileNotFoundError, r'there is no folder .*no/such/folder'),
     ({'path': '.'}, ValueError, 'is a folder'),
 ]
@@ -459,7 +459,7 @@ def test_svi_goes_on_where_it_was(tmp_path, monkeypatch, options):
         return svi(**options, num_steps=1000, **more)
 
     whole = run()
-    interrupted(run, tmp_path / 'c', monkeypatch, 3, every=70)
+    interrupted(run, tmp_path / 'c', monkeypatch, 3, checkpoint_every=70)
     same(run(checkpoint=tmp_path / 'c', checkpoint_every=70), whole)
     with compilations() as compiled:
         same(run(checkpoint=tmp_path / 'c'), whole)  # it is done: nothing but the draws
@@ -473,7 +473,7 @@ def test_batches_of_an_iterable_go_on_too(tmp_path, monkeypatch):
         return svi(batches=batches, num_observations=20, num_steps=45, **more)
 
     whole = run()
-    interrupted(run, tmp_path / 'c', monkeypatch, 2, every=10)
+    interrupted(run, tmp_path / 'c', monkeypatch, 2, checkpoint_every=10)
     same(run(checkpoint=tmp_path / 'c', checkpoint_every=10), whole)
 
 
@@ -493,7 +493,7 @@ def test_another_run_is_refused_by_name(tmp_path):
     svi(checkpoint=tmp_path / 'c')
     for options, message in (
         ({'seed': 1}, 'seed is key'),
-        ({'guide': 'full'}, 'guide is normal there and multivariate here'),
+        ({'guide': 'full'}, 'guide is diagonal there and full here'),
         ({'optimizer': optax.adam(1e-3)}, 'optimizer is'),
         ({'num_particles': 2, 'batch_size': 5}, 'num_particles is 1 there and 2 here; batch_size is None there and 5'),
     ):

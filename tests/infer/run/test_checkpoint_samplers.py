@@ -189,4 +189,4 @@ def test_so_is_that_of_another_sampler_or_version(finished, monkeypatch):
 @pytest.mark.parametrize('name', marked)
 def test_every_needs_a_path(name):
     with pytest.raises(ValueError, match='every=20 needs checkpoint=path'):
-        RUNS[name](every=20)
+        RUNS[name](checkpoint_every=20)

@@ -347,7 +347,7 @@ def test_every_way_to_fit_refuses_before_it_begins(way):
         fit(posterior, **options | parts)
     if way in IN_BATCHES:
         batches = [(Y[:60], Y[:60]), (Y[60:], Y[60:])]
-        more = {'start': jnp.zeros(1)} if way == 'swag' else {}
+        more = {'init': jnp.zeros(1)} if way == 'swag' else {}
         with pytest.raises(ValueError, match='batches= .* depends on which others.*leave batches out'):
             fit(posterior, **options | more | {'batches': batches, 'num_observations': NUM})
 
