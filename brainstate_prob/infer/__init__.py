@@ -20,6 +20,7 @@ from brainstate_prob.infer.evaluate.sbc import SBC, sbc
 from brainstate_prob.infer.laplace.fit import LaplaceFit
 from brainstate_prob.infer.laplace.laplace import laplace
 from brainstate_prob.infer.laplace.marginal_likelihood import marginal_likelihood
+from brainstate_prob.infer.mcmc.barker import barker
 from brainstate_prob.infer.mcmc.elliptical_slice import elliptical_slice
 from brainstate_prob.infer.mcmc.hmc_ecs import hmc_ecs
 from brainstate_prob.infer.mcmc.many_chains import chees, mclmc, meads
@@ -61,6 +62,7 @@ __all__ = [
     'Table',
     'Tempered',
     'UncheckedUnitWarning',
+    'barker',
     'calibration',
     'chees',
     'compare',

@@ -51,6 +51,8 @@ RUNS = {
         infer.elliptical_slice, SHORT | {'thinning': 2, 'chain_method': 'vectorized'}, (20, 50)
     ),
     'elliptical_slice, over devices': Run(infer.elliptical_slice, SHORT | {'devices': 2}, (20, 50)),
+    'barker': Run(infer.barker, SHORT | {'thinning': 2}, (20, 50)),
+    'barker, over devices': Run(infer.barker, SHORT | {'devices': 2}, (20, 50)),
     'hmc_ecs': Run(infer.hmc_ecs, SHORT | {'batch_size': 8, 'num_blocks': 4, 'chain_method': 'sequential'}, (20, 50)),
     'chees': Run(infer.chees, MANY, (100, 120)),
     'meads': Run(infer.meads, MANY, (100, 110)),
@@ -146,6 +148,8 @@ OTHERS = [
     ('elliptical_slice', {'thinning': 2}, 'thinning is 1 there and 2 here'),
     ('elliptical_slice', {'num_chains': 3}, 'num_chains is 2 there and 3 here'),
     ('elliptical_slice', {'chain_method': 'vectorized'}, 'chains is one by one there and vectorized here'),
+    ('barker', {'target_accept': 0.5}, 'target_accept is 0.4 there and 0.5 here'),
+    ('barker', {'init': 'prior'}, 'init is model there and prior here'),
     ('hmc_ecs', {'seed': 4}, 'seed is key'),
     ('hmc_ecs', {'num_blocks': 2}, 'num_blocks is 4 there and 2 here'),
     ('hmc_ecs', {'target_accept': 0.9}, 'target_accept is 0.8 there and 0.9 here'),

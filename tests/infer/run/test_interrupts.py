@@ -26,10 +26,11 @@ WAYS = {
     'sgmcmc': (infer.sgmcmc, 'Sampling', {**CHAINS, 'num_warmup': 0, 'num_samples': 2000, 'step_size': 1e-3}),
     'nuts': (infer.nuts, 'Sampling', CHAINS),
     'chees': (infer.chees, 'Sampling', {**CHAINS, 'num_chains': 2}),
+    'barker': (infer.barker, 'Sampling', CHAINS),
     'hmc_ecs': (infer.hmc_ecs, 'Sampling', {**CHAINS, 'batch_size': 4}),
     'elliptical_slice': (infer.elliptical_slice, 'Sampling', CHAINS),
 }
-DRAWS = ('sgmcmc', 'nuts', 'chees', 'hmc_ecs', 'elliptical_slice')
+DRAWS = ('sgmcmc', 'nuts', 'barker', 'chees', 'hmc_ecs', 'elliptical_slice')
 
 
 class Line(nn.Module):

@@ -30,6 +30,7 @@ WAYS = {
     'ensemble': (infer.ensemble, 'init', {**QUIET, 'num_members': 2, 'num_steps': 2, 'bootstrap': True}),
     'swag': (infer.swag, 'start', {**QUIET, 'num_steps': 4, 'snapshot_every': 1, 'num_draws': 3}),
     'chees': (infer.chees, 'init', CHAINS),
+    'barker': (infer.barker, 'init', CHAINS),
     'hmc_ecs': (infer.hmc_ecs, 'reference', {**CHAINS, 'batch_size': 8}),
     'elliptical_slice': (infer.elliptical_slice, 'init', CHAINS),
 }
@@ -136,7 +137,7 @@ def test_values_by_path_are_a_start_and_the_rest_is_the_models(way):
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
 
 
-@pytest.mark.parametrize('way', ['nuts', 'chees'])
+@pytest.mark.parametrize('way', ['nuts', 'barker', 'chees'])
 def test_samplers_start_at_values_by_path(way):
     posterior = posterior_of(Line)
     kind, thetas = centres(posterior.sampling_target(), VALUES, jax.random.split(jax.random.key(0), 3))
