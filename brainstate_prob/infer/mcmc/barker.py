@@ -1,16 +1,12 @@
-"""Barker proposals (Livingstone & Zanella 2022): a random walk that leans uphill, and forgives too large step sizes.
-
-Each coordinate moves by z or -z, with z normal: by z with probability 1 / (1 + exp(-z * gradient)).
-"""
+"""Barker proposals (Livingstone & Zanella 2022): each coordinate moves by z or -z, at odds of exp(z * gradient)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn import log_sigmoid
+from jax.nn import log_sigmoid, sigmoid
 
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
@@ -47,22 +43,29 @@ def barker(
 ) -> Fit:
     """Sample by Barker proposals, one gradient a step.
 
-    Where scales are unlike each other or gradients large it does not break down, as Langevin steps do; draws are more
-    correlated than those of `nuts`. Step size and scales adapt in the warm-up. A second call compiles nothing.
+    Unlike Langevin steps they forgive step sizes that are too large and scales unlike each other; their draws are more
+    correlated than those of `nuts`. A second call for a model of the same structure compiles nothing.
 
     Parameters
     ----------
     target_accept
         The acceptance rate that the step size is adapted to.
-    num_warmup, num_samples, num_chains, init, noncentered, thinning
-        As for `nuts`.
-    seed, devices, chain_method, checkpoint, checkpoint_every, progress
-        As for `nuts`.
+    num_warmup, num_samples, num_chains, init, noncentered, thinning, seed, devices, chain_method, checkpoint
+        As for `nuts`, like ``checkpoint_every`` and ``progress``.
 
     Returns
     -------
     Fit
         With ``stats`` lp, acceptance_rate, step_size and n_steps (gradients).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> line, x = nn.with_prior(nn.Linear(1, 1), {...: dist.Normal(0.0, 1.0)}), jnp.linspace(-1.0, 1.0, 50)[:, None]
+    >>> posterior = infer.Posterior(line, x, 2 * x, likelihood=lambda model, x: dist.Normal(model(x), 1.0))
+    >>> infer.barker(posterior, progress=False).draws['weight.weight'].shape
+    (4, 2000, 1, 1)
     """
     options = RunOptions.of(barker, locals())
     algorithm = Algorithm(
@@ -71,19 +74,17 @@ def barker(
         step=_step_function,
         stats={'lp': float, 'acceptance_rate': float, 'step_size': float, 'n_steps': int},
         numbers={'target_accept': target_accept},
-        arguments=(target_accept,),
         schedule=lambda num_warmup: schedule(num_warmup, settle=0.3),  # acceptance is noisy
     )
     return sample(options.target(posterior), algorithm, options)
 
 
-def _step_function(density: Density) -> Callable:
+def _step_function(density: Density) -> Any:
     def step(chain: Chain, data: Data, code: jax.Array, target_accept: jax.Array) -> tuple:
         a, dtype, potential = chain.adaptation, chain.theta.dtype, potential_of(density, data)
         key, move_key, sign_key, accept_key = jax.random.split(chain.key, 4)
-        z = a.step_size * jax.random.normal(move_key, chain.theta.shape, dtype)
-        up = jax.random.uniform(sign_key, z.shape, dtype) < jax.nn.sigmoid(-z * chain.grad)
-        w = jnp.where(up, z, -z)  # in the coordinates of the metric, as the potential's gradient
+        z = a.step_size * jax.random.normal(move_key, chain.theta.shape, dtype)  # in the metric's coordinates
+        w = jnp.where(jax.random.uniform(sign_key, z.shape, dtype) < sigmoid(-z * chain.grad), z, -z)
         theta = chain.theta + a.metric.forward(w)
         value, grad = jax.value_and_grad(potential)(theta)
         grad = a.metric.pull(grad)
@@ -91,8 +92,7 @@ def _step_function(density: Density) -> Callable:
         accept = jnp.nan_to_num(jnp.minimum(1.0, jnp.exp(log_ratio)))
         moves = jax.random.uniform(accept_key, (), dtype) < accept
         theta, value, grad = jax.tree.map(lambda x, y: jnp.where(moves, x, y), (theta, value, grad), chain[:3])
-        fell = chain.potential - value
-        a, grad = adapted(code, a, theta, grad, fell, accept, target_accept, ('diagonal', 'stan'))
+        a, grad = adapted(code, a, theta, grad, chain.potential - value, accept, target_accept, ('diagonal', 'stan'))
         stats = {'lp': -value, 'acceptance_rate': accept, 'step_size': a.step_size, 'n_steps': 1}
         return Chain(theta, value, grad, key, a), theta, stats
 

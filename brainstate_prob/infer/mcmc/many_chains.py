@@ -217,7 +217,7 @@ def _sample(posterior: Posterior, name: str, options: RunOptions, tuned: dict[st
             f'{name} adapts over chains in its warm-up: num_warmup must be at least 1 and num_chains at least 2, got '
             f'num_warmup={options.num_warmup}, num_chains={options.num_chains}.'
         )
-    version = import_blackjax().__version__
+    import_blackjax()
     kernel = KERNELS[name]
 
     def step(density: Density) -> Callable:
@@ -257,7 +257,9 @@ def _sample(posterior: Posterior, name: str, options: RunOptions, tuned: dict[st
         init=blank,
         step=step,
         stats=kernel.stats,
-        numbers={'blackjax': version, **tuned},
+        settings={'blackjax': import_blackjax().__version__},
+        numbers=tuned,
+        arguments=(),
         phases=phases,
         together=True,
     )

@@ -145,7 +145,6 @@ def nuts(
         stats=STATS,
         settings=settings._asdict(),
         numbers={'target_accept': float(target_accept)},
-        arguments=(float(target_accept),),
         schedule=lambda num_warmup: schedule(num_warmup, settings.warmup),
         phases=nuts_phases,
         report=lambda stats: {'divergences': int(stats['diverging'].sum())},

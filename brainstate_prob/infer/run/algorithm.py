@@ -46,7 +46,7 @@ class Algorithm(NamedTuple):
         By name, what else the draws depend on. Settings and numbers are a part of the run's fingerprint and of
         `Fit.info`.
     arguments
-        What each step is given: arrays, or pytrees of them.
+        What each step is given: arrays, or pytrees of them. Default: the numbers.
     schedule
         ``schedule(num_warmup)``: the codes of the warm-up's steps.
     phases
@@ -67,13 +67,18 @@ class Algorithm(NamedTuple):
     stats: Mapping[str, Any]
     settings: Mapping[str, Any] = {}
     numbers: Mapping[str, Any] = {}
-    arguments: tuple = ()
+    arguments: tuple | None = None
     schedule: Callable[[int], np.ndarray] = nothing_adapted
     phases: Callable[[Run], None] = warm_up_and_draw
     report: Callable[[dict], dict[str, Any]] = lambda stats: {}
     problems: Callable[[dict, dict], list[str]] = lambda stats, info: []
     stretch: Callable = stretch_function
     together: bool = False
+
+    @property
+    def given(self) -> tuple:
+        """The arguments of each step."""
+        return tuple(self.numbers.values()) if self.arguments is None else self.arguments
 
     @property
     def key(self) -> tuple:

@@ -144,7 +144,7 @@ class Run:
         """Compile, with the chains at their starts. The first time, the starts compile at the same time."""
         target, algorithm, options = self.target, self.algorithm, self.options
         data = target.data if self._batches is None else self._batches.peek()
-        nothing = (data, self._no_codes, 0, 1, *algorithm.arguments)
+        nothing = (data, self._no_codes, 0, 1, *algorithm.given)
         wait = None
         if isinstance(algorithm.init, ChainStarts) and not algorithm.together:
             shapes = lambda: algorithm.init.shapes(target, options)
@@ -195,7 +195,7 @@ class Run:
         self.driver.go(Phase.of_draws(total, lambda _, n: self._step(self._no_codes, n, self.options.thinning)))
 
     def _step(self, codes: np.ndarray, length: int, thinning: int) -> tuple:
-        arguments = self.algorithm.arguments
+        arguments = self.algorithm.given
         if self._batches is None:
             draws, stats = self.runner.step(self.target.data, codes, length, thinning, *arguments)
         else:
@@ -229,7 +229,7 @@ class Run:
                 if batch is None:
                     self.runner.states = before  # at the last draw that is kept
                     break
-                found = self.runner.step(batch, one, 1, 1, *self.algorithm.arguments)
+                found = self.runner.step(batch, one, 1, 1, *self.algorithm.given)
             else:
                 pieces.append(jax.tree.map(lambda x: x[:, :1], found))
                 continue

@@ -335,7 +335,7 @@ REFUSED = [
     ({'thinning': 0}, ValueError, 'thinning must be an int of at least 1'),
     ({'thinning': 101}, ValueError, 'keeps none of num_samples=100'),
     ({'target_accept': 1.0}, ValueError, 'between 0 and 1, got 1'),
-    ({'mass_matrix': 'full'}, ValueError, r"mass_matrix must be one of \['diagonal', 'full', 'low_rank'\].*'dense'"),
+    ({'mass_matrix': 'dense'}, ValueError, r"mass_matrix must be one of \['diagonal', 'full', 'low_rank'\].*'dense'"),
     ({'backend': 'stan'}, ValueError, r"backend must be one of \['numpyro', 'blackjax', 'nutpie'\].*'stan'"),
     ({'warmup': 'fast'}, ValueError, r"warmup must be one of \['stan', 'gradient'\]"),
     ({'warmup': 'stan', 'mass_matrix': 'low_rank'}, ValueError, "by gradients only.*warmup='gradient'"),
