@@ -19,12 +19,12 @@ from brainstate_prob.infer.descent.step_size import sgmcmc_step_size
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
 from brainstate_prob.infer.run.algorithm import Algorithm, nothing_adapted
+from brainstate_prob.infer.run.inference_loop import chunk_length
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.members import checked_devices, plain_types
 from brainstate_prob.infer.run.options import RunOptions
 from brainstate_prob.infer.run.sampling import Run, sample
 from brainstate_prob.infer.run.starts import member_keys, member_starts
-from brainstate_prob.infer.run.stretch import chunk_length
 from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in_batches, stream_of, take
 from brainstate_prob.infer.target.posterior import Posterior
 
@@ -233,7 +233,7 @@ def sgmcmc(
         arguments=(plan,),
         phases=phases,
         report=report,
-        stretch=functools.partial(_stretch_in_batches, batch_size),
+        loop=functools.partial(_loop_over_batches, batch_size),
     )
     return sample(target, algorithm, options, stream)
 
@@ -279,10 +279,10 @@ def _step_function(density: Density, momentum: bool, schedule: Callable | None, 
     return run
 
 
-def _stretch_in_batches(
+def _loop_over_batches(
     batch_size: int | None, density: Density, step: Callable, stats: Mapping[str, Any], chains: tuple[int, ...]
 ) -> Callable:
-    """As `stretch_function`, each step on another batch of the data."""
+    """As `inference_loop`, each step on another batch of the data."""
     size = chunk_length(density)
 
     def advance(state: _State, data: Data, codes: Any, length: Any, thinning: Any, *args: Any) -> tuple:

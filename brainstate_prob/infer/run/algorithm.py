@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from brainstate_prob.infer.run.stretch import stretch_function
+from brainstate_prob.infer.run.inference_loop import inference_loop
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.run.sampling import Run
@@ -55,8 +55,8 @@ class Algorithm(NamedTuple):
         ``report(stats)``: what is added to `Fit.info`.
     problems
         ``problems(stats, info)``: findings of this sampler alone, in words.
-    stretch
-        How steps are strung together, as `stretch_function`.
+    loop
+        How steps become a compiled program, as `inference_loop`.
     together
         Whether one state is that of all chains, and a step moves them all.
     """
@@ -72,7 +72,7 @@ class Algorithm(NamedTuple):
     phases: Callable[[Run], None] = warm_up_and_draw
     report: Callable[[dict], dict[str, Any]] = lambda stats: {}
     problems: Callable[[dict, dict], list[str]] = lambda stats, info: []
-    stretch: Callable = stretch_function
+    loop: Callable = inference_loop
     together: bool = False
 
     @property

@@ -157,13 +157,13 @@ class Driver:
                 self._done[phase.name] = self.done(phase.name) + length
                 divergences += self._note(chunks, stats, divergences)
                 if saving.due(sum(self._done.values())):
-                    saving.save(*self._held())
+                    saving.save(*self._contents())
                 if self.ended:
                     chunks.stop(length)
                     break
         self.interrupted = self.interrupted or chunks.interrupted
         if saving.path is not None and chunks.whole:
-            saving.finish(*self._held())
+            saving.finish(*self._contents())
 
     @staticmethod
     def _note(chunks: Chunks, stats: dict[str, np.ndarray], before: int) -> int:
@@ -187,7 +187,7 @@ class Driver:
         self._arrays = {name: [array] for name, array in arrays.items()}
         return arrays
 
-    def _held(self) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
+    def _contents(self) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
         """What a checkpoint has: the chains, what was collected, and how far each phase is."""
         return self._chains.state(), self._joined(), {'done': dict(self._done)}
 

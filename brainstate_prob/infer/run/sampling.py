@@ -19,8 +19,8 @@ from brainstate_prob.infer.run.chain_starts import ChainStarts
 from brainstate_prob.infer.run.chains import Runner, Together, choose_method
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.driver import Driver, Phase
+from brainstate_prob.infer.run.inference_loop import chunk_length
 from brainstate_prob.infer.run.options import RunOptions
-from brainstate_prob.infer.run.stretch import chunk_length
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.stream import Stream
 from brainstate_prob.infer.target.target import Target
@@ -111,7 +111,7 @@ class Run:
         self.notes: list[str] = []
         density, num_chains = target.density, options.num_chains
         shape = (num_chains,) if algorithm.together else ()
-        advance = algorithm.stretch(density, algorithm.step(density), algorithm.stats, shape)
+        advance = algorithm.loop(density, algorithm.step(density), algorithm.stats, shape)
         if algorithm.together:
             method = 'vectorized'
             self.runner: Any = Together(density.jit, algorithm.key, advance, options.devices, num_chains, target.data)

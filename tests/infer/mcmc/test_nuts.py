@@ -14,8 +14,8 @@ from brainstate_prob.infer.mcmc.adaptation import schedule
 from brainstate_prob.infer.mcmc.kernel import STATS, Settings, nuts_starts, nuts_step
 from brainstate_prob.infer.results.arviz_io import import_arviz
 from brainstate_prob.infer.run import chains
+from brainstate_prob.infer.run.inference_loop import inference_loop
 from brainstate_prob.infer.run.starts import draw_from_prior
-from brainstate_prob.infer.run.stretch import stretch_function
 from tests.support.reference_models import Regression
 from tests.support.rich_model import compilations
 
@@ -61,7 +61,7 @@ def test_the_draws_are_those_of_numpyro(x64, mass_matrix):
     ours, found = jax.jit(nuts_starts(settings).chain(density))(theta, key, data)
     codes = np.zeros(500, np.int32)
     codes[:num_warmup] = schedule(num_warmup)
-    advance = jax.jit(stretch_function(density, nuts_step(density, settings), STATS))
+    advance = jax.jit(inference_loop(density, nuts_step(density, settings), STATS))
     _, draws, stats = advance(ours, data, codes, num_warmup + num_samples, 1, 0.8)
     total = num_warmup + num_samples
     assert found

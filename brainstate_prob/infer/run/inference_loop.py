@@ -1,4 +1,4 @@
-"""Stretches of a sampler's steps as one compiled program, whatever their length."""
+"""The inference loop: a sampler's steps as one compiled program, however many they are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jax import lax
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.potential import buffer_length
 
-__all__ = ['chunk_length', 'stretch_function']
+__all__ = ['chunk_length', 'inference_loop']
 
 
-def stretch_function(
+def inference_loop(
     density: Density, step: Callable, stats: Mapping[str, Any], chains: tuple[int, ...] = ()
 ) -> Callable:
     """``advance(state, data, codes, length, thinning, *args) -> (state, draws, stats)`` of a sampler's step.
@@ -34,27 +34,27 @@ def stretch_function(
     size = chunk_length(density, *chains)
 
     def advance(state: Any, data: Any, codes: Any, length: Any, thinning: Any, *args: Any) -> tuple:
-        nothing = jnp.zeros((*chains, density.size), density.dtype)
-        none = {name: jnp.zeros(chains, kind) for name, kind in stats.items()}
+        no_theta = jnp.zeros((*chains, density.size), density.dtype)
+        no_stats = {name: jnp.zeros(chains, kind) for name, kind in stats.items()}
 
         def kept(i: Any, loop: tuple) -> tuple:
             def thin(_: Any, inner: tuple) -> tuple:
                 state, _, before = inner
                 state, theta, now = step(state, data, codes[i], *args)
-                found = {name: jnp.asarray(now[name], none[name].dtype) for name in none}
-                if 'n_steps' in found:
-                    found['n_steps'] = found['n_steps'] + before['n_steps']
-                if 'diverging' in found:
-                    found['diverging'] = found['diverging'] | before['diverging']
-                return state, theta.astype(density.dtype), found
+                now = {name: jnp.asarray(now[name], none.dtype) for name, none in no_stats.items()}
+                if 'n_steps' in now:
+                    now['n_steps'] = now['n_steps'] + before['n_steps']
+                if 'diverging' in now:
+                    now['diverging'] = now['diverging'] | before['diverging']
+                return state, theta.astype(density.dtype), now
 
-            state, draws, held = loop
-            state, theta, found = lax.fori_loop(0, thinning, thin, (state, nothing, none))
-            return state, draws.at[i].set(theta), {name: held[name].at[i].set(found[name]) for name in held}
+            state, draws, all_stats = loop
+            state, theta, now = lax.fori_loop(0, thinning, thin, (state, no_theta, no_stats))
+            return state, draws.at[i].set(theta), {name: x.at[i].set(now[name]) for name, x in all_stats.items()}
 
-        draws = jnp.zeros((size, *nothing.shape), density.dtype)
-        held = {name: jnp.zeros((size, *chains), kind) for name, kind in stats.items()}
-        return lax.fori_loop(0, length, kept, (state, draws, held))
+        draws = jnp.zeros((size, *no_theta.shape), density.dtype)
+        all_stats = {name: jnp.zeros((size, *chains), kind) for name, kind in stats.items()}
+        return lax.fori_loop(0, length, kept, (state, draws, all_stats))
 
     return advance
 
