@@ -15,35 +15,26 @@ import optax
 from brainstate_prob import environ
 from brainstate_prob.core.calls import named, users_line
 from brainstate_prob.core.structure import structural_key
-from brainstate_prob.infer.data.support import refuse_impossible
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise
-from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
-from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping_of, early_stopping_rule
+from brainstate_prob.infer.descent.descent import Descent, Descents
+from brainstate_prob.infer.descent.early_stopping import early_stopping_of, early_stopping_rule
 from brainstate_prob.infer.descent.infinity import modes_at_infinity
+from brainstate_prob.infer.descent.steps import Settings
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
-from brainstate_prob.infer.run.checkpoint import Checkpoint
-from brainstate_prob.infer.run.inits import in_coordinates, started_from, statistics_of_rows
+from brainstate_prob.infer.run.inits import in_coordinates, started_from
 from brainstate_prob.infer.run.progress import as_a_part
 from brainstate_prob.infer.run.starts import member_keys, member_starts, starts_named
-from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.indices import refuse_out_of_range
-from brainstate_prob.infer.target.minibatch import stream_of
+from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
 from brainstate_prob.infer.target.stream import Stream
 
-__all__ = [
-    'batch_info',
-    'check_first_batch',
-    'checked_callbacks',
-    'fit_map',
-    'resolved_optimizer',
-]
+__all__ = ['fit_map', 'resolved_optimizer']
 
 
 @named
@@ -147,73 +138,56 @@ def fit_map(
     began = time.perf_counter()
     posterior = started_from(posterior, init, each=True)
     density, key = posterior.density, to_key(seed)
-    stream = stream_of(posterior, batch_size, batches, num_observations)
-    optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
+    batching = Batching(posterior, batch_size, batches, num_observations)
+    optimizer, tol = resolved_optimizer(posterior, optimizer, batching.in_parts, tol)
     settings = Settings(optimizer, batch_size, jacobian)
-    rule = early_stopping_of(early_stopping)
-    callbacks = checked_callbacks(callbacks)
     init = ('model' if num_starts == 1 else 'prior') if init is None else init
     if num_starts == 1 and isinstance(init, str) and init == 'model':
         keys, thetas = key[None], checked_start(posterior, density, jacobian=jacobian)[None]
     else:
         keys = member_keys(density, key, num_starts) if num_starts > 1 else key[None]
         thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
-    check_first_batch(density, thetas[0], stream)
-    monitor = None if rule is None else Monitor(posterior, density, rule, num_starts)
+    batching.check(density, thetas[0])
 
     def as_fit(found: Descent) -> Fit:
-        final = _final_losses(posterior, density, found, settings, stream)
+        final = _final_losses(posterior, density, found, settings, batching.stream)
         best = int(np.argmin(final))
         losses = found.losses[best]
+        losses = losses[: int(np.isfinite(losses).sum())]
         info = {
-            'num_steps': int(np.isfinite(losses).sum()),
+            **found.info,
+            'num_steps': len(losses),
             'seconds': time.perf_counter() - began,
             'jacobian': jacobian,
             'gradient': float(found.gradients[best]),
             'converged': bool(found.converged[best]),
-            'stopped': found.stopped,
-            **batch_info(posterior, batch_size, stream),
         }
         if num_starts > 1:
             info |= {'losses': [float(x) for x in final], 'best_start': best}
-        history = {'loss': losses[: info['num_steps']]}
-        if found.watched is not None and rule is not None:
-            history['held_out_loss' if rule.held_out is not None else 'mean_loss'] = found.watched[best]
+        history = {'loss': losses} | {name: values[best] for name, values in found.watched.items()}
         trained = posterior.with_carried(density, jax.tree.map(lambda x: x[best], found.carried))
         return Fit(trained, density, found.thetas[best][None, None], method='map', history=history, info=info)
 
-    descents = Descents(
+    fit, _ = Descents(
         posterior,
         density,
+        'map',
         settings,
         thetas,
         keys,
+        batching=batching,
         num_steps=num_steps,
         as_fit=as_fit,
+        init=init,
         tol=tol,
-        stream=stream,
-        monitor=monitor,
+        early_stopping=early_stopping_of(early_stopping),
         callbacks=callbacks,
-        carried=statistics_of_rows(posterior, density, init, keys),
         strict=num_starts == 1,
+        checkpoint=checkpoint,
+        every=every,
+        label='MAP',
         progress=progress,
-    )
-    saving = Checkpoint(
-        checkpoint,
-        every,
-        lambda: fingerprint_of(
-            posterior,
-            density,
-            'map',
-            settings=settings,
-            tol=tol,
-            starts=thetas,
-            seed=key,
-            early_stopping=rule,
-            num_observations=num_observations,
-        ),
-    )
-    fit = as_fit(descents.run(saving))
+    ).run()
     if tol is not None and not fit.info['converged'] and fit.info['stopped'] == 'num_steps':
         warnings.warn(
             f'MAP stopped after {fit.info["num_steps"]} steps before it converged: the largest entry of the gradient '
@@ -301,35 +275,6 @@ def _searches(optimizer: Any, density: Density) -> bool:
         return any(isinstance(leaf, _SEARCHES) for leaf in leaves)
 
     return density.compiled.get(('searches', structural_key(optimizer)), find)
-
-
-def checked_callbacks(callbacks: Any) -> tuple[Callable, ...]:
-    """The functions, as a tuple."""
-    return (callbacks,) if callable(callbacks) else tuple(callbacks)
-
-
-def batch_info(posterior: Posterior, batch_size: int | None, stream: Stream | None) -> dict[str, Any]:
-    """What a result says about its minibatches."""
-    if stream is not None:
-        return stream.describe()
-    if batch_size is None:
-        return {}
-    num = posterior.num_observations
-    return {'num_observations': num, 'batch_size': batch_size, 'scale': num / batch_size}
-
-
-def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None) -> None:
-    """Evaluate the first batch: shapes, types and supports are right before anything long starts.
-
-    Raises
-    ------
-    ValueError
-        For targets outside the likelihood's support, and whatever the model says about shapes.
-    """
-    if stream is None:
-        return
-    refuse_out_of_range(density, theta, stream.peek())
-    refuse_impossible(density, theta, stream.peek(), 'the targets of the first batch')
 
 
 @starts_named('map')

@@ -15,7 +15,6 @@ from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
-from brainstate_prob.infer.descent.map import batch_info, check_first_batch
 from brainstate_prob.infer.descent.step_size import sgmcmc_step_size
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
@@ -24,11 +23,11 @@ from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
 from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.members import Members, checked_devices, plain_types, until_save
+from brainstate_prob.infer.run.members import checked_devices, members, plain_types, until_save
 from brainstate_prob.infer.run.progress import Chunks
 from brainstate_prob.infer.run.starts import member_keys, member_starts
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in_batches, stream_of, take
+from brainstate_prob.infer.target.minibatch import Batches, Batching, first_batch, loop_in_batches, take
 from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
@@ -194,19 +193,18 @@ def sgmcmc(
     chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
     posterior = started_from(posterior, init)
     key = to_key(seed)
-    stream = stream_of(posterior, batch_size, batches, num_observations)
+    batching = Batching(posterior, batch_size, batches, num_observations)
+    stream, num = batching.stream, batching.num_observations
     density = posterior.sampling_density_for('auto', None if stream is None else stream.stand_in())
     keys = member_keys(density, key, num_chains)
     thetas = member_starts(posterior, density, init, keys)
-    check_first_batch(density, thetas[0], stream)
-    num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
+    batching.check(density, thetas[0])
     if step_size is None:
-        example = posterior.data if stream is None else stream.stand_in()
         size = batch_size if stream is None else stream.mean_size
         step_size = sgmcmc_step_size(
             density,
             thetas[0],
-            example,
+            batching.example,
             batch_fraction=1.0 if size is None else size / num,
             friction=friction if method.endswith('hmc') else 1.0,
             scale_by=num if precondition else None,
@@ -253,7 +251,7 @@ def sgmcmc(
         'noncentered': described(density),
         **({'friction': friction} if settings.momentum else {}),
         **({'num_cycles': num_cycles} if cyclical else {}),
-        **batch_info(posterior, batch_size, stream),
+        **batching.info(),
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = [*run.notes, *mcmc_problems(density, draws, {}, method, info)]
@@ -356,12 +354,11 @@ class _Run:
 
     def _prepare(self, states: _State) -> None:
         example = self._posterior.data if self._stream is None else self._stream.peek()
-        self.members = Members(
+        self.members = members(
             self._density,
             ('sgmcmc', self._settings, environ.static_key()),
             _advance_function(self._density, self._settings),
             states,
-            len(self._keys),
             *(example, self._plan, 0, 1),
             method=self._method,
             devices=self._devices,

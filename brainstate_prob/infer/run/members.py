@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from brainstate_prob.infer.data.sharding import devices_of
@@ -15,7 +14,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.run.chains import Runner, choose_method
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 
-__all__ = ['Members', 'checked_devices', 'plain_types', 'until_save']
+__all__ = ['checked_devices', 'members', 'plain_types', 'until_save']
 
 
 def checked_devices(devices: Any, method: str | None, num: int, data: Any = None) -> tuple[str, Sequence[Any] | None]:
@@ -32,46 +31,31 @@ def checked_devices(devices: Any, method: str | None, num: int, data: Any = None
     return choose_method(method, devices, num, data), devices
 
 
-class Members:
-    """Several states that are advanced alike: one by itself, others by a `Runner`.
+def members(
+    density: Density,
+    key: Any,
+    advance: Callable,
+    states: Any,
+    *args: Any,
+    method: str = 'vectorized',
+    devices: Sequence[Any] | None = None,
+) -> Runner:
+    """Several states, stacked, that are advanced alike; a single one runs by itself, without ``vmap``.
 
     Parameters
     ----------
     args
         Arguments of ``advance`` after the state, by which it does nothing: to compile.
     """
-
-    def __init__(
-        self,
-        density: Density,
-        key: Any,
-        advance: Callable,
-        states: Any,
-        num: int,
-        *args: Any,
-        method: str = 'vectorized',
-        devices: Sequence[Any] | None = None,
-    ):
-        self.single = num == 1 and devices is None
-        self.description = 'alone'
-        if self.single:
-            self._run = density.jit('chain', key, lambda: advance)
-            self._state = jax.tree.map(lambda x: x[0], states)
-        else:
-            self._runner = Runner(density.jit, key, advance, method, devices, num)
-            self._runner.prepare(states, *args)
-            self.description = self._runner.description
-
-    def step(self, *args: Any) -> tuple:
-        """Advance; the outputs as NumPy arrays with the members as first axis."""
-        if not self.single:
-            return self._runner.step(*args)
-        self._state, *out = self._run(self._state, *args)
-        return tuple(jax.tree.map(lambda x: np.asarray(x)[None], out))
-
-    def state(self) -> Any:
-        """The states, stacked."""
-        return jax.tree.map(lambda x: x[None], self._state) if self.single else self._runner.state()
+    num = len(jax.tree.leaves(states)[0])
+    alone = num == 1 and devices is None
+    runner = Runner(density.jit, key, advance, 'sequential' if alone else method, devices, num)
+    if alone:
+        runner.description = 'alone'
+        runner.take(states)
+    else:
+        runner.prepare(states, *args)
+    return runner
 
 
 def plain_types(tree: Any) -> Any:
