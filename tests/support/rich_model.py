@@ -53,17 +53,17 @@ def rich_posterior(dtype=np.float32, num=20, seed=0):
     )
 
 
-def scattered(posterior, density=None, chains=2, draws=30, seed=0, spread=0.2, **kwargs):
+def scattered(posterior, target=None, chains=2, draws=30, seed=0, spread=0.2, **kwargs):
     """A Fit of points around the model's start, as a sampler would give them."""
-    density = density or posterior.sampling_density_for(True)
-    noise = spread * np.random.default_rng(seed).normal(size=(chains, draws, density.size))
-    thetas = np.asarray(posterior.start(density) + noise, density.dtype)
+    target = target or posterior.sampling_target(True)
+    noise = spread * np.random.default_rng(seed).normal(size=(chains, draws, target.size))
+    thetas = np.asarray(target.start + noise, target.dtype)
     stats = {
         'lp': np.zeros((chains, draws), 'f4'),
         'diverging': np.arange(chains * draws).reshape(chains, draws) % 7 == 0,
     }
     defaults = {'method': 'nuts', 'stats': stats, 'history': {'loss': np.arange(3.0)}, 'info': {'seconds': 1.5}}
-    return infer.Fit(posterior, density, thetas, **(defaults | kwargs))
+    return infer.Fit(target, thetas, **(defaults | kwargs))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import optax
 
 from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
-from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import able_entries
 from brainstate_prob.infer.descent.early_stopping import EarlyStopping, Monitor
 from brainstate_prob.infer.descent.steps import Settings, State, advance_function, start_function
@@ -23,7 +22,7 @@ from brainstate_prob.infer.run.members import members
 from brainstate_prob.infer.run.optimization import Optimization
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import Batching
-from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['Descent', 'Descents']
 
@@ -66,8 +65,7 @@ class Descents:
 
     def __init__(
         self,
-        posterior: Posterior,
-        density: Density,
+        target: Target,
         method: str,
         settings: Settings,
         thetas: jax.Array,
@@ -89,11 +87,11 @@ class Descents:
         label: str,
         progress: bool,
     ):
-        num, size = len(thetas), batching.num_observations
-        self._posterior, self._batching, self._as_fit = posterior, batching, as_fit
+        density, num, size = target.density, len(thetas), batching.num_observations
+        self._target, self._batching, self._as_fit = target, batching, as_fit
         self._tol = -1.0 if tol is None else float(tol)
         starts = density.jit('descent_starts', (settings, size), lambda: jax.vmap(start_function(settings, size)))
-        states = starts(thetas, keys)._replace(carried=statistics_of_rows(posterior, density, init, keys))
+        states = starts(thetas, keys)._replace(carried=statistics_of_rows(target, init, keys))
         self._members = members(
             density,
             ('descent', settings, environ.static_key()),
@@ -104,7 +102,7 @@ class Descents:
             devices=devices,
         )
         self.state, self.take = self._members.state, self._members.take
-        self._monitor = None if early_stopping is None else Monitor(posterior, density, early_stopping, num)
+        self._monitor = None if early_stopping is None else Monitor(target, early_stopping, num)
         self._run = Optimization(
             self,
             batching,
@@ -121,8 +119,7 @@ class Descents:
             checkpoint,
             every,
             lambda: fingerprint_of(
-                posterior,
-                density,
+                target,
                 method,
                 settings=settings,
                 tol=tol,
@@ -155,7 +152,7 @@ class Descents:
         searches = any(is_lbfgs(x) for x in jax.tree.leaves(opt_state, is_leaf=is_lbfgs))
         rate = 'Scale the inputs' if searches else 'Use a smaller learning rate, or scale the inputs'
         fix = f'{rate}.'
-        if scaled := ', '.join(repr(e.name) for e in able_entries(self._posterior.entries)):
+        if scaled := ', '.join(repr(e.name) for e in able_entries(self._target.density.entries)):
             fix = (
                 f'The joint density of {scaled} and its scale may have no mode: it grows without bound where the scale '
                 "goes to zero. Sample with infer.nuts (init='model' or 'pathfinder'), use infer.laplace, or write it "

@@ -12,11 +12,10 @@ import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
-from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.descent.steps import State
 from brainstate_prob.infer.rules import count, not_negative, refuse
 from brainstate_prob.infer.target.data import new_arguments
-from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of', 'early_stopping_rule']
 
@@ -87,18 +86,18 @@ class Monitor:
 
     reason = 'early stopping'
 
-    def __init__(self, posterior: Posterior, density: Density, rule: EarlyStopping, num: int):
+    def __init__(self, target: Target, rule: EarlyStopping, num: int):
         self._rule, self.every = rule, rule.every
         self.name = 'mean_loss' if rule.held_out is None else 'held_out_loss'
         self.values = np.zeros((num, 0))
         self.best = np.full(num, np.inf)
-        self.best_theta = np.zeros((num, density.size), density.dtype)
-        start = tuple(posterior.data.states[i] for i in density.carried)  # running statistics
+        self.best_theta = np.zeros((num, target.size), target.dtype)
+        start = tuple(target.data.states[i] for i in target.density.carried)  # running statistics
         self.best_carried = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], num, axis=0), start)
         self._waited = np.zeros(num, int)
         self._evaluate: Callable | None = None
         if rule.held_out is not None:
-            self._evaluate = _held_out_loss(posterior, density, rule.held_out)
+            self._evaluate = _held_out_loss(target, rule.held_out)
 
     def holds(self, state: State, losses: np.ndarray, sizes: Sequence[float] | None) -> bool:
         """Whether to stop.
@@ -155,7 +154,8 @@ class Monitor:
         self.best_carried = jax.tree.unflatten(tree, [arrays[f'carried_{i}'] for i in range(len(leaves))])
 
 
-def _held_out_loss(posterior: Posterior, density: Density, held_out: Any) -> Callable:
+def _held_out_loss(target: Target, held_out: Any) -> Callable:
+    posterior, density = target.posterior, target.density
     if posterior.log_likelihood_function is None and held_out[1] is None:
         raise ValueError('EarlyStopping: held_out must be a pair (inputs, targets), but the targets are None.')
     args, kwargs = new_arguments(posterior.data, held_out[0])

@@ -112,7 +112,7 @@ def ensemble(
     check_options(ensemble, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
     posterior = started_from(posterior, init, each=True)
-    density, key = posterior.density, to_key(seed)
+    target, density, key = posterior.target, posterior.density, to_key(seed)
     batching = Batching(posterior, batch_size, batches, num_observations)
     if bootstrap:
         if batching.stream is not None:
@@ -122,7 +122,7 @@ def ensemble(
     settings = Settings(optimizer, batch_size, jacobian, bootstrap)
     method, devices = checked_devices(devices, chain_method, num_members, posterior.data)
     keys = member_keys(density, key, num_members)
-    thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
+    thetas = member_starts(target, init, keys, jacobian=jacobian)
     differ = bootstrap or batch_size is not None or len(np.unique(np.asarray(thetas), axis=0)) > 1
     if num_members > 1 and not differ and not draws_noise(density, thetas[0], posterior.data):
         raise ValueError(
@@ -152,12 +152,11 @@ def ensemble(
             history |= {f'{name}_{i}': values for i, values in enumerate(watched)}
         each = environ.get('fit', False) or (isinstance(init, Fit) and init.has_own_statistics)
         members = found.thetas[None]
-        wide, members = each_with_its_own(density, members, found.carried) if each else (density, members)
-        return Fit(posterior, wide, members, method='ensemble', history=history, info=info)
+        wide, members = each_with_its_own(target, members, found.carried) if each else (target, members)
+        return Fit(wide, members, method='ensemble', history=history, info=info)
 
     fit, _ = Descents(
-        posterior,
-        density,
+        target,
         'ensemble',
         settings,
         thetas,

@@ -15,13 +15,12 @@ import numpy as np
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.data.sharding import on_host
 from brainstate_prob.infer.density.blocks import Entry
-from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import able_entries
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.nn.supports import bounds, is_known
 
 if TYPE_CHECKING:
-    from brainstate_prob.infer.target.posterior import Posterior
+    from brainstate_prob.infer.target.target import Target
 
 __all__ = ['modes_at_infinity']
 
@@ -30,11 +29,9 @@ _FARTHER = (1.0, 3.0, 7.0)  # times the way from the start to the end, beyond th
 _RESOLVED = 64  # units in the last place of the numbers that a scale belongs to
 
 
-def modes_at_infinity(
-    posterior: Posterior, density: Density, start: np.ndarray, end: np.ndarray, jacobian: bool
-) -> list[str]:
+def modes_at_infinity(target: Target, start: np.ndarray, end: np.ndarray, jacobian: bool) -> list[str]:
     """In words, which parameters have no finite mode, of a descent that has converged in theta."""
-    collapsed = _collapsed_scales(density, posterior, start, end)
+    collapsed = _collapsed_scales(target, start, end)
     found = [
         f'The mode of Param {scale!r}, the scale of {group!r}, lies at zero: the joint density of a scale and its '
         'numbers grows without bound where the scale goes to zero and they to one value, and the descent ended where '
@@ -42,7 +39,7 @@ def modes_at_infinity(
         '(infer.nuts, infer.fit_svi), or take infer.laplace.'
         for scale, (group, value) in collapsed.items()
     ]
-    for name in _still_rising(posterior, density, start, end, jacobian):
+    for name in _still_rising(target, start, end, jacobian):
         if name not in collapsed:
             found.append(
                 f'The mode of Param {name!r} lies at infinity: the log density still rises, or is flat to rounding, at '
@@ -53,10 +50,9 @@ def modes_at_infinity(
     return found
 
 
-def _still_rising(
-    posterior: Posterior, density: Density, start: np.ndarray, end: np.ndarray, jacobian: bool
-) -> list[str]:
+def _still_rising(target: Target, start: np.ndarray, end: np.ndarray, jacobian: bool) -> list[str]:
     """The parameters that went far, and along whose way the density does not fall however far one goes on."""
+    density = target.density
     way = end.astype(np.float64) - start.astype(np.float64)
     far = {name: c for name, c in columns_of(density).items() if np.abs(way[c]).max(initial=0) > _FAR}
     if not far:
@@ -66,7 +62,7 @@ def _still_rising(
     def value(columns: np.ndarray, factor: float) -> float:
         theta = end.copy()
         theta[columns] += (factor * way[columns]).astype(end.dtype)
-        return float(on_host(run(jnp.asarray(theta), posterior.data)))
+        return float(on_host(run(jnp.asarray(theta), target.data)))
 
     here = value(np.arange(len(end)), 0.0)
     rounding = 4 * float(jnp.finfo(density.dtype).eps) * max(1.0, abs(here))
@@ -83,16 +79,15 @@ def _is_positive(entry: Entry) -> bool:
     return is_known(codomain) and bool(np.all(np.asarray(bounds(codomain)[0]) == 0))
 
 
-def _collapsed_scales(
-    density: Density, posterior: Posterior, start: np.ndarray, end: np.ndarray
-) -> dict[str, tuple[str, float]]:
+def _collapsed_scales(target: Target, start: np.ndarray, end: np.ndarray) -> dict[str, tuple[str, float]]:
     """By scale of a hierarchical prior that is below what the precision resolves: the numbers, and the scale."""
+    density = target.density
     groups = able_entries(density.entries)
     if not groups:
         return {}
     constrain = density.jit('constrain_with_states', None, lambda: density.constrain)
     before, after = (
-        {k: np.asarray(x, np.float64) for k, x in on_host(constrain(jnp.asarray(t), posterior.data.states)).items()}
+        {k: np.asarray(x, np.float64) for k, x in on_host(constrain(jnp.asarray(t), target.data.states)).items()}
         for t in (start, end)
     )
     eps, found = float(jnp.finfo(density.dtype).eps), {}

@@ -33,6 +33,7 @@ from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
 from brainstate_prob.infer.target.stream import Stream
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['fit_map', 'resolved_optimizer']
 
@@ -137,20 +138,20 @@ def fit_map(
     check_options(fit_map, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
     posterior = started_from(posterior, init, each=True)
-    density, key = posterior.density, to_key(seed)
+    target, density, key = posterior.target, posterior.density, to_key(seed)
     batching = Batching(posterior, batch_size, batches, num_observations)
     optimizer, tol = resolved_optimizer(posterior, optimizer, batching.in_parts, tol)
     settings = Settings(optimizer, batch_size, jacobian)
     init = ('model' if num_starts == 1 else 'prior') if init is None else init
     if num_starts == 1 and isinstance(init, str) and init == 'model':
-        keys, thetas = key[None], checked_start(posterior, density, jacobian=jacobian)[None]
+        keys, thetas = key[None], checked_start(target, jacobian=jacobian)[None]
     else:
         keys = member_keys(density, key, num_starts) if num_starts > 1 else key[None]
-        thetas = member_starts(posterior, density, init, keys, jacobian=jacobian)
+        thetas = member_starts(target, init, keys, jacobian=jacobian)
     batching.check(density, thetas[0])
 
     def as_fit(found: Descent) -> Fit:
-        final = _final_losses(posterior, density, found, settings, batching.stream)
+        final = _final_losses(target, found, settings, batching.stream)
         best = int(np.argmin(final))
         losses = found.losses[best]
         losses = losses[: int(np.isfinite(losses).sum())]
@@ -165,12 +166,11 @@ def fit_map(
         if num_starts > 1:
             info |= {'losses': [float(x) for x in final], 'best_start': best}
         history = {'loss': losses} | {name: values[best] for name, values in found.watched.items()}
-        trained = posterior.with_carried(density, jax.tree.map(lambda x: x[best], found.carried))
-        return Fit(trained, density, found.thetas[best][None, None], method='map', history=history, info=info)
+        trained = target.with_carried(jax.tree.map(lambda x: x[best], found.carried))
+        return Fit(trained, found.thetas[best][None, None], method='map', history=history, info=info)
 
     fit, _ = Descents(
-        posterior,
-        density,
+        target,
         'map',
         settings,
         thetas,
@@ -198,7 +198,7 @@ def fit_map(
         )
     elif tol is not None and fit.info['stopped'] == 'converged':
         start = np.asarray(thetas)[fit.info.get('best_start', 0)]
-        fit.info['warnings'] = modes_at_infinity(posterior, density, start, fit.thetas[0, 0], jacobian)
+        fit.info['warnings'] = modes_at_infinity(target, start, fit.thetas[0, 0], jacobian)
         for text in fit.info['warnings']:
             warnings.warn(text, ConvergenceWarning, stacklevel=users_line())
     return fit
@@ -208,21 +208,20 @@ def _last(fit: Fit) -> float:
     return float(fit.history['loss'][-1]) if len(fit.history['loss']) else 1.0
 
 
-def _final_losses(
-    posterior: Posterior, density: Density, found: Descent, settings: Settings, stream: Stream | None
-) -> np.ndarray:
+def _final_losses(target: Target, found: Descent, settings: Settings, stream: Stream | None) -> np.ndarray:
     """By which the starts are compared: the loss over all data at the end, or the mean of the last batches'."""
     if len(found.thetas) == 1:
         return np.zeros(1)
     if stream is not None:
         final = np.nanmean(found.losses[:, -50:], axis=1)
     else:
+        density = target.density
         run = density.jit(
             'final_losses',
             (settings.jacobian, environ.static_key()),
             lambda: jax.vmap(lambda t, data: -density.log_density(t, data, settings.jacobian), in_axes=(0, None)),
         )
-        final = np.asarray(run(found.thetas, posterior.data))
+        final = np.asarray(run(found.thetas, target.data))
     return np.where(found.lost | ~np.isfinite(final), np.inf, final)
 
 
@@ -278,8 +277,8 @@ def _searches(optimizer: Any, density: Density) -> bool:
 
 
 @starts_named('map')
-def _near_the_mode(posterior: Posterior, density: Density, keys: jax.Array) -> jax.Array:
+def _near_the_mode(target: Target, keys: jax.Array) -> jax.Array:
     with warnings.catch_warnings(), as_a_part():
         warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
-        mode = fit_map(posterior, jacobian=True, progress=False)
-    return jnp.repeat(in_coordinates(mode, mode.rows, posterior, density), len(keys), axis=0)
+        mode = fit_map(target.posterior, jacobian=True, progress=False)
+    return jnp.repeat(in_coordinates(mode, mode.rows, target), len(keys), axis=0)

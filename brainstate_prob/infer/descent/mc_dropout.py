@@ -15,7 +15,6 @@ from brainstate_prob import environ
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.batching import chosen_draws
-from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise, noise
 from brainstate_prob.infer.density.wider import WiderDensity
 from brainstate_prob.infer.descent.early_stopping import early_stopping_rule
@@ -26,6 +25,7 @@ from brainstate_prob.infer.run.inits import in_coordinates, started_from
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['MaskedDensity', 'mc_dropout']
 
@@ -142,7 +142,7 @@ def mc_dropout(
                 seed=seed,
                 progress=progress,
             )
-    rows, posterior = _rows_of(fit, posterior, density, num_draws)
+    rows, target = _rows_of(fit, posterior, num_draws)
     seeds = _seeds(to_key(seed), num_draws, density.dtype)
     kept = {
         'interrupted',
@@ -155,20 +155,20 @@ def mc_dropout(
         'scale',
     } & fit.info.keys()
     info = {name: fit.info[name] for name in sorted(kept)} | {'trained_by': fit.method}
-    return _masked_fit(posterior, density, rows[None], seeds[None], dict(fit.history), info)
+    return _masked_fit(target, rows[None], seeds[None], dict(fit.history), info)
 
 
-def _rows_of(fit: Fit, posterior: Posterior, density: Density, num_draws: int) -> tuple[np.ndarray, Posterior]:
-    """The parameters of each draw, evenly spread over those of ``fit``, in the density's coordinates.
+def _rows_of(fit: Fit, posterior: Posterior, num_draws: int) -> tuple[np.ndarray, Target]:
+    """The parameters of each draw, evenly spread over those of ``fit``, in the parameters' own coordinates.
 
-    And the posterior with the running statistics of the fit.
+    And the target with the running statistics of the fit.
     """
     if not isinstance(fit, Fit):
         raise ValueError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
     chosen = chosen_draws(num_draws, fit.num_chains * fit.num_draws, fit.weights)
-    posterior = started_from(posterior, fit, option='fit')  # refuses that of another model
+    target = started_from(posterior, fit, option='fit').target  # refuses that of another model
     used, which = np.unique(chosen, return_inverse=True)
-    return np.asarray(in_coordinates(fit, fit.rows[used], posterior, density))[which], posterior
+    return np.asarray(in_coordinates(fit, fit.rows[used], target))[which], target
 
 
 def _seeds(key: jax.Array, num: int, dtype: Any) -> np.ndarray:
@@ -178,14 +178,10 @@ def _seeds(key: jax.Array, num: int, dtype: Any) -> np.ndarray:
     return rng.integers(0, most, num).astype(dtype)
 
 
-def _masked_fit(
-    posterior: Posterior, density: Density, thetas: np.ndarray, seeds: np.ndarray, history: dict, info: dict
-) -> Fit:
-    masked = MaskedDensity.of(density)
+def _masked_fit(target: Target, thetas: np.ndarray, seeds: np.ndarray, history: dict, info: dict) -> Fit:
     info = info | {'num_draws': int(seeds.size), 'mask_seeds': [int(s) for s in seeds.ravel()]}
     return Fit(
-        posterior,
-        masked,
+        Target(target.posterior, MaskedDensity.of(target.density)),
         np.concatenate([thetas, seeds[..., None]], axis=-1),
         method='mc_dropout',
         history=history,

@@ -203,14 +203,15 @@ def swag(
             'a covariance needs two at least.'
         )
     posterior = started_from(posterior, start, each=True, option='start')
-    density, key = posterior.sampling_density, to_key(seed)
+    target, key = posterior.sampling_target(), to_key(seed)
+    density = target.density
     batching = Batching(posterior, batch_size, batches, num_observations)
     given = optimizer is not None
     optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
     if start is None:
         start = _trained(posterior, batching, seed)
     path_key, draw_key = jax.random.split(key)
-    thetas = member_starts(posterior, density, start, path_key[None])
+    thetas = member_starts(target, start, path_key[None])
     batching.check(density, thetas[0])
     num, example = batching.num_observations, batching.example
     rate = 1.0 if given else _rate(largest_curvature(density, thetas[0], example) / num)
@@ -232,12 +233,11 @@ def swag(
             'seconds': time.perf_counter() - began,
         }
         draws = _draws(density.jit, moments, draw_key, float(scale), num_draws)
-        trained = posterior.with_carried(density, jax.tree.map(lambda x: x[0], found.carried))
-        return settled(Fit(trained, density, draws[None], method='swag', history={'loss': found.losses[0]}, info=info))
+        trained = target.with_carried(jax.tree.map(lambda x: x[0], found.carried))
+        return settled(Fit(trained, draws[None], method='swag', history={'loss': found.losses[0]}, info=info))
 
     fit, found = Descents(
-        posterior,
-        density,
+        target,
         'swag',
         settings,
         thetas,

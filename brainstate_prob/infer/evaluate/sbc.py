@@ -30,6 +30,7 @@ from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['SBC', 'sbc']
 
@@ -221,8 +222,8 @@ def _quantities(data: Posterior, truth: Fit, i: int, fit: Fit, num_draws: int) -
     if total < num_draws:
         raise ValueError(f'sbc ranks among num_draws={num_draws} draws, but the fit has {total}. Lower it.')
     rows = fit.rows[chosen_draws(num_draws, total, fit.weights)]
-    fewer = Fit(data, fit.density, rows[None], method=fit.method)
-    alone = Fit(data, truth.density, truth.thetas[:, i : i + 1], method='prior')
+    fewer = Fit(Target(data, fit.density), rows[None], method=fit.method)
+    alone = Fit(Target(data, truth.density), truth.thetas[:, i : i + 1], method='prior')
     pairs = {name: (truth.magnitudes[name][0, i], fewer.magnitudes[name][0]) for name in truth.names}
     sums = [x.log_likelihood().astype(np.float64).reshape(x.num_draws, -1).sum(1) for x in (alone, fewer)]
     return pairs | {LOG_LIKELIHOOD: (sums[0][0], sums[1])}

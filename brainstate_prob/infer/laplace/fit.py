@@ -11,7 +11,6 @@ import numpy as np
 from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.density.batching import constrain, log_densities
 from brainstate_prob.infer.density.classes import precision_of
-from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.networks import is_network
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.laplace.curvature import Curvature
@@ -25,6 +24,7 @@ from brainstate_prob.infer.target.data import new_arguments
 from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
+from brainstate_prob.infer.target.target import Target
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.table import FitSummary
@@ -232,7 +232,7 @@ class LaplaceFit(Fit):
         view = _View(self)
         if self.linearized if linearized is None else linearized:
             refuse_own_density(self.posterior_for('predict'), 'linearized=True')
-            view.density = linearized_density(self.density)
+            view.target = Target(self.posterior, linearized_density(self.density))
             view.thetas = np.concatenate([self.thetas, np.broadcast_to(self.mode_theta, self.thetas.shape)], axis=-1)
         return view
 
@@ -245,7 +245,7 @@ class _View(Fit):
 
 
 def make_fit(
-    posterior: Posterior,
+    target: Target,
     programs: Curvature,
     theta: np.ndarray,
     value: float,
@@ -258,7 +258,7 @@ def make_fit(
     **kwargs: Any,
 ) -> LaplaceFit:
     """The fit of a Gaussian around ``theta``, with draws and the evidence."""
-    density, moved = programs.density, programs.columns
+    moved = programs.columns
     theta = np.asarray(theta)
     key = np.ravel(np.asarray(jax.random.key_data(to_key(seed))))
     noise = np.random.default_rng(key.tolist()).standard_normal((num_draws, len(moved)))
@@ -266,11 +266,10 @@ def make_fit(
     thetas[:, moved] += gaussian.spread(noise).astype(theta.dtype)
     constant = gaussian.size / 2 * math.log(2 * math.pi) - gaussian.log_det / 2
     log_q = -constant - np.sum(noise**2, axis=1) / 2
-    lp = log_densities(density, thetas, posterior.data)
-    held = held_terms(posterior, density, theta, moved)
+    lp = log_densities(target.density, thetas, target.data)
+    held = held_terms(target, theta, moved)
     return LaplaceFit(
-        posterior,
-        density,
+        target,
         thetas[None],
         method=method,
         stats={'lp': lp[None], 'log_q': log_q[None].astype(lp.dtype)},
@@ -282,13 +281,14 @@ def make_fit(
     )
 
 
-def held_terms(posterior: Posterior, density: Density, theta: np.ndarray, moved: np.ndarray) -> float:
+def held_terms(target: Target, theta: np.ndarray, moved: np.ndarray) -> float:
     """The log priors and log-determinants of the Params that do not move."""
+    density = target.density
     columns = columns_of(density)
     held = [name for name in columns if not np.isin(columns[name], moved).any()]
     if not held:
         return 0.0
-    terms = density.jit('terms', True, lambda: lambda t, data: density.terms(t, data))(theta, posterior.data)
+    terms = density.jit('terms', True, lambda: lambda t, data: density.terms(t, data))(theta, target.data)
     return float(sum(terms['prior'][name] + terms['log_det'][name] for name in held))
 
 

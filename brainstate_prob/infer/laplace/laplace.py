@@ -34,6 +34,7 @@ from brainstate_prob.infer.run.progress import as_a_part
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['CURVATURES', 'checked_options', 'descend', 'laplace']
 
@@ -126,18 +127,19 @@ def laplace(
     check_options(laplace, locals(), structure=choice(*STRUCTURES), curvature=choice(*CURVATURES, none=True))
     curvature = checked_options(posterior, structure, curvature, rank)
     posterior = started_from(posterior, mode, option='mode')
-    density = _coordinates(posterior, mode, noncentered)
-    moved = columns_matching(posterior, density, params)
+    target = _coordinates(posterior, mode, noncentered)
+    density, data = target.density, target.data
+    moved = columns_matching(target, params)
     if structure == 'full':
         refuse_large(len(moved))
     began = time.perf_counter()
     programs = curvature_of(density, moved, curvature)
-    theta = _find_mode(posterior, programs, mode, progress, always=structure == 'full')
+    theta = _find_mode(target, programs, mode, progress, always=structure == 'full')
     try:
-        gaussian, notes = STRUCTURES[structure](programs, theta, posterior.data, rank)
+        gaussian, notes = STRUCTURES[structure](programs, theta, data, rank)
     except NotPositiveDefinite as error:
         raise not_positive(error, programs) from None
-    value, grad = value_and_grad(density, theta, posterior.data)
+    value, grad = value_and_grad(density, theta, data)
     distance = float(np.sqrt(max(0.0, grad[moved] @ gaussian.solve(grad[moved]))))
     if distance > _FAR * np.sqrt(len(moved)):
         each = distance / np.sqrt(len(moved))
@@ -155,7 +157,7 @@ def laplace(
         'warnings': notes,
         'seconds': time.perf_counter() - began,
     }
-    return warned(make_fit(posterior, programs, theta, value, gaussian, num_draws, seed, info))
+    return warned(make_fit(target, programs, theta, value, gaussian, num_draws, seed, info))
 
 
 def information_of(programs: Curvature) -> str | None:
@@ -187,9 +189,9 @@ def checked_options(
     return kind
 
 
-def descend(programs: Curvature, posterior: Posterior, theta: np.ndarray, progress: bool = False) -> np.ndarray:
+def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bool = False) -> np.ndarray:
     """`fit_map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
-    view = copy.copy(posterior)
+    view = copy.copy(target.posterior)
     view.density, view.start = programs.density, lambda density: jnp.asarray(theta)  # type: ignore[method-assign]
     optimizer: Any = 'lbfgs'
     if not programs.is_whole:
@@ -202,19 +204,19 @@ def descend(programs: Curvature, posterior: Posterior, theta: np.ndarray, progre
         return fit_map(view, optimizer=optimizer, tol=tol, jacobian=True, progress=progress).thetas[0, 0]
 
 
-def _find_mode(posterior: Posterior, programs: Curvature, mode: Any, progress: bool, always: bool) -> np.ndarray:
+def _find_mode(target: Target, programs: Curvature, mode: Any, progress: bool, always: bool) -> np.ndarray:
     """Theta of the point that ``mode`` means, found where it is not given.
 
     Newton's method needs no other program than the curvature's: it alone serves for few numbers, and ends the search
     for many, or ``always``.
     """
-    density, data = programs.density, posterior.data
+    density, data = target.density, target.data
     if isinstance(mode, Fit):
-        given = in_coordinates(mode, mode.rows, posterior, density)[0]
-        return np.asarray(checked_start(posterior, density, given))
+        given = in_coordinates(mode, mode.rows, target)[0]
+        return np.asarray(checked_start(target, given))
     if isinstance(mode, Mapping):
-        return np.asarray(checked_start(posterior, density, of_values(posterior, density, mode)))
-    theta = np.asarray(checked_start(posterior, density))
+        return np.asarray(checked_start(target, of_values(target, mode)))
+    theta = np.asarray(checked_start(target))
     if mode is not None:
         return theta
     tol = mode_tolerance(density)
@@ -223,34 +225,34 @@ def _find_mode(posterior: Posterior, programs: Curvature, mode: Any, progress: b
         point = newton(whole, theta, data, num_steps=_NEWTON_STEPS, tol=tol)
         if point.distance < tol:
             return point.theta
-    theta = descend(curvature_of(density, np.arange(density.size), programs.kind), posterior, theta, progress)
+    theta = descend(curvature_of(density, np.arange(density.size), programs.kind), target, theta, progress)
     if not (always or density.size <= _MANY):
         return theta
     return newton(programs, theta, data, num_steps=_NEWTON_STEPS, tol=tol).theta
 
 
-def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Density:
-    """The density in whose coordinates the Gaussian is: that of ``mode`` where it is given.
+def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Target:
+    """The log density in whose coordinates the Gaussian is: those of ``mode`` where it is given.
 
     Raises
     ------
     TypeError, ValueError
         For a ``mode`` that is no point of this posterior.
     """
-    density = posterior.sampling_density_for(noncentered)  # refuses what has no density
+    target = posterior.sampling_target(noncentered)  # refuses what has no density
     if mode is None:
-        return density
+        return target
     if isinstance(mode, Mapping) or (isinstance(mode, str) and mode == 'model'):
-        return posterior.density
+        return posterior.target
     if not isinstance(mode, Fit) or mode.thetas.shape[:2] != (1, 1):
         raise ValueError(
             "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model', values by path "
             f'(a dict) or None, got {mode!r}.'
         )
     if mode.density is None:  # loaded without its posterior
-        return density if mode.noncentered == density.noncentered else posterior.density
-    for one in (posterior.density, density):
-        if base_of(mode.density) is one:
+        return target if mode.noncentered == target.density.noncentered else posterior.target
+    for one in (posterior.target, target):
+        if base_of(mode.density) is one.density:
             return one
     raise ValueError('mode was found in other coordinates than this posterior has. Leave mode=None.')
 

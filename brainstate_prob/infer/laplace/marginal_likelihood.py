@@ -14,7 +14,7 @@ from scipy import optimize
 
 from brainstate_prob.core.calls import named
 from brainstate_prob.graph.walk import find_states
-from brainstate_prob.infer.density.log_density import Density, find_entries
+from brainstate_prob.infer.density.log_density import find_entries
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.laplace.curvature import curvature_of
@@ -37,6 +37,7 @@ from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import settled
 from brainstate_prob.infer.target.start import checked_start
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['fit_marginal_likelihood']
 
@@ -111,15 +112,15 @@ def fit_marginal_likelihood(
         curvature=choice(*CURVATURES, none=True),
     )
     kind = checked_options(posterior, structure, curvature)
-    density = posterior.sampling_density_for(True)  # centred densities have no mode
-    tuned = _tuned(posterior, density, hyper)
+    target = posterior.sampling_target(True)  # centred densities have no mode
+    density, tuned = target.density, _tuned(target, hyper)
     inner = np.setdiff1d(np.arange(density.size), tuned)
     if not len(inner):
         raise ValueError('All Params are tuned: there is nothing left to integrate. Use fit_map for them.')
     refuse_large(len(inner))
     began = time.perf_counter()
-    evidence = _Evidence(posterior, density, structure, kind, tuned, inner)
-    start = np.asarray(checked_start(posterior, density))
+    evidence = _Evidence(target, structure, kind, tuned, inner)
+    start = np.asarray(checked_start(target))
     evidence.move(start)  # raises where it fails, which in the search only shortens a step
     evidence, history, interrupted = _search(evidence, start[tuned], num_steps, progress)
     slope = float(np.max(np.abs(evidence.gradient())))
@@ -145,7 +146,7 @@ def fit_marginal_likelihood(
     warn_of(notes)
     theta = evidence.point.theta
     fit = make_fit(
-        posterior,
+        target,
         evidence.programs,
         theta,
         evidence.point.value,
@@ -159,14 +160,14 @@ def fit_marginal_likelihood(
     return settled(fit)
 
 
-def _tuned(posterior: Posterior, density: Density, hyper: Any) -> np.ndarray:
+def _tuned(target: Target, hyper: Any) -> np.ndarray:
     """The columns of the priors' hyper-parameters and of what ``hyper`` means."""
-    entries = find_entries(posterior.model)
+    entries = find_entries(target.posterior.model)
     in_priors = {state for e in entries if e.reg is not None for state in find_states(e.reg).values()}
-    columns = columns_of(density)
+    columns = columns_of(target.density)
     chosen = [columns[e.name] for e in entries if e.state in in_priors]
     if hyper is not None:
-        chosen.append(columns_matching(posterior, density, hyper))
+        chosen.append(columns_matching(target, hyper))
     if not chosen:
         raise ValueError(
             'There is nothing to tune: no prior has a hyper-parameter that is fitted. Use fit_hyper=True in a prior, '
@@ -229,10 +230,9 @@ def _search(
 class _Evidence:
     """The log marginal likelihood at values of the tuned Params, plus their log prior, and its gradient."""
 
-    def __init__(
-        self, posterior: Posterior, density: Density, structure: str, kind: str, tuned: np.ndarray, inner: np.ndarray
-    ):
-        self.posterior, self.density, self.structure = posterior, density, structure
+    def __init__(self, target: Target, structure: str, kind: str, tuned: np.ndarray, inner: np.ndarray):
+        density = target.density
+        self.target, self.density, self.structure = target, density, structure
         self.tuned, self.inner = tuned, inner
         self.programs = curvature_of(density, inner, kind)
         self.hessian = curvature_of(density, inner, 'hessian')
@@ -257,11 +257,11 @@ class _Evidence:
         ValueError
             Where the curvature is not positive definite; the point then stays where it was.
         """
-        data = self.posterior.data
+        data = self.target.data
         tol = mode_tolerance(self.density)
         point = newton(self.programs, theta, data, num_steps=_INNER_STEPS, tol=tol)
         if point.distance > _NEAR * np.sqrt(len(self.inner)):  # a crooked way, on which descents are faster
-            theta = descend(self.programs, self.posterior, point.theta)
+            theta = descend(self.programs, self.target, point.theta)
             point = newton(self.programs, theta, data, num_steps=_INNER_STEPS, tol=tol)
         try:
             self.full, notes = full_from(point.matrices, self.programs)
@@ -284,7 +284,7 @@ class _Evidence:
 
     def gradient(self) -> np.ndarray:
         """By the tuned part of theta, at the last point."""
-        theta, data = self.point.theta, self.posterior.data
+        theta, data = self.point.theta, self.target.data
         slope = value_and_grad(self.density, theta, data)[1] - np.asarray(self._log_det_slope, np.float64)
         roots = self.gaussian.spread(np.eye(self.gaussian.size))
         half = np.asarray(self.programs.log_det_gradient(roots, theta, data), np.float64)
@@ -300,7 +300,7 @@ class _Evidence:
         """The inverse Hessian of the other Params times a vector: how their mode moves."""
         if self.programs.kind == 'ggn':
             try:
-                matrices = self.hessian.matrices(self.point.theta, self.posterior.data)
+                matrices = self.hessian.matrices(self.point.theta, self.target.data)
                 return full_from(matrices, self.hessian)[0].solve(gradient)
             except NotPositiveDefinite:
                 pass

@@ -9,16 +9,16 @@ import numpy as np
 from brainstate_prob.core.calls import nearest
 from brainstate_prob.core.filters import to_predicate
 from brainstate_prob.infer.density.blocks import Entry
-from brainstate_prob.infer.density.log_density import Density, find_entries
+from brainstate_prob.infer.density.log_density import find_entries
 from brainstate_prob.infer.density.variables import columns_of
-from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.target import Target
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param
 
 __all__ = ['columns_matching']
 
 
-def columns_matching(posterior: Posterior, density: Density, spec: Any) -> np.ndarray:
+def columns_matching(target: Target, spec: Any) -> np.ndarray:
     """Where the Params that a filter means lie in theta; all of them for None.
 
     Raises
@@ -26,9 +26,9 @@ def columns_matching(posterior: Posterior, density: Density, spec: Any) -> np.nd
     ValueError
         Where nothing matches.
     """
-    columns = columns_of(density)
+    posterior, columns = target.posterior, columns_of(target.density)
     if spec is None:
-        return np.arange(density.size)
+        return np.arange(target.size)
     entries = find_entries(posterior.model)
     chosen = [e.name for e in entries if _matches(spec, e, entries)]
     if not chosen:

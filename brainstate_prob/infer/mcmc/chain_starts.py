@@ -14,8 +14,8 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.mcmc.kernel import Settings, start_function
 from brainstate_prob.infer.run.starts import centres
-from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['shapes_of_chains', 'started_chains']
 
@@ -26,9 +26,7 @@ _TRIES = 100  # each of a radius of nine tenths
 _RADIUS = {'model': 1.0, 'map': 0.1, 'pathfinder': 0.0, 'prior': 0.0, 'draws': 0.0, 'array': 0.0}
 
 
-def started_chains(
-    posterior: Posterior, density: Density, settings: Settings, init: Any, keys: tuple[jax.Array, jax.Array]
-) -> Any:
+def started_chains(target: Target, settings: Settings, init: Any, keys: tuple[jax.Array, jax.Array]) -> Any:
     """The chains' states before their first transition, stacked.
 
     Parameters
@@ -41,30 +39,29 @@ def started_chains(
     ValueError
         For an unknown ``init``, an array of another shape, or a start without finite density.
     """
-    kind, thetas = centres(posterior, density, init, keys[0])
+    density, data = target.density, target.data
+    kind, thetas = centres(target, init, keys[0])
     start, radii = _start_program(density, settings), np.full(len(keys[0]), _RADIUS[kind])
     for _ in range(_TRIES):
-        states, found = start(*keys, thetas, radii, posterior.data)
+        states, found = start(*keys, thetas, radii, data)
         missed = np.flatnonzero(~np.asarray(found))
         if not missed.size:
             return states
         if not radii[missed].any():
             break
         radii[missed] *= 0.9
-    checked_start(posterior, density, thetas[missed[0]])  # says why
+    checked_start(target, thetas[missed[0]])  # says why
     raise ValueError(
         f'The log density or its gradient is not finite around the start of {missed.size} of {len(keys[0])} chains, '
         f'with init={kind!r}. {advice("start", "nuts", {"init": kind})}'
     )
 
 
-def shapes_of_chains(
-    posterior: Posterior, density: Density, settings: Settings, keys: tuple[jax.Array, jax.Array]
-) -> Any:
+def shapes_of_chains(target: Target, settings: Settings, keys: tuple[jax.Array, jax.Array]) -> Any:
     """The shapes of what `started_chains` gives."""
-    thetas = jax.ShapeDtypeStruct((len(keys[0]), density.size), density.dtype)
+    thetas = jax.ShapeDtypeStruct((len(keys[0]), target.size), target.dtype)
     radii = np.zeros(len(keys[0]))
-    return jax.eval_shape(_start_program(density, settings), *keys, thetas, radii, posterior.data)[0]
+    return jax.eval_shape(_start_program(target.density, settings), *keys, thetas, radii, target.data)[0]
 
 
 def _start_program(density: Density, settings: Settings) -> Callable:

@@ -33,6 +33,7 @@ from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key, what_is_not_finite
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['elliptical_slice']
 
@@ -118,9 +119,9 @@ def elliptical_slice(
     check_options(elliptical_slice, locals())
     check_thinning(thinning, num_samples)
     posterior = started_from(posterior, init)
-    density = posterior.sampling_density_for(noncentered=False)
+    target = posterior.sampling_target(noncentered=False)
     began = time.perf_counter()
-    data = posterior.data
+    density, data = target.density, target.data
     mean, scales = gaussian_prior(density, data.states)
     float_ = jnp.result_type(float)
     prior = (jnp.asarray(mean, float_), tuple(jnp.asarray(scale, float_) for scale in scales))
@@ -132,8 +133,7 @@ def elliptical_slice(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             'elliptical_slice',
             num_warmup=num_warmup,
             num_chains=num_chains,
@@ -144,7 +144,7 @@ def elliptical_slice(
         ),
     )
     start_keys, keys = keys_of_chains(density, key, num_chains)
-    runner.take(_starts(posterior, density, init, prior, start_keys, keys))
+    runner.take(_starts(target, init, prior, start_keys, keys))
     with Driver(runner, num_samples // thinning, buffer_length(density), saving, progress) as driver:
         driver.go(Phase('warm-up', 'Warm-up', num_warmup, lambda done, length: runner.step(data, length, 1, *prior)))
         driver.go(
@@ -160,7 +160,7 @@ def elliptical_slice(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = notes + mcmc_problems(density, draws, stats, 'elliptical_slice', info)
-    return warned(Fit(posterior, density, draws, method='elliptical_slice', stats=stats, info=info))
+    return warned(Fit(target, draws, method='elliptical_slice', stats=stats, info=info))
 
 
 def _step_function(density: Density) -> Any:
@@ -204,21 +204,19 @@ def _step_function(density: Density) -> Any:
     return step
 
 
-def _starts(
-    posterior: Posterior, density: Density, init: Any, prior: tuple, start_keys: jax.Array, keys: jax.Array
-) -> _State:
-    from_prior = isinstance(init, str) and init == 'prior'
-    thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(posterior, density, init, start_keys)[1]
+def _starts(target: Target, init: Any, prior: tuple, start_keys: jax.Array, keys: jax.Array) -> _State:
+    density, from_prior = target.density, isinstance(init, str) and init == 'prior'
+    thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
     thetas = jnp.asarray(thetas, jnp.result_type(float))
     run = density.jit('slice_starts', from_prior, lambda: _start_function(density, from_prior))
-    states = run(start_keys, keys, thetas, posterior.data, *prior)
+    states = run(start_keys, keys, thetas, target.data, *prior)
     bad = np.flatnonzero(~np.isfinite(np.asarray(states.likelihood)))
     if bad.size:
         theta = jnp.asarray(states.theta[bad[0]], density.dtype)
         where = 'draws of the prior' if from_prior else 'its start'
         raise ValueError(
             f'{bad.size} of {len(keys)} chains found no finite likelihood at {where}: '
-            + what_is_not_finite(posterior, density, theta, True)
+            + what_is_not_finite(target, theta, True)
         )
     return states
 

@@ -40,6 +40,7 @@ from brainstate_prob.infer.target.minibatch import check_parts, take
 from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['hmc_ecs']
 
@@ -159,12 +160,13 @@ def hmc_ecs(
     if num_blocks > batch_size:
         raise ValueError(f'num_blocks must be at most batch_size = {batch_size}, got {num_blocks}.')
     posterior = started_from(posterior, reference, option='reference')
-    density, data = posterior.sampling_density_for(noncentered), posterior.data
+    target = posterior.sampling_target(noncentered)
+    density, data = target.density, target.data
     check_parts(posterior, batch_size, instead='Use infer.nuts')
     began = time.perf_counter()
     key = to_key(seed)
     start_keys, keys = keys_of_chains(density, key, num_chains)
-    found = _reference(posterior, density, reference, start_keys)
+    found = _reference(target, reference, start_keys)
     settings = (batch_size, num_blocks, mass_matrix, max_tree_depth)
     start = density.jit('ecs_starts', settings, lambda: _start_function(density, batch_size, mass_matrix))
     method = choose_method(chain_method, devices, num_chains, posterior.data)
@@ -175,8 +177,7 @@ def hmc_ecs(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             'hmc_ecs',
             batch_size=batch_size,
             num_blocks=num_blocks,
@@ -232,7 +233,7 @@ def hmc_ecs(
             f'The estimated log-likelihood has variance {variance:.2g} (above {_MOST_VARIANCE:g}): the draws can be '
             f'far off. {advice("variance", "hmc_ecs", info)}'
         )
-    return warned(Fit(posterior, density, draws, method='hmc_ecs', stats=stats, info=info))
+    return warned(Fit(target, draws, method='hmc_ecs', stats=stats, info=info))
 
 
 # The estimate
@@ -271,9 +272,10 @@ def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, 
     return total.astype(theta.dtype), variance.astype(theta.dtype)
 
 
-def _reference(posterior: Posterior, density: Density, reference: Any, keys: jax.Array) -> _Reference:
-    theta = centres(posterior, density, reference, keys[:1])[1][0]
-    checked_start(posterior, density, theta)
+def _reference(target: Target, reference: Any, keys: jax.Array) -> _Reference:
+    density = target.density
+    theta = centres(target, reference, keys[:1])[1][0]
+    checked_start(target, theta)
 
     def build() -> Callable:
         def run(theta: jax.Array, data: Data) -> _Reference:
@@ -289,7 +291,7 @@ def _reference(posterior: Posterior, density: Density, reference: Any, keys: jax
 
         return run
 
-    return density.jit('ecs_reference', None, build)(theta, posterior.data)
+    return density.jit('ecs_reference', None, build)(theta, target.data)
 
 
 # The chain

@@ -210,7 +210,7 @@ def mclmc(
     check_thinning(thinning, num_samples)
     if num_warmup < 100:
         raise ValueError(f'num_warmup of MCLMC, which estimates autocorrelations, must be at least 100: {num_warmup}.')
-    if posterior.sampling_density_for(False).size < 2:
+    if posterior.sampling_target(False).size < 2:
         raise ValueError(
             'MCLMC moves in a direction on the sphere, which takes at least two numbers; this posterior has one. Use '
             'infer.nuts.'
@@ -271,17 +271,17 @@ def _sample(
             'devices= out, or spread the chains, of the posterior as it was before .shard().'
         )
     blackjax = import_blackjax()
-    algorithm, target = ALGORITHMS[method], next(iter(tuned.values()), 0.0)
+    algorithm, aim = ALGORITHMS[method], next(iter(tuned.values()), 0.0)
     posterior = started_from(posterior, init)
-    density, data = posterior.sampling_density_for(noncentered), posterior.data
+    target = posterior.sampling_target(noncentered)
+    density, data = target.density, target.data
     began = time.perf_counter()
     key = to_key(seed)
     saving = Checkpoint(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             method,
             blackjax=blackjax.__version__,
             **{name: number for name, number in counts.items() if name != 'num_samples'},
@@ -293,8 +293,8 @@ def _sample(
         ),
     )
     keys = keys_of_chains(density, key, num_chains)
-    settings = (method, num_warmup, target)
-    warm_up = density.jit('warm_up', settings, lambda: _warm_up_function(algorithm, density, num_warmup, target))
+    settings = (method, num_warmup, aim)
+    warm_up = density.jit('warm_up', settings, lambda: _warm_up_function(algorithm, density, num_warmup, aim))
     stretch = stretch_function(density, algorithm.step(density), algorithm.stats, (num_chains,))
     advance = density.jit('many_chains', (method, num_chains), lambda: stretch)
     shape = jax.ShapeDtypeStruct((num_chains, density.size), jnp.result_type(float))
@@ -302,7 +302,7 @@ def _sample(
     chains = _Chains(lambda: jax.eval_shape(warm_up, keys[1], shape, data), spread)
 
     def begin(done: int, length: int) -> tuple:
-        thetas = spread(started_chains(posterior, density, Settings(), init, keys).theta)
+        thetas = spread(started_chains(target, Settings(), init, keys).theta)
         chains.take(warm_up(keys[1], thetas, data))
         return np.zeros((num_chains, 0)), {}
 
@@ -330,4 +330,4 @@ def _sample(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = notes + mcmc_problems(density, draws, stats, method, info, data)
-    return warned(Fit(posterior, density, draws, method=method, stats=stats, info=info))
+    return warned(Fit(target, draws, method=method, stats=stats, info=info))

@@ -38,9 +38,9 @@ _STATS = {
 def sample(plan: Plan, chain_method: str | None) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
     """Draws, statistics and what to report, of all chains of a plan."""
     began = time.perf_counter()
-    density, data = plan.density, plan.posterior.data
+    density, data = plan.target.density, plan.target.data
     keys = plan.keys()
-    chains = started_chains(plan.posterior, density, plan.settings, plan.init, keys)
+    chains = started_chains(plan.target, plan.settings, plan.init, keys)
     starts = np.asarray(chains.theta, np.float64)
     seeds = np.asarray(jax.vmap(lambda key: jax.random.randint(key, (), 0, 2**31 - 1))(keys[1]))
     function = density.jit('potential_and_gradient', None, lambda: lambda t, d: _potential_and_gradient(density, t, d))
@@ -83,7 +83,7 @@ def _potential_and_gradient(density: Any, theta: jax.Array, data: Any) -> tuple[
 def _chain(logp: Callable, start: np.ndarray, seed: int, plan: Plan) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """One chain: nutpie gives the chains of one run seeds of its own, so that each is a run here."""
     nutpie, compiled = import_nutpie()
-    size = plan.density.size
+    size = plan.target.size
     model = compiled.from_pyfunc(
         size,
         lambda: logp,

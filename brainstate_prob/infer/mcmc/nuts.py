@@ -71,7 +71,7 @@ def nuts(
     noncentered
         Which hierarchical parameters are moved in standardized form: ``'auto'`` (those, or those of their numbers,
         about which the data say less than the prior does, by a short descent before the run), True (all), False (none),
-        a dotted path, a list of these or a filter; see `Posterior.sampling_density_for`. ``info['noncentered']`` has
+        a dotted path, a list of these or a filter; see `Posterior.sampling_target`. ``info['noncentered']`` has
         what was chosen, by path.
     mass_matrix
         ``'diagonal'``; ``'dense'``, for a few correlated parameters; ``'low_rank'``: diagonal and the directions in
@@ -144,11 +144,11 @@ def nuts(
     settings = _settings_of(backend, mass_matrix, warmup, int(max_tree_depth))
     check_installed(backend)
     posterior = started_from(posterior, init)
-    density = posterior.sampling_density_for(noncentered)
+    target = posterior.sampling_target(noncentered)
+    density = target.density
     began = time.perf_counter()
     plan = Plan(
-        posterior,
-        density,
+        target,
         settings,
         num_warmup,
         num_samples,
@@ -192,7 +192,7 @@ def nuts(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = problems + mcmc_problems(density, draws, stats, 'nuts', info, posterior.data)
-    return warned(Fit(posterior, density, draws, method='nuts', stats=stats, info=info))
+    return warned(Fit(target, draws, method='nuts', stats=stats, info=info))
 
 
 def _settings_of(backend: str, mass_matrix: str, warmup: str | None, max_tree_depth: int) -> Settings:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.potential import buffer_length
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.ess import rank_r_hat
@@ -20,7 +19,7 @@ from brainstate_prob.infer.run.chains import Runner, choose_method, keys_of_chai
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.driver import Driver, Phase
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['Plan', 'sample']
 
@@ -32,8 +31,7 @@ _WORST_R_HAT = 1.3
 class Plan(NamedTuple):
     """What every backend needs."""
 
-    posterior: Posterior
-    density: Density
+    target: Target
     settings: Settings
     num_warmup: int
     num_samples: int
@@ -46,7 +44,7 @@ class Plan(NamedTuple):
 
     def keys(self) -> tuple[jax.Array, jax.Array]:
         """A key for the start and one for the run of each chain."""
-        return keys_of_chains(self.density, self.key, self.num_chains)
+        return keys_of_chains(self.target.density, self.key, self.num_chains)
 
 
 def sample(
@@ -54,8 +52,8 @@ def sample(
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
     """Draws, statistics and what to report."""
     began = time.perf_counter()
-    method = choose_method(chain_method, devices, plan.num_chains, plan.posterior.data)
-    density, settings, data = plan.density, plan.settings, plan.posterior.data
+    method = choose_method(chain_method, devices, plan.num_chains, plan.target.data)
+    density, settings, data = plan.target.density, plan.settings, plan.target.data
     advance = advance_function(density, settings)
     runner = Runner(density.jit, ('nuts', settings), advance, method, devices, plan.num_chains)
     saving = Checkpoint(checkpoint, every, lambda: _fingerprint(plan, runner))
@@ -63,9 +61,9 @@ def sample(
     # The first time, the program compiles while that of the starts does.
     wait = density.kept(
         ('compiled early', settings, method, plan.num_chains, _shapes(data), str(jnp.result_type(float))),
-        lambda: runner.compile_early(shapes_of_chains(plan.posterior, density, settings, keys), *nothing),
+        lambda: runner.compile_early(shapes_of_chains(plan.target, settings, keys), *nothing),
     )
-    states = started_chains(plan.posterior, density, settings, plan.init, keys)
+    states = started_chains(plan.target, settings, plan.init, keys)
     wait()
     runner.prepare(states, *nothing)
     found: dict[str, Any] = {'chain_method': method, 'chains_ran': runner.description}
@@ -92,8 +90,7 @@ def _shapes(data: Any) -> tuple:
 
 def _fingerprint(plan: Plan, runner: Runner) -> dict[str, Any]:
     return fingerprint_of(
-        plan.posterior,
-        plan.density,
+        plan.target,
         'nuts',
         **plan.settings._asdict(),
         num_warmup=plan.num_warmup,
@@ -102,7 +99,7 @@ def _fingerprint(plan: Plan, runner: Runner) -> dict[str, Any]:
         target_accept=plan.target_accept,
         init=plan.init,
         seed=plan.key,
-        noncentered=str(list(plan.density.noncentered)),
+        noncentered=str(list(plan.target.density.noncentered)),
         chains=runner.arithmetic,
     )
 
@@ -112,7 +109,7 @@ class _Run:
 
     def __init__(self, driver: Driver, runner: Runner, plan: Plan):
         self._driver, self._runner, self._plan = driver, runner, plan
-        self._padding = np.zeros(buffer_length(plan.density), np.int32)
+        self._padding = np.zeros(buffer_length(plan.target.density), np.int32)
         self.low_rank_problem = ''  # what the first warm-up shows against a low-rank mass matrix
 
     def all(self) -> None:
@@ -149,7 +146,7 @@ class _Run:
 
     def _step(self, codes: np.ndarray, length: int, thinning: int) -> tuple:
         plan = self._plan
-        return self._runner.step(plan.posterior.data, codes, length, thinning, plan.target_accept)
+        return self._runner.step(plan.target.data, codes, length, thinning, plan.target_accept)
 
     def _problem_of_low_rank(self) -> str:
         """What the end of the warm-up shows against the low-rank mass matrix; empty where nothing does."""

@@ -32,6 +32,7 @@ from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
 from brainstate_prob.infer.target.stream import Stream
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['sgmcmc']
 
@@ -195,9 +196,10 @@ def sgmcmc(
     key = to_key(seed)
     batching = Batching(posterior, batch_size, batches, num_observations)
     stream, num = batching.stream, batching.num_observations
-    density = posterior.sampling_density_for('auto', None if stream is None else stream.stand_in())
+    target = posterior.sampling_target('auto', None if stream is None else stream.stand_in())
+    density = target.density
     keys = member_keys(density, key, num_chains)
-    thetas = member_starts(posterior, density, init, keys)
+    thetas = member_starts(target, init, keys)
     batching.check(density, thetas[0])
     if step_size is None:
         size = batch_size if stream is None else stream.mean_size
@@ -221,14 +223,13 @@ def sgmcmc(
         exploring,
         float(num),
     )
-    run = _Run(posterior, density, settings, plan, stream, thinning, progress)
+    run = _Run(target, settings, plan, stream, thinning, progress)
     run.start(thetas, keys, chain_method, devices)
     saving = Checkpoint(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             method,
             settings=settings,
             plan=tuple(plan),
@@ -255,7 +256,7 @@ def sgmcmc(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = [*run.notes, *mcmc_problems(density, draws, {}, method, info)]
-    return warned(Fit(posterior, density, draws, method=method, stats={'step_size': step_sizes}, info=info))
+    return warned(Fit(target, draws, method=method, stats={'step_size': step_sizes}, info=info))
 
 
 def _buffer(density: Density) -> int:
@@ -328,15 +329,14 @@ class _Run:
 
     def __init__(
         self,
-        posterior: Posterior,
-        density: Density,
+        target: Target,
         settings: _Settings,
         plan: _Plan,
         stream: Stream | None,
         thinning: int,
         progress: bool,
     ):
-        self._posterior, self._density, self._settings, self._plan = posterior, density, settings, plan
+        self._posterior, self._density, self._settings, self._plan = target.posterior, target.density, settings, plan
         self._stream, self._thinning, self._progress = stream, thinning, progress
         self.notes: list[str] = []
         self._beyond = False  # whether the chains have moved beyond the last draw

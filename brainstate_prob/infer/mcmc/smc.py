@@ -36,6 +36,7 @@ from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import to_key
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['smc']
 
@@ -132,7 +133,8 @@ def smc(
     True
     """
     check_options(smc, locals(), num_particles=count(2))
-    density = posterior.sampling_density_for(noncentered)
+    target = posterior.sampling_target(noncentered)
+    density = target.density
     for e in density.entries:
         refuse_without_prior(e)
     began = time.perf_counter()
@@ -141,8 +143,7 @@ def smc(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             'smc',
             num_particles=num_particles,
             num_moves=num_moves,
@@ -153,7 +154,7 @@ def smc(
         ),
     )
     prior_key, run_key = density.jit('smc_keys', None, lambda: jax.random.split)(key)
-    thetas = _prior_particles(posterior, density, num_particles, prior_key)
+    thetas = _prior_particles(target, num_particles, prior_key)
     start = density.jit('smc_start', None, lambda: _start_function(density))
     particles = start(thetas, run_key, posterior.data)
     lost = float(np.mean(np.isneginf(np.asarray(particles.likelihood))))
@@ -180,7 +181,7 @@ def smc(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = _problems(density, draws, stats, told, info)
-    return warned(Fit(posterior, density, draws, method='smc', stats=stats, history=_by_name(told), info=info))
+    return warned(Fit(target, draws, method='smc', stats=stats, history=_by_name(told), info=info))
 
 
 def _tempered(
@@ -222,9 +223,10 @@ def _by_name(told: list[dict[str, float]]) -> dict[str, np.ndarray]:
     return {name: np.array([one[name] for one in told]) for name in told[0]}
 
 
-def _prior_particles(posterior: Posterior, density: Density, num: int, key: jax.Array) -> np.ndarray:
+def _prior_particles(target: Target, num: int, key: jax.Array) -> np.ndarray:
     """Draws of the prior in the coordinates of ``density``; expanded horseshoes have their own."""
-    thetas = prior_thetas(density, num, key, posterior.start(density), posterior.data.states).copy()
+    density = target.density
+    thetas = prior_thetas(density, num, key, target.start, target.data.states).copy()
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     for block, where in zip(density.blocks, block_slices(density), strict=True):
         if isinstance(block, HorseshoeBlock):

@@ -14,6 +14,7 @@ from brainstate_prob.infer.density.wider import Beside
 from brainstate_prob.infer.results.provenance import has_other_data, other_model, provenance_of
 from brainstate_prob.infer.results.record import FitRecord
 from brainstate_prob.infer.target.running_statistics import with_statistics
+from brainstate_prob.infer.target.target import Target
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -64,8 +65,8 @@ def rebuilt(
     """
     variables = tuple(Variable.from_dict(d) for d in record['variables'])
     noncentered = tuple(record['noncentered'])
-    density = None if posterior is None else _density_of(posterior, variables, stored, noncentered, what)
-    columns = _consecutive(stored) if density is None else columns_of(density)
+    target = None if posterior is None else _target_of(posterior, variables, stored, noncentered, what)
+    columns = _consecutive(stored) if target is None else columns_of(target.density)
     beside = Beside.from_record(record['beside'])
     shape = next(iter(stored.values())).shape[:2]
     size = sum(map(len, columns.values()))
@@ -73,18 +74,17 @@ def rebuilt(
     for name, where in columns.items():
         thetas[..., where] = stored[name]
     thetas[..., size:] = beside.numbers
-    if density is not None:
-        density = beside.around(density)
-    if posterior is not None and record['statistics']:
-        posterior = with_statistics(posterior, record['statistics'])
+    if target is not None:
+        own = target.posterior
+        own = with_statistics(own, record['statistics']) if record['statistics'] else own
+        target = Target(own, beside.around(target.density))
     # Where a number of theta was in the record, and where it is now.
     moved = np.empty(size, int)
     for name, where in columns.items():
         moved[record['columns'][name] if record['columns'] else where] = where
     kind = FitRecord.kinds[record['kind']]
     fit = kind(
-        posterior,
-        density,
+        target,
         thetas,
         method=record['method'],
         stats=stats,
@@ -130,24 +130,24 @@ def _has_changed(posterior: Posterior) -> bool:
     return False
 
 
-def _density_of(
+def _target_of(
     posterior: Posterior,
     variables: tuple[Variable, ...],
     stored: dict[str, np.ndarray],
     noncentered: tuple[str, ...],
     what: str,
-) -> Any:
-    """That one of the posterior's densities whose coordinates the file has."""
+) -> Target:
+    """The posterior in the coordinates that the file has."""
     found = differences(variables_of(posterior.entries), variables)
     if found:
         hint = ' Work under jax.enable_x64(True) for float64.' if any('float64' in f for f in found) else ''
         raise ValueError(f"{what} holds the fit of another model than the posterior's: {'; '.join(found)}.{hint}")
     if not noncentered and _has_columns(posterior.density, stored):
-        return posterior.density
+        return posterior.target
     if set(places_of(noncentered)) <= {e.name for e in able_entries(posterior.entries)}:
-        density = posterior.sampling_density_for(list(noncentered) or False)
-        if _has_columns(density, stored):
-            return density
+        target = posterior.sampling_target(list(noncentered) or False)
+        if _has_columns(target.density, stored):
+            return target
     raise ValueError(
         f'{what} has other coordinates than the posterior: a prior is expanded or non-centred in one of them only.'
     )

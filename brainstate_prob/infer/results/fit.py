@@ -43,12 +43,11 @@ class Fit(FitRecord, ArvizPlots):
 
     Parameters
     ----------
-    posterior
-        What was fitted; None for a fit that was loaded without it.
-    density
-        The density in whose coordinates ``thetas`` are.
+    target
+        What was fitted, in the coordinates of ``thetas``: `Posterior.target` or `Posterior.sampling_target`. None for a
+        fit that was loaded without its posterior.
     thetas
-        Of shape (chains, draws, density.size); a single best point is one draw of one chain.
+        Of shape (chains, draws, target.size); a single best point is one draw of one chain.
     method
         The name of the way to fit.
     stats
@@ -77,7 +76,7 @@ class Fit(FitRecord, ArvizPlots):
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
-    >>> fit = infer.Fit(posterior, posterior.density, jnp.array([[[1.0], [2.0]]]), method='by hand')
+    >>> fit = infer.Fit(posterior.target, jnp.array([[[1.0], [2.0]]]), method='by hand')
     >>> fit
     Fit(method='by hand', 1 chain of 2 draws, 1 parameter)
     >>> fit.draws['mu']
@@ -437,14 +436,14 @@ class Fit(FitRecord, ArvizPlots):
         for e in posterior.density.entries:
             refuse_without_prior(e)
         thetas = prior_thetas(posterior.density, num_draws, to_key(seed), posterior.theta, posterior.data.states)
-        return Fit(posterior, posterior.density, thetas[None], method='prior')
+        return Fit(posterior.target, thetas[None], method='prior')
 
     def _resampled(self) -> Fit:
         index = chosen_draws(self.num_chains * self.num_draws, self.num_chains * self.num_draws, self.weights)
         stats = {k: v.reshape(-1, *v.shape[2:])[index][None] for k, v in self.stats.items()}
+        self.posterior_for('to_arviz of weighted draws')
         return Fit(
-            self.posterior_for('to_arviz of weighted draws'),
-            self.density,
+            self.target,
             self.rows[index][None],
             method=self.method,
             stats=stats,

@@ -47,7 +47,8 @@ def from_numpyro(posterior: Posterior, mcmc: Any) -> Fit:
     """
     samples = mcmc if isinstance(mcmc, Mapping) else mcmc.get_samples(group_by_chain=True)
     fields = {} if isinstance(mcmc, Mapping) else mcmc.get_extra_fields(group_by_chain=True)
-    density = posterior.sampling_density_for(noncentered=False)
+    target = posterior.sampling_target(noncentered=False)
+    density = target.density
     columns = columns_of(density)
     first = np.asarray(next(iter(samples.values())))
     thetas = np.empty((*first.shape[:2], density.size), density.dtype)
@@ -58,7 +59,7 @@ def from_numpyro(posterior: Posterior, mcmc: Any) -> Fit:
         lp = log_densities(density, thetas.reshape(-1, density.size), posterior.data)
     stats = {ours: np.asarray(fields[theirs]) for theirs, ours in _STATS.items() if theirs in fields}
     stats['lp'] = lp.reshape(first.shape[:2])
-    return Fit(posterior, density, thetas, method='numpyro', stats=stats)
+    return Fit(target, thetas, method='numpyro', stats=stats)
 
 
 def _flat_thetas(density: Density, entry: Entry, samples: Mapping[str, Any]) -> np.ndarray:

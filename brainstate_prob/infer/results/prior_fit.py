@@ -66,7 +66,7 @@ def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: 
     for e in density.entries:
         refuse_without_prior(e)
     thetas = prior_thetas(density, num_draws, to_key(seed), posterior.theta, posterior.data.states)
-    return Fit(posterior, density, thetas[None], method='prior')
+    return Fit(posterior.target, thetas[None], method='prior')
 
 
 @named

@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.variables import Variable, columns_of, variables_of
 from brainstate_prob.infer.density.wider import Beside, WiderDensity
 from brainstate_prob.infer.results.draws import Draws
 from brainstate_prob.infer.results.provenance import provenance_of
-from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import StatisticsDensity, paths_of, statistics_of
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['FitRecord']
 
@@ -39,8 +38,7 @@ class FitRecord:
 
     def __init__(
         self,
-        posterior: Posterior | None,
-        density: Density | None,
+        target: Target | None,
         thetas: Any,
         *,
         method: str,
@@ -49,8 +47,8 @@ class FitRecord:
         info: Mapping[str, Any] | None = None,
         weights: Any = None,
     ):
-        self.posterior: Any = posterior
-        self.density: Any = density
+        self.target = target
+        posterior, density = self.posterior, self.density
         self.thetas = np.asarray(jax.device_get(thetas))
         self.method = method
         self.stats = {k: np.asarray(jax.device_get(v)) for k, v in (stats or {}).items()}
@@ -67,6 +65,16 @@ class FitRecord:
         self._groups: dict[str, Any] | None = None
         self._statistics: dict[str, Any] = {}
         self._numbers_beside: Beside | None = None
+
+    @property
+    def posterior(self) -> Any:
+        """What was fitted; None for a fit that was loaded without it."""
+        return None if self.target is None else self.target.posterior
+
+    @property
+    def density(self) -> Any:
+        """The log density in whose coordinates `thetas` are."""
+        return None if self.target is None else self.target.density
 
     def _check_shapes(self, size: int | None) -> None:
         if self.thetas.ndim != 3 or 0 in self.thetas.shape[:2] or (size is not None and self.thetas.shape[2] != size):

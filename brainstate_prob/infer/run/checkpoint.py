@@ -2,7 +2,7 @@
 
 A driver keeps all that its loop needs in one pytree, and what grows (losses, draws) in lists, and does::
 
-    ckpt = Checkpoint(path, every, lambda: fingerprint_of(posterior, density, 'map', optimizer=optimizer, ...))
+    ckpt = Checkpoint(path, every, lambda: fingerprint_of(target, 'map', optimizer=optimizer, ...))
     with ckpt:
         carry, pieces = start(...), []
         saved = ckpt.load(carry, total=num_steps)

@@ -13,12 +13,12 @@ import numpy as np
 from brainstate_prob.core.quantities import split_unit
 from brainstate_prob.graph.walk import dotted
 from brainstate_prob.infer.data.sharding import on_host
-from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.variables import columns_of, differences, variables_of
 from brainstate_prob.infer.density.wider import base_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import StatisticsDensity, with_statistics
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['chosen_rows', 'in_coordinates', 'of_values', 'started_from', 'statistics_of_rows']
 
@@ -65,11 +65,11 @@ def chosen_rows(init: Fit, keys: jax.Array) -> np.ndarray:
     return np.searchsorted(cumulative / cumulative[-1], place, side='right').clip(max=num_rows - 1)
 
 
-def in_coordinates(init: Fit, rows: np.ndarray, posterior: Posterior, density: Density) -> jax.Array:
+def in_coordinates(init: Fit, rows: np.ndarray, target: Target) -> jax.Array:
     """Draws of a fit in the coordinates of ``density``."""
-    source = init.density
+    posterior, density, source = target.posterior, target.density, init.density
     if source is None:  # loaded without its posterior
-        source = posterior.density if not init.noncentered else posterior.sampling_density_for(list(init.noncentered))
+        source = (posterior.sampling_target(list(init.noncentered)) if init.noncentered else posterior.target).density
         if source.size != sum(map(len, init.columns.values())):
             raise ValueError(
                 'init was loaded without its posterior, and has other coordinates than this one. Load it by '
@@ -83,20 +83,20 @@ def in_coordinates(init: Fit, rows: np.ndarray, posterior: Posterior, density: D
     thetas = jnp.asarray(np.asarray(rows)[:, : base.size].astype(base.dtype))
     if base is density:
         return thetas
-    states = posterior.data.states
+    states = target.data.states
     return jnp.stack([density.flatten(base.thetas(theta, states), states) for theta in thetas])
 
 
-def statistics_of_rows(posterior: Posterior, density: Density, init: Any, keys: jax.Array) -> tuple:
+def statistics_of_rows(target: Target, init: Any, keys: jax.Array) -> tuple:
     """The running statistics of each start, with the starts as first axis, in the order of ``density.carried``."""
     if isinstance(init, Fit) and isinstance(init.density, StatisticsDensity):
         rows = init.rows[chosen_rows(init, keys)]
-        return jax.tree.map(jnp.asarray, init.density.statistics(rows, posterior.data.states))
-    present = tuple(posterior.data.states[i] for i in density.carried)
+        return jax.tree.map(jnp.asarray, init.density.statistics(rows, target.data.states))
+    present = tuple(target.data.states[i] for i in target.density.carried)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (len(keys), *jnp.shape(x))), present)
 
 
-def of_values(posterior: Posterior, density: Density, values: Mapping[Any, Any]) -> jax.Array:
+def of_values(target: Target, values: Mapping[Any, Any]) -> jax.Array:
     """The theta of constrained values by path; what is not named is as in the model.
 
     Raises
@@ -104,8 +104,9 @@ def of_values(posterior: Posterior, density: Density, values: Mapping[Any, Any])
     ValueError
         For an unknown path, another shape, a value that the transform does not take.
     """
+    posterior, density = target.posterior, target.density
     entries = {e.name: e for e in density.entries}
-    states = posterior.data.states
+    states = target.data.states
     base = base_of(posterior.density)
     thetas = dict(base.thetas(posterior.start(base), states))
     for path, value in values.items():

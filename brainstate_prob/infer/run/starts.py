@@ -22,6 +22,7 @@ from brainstate_prob.infer.rules import refuse
 from brainstate_prob.infer.run.inits import chosen_rows, in_coordinates, of_values, started_from
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start
+from brainstate_prob.infer.target.target import Target
 from brainstate_prob.nn.module import Module
 
 __all__ = ['centres', 'draw_from_prior', 'member_keys', 'member_starts', 'starts_named']
@@ -30,9 +31,9 @@ INITS = ('model', 'map', 'pathfinder', 'prior')
 
 _TRIES = 10
 
-# (posterior, density, keys) -> a theta for each key, by the name of the start. Ways to fit that other ways start from
+# (target, keys) -> a theta for each key, by the name of the start. Ways to fit that other ways start from
 # enter themselves, so that the modules of runs need not know them.
-_COMPUTED: dict[str, Callable[[Posterior, Density, jax.Array], jax.Array]] = {}
+_COMPUTED: dict[str, Callable[[Target, jax.Array], jax.Array]] = {}
 
 
 def starts_named(name: str) -> Callable:
@@ -52,9 +53,7 @@ def member_keys(density: Density, key: jax.Array, num: int) -> jax.Array:
     )
 
 
-def member_starts(
-    posterior: Posterior, density: Density, init: Any, keys: jax.Array, *, jacobian: bool = True
-) -> jax.Array:
+def member_starts(target: Target, init: Any, keys: jax.Array, *, jacobian: bool = True) -> jax.Array:
     """A theta for each key, where the log density is finite, (num, size).
 
     Parameters
@@ -73,14 +72,15 @@ def member_starts(
     """
     if init == 'prior' if isinstance(init, str) else (callable(init) and not isinstance(init, Module)):
         draw = _from_prior if init == 'prior' else _built_by(init)
-        return jnp.stack([_finite(posterior, density, draw, key, jacobian) for key in keys])
-    thetas = centres(posterior, density, init, keys)[1]
+        return jnp.stack([_finite(target, draw, key, jacobian) for key in keys])
+    thetas = centres(target, init, keys)[1]
     for theta in np.unique(np.asarray(thetas), axis=0):
-        checked_start(posterior, density, jnp.asarray(theta), jacobian=jacobian)
+        checked_start(target, jnp.asarray(theta), jacobian=jacobian)
     return thetas
 
 
-def _finite(posterior: Posterior, density: Density, draw: Callable, key: jax.Array, jacobian: bool) -> jax.Array:
+def _finite(target: Target, draw: Callable, key: jax.Array, jacobian: bool) -> jax.Array:
+    posterior, density = target.posterior, target.density
     run = density.jit(
         'is_finite',
         (jacobian, environ.static_key()),
@@ -92,7 +92,7 @@ def _finite(posterior: Posterior, density: Density, draw: Callable, key: jax.Arr
         theta = drawn.start(density)
         if run(theta, posterior.data):
             return theta
-    return checked_start(posterior, density, theta, jacobian=jacobian)  # says why
+    return checked_start(target, theta, jacobian=jacobian)  # says why
 
 
 def _is_finite(density: Density, theta: jax.Array, data: Data, jacobian: bool) -> jax.Array:
@@ -126,23 +126,23 @@ def _built_by(build: Callable[[], Module]) -> Callable:
     return draw
 
 
-def centres(posterior: Posterior, density: Density, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
+def centres(target: Target, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
     """What kind of start ``init`` is, and a theta for each key."""
-    num = len(keys)
+    posterior, density, num = target.posterior, target.density, len(keys)
     if isinstance(init, Fit):
         started_from(posterior, init, each=True)  # refuses a fit of other parameters
         rows = init.rows[chosen_rows(init, keys)]
-        return 'map' if len(init.rows) == 1 else 'draws', in_coordinates(init, rows, posterior, density)
+        return 'map' if len(init.rows) == 1 else 'draws', in_coordinates(init, rows, target)
     if isinstance(init, Mapping):
-        return 'array', jnp.broadcast_to(of_values(posterior, density, init), (num, density.size))
+        return 'array', jnp.broadcast_to(of_values(target, init), (num, density.size))
     if not isinstance(init, str):
         return 'array', _given(density, init, num)
     if init == 'model':
-        return init, jnp.broadcast_to(posterior.start(density), (num, density.size))
+        return init, jnp.broadcast_to(target.start, (num, density.size))
     if init == 'prior':
-        return init, jnp.stack([_prior_start(posterior, density, key) for key in keys])
+        return init, jnp.stack([_prior_start(target, key) for key in keys])
     if init in _COMPUTED:
-        return init, _COMPUTED[init](posterior, density, keys)
+        return init, _COMPUTED[init](target, keys)
     raise refuse(
         'init', f'one of {list(INITS)}, a Fit, values by path (a dict) or an array of theta', init, nearest(init, INITS)
     )
@@ -158,10 +158,10 @@ def _given(density: Density, init: Any, num: int) -> jax.Array:
     return jnp.broadcast_to(thetas, (num, density.size))
 
 
-def _prior_start(posterior: Posterior, density: Density, key: jax.Array) -> jax.Array:
-    drawn = copy.copy(posterior)
-    drawn.model = draw_from_prior(posterior.model, key)
-    return drawn.start(density)
+def _prior_start(target: Target, key: jax.Array) -> jax.Array:
+    drawn = copy.copy(target.posterior)
+    drawn.model = draw_from_prior(drawn.model, key)
+    return drawn.start(target.density)
 
 
 def draw_from_prior(model: Module, key: jax.Array) -> Module:

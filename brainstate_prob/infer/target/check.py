@@ -95,7 +95,7 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
     density = posterior.density
     fine = np.isfinite(near.log_density)
     if not fine[0]:
-        yield Finding('error', what_is_not_finite(posterior, density, start, jacobian))
+        yield Finding('error', what_is_not_finite(posterior.target, start, jacobian))
     elif not np.isfinite(near.gradient[0]).all():
         yield Finding(
             'error',
@@ -278,7 +278,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None
 
 def _ways_to_fit(posterior: Posterior) -> Iterator[Finding]:
     try:
-        posterior.sampling_density_for(False)
+        posterior.sampling_target(False)
     except ValueError as error:
         yield Finding('note', f'Can be fitted by MAP only. {error}')
 

@@ -38,7 +38,7 @@ from brainstate_prob.infer.target.steps import stepped_messages
 from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
-__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'unused_messages']
+__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'no_leaks', 'unused_messages']
 
 
 class Inspection(NamedTuple):
@@ -384,3 +384,23 @@ def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradien
     if not sys._getframe(4).f_globals.get('__name__', '').startswith('brainstate_prob.'):
         for text in texts:
             warnings.warn(text, ModelWarning, stacklevel=users_line())
+
+
+@contextlib.contextmanager
+def no_leaks() -> Iterator[None]:
+    """Say in plain words that a model uses a value of an earlier call.
+
+    Raises
+    ------
+    TypeError
+        In place of JAX's error, which is its cause.
+    """
+    try:
+        yield
+    except jax.errors.UnexpectedTracerError as error:
+        raise TypeError(
+            'The model uses a value that it has kept from an earlier call: by functools.cached_property or lru_cache, '
+            'by an attribute that the call sets, or by jax.jit or jax.checkpoint of a function that reads its '
+            'parameters. Compute it in each call; in place of the transformations of JAX use those of '
+            'brainstate_prob.transform (transform.jit, transform.checkpoint), which know parameters.'
+        ) from error

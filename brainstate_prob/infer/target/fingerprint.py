@@ -17,27 +17,27 @@ import brainstate_prob
 from brainstate_prob.core.contents import attributes_of, is_of_runtime
 from brainstate_prob.core.structure import attributes_of_class, globals_of, is_users
 from brainstate_prob.graph.walk import dotted, find_states
-from brainstate_prob.infer.density.log_density import Density, find_entries
+from brainstate_prob.infer.density.log_density import find_entries
 from brainstate_prob.infer.density.variables import Variable
-from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['describe', 'differences_of', 'fingerprint_of', 'is_key', 'one_line']
 
 
-def fingerprint_of(posterior: Posterior, density: Density, method: str, **options: Any) -> dict[str, Any]:
+def fingerprint_of(target: Target, method: str, **options: Any) -> dict[str, Any]:
     """By name, everything that the numbers of a run depend on.
 
     Parameters
     ----------
-    density
-        The one of the posterior's densities that the run moves in.
+    target
+        The log density that the run moves in.
     method
         The name of the way to fit.
     **options
         What else the run depends on: numbers, keys, arrays, optimizers, functions, a `Fit`. What it may go on with
         (more steps) or that changes no number (the progress bar) stays out.
     """
-    model, data = posterior.model, posterior.data
+    model, data = target.posterior.model, target.data
     found: dict[str, Any] = {
         'brainstate_prob': brainstate_prob.__version__,
         'jax': jax.__version__,
@@ -46,7 +46,7 @@ def fingerprint_of(posterior: Posterior, density: Density, method: str, **option
         'method': method,
         'model': type(model).__qualname__,
     }
-    for e in posterior.entries:
+    for e in target.posterior.entries:
         v = Variable.of(e)
         found[f'Param {v.name!r}'] = f'{v.shape} {v.dtype} {v.unit}, {v.transform}, prior {one_line(e.reg)}'
     for where, leaf in jax.tree_util.tree_flatten_with_path(data.args)[0]:
@@ -58,8 +58,8 @@ def fingerprint_of(posterior: Posterior, density: Density, method: str, **option
     paths = [path for path, state in find_states(model).items() if state not in fitted]
     for path, value in zip(paths, data.states, strict=True):
         found[f'State {dotted(path)!r}'] = describe(value)
-    found['parameters at the start'] = describe(posterior.start(density))
-    found['log density (the code of model, likelihood, priors and transforms)'] = _program(density, posterior)
+    found['parameters at the start'] = describe(target.start)
+    found['log density (the code of model, likelihood, priors and transforms)'] = _program(target)
     return found | {name: describe(value) for name, value in options.items()}
 
 
@@ -101,17 +101,17 @@ def describe(x: Any) -> Any:
     return f'{name} [{_hash(x)}]'
 
 
-def _program(density: Density, posterior: Posterior) -> str:
+def _program(target: Target) -> str:
     """A hash of the program that computes the log density, constants included."""
-    jacobian = all(e.t.has_density for e in posterior.entries)
-    theta = posterior.start(density)
-    shapes = tuple((np.shape(x), str(x.dtype)) for x in jax.tree.leaves(posterior.data))
+    density, data, theta = target.density, target.data, target.start
+    jacobian = all(e.t.has_density for e in density.entries)
+    shapes = tuple((np.shape(x), str(x.dtype)) for x in jax.tree.leaves(data))
 
     def read() -> str:
         run = jax.jit(lambda theta, data: density.log_density(theta, data, jacobian))
-        return hashlib.sha256(run.lower(theta, posterior.data).as_text().encode()).hexdigest()[:12]
+        return hashlib.sha256(run.lower(theta, data).as_text().encode()).hexdigest()[:12]
 
-    return density.kept(('fingerprint', shapes, jax.tree.structure(posterior.data)), read)
+    return density.kept(('fingerprint', shapes, jax.tree.structure(data)), read)
 
 
 def _hash(x: Any) -> str:

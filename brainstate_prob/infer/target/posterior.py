@@ -25,11 +25,11 @@ from brainstate_prob.infer.density.noncentered import chosen
 from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
-from brainstate_prob.infer.target.door import admitted, guard
+from brainstate_prob.infer.target.door import admitted, guard, no_leaks
 from brainstate_prob.infer.target.indices import refuse_out_of_range
-from brainstate_prob.infer.target.leaks import no_leaks
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import told_of_hidden
+from brainstate_prob.infer.target.target import Target
 from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.supports import is_narrower
@@ -266,12 +266,12 @@ class Posterior:
         return density.flatten(thetas, self.data.states)
 
     @property
-    def sampling_density(self) -> Density:
-        """The density in the coordinates that samplers and guides move: `sampling_density_for` with its defaults."""
-        return self.sampling_density_for()
+    def target(self) -> Target:
+        """The log density in the parameters' own coordinates."""
+        return Target(self, self.density)
 
-    def sampling_density_for(self, noncentered: Any = 'auto', data: Data | None = None) -> Density:
-        """The density in the coordinates that samplers and guides move: horseshoe priors as scale mixtures.
+    def sampling_target(self, noncentered: Any = 'auto', example: Data | None = None) -> Target:
+        """The log density in the coordinates that samplers and guides move: horseshoe priors as scale mixtures.
 
         Parameters
         ----------
@@ -284,8 +284,8 @@ class Posterior:
             samples better. ``'auto'`` is centred where the likelihood's information about a number, times the square
             of its prior's scale, is above 1 at a typical point (`infer.target.parameterization`); numbers of one
             parameter are moved in one form unless these products differ tenfold.
-        data
-            By which ``'auto'`` chooses; default: the posterior's own.
+        example
+            The data by which ``'auto'`` chooses; default: the posterior's own.
 
         Raises
         ------
@@ -300,13 +300,13 @@ class Posterior:
                 'guides need a fixed one: call it under environ.context(fit=False), or make the noise a parameter.'
             )
         if isinstance(noncentered, str) and noncentered == 'auto':
-            names = chosen_by_data(self, data) if self.fixed_choice is None else self.fixed_choice
+            names = chosen_by_data(self, example) if self.fixed_choice is None else self.fixed_choice
         else:
             names = chosen(self.entries, noncentered)
         expand = scores_horseshoe(self.entries)
         if not names and not expand:
-            return self.density
-        return self.density.variant(expand, names)
+            return self.target
+        return Target(self, self.density.variant(expand, names))
 
     def with_carried(self, density: Density, values: tuple) -> Posterior:
         """The same posterior, with these running statistics of the model's layers."""

@@ -20,6 +20,7 @@ from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.wider import WiderDensity, base_of
 from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.target import Target
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -119,8 +120,8 @@ class StatisticsDensity(WiderDensity):
             yield opened
 
 
-def each_with_its_own(density: Density, thetas: np.ndarray, carried: tuple) -> tuple[Density, np.ndarray]:
-    """The density and draws of a fit in which each draw has its running statistics.
+def each_with_its_own(target: Target, thetas: np.ndarray, carried: tuple) -> tuple[Target, np.ndarray]:
+    """The target and draws of a fit in which each draw has its running statistics.
 
     Parameters
     ----------
@@ -131,20 +132,20 @@ def each_with_its_own(density: Density, thetas: np.ndarray, carried: tuple) -> t
     """
     leaves = [np.asarray(x) for x in jax.tree.leaves(carried)]
     if not leaves:
-        return density, thetas
-    wide = StatisticsDensity.of(density, tuple((x.shape[1:], x.dtype.name) for x in leaves))
+        return target, thetas
+    wide = StatisticsDensity.of(target.density, tuple((x.shape[1:], x.dtype.name) for x in leaves))
     dtype = jnp.result_type(thetas.dtype, *(x.dtype for x in leaves))  # holds all of them exactly
     flat = [x.reshape(*thetas.shape[:2], -1).astype(dtype) for x in leaves]
-    return wide, np.concatenate([np.asarray(thetas).astype(dtype), *flat], axis=-1)
+    return Target(target.posterior, wide), np.concatenate([np.asarray(thetas).astype(dtype), *flat], axis=-1)
 
 
-def recomputed(posterior: Posterior, density: Density, rows: np.ndarray) -> tuple:
+def recomputed(target: Target, rows: np.ndarray) -> tuple:
     """The running statistics of the data at each draw, with the draws as first axis: one pass, as SWAG's ``bn_update``.
 
     An exponential average of what a batch gives, s <- a s + (1 - a) b, is solved for b, with all data as the batch.
     What is updated in another way, and does not stand still there, stays as the posterior has it.
     """
-    data = posterior.data
+    density, data = target.density, target.data
     with precision_of(density), environ.context(fit=True):
         run = density.jit('running_statistics', None, lambda: jax.vmap(_solved(density), in_axes=(0, None)))
         size = rows_at_once(density, (data.args, data.kwargs))
@@ -182,16 +183,16 @@ def settled(fit: FitT) -> FitT:
     Under ``environ.context(fit=True)`` a layer normalizes by the data and does not read its running statistics. The
     draws get those of the data at their parameters; a Gaussian around a mode has those of the mode.
     """
-    if fit.posterior is None or not environ.get('fit', False) or isinstance(fit.density, WiderDensity):
+    if fit.target is None or not environ.get('fit', False) or isinstance(fit.density, WiderDensity):
         return fit
     if not fit.density.carried:
         return fit
     mode = getattr(fit, 'mode_theta', None)
     if mode is not None or fit.thetas.shape[:2] == (1, 1):
         row = fit.rows[:1] if mode is None else mode[None]
-        carried = jax.tree.map(lambda x: jnp.asarray(x[0]), recomputed(fit.posterior, fit.density, row))
-        fit.posterior = fit.posterior.with_carried(fit.density, carried)
+        carried = jax.tree.map(lambda x: jnp.asarray(x[0]), recomputed(fit.target, row))
+        fit.target = fit.target.with_carried(carried)
     else:
-        carried = recomputed(fit.posterior, fit.density, fit.rows)
-        fit.density, fit.thetas = each_with_its_own(fit.density, fit.thetas, carried)
+        carried = recomputed(fit.target, fit.rows)
+        fit.target, fit.thetas = each_with_its_own(fit.target, fit.thetas, carried)
     return fit

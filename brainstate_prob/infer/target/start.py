@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,7 @@ import numpy as np
 
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.rules import seed as check_seed
-
-if TYPE_CHECKING:
-    from brainstate_prob.infer.target.posterior import Posterior
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['checked_start', 'to_key', 'what_is_not_finite']
 
@@ -32,9 +30,7 @@ def to_key(seed: Any) -> jax.Array:
     return seed if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(seed)
 
 
-def checked_start(
-    posterior: Posterior, density: Density, theta: jax.Array | None = None, *, jacobian: bool = True
-) -> jax.Array:
+def checked_start(target: Target, theta: jax.Array | None = None, *, jacobian: bool = True) -> jax.Array:
     """``theta``, by default the model's present one, where the log density and its gradient are finite.
 
     Without ``jacobian`` that of the values, which transforms that are no bijections have too.
@@ -44,15 +40,16 @@ def checked_start(
     ValueError
         Naming the parameter and the term that is not finite.
     """
-    theta = posterior.start(density) if theta is None else theta
+    density, data = target.density, target.data
+    theta = target.start if theta is None else theta
     value_and_grad = density.jit(
         'value_and_grad',
         jacobian,
         lambda: jax.value_and_grad(lambda t, data: density.log_density(t, data, jacobian)),
     )
-    value, grad = value_and_grad(theta, posterior.data)
+    value, grad = value_and_grad(theta, data)
     if not np.isfinite(value):
-        raise ValueError(what_is_not_finite(posterior, density, theta, jacobian))
+        raise ValueError(what_is_not_finite(target, theta, jacobian))
     if not np.isfinite(np.asarray(grad)).all():
         raise ValueError(
             f'The gradient of the log density is not finite at the start (parameters: {_not_finite(density, grad)}). '
@@ -71,10 +68,11 @@ def _not_finite(density: Density, grad: jax.Array) -> list[str]:
     return bad
 
 
-def what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array, jacobian: bool) -> str:
+def what_is_not_finite(target: Target, theta: jax.Array, jacobian: bool) -> str:
     """Which term of the log density is not finite at ``theta``, of which parameter, in words."""
+    density, data = target.density, target.data
     find = density.jit('terms', jacobian, lambda: lambda t, data: density.terms(t, data, jacobian))
-    terms = find(theta, posterior.data)
+    terms = find(theta, data)
     values = density.jit('constrain', None, lambda: density.constrain)(theta)
     causes = [
         f'the prior of {name!r} is {float(v):g} at {np.asarray(values[name]).tolist()}'
@@ -85,7 +83,7 @@ def what_is_not_finite(posterior: Posterior, density: Density, theta: jax.Array,
         f'the log-determinant of {name!r} is {float(v):g}' for name, v in terms['log_det'].items() if not np.isfinite(v)
     ]
     if not np.isfinite(terms['likelihood']):
-        pointwise = np.asarray(density.jit('pointwise', None, lambda: density.pointwise)(theta, posterior.data))
+        pointwise = np.asarray(density.jit('pointwise', None, lambda: density.pointwise)(theta, data))
         bad = np.argwhere(~np.isfinite(np.atleast_1d(pointwise)))
         causes.append(
             f'the likelihood is {float(terms["likelihood"]):g} ({len(bad)} observations, the first at '

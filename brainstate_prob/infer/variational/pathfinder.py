@@ -36,6 +36,7 @@ from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import settled
 from brainstate_prob.infer.target.start import to_key
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['pathfinder', 'pathfinder_starts']
 
@@ -118,10 +119,11 @@ def pathfinder(
         raise ValueError(f'num_draws must be at least {_FEWEST_DRAWS}, so that weights have a tail, got {num_draws}.')
     import_blackjax()
     posterior = started_from(posterior, init)
-    density = posterior.sampling_density_for(noncentered)
+    target = posterior.sampling_target(noncentered)
+    density = target.density
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
-    thetas = started_chains(posterior, density, Settings(), init, (start_keys, keys)).theta
+    thetas = started_chains(target, Settings(), init, (start_keys, keys)).theta
     found, keys, steps = _found(density, thetas, keys, posterior.data, max_steps, num_elbo_draws)
     draws, lp, log_q = _drawn(density, found, keys, posterior.data, -(-num_draws // num_paths))
     elbo = np.asarray(found.elbo)
@@ -156,18 +158,18 @@ def pathfinder(
         'warnings': problems,
         'seconds': time.perf_counter() - began,
     }
-    fit = settled(Fit(posterior, density, draws, method='pathfinder', stats=stats, info=info, weights=weights))
+    fit = settled(Fit(target, draws, method='pathfinder', stats=stats, info=info, weights=weights))
     warn_of(problems)
     return fit
 
 
 @starts_named('pathfinder')
-def pathfinder_starts(posterior: Posterior, density: Density, keys: jax.Array) -> jax.Array:
+def pathfinder_starts(target: Target, keys: jax.Array) -> jax.Array:
     """A draw of a path for each key, (num, size): where chains start with ``init='pathfinder'``."""
-    centre = posterior.start(density)
+    density, data, centre = target.density, target.data, target.start
     around = jax.vmap(lambda key: jax.random.uniform(key, centre.shape, centre.dtype, -1.0, 1.0))
-    found, keys, _ = _found(density, centre + around(keys), keys, posterior.data, 100, 25)
-    draws, lp, _ = _draw_program(density)(found, keys, np.int32(0), posterior.data)
+    found, keys, _ = _found(density, centre + around(keys), keys, data, 100, 25)
+    draws, lp, _ = _draw_program(density)(found, keys, np.int32(0), data)
     good = jnp.isfinite(lp[:, :1]) & jnp.isfinite(found.elbo)[:, None]
     return jnp.where(good, draws[:, 0], centre).astype(centre.dtype)
 

@@ -150,7 +150,8 @@ def fit_svi(
     posterior = started_from(posterior, init)
     batching = Batching(posterior, batch_size, batches, num_observations)
     example = None if batching.stream is None else batching.example
-    density = posterior.sampling_density_for(False if sites else noncentered, example)
+    target = posterior.sampling_target(False if sites else noncentered, example)
+    density = target.density
     family = check_guide(guide, init_scale, density, batching.in_parts, sites)
     settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
     programs = Programs(density, settings, batching.stream is not None, batching.num_observations)
@@ -161,8 +162,7 @@ def fit_svi(
         checkpoint,
         every,
         lambda: fingerprint_of(
-            posterior,
-            density,
+            target,
             'svi',
             guide=guide,
             sites=sites,
@@ -177,9 +177,9 @@ def fit_svi(
             **({'num_steps (by which the default learning rate falls)': int(num_steps)} if falls else {}),
         ),
     )
-    theta = posterior.start(density)
+    theta = target.start
     if not saving.exists:
-        theta = checked_start(posterior, density, centres(posterior, density, init, start_key[None])[1][0])
+        theta = checked_start(target, centres(target, init, start_key[None])[1][0])
         batching.check(density, theta)
     used = {'optimizer': optimizer, 'num_particles': num_particles, 'init': init}
     approximation = _Guide(programs, batching.example, theta, key, int(num_steps), used)
@@ -199,12 +199,12 @@ def fit_svi(
         **({'batch_size': None} | batching.info()),
         **({} if rule is None else {'r_hat': rule.r_hat, 'converged': run.stopped == 'converged'}),
     }
-    fit = Fit(posterior, density, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
+    fit = Fit(target, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
     judged = fit
     if num_draws < 100 and 'log_q' in stats:  # too few for k-hat
         more, of_more = drawn(programs, params, approximation.given, draw_key, 200)
-        judged = Fit(posterior, density, more, method='svi', stats=of_more, info=info)
+        judged = Fit(target, more, method='svi', stats=of_more, info=info)
     fit.info |= {'warnings': _judge(fit, judged, run.notes, r_hat), 'seconds': time.perf_counter() - began}
     return warned(fit)
 

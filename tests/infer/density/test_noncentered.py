@@ -60,7 +60,7 @@ class Groups(nn.Module):
 
 def both(case, noncentered=True):
     posterior = infer.Posterior(Groups(case), targets=jnp.array([0.3, -1.0, 2.0]))
-    return posterior, posterior.sampling_density_for(False), posterior.sampling_density_for(noncentered)
+    return posterior, posterior.sampling_target(False).density, posterior.sampling_target(noncentered).density
 
 
 @pytest.mark.parametrize('which', ['effect', 'effect[0, 2]'])
@@ -132,7 +132,7 @@ def test_what_has_no_standard_form_stays(case):
             return dist.Normal(self.effect.value() + self.mu.value(), self.tau.value())
 
     posterior = infer.Posterior(Model(), targets=jnp.zeros(3), log_likelihood=None)
-    assert posterior.sampling_density is posterior.sampling_density_for(True) is posterior.density
+    assert posterior.sampling_target().density is posterior.sampling_target(True).density is posterior.density
 
 
 class Levels(nn.Module):
@@ -155,7 +155,7 @@ class Levels(nn.Module):
 
 def test_levels_are_computed_from_the_top(x64):
     posterior = infer.Posterior(Levels(), targets=jnp.ones((4, 2)))
-    density = posterior.sampling_density_for(True)
+    density = posterior.sampling_target(True).density
     assert density.noncentered == ('a', 'a2', 'b', 'c', 'tau')
     theta = jax.random.normal(jax.random.key(0), (density.size,))
     v = density.constrain(theta)
@@ -186,7 +186,7 @@ def test_the_switch_takes_paths_and_filters():
     posterior = infer.Posterior(Levels(), targets=jnp.ones((4, 2)))
 
     def names(which):
-        return posterior.sampling_density_for(noncentered=which).noncentered
+        return posterior.sampling_target(noncentered=which).density.noncentered
 
     assert names('b') == ('b',)
     assert names(['b', 'tau']) == ('b', 'tau')
@@ -215,7 +215,7 @@ def test_units():
             return infer.of_quantities(dist.Normal, self.rest.value(), 1.0 * u.mV)
 
     posterior = infer.Posterior(Cells(), targets=jnp.array([41.0, 59.0]) * u.mV)
-    density = posterior.sampling_density_for(True)
+    density = posterior.sampling_target(True).density
     theta = posterior.start(density)
     np.testing.assert_allclose(theta[-2:], [-1.0, 1.0], rtol=1e-5)
     np.testing.assert_allclose(density.constrain(theta)['rest'], [40.0, 60.0], rtol=1e-5)
@@ -247,7 +247,7 @@ def test_a_cycle_of_priors_is_refused():
             return dist.Normal(self.a.value() + self.b.value(), 1.0)
 
     with pytest.raises(ValueError, match='itself'):
-        _ = infer.Posterior(Loop(), targets=jnp.zeros(2)).sampling_density
+        _ = infer.Posterior(Loop(), targets=jnp.zeros(2)).sampling_target().density
 
 
 def test_files_remember_the_coordinates(tmp_path):
@@ -255,13 +255,13 @@ def test_files_remember_the_coordinates(tmp_path):
     model = Groups('normal')
     posterior = infer.Posterior(model, targets=jnp.array([0.3, -1.0, 2.0]))
     for noncentered in (True, False, 'effect[1]'):
-        density = posterior.sampling_density_for(noncentered)
-        thetas = np.random.default_rng(0).normal(size=(1, 5, density.size)).astype('f4')
-        fit = infer.Fit(posterior, density, thetas, method='nuts', stats={'lp': np.arange(5.0)[None]})
+        target = posterior.sampling_target(noncentered)
+        thetas = np.random.default_rng(0).normal(size=(1, 5, target.size)).astype('f4')
+        fit = infer.Fit(target, thetas, method='nuts', stats={'lp': np.arange(5.0)[None]})
         path = tmp_path / f'{noncentered}.nc'
         fit.save(path)
         again = infer.load(path, posterior)
-        assert again.density is density
+        assert again.density is target.density
         np.testing.assert_array_equal(again.thetas, thetas)
         alone, target = infer.load(path), Groups('normal')
         alone.assign_to(target, (0, 3))

@@ -48,7 +48,7 @@ def vectorized():
 def test_members_are_those_fitted_one_by_one(vectorized):
     posterior = posterior_of()
     keys = member_keys(posterior.density, jax.random.key(0), 4)
-    starts = member_starts(posterior, posterior.density, 'prior', keys, jacobian=False)
+    starts = member_starts(posterior.target, 'prior', keys, jacobian=False)
     one_by_one = [
         infer.fit_map(posterior, optimizer='adam', num_steps=60, batch_size=8, init=start, seed=key, progress=False)
         for start, key in zip(starts, keys, strict=True)
@@ -90,7 +90,7 @@ def test_predictions_are_one_a_member(vectorized):
 def test_members_start_at_prior_draws_and_shuffled_weights():
     posterior = posterior_of()
     keys = member_keys(posterior.density, jax.random.key(3), 100)
-    starts = member_starts(posterior, posterior.density, 'prior', keys)
+    starts = member_starts(posterior.target, 'prior', keys)
     values = jax.vmap(posterior.density.constrain)(starts)
     assert len(np.unique(starts, axis=0)) == 100
     own = np.sort(np.ravel(posterior.constrain()['hidden.weight']))
@@ -106,14 +106,14 @@ def test_members_may_be_built_anew():
     posterior = posterior_of()
     keys = member_keys(posterior.density, jax.random.key(0), 100)
     before = random.get_key()
-    starts = member_starts(posterior, posterior.density, Net, keys)
+    starts = member_starts(posterior.target, Net, keys)
     np.testing.assert_array_equal(random.get_key(), before)
     weights = jax.vmap(posterior.density.constrain)(starts)['hidden.weight']
     assert abs(weights.mean()) < 5 / np.sqrt(300) and abs(weights.var() - 1) < 5 * np.sqrt(2 / 300)
     with pytest.raises(ValueError, match=r"another model .*'out' has shape \(4,\)"):
-        member_starts(posterior, posterior.density, lambda: Net(4), keys[:1])
+        member_starts(posterior.target, lambda: Net(4), keys[:1])
     with pytest.raises(TypeError, match='it returned int'):
-        member_starts(posterior, posterior.density, lambda: 3, keys[:1])
+        member_starts(posterior.target, lambda: 3, keys[:1])
 
 
 def test_draws_without_density_are_drawn_again():
@@ -127,7 +127,7 @@ def test_draws_without_density_are_drawn_again():
 
     posterior = infer.Posterior(Edge(), targets=jnp.ones(3))
     starts = member_starts(
-        posterior, posterior.density, 'prior', member_keys(posterior.density, jax.random.key(0), 20), jacobian=False
+        posterior.target, 'prior', member_keys(posterior.density, jax.random.key(0), 20), jacobian=False
     )
     assert (starts > 0).all()
 
@@ -230,7 +230,7 @@ def test_units_and_hierarchies_are_taken_along():
     assert fit.draws['spread'].unit == u.ms and fit.draws['mean'].shape == (1, 2, 3) and fit.predict().unit == u.ms
     assert fit.draws['spread'].mantissa[0, 0] != fit.draws['spread'].mantissa[0, 1]
     keys = member_keys(posterior.density, jax.random.key(0), 100)
-    starts = jax.vmap(posterior.density.constrain)(member_starts(posterior, posterior.density, 'prior', keys))
+    starts = jax.vmap(posterior.density.constrain)(member_starts(posterior.target, 'prior', keys))
     z = (starts['mean'] - 20.0) / starts['spread'][:, None]  # hyper-parameters are drawn first
     assert abs(z.mean()) < 5 / np.sqrt(300) and abs(z.var() - 1) < 5 * np.sqrt(2 / 300)
 

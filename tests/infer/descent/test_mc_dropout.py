@@ -32,7 +32,7 @@ Y = (X @ np.array([1.0, 2.0, 4.0]) + 0.5 * np.random.default_rng(1).normal(size=
 
 def untrained(num_draws, **kwargs):
     posterior = infer.Posterior(Dropped(), X, Y)
-    here = infer.Fit(posterior, posterior.density, posterior.theta[None, None], method='by hand')
+    here = infer.Fit(posterior.target, posterior.theta[None, None], method='by hand')
     return infer.mc_dropout(posterior, fit=here, num_draws=num_draws, progress=False, **kwargs)
 
 
@@ -78,7 +78,7 @@ def test_training_with_dropout_is_ridge_regression():
 
 def test_members_of_an_ensemble_share_the_draws():
     posterior = infer.Posterior(Dropped(), X, Y)
-    trained = infer.Fit(posterior, posterior.density, np.eye(3, dtype=np.float32)[None], method='by hand')
+    trained = infer.Fit(posterior.target, np.eye(3, dtype=np.float32)[None], method='by hand')
     fit = infer.mc_dropout(posterior, fit=trained, num_draws=9, progress=False)
     np.testing.assert_array_equal(fit.draws['w'][0], np.repeat(trained.draws['w'][0], 3, axis=0))
     assert len(np.unique(fit.predict(kind='mean')[:, 0])) > 3

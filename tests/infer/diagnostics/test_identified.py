@@ -45,7 +45,7 @@ def posterior(kind='normal'):
 def chains(kind='normal', shift=0.0, draws=400, noise_shift=0.0, info=None):
     """Four chains of one law, in each of which the hidden units have other places and signs."""
     post = posterior(kind)
-    density = post.sampling_density
+    density = post.sampling_target().density
     rng = np.random.default_rng(1)
     theta = np.asarray(post.start(density))
     thetas = theta + 0.3 * rng.normal(size=(4, draws, density.size)).astype('f4')
@@ -69,7 +69,7 @@ def chains(kind='normal', shift=0.0, draws=400, noise_shift=0.0, info=None):
         ).reshape(draws, -1)
     thetas[0][:, out] += shift
     thetas[0][:, columns['noise']] += noise_shift
-    return infer.Fit(post, density, thetas, method='nuts', info={'num_warmup': 1} if info is None else info)
+    return infer.Fit(post.sampling_target(), thetas, method='nuts', info={'num_warmup': 1} if info is None else info)
 
 
 def problems(fit):
@@ -166,7 +166,7 @@ def test_a_regression_is_judged_by_its_parameters():
     post = infer.Posterior(Line(), X, Y)
     thetas = np.random.default_rng(0).normal(size=(2, 400, 2)).astype('f4') * 0.05
     thetas += np.array([[1.0, -0.5], [-0.5, 1.0]], 'f4')[:, None]
-    fit = infer.Fit(post, post.sampling_density, thetas, method='nuts', info={'num_warmup': 1})
+    fit = infer.Fit(post.sampling_target(), thetas, method='nuts', info={'num_warmup': 1})
     means = fit.predict(kind='mean').reshape(2, 400, 100).astype(float)
     assert rank_r_hat(means).max() < 1.05
     told = problems(fit)

@@ -66,7 +66,7 @@ class Two(nn.Module):
 
 @pytest.fixture(scope='module')
 def density():
-    return infer.Posterior(Two(), targets=jnp.zeros(3)).sampling_density
+    return infer.Posterior(Two(), targets=jnp.zeros(3)).sampling_target().density
 
 
 def good(shape=(4, 500)):

@@ -127,7 +127,7 @@ class TestRowsThatAreJoined:
 
 def test_too_few_draws_are_not_ok():
     draws = stats.norm(MODE, 0.14).rvs((2, 10, 1), random_state=0)
-    report = infer.Fit(MEAN, MEAN.density, draws.astype('f4'), method='by hand').check()
+    report = infer.Fit(MEAN.target, draws.astype('f4'), method='by hand').check()
     assert not report.ok and not report.problems and 'no problems found' not in repr(report)
     assert 'too little could be looked at' in repr(report) and '2 chains of 10 draws' in report.notes[0]
     assert 'too little' in report._repr_html_()
@@ -142,7 +142,7 @@ CHAINS = {
 
 @pytest.mark.parametrize('where', CHAINS)
 def test_chains_that_stand_still(where):
-    report = infer.Fit(MEAN, MEAN.density, CHAINS[where].astype('f4'), method='by hand').check()
+    report = infer.Fit(MEAN.target, CHAINS[where].astype('f4'), method='by hand').check()
     assert any(f"The chains stand still in 'mu', {where}" in text for text in report.problems)
     assert not any('R-hat' in text or '. .' in text for text in report.problems)
 

@@ -131,7 +131,7 @@ def exact(posterior, seed, shrink=1.0):
     """Draws of the known posterior, or of one that is too narrow."""
     y = np.asarray(posterior.data.targets)
     noise = np.random.default_rng(seed).normal(size=(1, 200, 2)) * shrink
-    return infer.Fit(posterior, posterior.density, (y / 2 + noise * np.sqrt(0.5)).astype('f4'), method='exact')
+    return infer.Fit(posterior.target, (y / 2 + noise * np.sqrt(0.5)).astype('f4'), method='exact')
 
 
 @pytest.fixture(scope='module')

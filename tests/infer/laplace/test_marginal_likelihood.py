@@ -144,12 +144,13 @@ class Net(nn.Module):
 def test_the_gradient_goes_through_mode_and_curvature(kind, structure, x64):
     """Against central differences, in a network, where mode and curvature both move."""
     posterior = infer.Posterior(Net(), jnp.asarray(X), jnp.asarray(Y))
-    density = posterior.sampling_density_for(True)
+    target = posterior.sampling_target(True)
+    density = target.density
     columns = columns_of(density)
     tuned = np.sort(np.concatenate([columns['first.reg.std'], columns['noise']]))
     inner = np.setdiff1d(np.arange(density.size), tuned)
-    evidence = _Evidence(posterior, density, structure, kind, tuned, inner)
-    evidence.move(np.asarray(posterior.start(density)))
+    evidence = _Evidence(target, structure, kind, tuned, inner)
+    evidence.move(np.asarray(target.start))
     found, theta, numeric = evidence.gradient(), evidence.point.theta.copy(), []
     for column in tuned:
         values = []

@@ -250,7 +250,7 @@ def test_pathfinder_starts_lie_in_the_posterior(shared_dir):
     """Within a few posterior standard deviations, from starts hundreds of them away; each chain elsewhere."""
     posterior = reference_posterior(shared_dir, 'linear_regression_corr')
     keys = jax.random.split(jax.random.key(0), 4)
-    kind, starts = chain_starts.centres(posterior, posterior.density, 'pathfinder', keys)
+    kind, starts = chain_starts.centres(posterior.target, 'pathfinder', keys)
     reference = reference_of(shared_dir, 'linear_regression_corr')['beta']
     off = (np.asarray(starts)[:, :5] - reference['mean']) / reference['sd']
     assert kind == 'pathfinder' and np.abs(off).max() < 10 and not np.array_equal(starts[0], starts[1])

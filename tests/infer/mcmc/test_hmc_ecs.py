@@ -57,7 +57,7 @@ def test_the_posterior_is_that_in_closed_form_and_a_second_fit_compiles_nothing(
 def test_the_estimate_is_that_of_the_paper(x64):
     """Theta is the log of the rate: l_i = y_i (theta + log d_i) - exp(theta) d_i - log y_i!, expanded by hand."""
     posterior, duration, y = counts()
-    at = _reference(posterior, posterior.density, jnp.log(jnp.array([2.5])), jax.random.split(jax.random.key(0), 1))
+    at = _reference(posterior.target, jnp.log(jnp.array([2.5])), jax.random.split(jax.random.key(0), 1))
     index = np.random.default_rng(1).integers(0, NUM, 50)
     theta, ref = np.log(3.3), np.log(2.5)
     found, variance = _estimate(posterior.density, jnp.array([theta]), jnp.asarray(index), posterior.data, at)

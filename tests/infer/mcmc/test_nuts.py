@@ -240,7 +240,7 @@ def test_starts_are_where_they_are_said_to_be():
     keys = (jax.random.split(jax.random.key(0), 3),) * 2
 
     def starts(init):
-        return np.asarray(started_chains(posterior, posterior.density, Settings(), init, keys).theta)
+        return np.asarray(started_chains(posterior.target, Settings(), init, keys).theta)
 
     around = starts('model') - np.asarray(posterior.theta)
     assert (np.abs(around) <= 1).all() and np.abs(around).max() > 0.3 and not np.array_equal(around[0], around[1])

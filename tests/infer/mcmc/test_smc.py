@@ -121,10 +121,10 @@ class Hierarchy(nn.Module):
 
 def test_particles_begin_as_draws_of_the_prior_in_their_own_coordinates():
     posterior = infer.Posterior(Hierarchy(), targets=jnp.zeros(1))
-    density = posterior.sampling_density_for(True)
-    thetas = _prior_particles(posterior, density, 512, jax.random.key(0))
-    draws = infer.Fit(posterior, density, thetas[None], method='prior').draws
-    assert density.noncentered == ('effect',)
+    target = posterior.sampling_target(True)
+    thetas = _prior_particles(target, 512, jax.random.key(0))
+    draws = infer.Fit(target, thetas[None], method='prior').draws
+    assert target.density.noncentered == ('effect',)
     # 512 draws: the share below a quantile within 5 * 0.5 / sqrt(512) = 0.11 of its probability.
     for name, column, prior in (
         ('scale', np.s_[...], lambda key: dist.LogNormal(0.0, 0.5).sample(key, (20000,))),

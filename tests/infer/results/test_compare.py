@@ -29,7 +29,7 @@ def line(slope, num=40, **kwargs):
     centre = (Y[:num] - slope * X[:num]).sum() / (num + 0.25)
     z = np.random.default_rng(1).permutation(scipy.stats.norm.ppf((np.arange(1000) + 0.5) / 1000))
     draws = centre + z.reshape(2, 500, 1) / np.sqrt(num + 0.25)
-    return infer.Fit(posterior, posterior.density, draws.astype('f4'), method='exact')
+    return infer.Fit(posterior.target, draws.astype('f4'), method='exact')
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +68,7 @@ def test_waic_where_arviz_has_it(fits):
 
 def free():
     posterior = infer.Posterior(Line(0.0), log_likelihood=lambda model: -jnp.square(model.mu.value()))
-    return infer.Fit(posterior, posterior.density, np.zeros((2, 50, 1), 'f4'), method='exact')
+    return infer.Fit(posterior.target, np.zeros((2, 50, 1), 'f4'), method='exact')
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_missing_path_lists_those_there_are(fit):
 
 
 def test_columns_cover_the_flat_vector_once(fit, posterior):
-    for density in (posterior.density, posterior.sampling_density):
+    for density in (posterior.density, posterior.sampling_target().density):
         columns = columns_of(density)
         assert sorted(np.concatenate(list(columns.values()))) == list(range(density.size))
 
@@ -101,15 +101,15 @@ def test_estimate_is_the_mean_and_of_one_point_the_point(fit, posterior):
     for name, value in fit.draws.items():
         want = magnitude(value).astype('f8').mean((0, 1))
         np.testing.assert_allclose(magnitude(fit.estimate[name]), want, rtol=1e-6)
-    point = infer.Fit(posterior, fit.density, fit.thetas[:1, :1], method='map')
+    point = infer.Fit(fit.target, fit.thetas[:1, :1], method='map')
     for name, value in point.draws.items():
         np.testing.assert_array_equal(magnitude(point.estimate[name]), magnitude(value)[0, 0])
 
 
 def test_weights_count_draws_as_often_as_they_say(posterior):
     plain = scattered(posterior, chains=1, draws=4)
-    repeated = infer.Fit(posterior, plain.density, plain.thetas[:, [0, 1, 1, 1, 3]], method='smc')
-    weighted = infer.Fit(posterior, plain.density, plain.thetas, method='smc', weights=[[1.0, 3.0, 0.0, 1.0]])
+    repeated = infer.Fit(plain.target, plain.thetas[:, [0, 1, 1, 1, 3]], method='smc')
+    weighted = infer.Fit(plain.target, plain.thetas, method='smc', weights=[[1.0, 3.0, 0.0, 1.0]])
     for name, value in repeated.estimate.items():
         np.testing.assert_allclose(magnitude(weighted.estimate[name]), magnitude(value), rtol=1e-6)
     table, other = weighted.summary(), repeated.summary()
@@ -143,7 +143,7 @@ def test_summary_has_a_row_a_number_and_the_figures_of_numpy(fit):
 def test_diagnostics_tell_chains_that_agree_from_those_that_do_not(posterior):
     good = scattered(posterior, draws=200)
     apart = good.thetas + np.array([0.0, 3.0], 'f4')[:, None, None]
-    bad = infer.Fit(posterior, good.density, apart, method='nuts', stats=good.stats)
+    bad = infer.Fit(good.target, apart, method='nuts', stats=good.stats)
     # R-hat of 400 independent draws is above 1.05 less than once in 1e4 times.
     assert (good.summary()['r_hat'] < 1.05).all() and (good.summary()['ess_bulk'] > 150).all()
     assert (bad.summary()['r_hat'] > 1.5).all() and (bad.summary()['ess_bulk'] < 20).all()
@@ -158,7 +158,7 @@ def test_few_or_constant_draws_have_no_diagnostics_and_no_warnings(posterior):
 def test_what_is_no_markov_chain_has_no_diagnostics_and_a_point_only_its_values(posterior, fit):
     independent = scattered(posterior, chains=1, stats={'lp': np.zeros((1, 30))}, method='svi').summary()
     assert list(independent.columns) == ['mean', 'sd', 'lower', 'upper', 'unit']
-    point = infer.Fit(posterior, fit.density, fit.thetas[:1, :1], method='map').summary()
+    point = infer.Fit(fit.target, fit.thetas[:1, :1], method='map').summary()
     assert list(point.columns) == ['estimate', 'unit']
     assert point['estimate', 'rate'] == pytest.approx(float(magnitude(fit.draws['rate'])[0, 0]))
 
@@ -169,11 +169,11 @@ def test_what_is_no_markov_chain_has_no_diagnostics_and_a_point_only_its_values(
         (lambda f, p: f.summary(prob=90), ValueError, 'between 0 and 1, got 90'),
         (lambda f, p: f.summary()['median'], KeyError, "no column 'median'.*'mean'"),
         (lambda f, p: f.summary()['mean', 'x'], KeyError, "no row 'x'.*'rate'"),
-        (lambda f, p: infer.Fit(p, f.density, f.thetas[0], method='x'), ValueError, r'shape \(chains, draws, 14\)'),
-        (lambda f, p: infer.Fit(p, f.density, f.thetas[:, :0], method='x'), ValueError, 'at least one draw'),
-        (lambda f, p: infer.Fit(p, p.density, f.thetas, method='x'), ValueError, r'shape \(chains, draws, 12\)'),
-        (lambda f, p: infer.Fit(p, f.density, f.thetas, method='x', stats={'lp': np.zeros(3)}), ValueError, 'lp must'),
-        (lambda f, p: infer.Fit(p, f.density, f.thetas, method='x', weights=np.ones(3)), ValueError, 'weights must'),
+        (lambda f, p: infer.Fit(f.target, f.thetas[0], method='x'), ValueError, r'shape \(chains, draws, 14\)'),
+        (lambda f, p: infer.Fit(f.target, f.thetas[:, :0], method='x'), ValueError, 'at least one draw'),
+        (lambda f, p: infer.Fit(p.target, f.thetas, method='x'), ValueError, r'shape \(chains, draws, 12\)'),
+        (lambda f, p: infer.Fit(f.target, f.thetas, method='x', stats={'lp': np.zeros(3)}), ValueError, 'lp must'),
+        (lambda f, p: infer.Fit(f.target, f.thetas, method='x', weights=np.ones(3)), ValueError, 'weights must'),
         (lambda f, p: f.assign_to('model'), TypeError, 'takes a Module, got str'),
         (
             lambda f, p: f.assign_to(RichModel(), 'median'),
@@ -238,7 +238,7 @@ def test_dims_that_contradict_each_other_are_refused():
 
 @pytest.mark.parametrize('expanded', [False, True])
 def test_a_draw_written_into_a_model_is_there_bit_for_bit(posterior, expanded):
-    fit = scattered(posterior, posterior.sampling_density if expanded else posterior.density)
+    fit = scattered(posterior, posterior.sampling_target() if expanded else posterior.target)
     model = RichModel()
     fit.assign_to(model, (1, 3))
     own = fit.density.jit('thetas', None, lambda: fit.density.thetas)(fit.thetas[1, 3])
@@ -260,7 +260,7 @@ def test_the_mean_is_that_of_the_constrained_values(fit):
 
 
 def test_the_mode_is_the_draw_of_highest_density(posterior):
-    fit = scattered(posterior, posterior.density, stats=None)
+    fit = scattered(posterior, posterior.target, stats=None)
     model = RichModel()
     fit.assign_to(model, 'mode')
     best = max(float(posterior.log_density(row)) for row in fit.rows)

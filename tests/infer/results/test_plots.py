@@ -50,7 +50,7 @@ def test_arvizs_plots_draw_a_fit(fit, name, kwargs):
 def test_a_plot_that_there_is_not_lists_those_there_are(fit):
     with pytest.raises(ValueError, match=r"no plot_nothing; there are \[.*'forest'.*'rank'"):
         fit.plot('nothing')
-    point = infer.Fit(fit.posterior, fit.density, fit.thetas[:1, :1], method='map')
+    point = infer.Fit(fit.target, fit.thetas[:1, :1], method='map')
     with pytest.raises(ValueError, match="plot_trace needs draws of the posterior; 'map' gives one point"):
         point.plot_trace()
 

@@ -117,9 +117,9 @@ def test_arviz_reads_the_file(fit, path):
 def test_other_precisions(dtype, tmp_path):
     with jax.enable_x64(dtype == 'float64'):
         posterior = rich_posterior(jnp.dtype(dtype))
-        density = posterior.density
-        thetas = np.linspace(-1, 1, 6 * density.size).reshape(2, 3, density.size)
-        fit = infer.Fit(posterior, density, jnp.asarray(thetas, dtype), method='by hand')
+        size = posterior.target.size
+        thetas = np.linspace(-1, 1, 6 * size).reshape(2, 3, size)
+        fit = infer.Fit(posterior.target, jnp.asarray(thetas, dtype), method='by hand')
         fit.save(tmp_path / 'fit.nc')
         read = storage.load(tmp_path / 'fit.nc', posterior)
         np.testing.assert_array_equal(read.thetas, fit.thetas, strict=True)
@@ -134,7 +134,7 @@ def test_weights_and_a_single_point(tmp_path):
     read = storage.load(tmp_path / 'fit.nc')
     np.testing.assert_array_equal(read.weights, fit.weights)
     assert read.stats == {} == read.history
-    point = infer.Fit(fit.posterior, fit.posterior.density, fit.posterior.theta[None, None], method='map')
+    point = infer.Fit(fit.posterior.target, fit.posterior.theta[None, None], method='map')
     point.save(tmp_path / 'point.nc')
     assert str(storage.load(tmp_path / 'point.nc').summary()) == str(point.summary())
 
@@ -254,7 +254,7 @@ def test_a_long_record_and_any_labels_are_written(tmp_path):
     labels = {'feature': [datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)]}
     posterior = infer.Posterior(Labelled(), targets=jnp.ones(2), coords=labels)
     numbers = list(range(20000))
-    fit = infer.Fit(posterior, posterior.density, jnp.zeros((1, 3, 2)), method='by hand', info={'numbers': numbers})
+    fit = infer.Fit(posterior.target, jnp.zeros((1, 3, 2)), method='by hand', info={'numbers': numbers})
     fit.save(tmp_path / 'fit.nc')
     read = storage.load(tmp_path / 'fit.nc')
     assert read.info['numbers'] == numbers

@@ -291,7 +291,7 @@ def moved(w=0.0, noise=1.0):
 
 def fingerprint(model=None, x=X, y=Y, likelihood=None, method='svi', **options):
     posterior = infer.Posterior(Line() if model is None else model, x, y, likelihood=likelihood)
-    return fingerprint_of(posterior, posterior.sampling_density, method, **options)
+    return fingerprint_of(posterior.sampling_target(), method, **options)
 
 
 OTHERS = {

@@ -139,8 +139,7 @@ def test_values_by_path_are_a_start_and_the_rest_is_the_models(way):
 @pytest.mark.parametrize('way', ['nuts', 'chees'])
 def test_samplers_start_at_values_by_path(way):
     posterior = posterior_of(Line)
-    density = posterior.sampling_density
-    kind, thetas = centres(posterior, density, VALUES, jax.random.split(jax.random.key(0), 3))
+    kind, thetas = centres(posterior.sampling_target(), VALUES, jax.random.split(jax.random.key(0), 3))
     assert kind == 'array'  # exactly there
     for theta in thetas:
         for name, value in posterior.constrain(theta).items():

@@ -154,7 +154,7 @@ def test_a_density_at_the_edge_of_the_precision_is_told_as_such():
     one = jnp.ones(())
     finite = {'prior': {'w': one}, 'log_det': {'w': one}, 'likelihood': one}
     density = SimpleNamespace(jit=lambda *_: lambda *_: finite, dtype=np.dtype('f4'))
-    text = what_is_not_finite(SimpleNamespace(data=None), density, one, True)
+    text = what_is_not_finite(SimpleNamespace(data=None, density=density), one, True)
     assert 'at the edge of what float32 can do' in text and 'jax.enable_x64(True)' in text
 
 
@@ -187,10 +187,8 @@ def around(posterior, centre, sd=0.1, **kwargs):
     centre = {k: v if isinstance(v, u.Quantity) else jnp.asarray(v, jnp.float32) for k, v in centre.items()}
     centre = posterior.unconstrain(centre)
     noise = np.random.default_rng(1).normal(size=(4, 250, posterior.density.size)) * sd
-    fit = scattered(posterior, posterior.density, stats=None, **kwargs)
-    return infer.Fit(
-        posterior, posterior.density, (np.asarray(centre) + noise).astype('f4'), method='nuts', info=fit.info
-    )
+    fit = scattered(posterior, posterior.target, stats=None, **kwargs)
+    return infer.Fit(posterior.target, (np.asarray(centre) + noise).astype('f4'), method='nuts', info=fit.info)
 
 
 GOOD = {'w': [1.0, -2.0], 'b': 0.5, 'sd': 1.0}
@@ -266,7 +264,7 @@ def test_chains_draws_and_guides_and_optimizers_are_looked_at(line):
     assert any("not finite, of ['sd']" in text for text in fit.check().problems)
     told = around(line, GOOD, info={'warnings': ['k-hat of the guide is 0.9']})
     assert told.check().problems == ['k-hat of the guide is 0.9']
-    point = infer.Fit(line, line.density, np.zeros((1, 1, 4), 'f4'), method='map',
+    point = infer.Fit(line.target, np.zeros((1, 1, 4), 'f4'), method='map',
                       info={'converged': False, 'num_steps': 10, 'gradient': 5.0})  # fmt: skip
     assert any('stopped before it had converged, after 10 steps (gradient 5)' in t for t in point.check().problems)
 
@@ -297,7 +295,7 @@ def test_what_cannot_be_judged_is_said(line, shape, method, sampled, note):
     centre = np.asarray(line.unconstrain({k: jnp.asarray(v, jnp.float32) for k, v in GOOD.items()}))
     thetas = centre + 0.1 * np.random.default_rng(1).normal(size=(*shape, line.density.size))
     found = {'diverging': np.zeros(shape, bool)} if sampled else None
-    report = infer.Fit(line, line.density, thetas.astype('f4'), method=method, stats=found).check()
+    report = infer.Fit(line.target, thetas.astype('f4'), method=method, stats=found).check()
     assert any(note in text and text.startswith('Not looked at') for text in report.notes), report
 
 

@@ -143,7 +143,7 @@ class Trained(nn.Module):
 
 
 def predicted(posterior):
-    fit = infer.Fit(posterior, posterior.density, jnp.ones((1, 1, 1)), method='by hand')
+    fit = infer.Fit(posterior.target, jnp.ones((1, 1, 1)), method='by hand')
     return float(fit.predict(kind='mean')[0, 0] / X[0])
 
 

@@ -279,7 +279,7 @@ def test_an_optimizer_that_reads_a_global_is_compiled_anew(monkeypatch):
 
 def test_a_function_that_is_evaluated_is_the_present_one(monkeypatch):
     posterior = infer.Posterior(Slope(), X, Y)
-    fit = infer.Fit(posterior, posterior.density, jnp.ones((1, 2, 1)), method='by hand')
+    fit = infer.Fit(posterior.target, jnp.ones((1, 2, 1)), method='by hand')
     monkeypatch.setitem(globals(), 'SIGMA', 2.0)
     assert fit.evaluate(lambda m: SIGMA * m.b.value()).tolist() == [2.0, 2.0]
     monkeypatch.setitem(globals(), 'SIGMA', 3.0)

@@ -139,7 +139,7 @@ def test_a_saturated_value_is_assigned(t, theta):
     model = Line(t=t)
     posterior = infer.Posterior(model, X, Y)
     thetas = np.array(theta, 'f4')[None, :, None]
-    fit = infer.Fit(posterior, posterior.density, thetas, method='by hand')
+    fit = infer.Fit(posterior.target, thetas, method='by hand')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         fit.assign_to(model)

@@ -59,7 +59,7 @@ def own_thetas(density, theta):
 def check_same_density(model, inputs=(), targets=TARGETS, seeds=3, spread=1.0):
     """NumPyro's potential energy is minus the log density of the Posterior, and so are their gradients."""
     posterior = infer.Posterior(model, inputs, targets)
-    density, data = posterior.sampling_density_for(noncentered=False), posterior.data
+    density, data = posterior.sampling_target(noncentered=False).density, posterior.data
     f = to_numpyro(model)
 
     def potential(theta):

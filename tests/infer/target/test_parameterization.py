@@ -39,7 +39,7 @@ def groups(sizes, tau=1.0, sigma=1.0, seed=0, **start):
 
 
 def form(posterior):
-    return described(posterior.sampling_density)['effect']
+    return described(posterior.sampling_target().density)['effect']
 
 
 MIXED = [200, 200, 2, 2, 1, 1, 50, 20]
@@ -65,7 +65,7 @@ def test_the_form_is_that_of_the_data(name):
 
 
 def test_the_large_groups_are_the_centred_ones():
-    assert groups(MIXED).sampling_density.noncentered == ('effect[2, 3, 4, 5]',)
+    assert groups(MIXED).sampling_target().density.noncentered == ('effect[2, 3, 4, 5]',)
 
 
 REFERENCES = {
@@ -78,13 +78,13 @@ REFERENCES = {
 
 @pytest.mark.parametrize('name', REFERENCES)
 def test_reference_posteriors(shared_dir, name):
-    assert described(reference_posterior(shared_dir, name).sampling_density) == REFERENCES[name]
+    assert described(reference_posterior(shared_dir, name).sampling_target().density) == REFERENCES[name]
 
 
 def test_many_groups_are_split_by_their_size():
     """The groups in centred form have more observations than any other."""
     sizes = np.random.default_rng(3).geometric(0.1, size=80)
-    (name,) = groups(list(sizes), tau=0.4).sampling_density.noncentered
+    (name,) = groups(list(sizes), tau=0.4).sampling_target().density.noncentered
     few = list(places_of([name])['effect'])
     many = np.setdiff1d(np.arange(80), few)
     assert 10 < len(many) < 40 and sizes[many].min() > sizes[few].max()
@@ -102,7 +102,7 @@ def at(density, posterior, **values):
 def test_the_product_is_that_of_a_normal_mean(sizes):
     """n observations of noise sigma have the information n / sigma**2."""
     posterior = groups(sizes)
-    density = posterior.sampling_density_for(True)
+    density = posterior.sampling_target(True).density
     theta = at(density, posterior, tau=jnp.log(0.4), sigma=jnp.log(0.7))
     found = parameterization._products(density, theta, posterior.data, ['effect'])['effect']
     np.testing.assert_allclose(found, 0.4**2 * np.array(sizes) / 0.7**2, rtol=2e-3)
@@ -128,8 +128,8 @@ def test_levels_are_chosen_from_below():
     room = 0.1 * rng.normal(size=(10, 1)) + 2.0 * rng.normal(size=(10, 3))
     y = room[..., None] + 0.5 * rng.normal(size=(10, 3, 40))
     posterior = infer.Posterior(Levels(), targets=jnp.asarray(y, jnp.float32))
-    assert described(posterior.sampling_density) == {'room': 'centred', 'school': 'non-centred'}
-    density = posterior.sampling_density
+    assert described(posterior.sampling_target().density) == {'room': 'centred', 'school': 'non-centred'}
+    density = posterior.sampling_target().density
     theta = at(density, posterior, between=jnp.log(0.3), within=jnp.log(2.0))
     found = parameterization._products(density, theta, posterior.data, ['school'])['school']
     np.testing.assert_allclose(found, 3 * 0.3**2 / 2.0**2, rtol=2e-3)  # three rooms of precision 1 / 2**2
@@ -175,10 +175,10 @@ def test_without_data_or_a_finite_start_everything_is_non_centred():
 
 def test_the_choice_is_the_same_again_and_compiles_nothing():
     posteriors = [groups(MIXED, seed=seed) for seed in (0, 0, 5)]
-    first = posteriors[0].sampling_density.noncentered
+    first = posteriors[0].sampling_target().density.noncentered
     with compilations() as events:
-        assert posteriors[1].sampling_density.noncentered == first
-        assert all(text.startswith('effect[') for text in posteriors[2].sampling_density.noncentered)
+        assert posteriors[1].sampling_target().density.noncentered == first
+        assert all(text.startswith('effect[') for text in posteriors[2].sampling_target().density.noncentered)
     assert not events
 
 
@@ -194,12 +194,12 @@ def test_names_of_numbers_are_read_back():
 
 def test_files_keep_numbers_of_a_parameter(tmp_path):
     posterior = groups(MIXED)
-    density = posterior.sampling_density
-    thetas = np.random.default_rng(0).normal(size=(1, 5, density.size)).astype('f4')
-    fit = infer.Fit(posterior, density, thetas, method='nuts')
+    target = posterior.sampling_target()
+    thetas = np.random.default_rng(0).normal(size=(1, 5, target.size)).astype('f4')
+    fit = infer.Fit(target, thetas, method='nuts')
     fit.save(tmp_path / 'fit.nc')
     again = infer.load(tmp_path / 'fit.nc', posterior)
-    assert again.density is density and again.noncentered == ('effect[2, 3, 4, 5]',)
+    assert again.density is target.density and again.noncentered == ('effect[2, 3, 4, 5]',)
     np.testing.assert_allclose(again.draws['effect'], fit.draws['effect'])
 
 
@@ -241,10 +241,10 @@ def test_simulations_share_one_form():
     posterior, forms = groups([3] * 4), set()
 
     def fit(data, seed):
-        density = data.sampling_density
-        forms.add(density.noncentered)
-        thetas = data.start(density) + 0.1 * np.random.default_rng(seed).normal(size=(1, 9, density.size))
-        return infer.Fit(data, density, thetas.astype(np.float32), method='none')
+        target = data.sampling_target()
+        forms.add(target.density.noncentered)
+        thetas = target.start + 0.1 * np.random.default_rng(seed).normal(size=(1, 9, target.size))
+        return infer.Fit(target, thetas.astype(np.float32), method='none')
 
     infer.sbc(posterior, fit, num_simulations=20, num_draws=9, progress=False)
     assert len(forms) == 1 and posterior.fixed_choice is None

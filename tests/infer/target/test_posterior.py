@@ -296,13 +296,13 @@ def test_what_has_no_density_is_fit_by_map_only(name):
     post = infer.Posterior(model, X, Y)
     assert np.isfinite(post.log_density(jacobian=False))
     with pytest.raises(ValueError, match=message):
-        post.sampling_density
+        post.sampling_target().density
 
 
 def test_a_random_density_is_refused_by_samplers():
     post = infer.Posterior(line(lambda s, x: dist.Normal(s * x + random.randn(), 1.0)), X, Y)
     with pytest.raises(ValueError, match='its density is random'):
-        post.sampling_density
+        post.sampling_target().density
 
 
 def test_a_start_that_is_not_finite_is_named():

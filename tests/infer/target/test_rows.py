@@ -385,14 +385,14 @@ def test_the_series_is_fitted_whole_and_in_windows():
 )
 def test_predictions_in_parts_are_refused_too(call):
     posterior = posterior_of(DEPENDENT['autoregression'])
-    fit = infer.Fit(posterior, posterior.density, np.full((1, 5, 1), 0.9, np.float32), method='nuts')
+    fit = infer.Fit(posterior.target, np.full((1, 5, 1), 0.9, np.float32), method='nuts')
     with pytest.raises(ValueError, match='batch_size= takes the rows in parts.*depends on which others'):
         call(fit)
 
 
 def test_predictions_of_one_part_are_those_without():
     posterior = posterior_of(DEPENDENT['autoregression'])
-    fit = infer.Fit(posterior, posterior.density, np.full((1, 5, 1), 0.9, np.float32), method='nuts')
+    fit = infer.Fit(posterior.target, np.full((1, 5, 1), 0.9, np.float32), method='nuts')
     np.testing.assert_array_equal(fit.predict(kind='mean', batch_size=NUM), fit.predict(kind='mean'))
 
 

@@ -319,7 +319,7 @@ def test_k_hat_of_minibatch_fits_sees_all_data():
 
 def test_k_hat_needs_a_guides_density():
     with pytest.raises(ValueError, match=r"stats\['log_q'\], which a fit by 'map'"):
-        infer.k_hat(infer.Fit(posterior(), posterior().density, np.zeros((1, 500, 3)), method='map'))
+        infer.k_hat(infer.Fit(posterior().target, np.zeros((1, 500, 3)), method='map'))
     with pytest.warns(infer.ConvergenceWarning, match='k-hat'):
         fit = fit_svi(num_steps=5, num_draws=50)
     with pytest.raises(ValueError, match='at least 100 draws, got 50'):
