@@ -73,8 +73,8 @@ def numpyro_svi(k):
 
 QUIET = {'progress': False}
 FITS = {
-    'MAP': lambda k: infer.fit_map(posterior(k), optimizer=optax.adam(1e-2), num_steps=1000, seed=k, **QUIET),
-    'SVI': lambda k: infer.fit_svi(posterior(k), num_steps=2000, seed=k, **QUIET),
+    'MAP': lambda k: infer.map(posterior(k), optimizer=optax.adam(1e-2), num_steps=1000, seed=k, **QUIET),
+    'SVI': lambda k: infer.svi(posterior(k), num_steps=2000, seed=k, **QUIET),
     'NUTS': lambda k: infer.nuts(posterior(k), num_warmup=500, num_samples=500, num_chains=4, seed=k, **QUIET),
     'SVI, NumPyro': numpyro_svi,
     'NUTS, NumPyro': numpyro_nuts,

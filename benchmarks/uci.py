@@ -69,11 +69,11 @@ class Network(nn.Module):
 def descend(posterior: infer.Posterior, **options) -> infer.Fit:
     """The mode of theta's density, from which the others start."""
     schedule = optax.cosine_decay_schedule(1e-2, 3000)
-    return infer.fit_map(posterior, optimizer=optax.adam(schedule), num_steps=3000, progress=False, **options)
+    return infer.map(posterior, optimizer=optax.adam(schedule), num_steps=3000, progress=False, **options)
 
 
 def laplace(posterior: infer.Posterior) -> infer.Fit:
-    return infer.laplace(posterior, curvature='ggn', mode=descend(posterior, jacobian=True), progress=False)
+    return infer.laplace(posterior, curvature='ggn', init=descend(posterior, jacobian=True), progress=False)
 
 
 def ensemble(posterior: infer.Posterior) -> infer.Fit:
@@ -92,8 +92,8 @@ def ensemble(posterior: infer.Posterior) -> infer.Fit:
 
 def svi(posterior: infer.Posterior) -> infer.Fit:
     schedule = optax.cosine_decay_schedule(1e-2, 8000)
-    return infer.fit_svi(
-        posterior, guide='normal', optimizer=optax.adam(schedule), num_steps=8000, num_draws=500, progress=False
+    return infer.svi(
+        posterior, guide='diagonal', optimizer=optax.adam(schedule), num_steps=8000, num_draws=500, progress=False
     )
 
 

@@ -103,7 +103,7 @@ def main(num_members: int = 4, progress: bool = True) -> dict[str, infer.Fit]:
     drive, record = recording(1.2)
     posterior = infer.Posterior(Feedback(), drive, record)
     fits = {
-        'MAP': infer.fit_map(posterior, progress=progress),
+        'MAP': infer.map(posterior, progress=progress),
         'Laplace': infer.laplace(posterior, progress=progress),
         'ensemble': infer.ensemble(
             posterior,

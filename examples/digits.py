@@ -73,7 +73,7 @@ def fit(name: str, images, labels, num_steps: int = 600, num_members: int = 5, p
         'batch_size': 100,
         'progress': progress,
     }
-    best = infer.fit_map(posterior, **options)
+    best = infer.map(posterior, **options)
     last = network.layers[-1]
     # On a CPU, XLA runs one convolution with many kernels (members in one program) far slower than one after another.
     method = 'sequential' if name == 'convolutional' else None
@@ -81,7 +81,7 @@ def fit(name: str, images, labels, num_steps: int = 600, num_members: int = 5, p
         # A descent by minibatches ends near the mode, not at it; Gauss-Newton curvature is positive all the same.
         warnings.simplefilter('ignore', infer.ConvergenceWarning)
         laplace = infer.laplace(
-            posterior, params=last, curvature='ggn', structure='kfac', mode=best, num_draws=50, progress=progress
+            posterior, params=last, curvature='ggn', structure='kronecker', init=best, num_draws=50, progress=progress
         )
     return {
         'MAP': best,

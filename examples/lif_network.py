@@ -187,7 +187,7 @@ def main(out: pathlib.Path, steps: int = 200, trials: int = 24, num_warmup: int 
     print(f'{int(spikes.sum())} spikes of {SIZE} neurons in {trials} trials of {steps * DT}\n')
     posterior = infer.Posterior(Network(trials), (current, spikes), spikes)
     fits, start = {}, time.perf_counter()
-    fits['MAP'] = infer.fit_map(posterior, progress=False)
+    fits['MAP'] = infer.map(posterior, progress=False)
     print(f'MAP in {time.perf_counter() - start:.0f} s')
     start = time.perf_counter()
     fits['NUTS'] = infer.nuts(
@@ -195,7 +195,7 @@ def main(out: pathlib.Path, steps: int = 200, trials: int = 24, num_warmup: int 
         num_warmup=num_warmup,
         num_samples=num_samples,
         num_chains=2,
-        mass_matrix='dense',  # weights, synaptic time constant and delay trade off against each other
+        mass_matrix='full',  # weights, synaptic time constant and delay trade off against each other
         progress=False,
     )
     print(f'NUTS in {time.perf_counter() - start:.0f} s\n')

@@ -150,8 +150,8 @@ def main(out: pathlib.Path, num_warmup: int = 1000, num_samples: int = 1000) -> 
     print(f'{posterior}: {int(spikes.sum())} spikes\n')
     fits, seconds = {}, {}
     for name, run in (
-        ('MAP', lambda: infer.fit_map(posterior)),
-        ('SVI', lambda: infer.fit_svi(posterior, guide='multivariate', num_steps=5000)),
+        ('MAP', lambda: infer.map(posterior)),
+        ('SVI', lambda: infer.svi(posterior, guide='full', num_steps=5000)),
         ('NUTS', lambda: infer.nuts(posterior, num_warmup=num_warmup, num_samples=num_samples, num_chains=4, seed=0)),
     ):
         began = time.perf_counter()

@@ -61,12 +61,12 @@ def main(num_steps: int = 1000, num_members: int = 3, progress: bool = True) -> 
         'batch_size': 100,
         'progress': progress,
     }
-    best = infer.fit_map(posterior, **options)
+    best = infer.map(posterior, **options)
     with warnings.catch_warnings():
         # A descent by minibatches ends near the mode, not at it.
         warnings.simplefilter('ignore', infer.ConvergenceWarning)
         laplace = infer.laplace(
-            posterior, params='readout.weight', curvature='ggn', mode=best, num_draws=50, progress=progress
+            posterior, params='readout.weight', curvature='ggn', init=best, num_draws=50, progress=progress
         )
     fits = {
         'MAP': best,

@@ -273,7 +273,7 @@ plt.show()
 # %% [markdown]
 # Samplers and variational inference explore the density of theta, so they keep the term. A **maximum a posteriori**
 # (MAP) estimate in the classical sense is the mode of the density of the *value*, so it leaves the term out: the
-# estimate then does not depend on the transform. `infer.fit_map` does that, unless you ask for `jacobian=True`.
+# estimate then does not depend on the transform. `infer.map` does that, unless you ask for `jacobian=True`.
 #
 # ## Priors with parameters of their own
 #
@@ -388,7 +388,7 @@ print(f'{"likelihood":10}', round(float(terms['likelihood']), 2))
 print(f'{"sum":10}', round(float(posterior.log_density()), 2))
 
 # %% [markdown]
-# First the mode. `fit_map` takes L-BFGS unless told otherwise.
+# First the mode. `infer.map` takes L-BFGS unless told otherwise.
 #
 # A word of warning about modes of hierarchical models: where all peaks are equal, the density grows without limit as
 # the spread shrinks to zero, if the prior of the spread allows zero. That spike has no mass worth mentioning, so
@@ -396,7 +396,7 @@ print(f'{"sum":10}', round(float(posterior.log_density()), 2))
 # than the spike grows. With a half-normal one MAP would make all cells alike.
 
 # %%
-best = infer.fit_map(posterior, progress=False)
+best = infer.map(posterior, progress=False)
 best.assign_to(model)
 best.summary()
 
@@ -469,5 +469,5 @@ data['posterior']['peak'].mean(('chain', 'draw'))
 #   Params. Any NumPyro distribution will do.
 # * `nn.Const` is a value that is not trained.
 # * A quantity in, a quantity out; `dims=` names the axes.
-# * `infer.Posterior(model, inputs, targets)`, then `fit_map`, `fit_svi` or `nuts`: the same parameters, in the same
+# * `infer.Posterior(model, inputs, targets)`, then `infer.map`, `infer.svi` or `nuts`: the same parameters, in the same
 #   coordinates, under the same log density.

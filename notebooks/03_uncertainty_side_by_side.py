@@ -122,9 +122,9 @@ def build(Model, x):
 
 
 ways = {
-    'MAP': lambda p, new: infer.fit_map(p, **adam(2000)),
+    'MAP': lambda p, new: infer.map(p, **adam(2000)),
     'Laplace': lambda p, new: infer.laplace(p, curvature='ggn', progress=False),
-    'SVI': lambda p, new: infer.fit_svi(p, guide='normal', num_draws=500, **adam(5000)),
+    'SVI': lambda p, new: infer.svi(p, guide='diagonal', num_draws=500, **adam(5000)),
     'ensemble': lambda p, new: infer.ensemble(p, num_members=10, init=new, bootstrap=True, **adam(1000)),
     'SG-MCMC': lambda p, new: infer.sgmcmc(
         p, step_size=2e-4, batch_size=50, num_warmup=4000, num_samples=4000, thinning=40, progress=False

@@ -15,18 +15,25 @@ __all__ = ['named', 'nearest', 'synonyms', 'too_many_arguments', 'unknown_argume
 P = ParamSpec('P')
 R = TypeVar('R')
 
-# What other libraries of the field call it.
-_ELSEWHERE = {
-    'bijector': 't',
-    'draws': 'num_samples',
-    'epochs': 'num_steps',
-    'observed': 'targets',
-    'prior': 'reg',
-    'priors': 'reg',
-    'transform': 't',
-    'tune': 'num_warmup',
-    'x': 'inputs',
-    'y': 'targets',
+# What other libraries of the field, and earlier versions of this one, call it.
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    'bijector': ('t',),
+    'draws': ('num_samples', 'num_draws'),
+    'epochs': ('num_steps',),
+    'every': ('checkpoint_every',),
+    'fit': ('init',),
+    'hyper': ('params',),
+    'max_steps': ('num_steps',),
+    'mode': ('init',),
+    'observed': ('targets',),
+    'prior': ('reg',),
+    'priors': ('reg',),
+    'reference': ('init',),
+    'start': ('init',),
+    'transform': ('t',),
+    'tune': ('num_warmup',),
+    'x': ('inputs',),
+    'y': ('targets',),
 }
 
 
@@ -45,8 +52,8 @@ def unknown_argument(function: str, given: str, names: list[str]) -> TypeError:
     >>> print(unknown_argument('nuts', 'num_sample', ['posterior', 'num_samples']))
     nuts has no argument 'num_sample'. Did you mean 'num_samples'? Its arguments are: posterior, num_samples.
     """
-    meant = _ELSEWHERE.get(given.lower())
-    hint = f' Did you mean {meant!r}?' if meant in names else ''
+    meant = [name for name in _ELSEWHERE.get(given.lower(), ()) if name in names]
+    hint = f' Did you mean {meant[0]!r}?' if meant else ''
     near = f' {nearest(given, names)}'.rstrip()
     return TypeError(
         f'{function} has no argument {given!r}.{hint or near} Its arguments are: {", ".join(names) or "none"}.'

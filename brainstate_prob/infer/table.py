@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ['FitSummary']
+__all__ = ['Table']
 
 
 @dataclasses.dataclass(frozen=True)
-class FitSummary:
+class Table:
     """A table with named rows and columns; ``table['mean']`` is a column, ``table['mean', 'w[0]']`` a number.
 
     Examples
     --------
     >>> import numpy as np
-    >>> print(FitSummary('Two numbers', ('a', 'b'), {'mean': np.array([1.0, 20.0]), 'unit': np.array(['Hz', '-'])}))
+    >>> print(Table('Two numbers', ('a', 'b'), {'mean': np.array([1.0, 20.0]), 'unit': np.array(['Hz', '-'])}))
     Two numbers
        mean  unit
     a     1  Hz

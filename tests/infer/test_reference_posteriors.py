@@ -80,7 +80,7 @@ def test_mean_field_is_too_narrow_by_the_right_factor(correlated):
     The data's notes say 0.46 to 0.51, with sigma at its mode; with its mean, as here, it is 3.5 % more.
     """
     posterior, reference = correlated
-    fit = infer.fit_svi(posterior, guide='normal', **NARROW)
+    fit = infer.svi(posterior, guide='diagonal', **NARROW)
     beta = fit.magnitudes['beta'][0]
     x = np.asarray(posterior.data.args[0], np.float64)
     factor = reference['sigma']['mean'] / np.sqrt((x**2).sum(axis=0)) / reference['beta']['sd']
@@ -93,7 +93,7 @@ def test_mean_field_is_too_narrow_by_the_right_factor(correlated):
 def test_full_rank_is_near_exact(correlated):
     """Means within 0.02 sd, as Laplace's, and 0.005 for the noise of the gradients; sds within 4 %."""
     posterior, reference = correlated
-    fit = infer.fit_svi(posterior, guide='multivariate', **NARROW)
+    fit = infer.svi(posterior, guide='full', **NARROW)
     off = np.abs(fit.guide_params['auto_loc'][:5] - reference['beta']['mean']) / reference['beta']['sd']
     assert off.max() < 0.025
     assert compare(fit.magnitudes, reference, mean=0.04, sd=(0.96, 1.04)) == []  # draws: 0.007 sd, and 0.5 %
@@ -106,7 +106,7 @@ def test_full_rank_is_near_exact(correlated):
 def test_laplace_guide_is_the_gaussian_at_the_mode(correlated):
     """Narrower than the reference by 3 to 4 % and within 0.02 sd of its means, as the data's own notes say."""
     posterior, reference = correlated
-    fit = infer.fit_svi(posterior, guide='laplace', init='map', num_steps=1000, num_draws=20000, progress=False)
+    fit = infer.svi(posterior, guide='laplace', init='map', num_steps=1000, num_draws=20000, progress=False)
     # The bounds leave the draws' errors: 0.5 % and 0.007 sd.
     beta = {'beta': reference['beta']}
     assert compare(fit.magnitudes, beta, mean=0.03, sd=(0.955, 0.98), quantile=None) == []

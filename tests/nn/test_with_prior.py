@@ -207,7 +207,7 @@ def test_an_ordinary_network_plus_one_line_goes_to_map_laplace_svi_and_nuts():
     def flat(values):
         return np.r_[np.ravel(values['weight.bias']), np.ravel(values['weight.weight'])]
 
-    best = infer.fit_map(posterior, progress=False)
+    best = infer.map(posterior, progress=False)
     np.testing.assert_allclose(flat(best.estimate), mean, atol=1e-4)
     laplace = infer.laplace(posterior, progress=False)
     columns = np.r_[laplace.columns['weight.bias'], laplace.columns['weight.weight']]
@@ -217,7 +217,7 @@ def test_an_ordinary_network_plus_one_line_goes_to_map_laplace_svi_and_nuts():
     # About 1000 effective draws: standard errors of 0.03 sd (mean) and 2 % (sd); four of them.
     np.testing.assert_allclose((draws.mean(0) - mean) / sd, 0.0, atol=0.13)
     np.testing.assert_allclose(draws.std(0) / sd, 1.0, atol=0.1)
-    svi = infer.fit_svi(posterior, guide='multivariate', num_steps=2000, num_draws=1000, seed=0, progress=False)
+    svi = infer.svi(posterior, guide='full', num_steps=2000, num_draws=1000, seed=0, progress=False)
     np.testing.assert_allclose((flat(svi.estimate) - mean) / sd, 0.0, atol=0.3)
     best.assign_to(model)
     np.testing.assert_allclose(np.ravel(model.weight.value['bias']), mean[:1], atol=1e-4)

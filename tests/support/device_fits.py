@@ -50,8 +50,8 @@ class Line(nn.Module):
 
 def of_data(posterior: infer.Posterior) -> dict:
     """What is computed from the data: alone, by ways to fit, by predictions."""
-    fit = infer.fit_map(posterior, optimizer='adam', num_steps=30, **QUIET)
-    rows = infer.fit_map(posterior, optimizer='adam', num_steps=30, batch_size=16, **QUIET)
+    fit = infer.map(posterior, optimizer='adam', num_steps=30, **QUIET)
+    rows = infer.map(posterior, optimizer='adam', num_steps=30, batch_size=16, **QUIET)
     nuts = infer.nuts(posterior, chain_method='vectorized', **{**NUTS, 'num_chains': 2})
     found = {
         'log_density': posterior.log_density(),
@@ -82,7 +82,7 @@ def main() -> dict:
         traced, again = Line.traced, infer.Posterior(Line(), X + 1, Y - 1)
         infer.nuts(again, devices=devices, **{**NUTS, 'seed': 4, 'num_samples': 9})
         again = again.shard()
-        infer.fit_map(again, optimizer='adam', num_steps=40, progress=False, seed=5)
+        infer.map(again, optimizer='adam', num_steps=40, progress=False, seed=5)
         infer.nuts(again, chain_method='vectorized', **{**NUTS, 'num_chains': 2, 'num_samples': 9})
         found['traced again'], found['compiled again'] = Line.traced - traced, list(compiled)
     if RANK is None:

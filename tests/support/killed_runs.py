@@ -46,16 +46,16 @@ def posterior(**model):
 
 # method: a function of checkpoint options; a new way to fit joins with a line
 RUNS = {
-    'map': lambda **c: infer.fit_map(
+    'map': lambda **c: infer.map(
         posterior(), optimizer=optax.adam(1e-2), num_steps=2000, batch_size=7, progress=False, **c
     ),
-    'map by L-BFGS': lambda **c: infer.fit_map(
+    'map by L-BFGS': lambda **c: infer.map(
         posterior(), optimizer='lbfgs', num_starts=3, init='prior', num_steps=60, tol=0.0, progress=False, **c
     ),
-    'svi': lambda **c: infer.fit_svi(
-        posterior(), guide='multivariate', num_steps=2000, batch_size=7, num_draws=50, progress=False, **c
+    'svi': lambda **c: infer.svi(
+        posterior(), guide='full', num_steps=2000, batch_size=7, num_draws=50, progress=False, **c
     ),
-    'svi that stops by itself': lambda **c: infer.fit_svi(
+    'svi that stops by itself': lambda **c: infer.svi(
         posterior(), r_hat=1.05, num_steps=3000, num_draws=50, progress=False, **c
     ),
     'sgmcmc': lambda **c: infer.sgmcmc(
@@ -162,7 +162,7 @@ def kill_often(method, folder, kills):
     """A life that ends before its moment ends a run, and the next life begins another."""
     run, log = RUNS[method], folder / f'{method}.log'
     path = folder / f'{method}.ckpt'
-    options = {'checkpoint': str(path), 'every': EVERY[method]}
+    options = {'checkpoint': str(path), 'checkpoint_every': EVERY[method]}
     life(lambda: np.savez(folder / f'{method} whole.npz', **result(run())))
 
     def doomed(seed, ended):

@@ -210,7 +210,7 @@ def _houses(d):
 POSTERIORS = {
     'eight_schools': (EightSchools, lambda d: d['sigma'], 'y', {}),
     'eight_schools_centred': (CentredEightSchools, lambda d: d['sigma'], 'y', {}),
-    'kidscore_interaction': (KidScore, _kid_features, 'kid_score', {'mass_matrix': 'dense'}),
+    'kidscore_interaction': (KidScore, _kid_features, 'kid_score', {'mass_matrix': 'full'}),
     'linear_regression_corr': (Regression, lambda d: d['X'], 'y', {}),
     'gauss_mix': (Mixture, lambda d: None, 'y', {}),
     'ar5': (Autoregression, _lags, lambda d: d['y'][5:], {}),
@@ -220,7 +220,7 @@ POSTERIORS = {
         OneCompartment,
         lambda d: d['times'],
         'C_hat',
-        {'mass_matrix': 'dense', 'target_accept': 0.95},
+        {'mass_matrix': 'full', 'target_accept': 0.95},
     ),
     'german_credit_logistic': (Logistic, _scaled, lambda d: d['y'].astype(int), {}),
     'radon_mn_contextual': (Radon, _houses, lambda d: np.log(d['radon']), {}),

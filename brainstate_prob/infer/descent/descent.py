@@ -83,7 +83,7 @@ class Descents:
         adjust: Callable[[State], State] | None = None,
         strict: bool = True,
         checkpoint: Any = None,
-        every: int | None = None,
+        checkpoint_every: int | None = None,
         label: str,
         progress: bool,
     ):
@@ -117,7 +117,7 @@ class Descents:
         )
         self._saving = Checkpoint(
             checkpoint,
-            every,
+            checkpoint_every,
             lambda: fingerprint_of(
                 target,
                 method,
@@ -152,7 +152,7 @@ class Descents:
         searches = any(is_lbfgs(x) for x in jax.tree.leaves(opt_state, is_leaf=is_lbfgs))
         rate = 'Scale the inputs' if searches else 'Use a smaller learning rate, or scale the inputs'
         fix = f'{rate}.'
-        if scaled := ', '.join(repr(e.name) for e in able_entries(self._target.density.entries)):
+        if scaled := ', '.join(repr(e.name) for e in able_entries(self._target.posterior.entries)):
             fix = (
                 f'The joint density of {scaled} and its scale may have no mode: it grows without bound where the scale '
                 "goes to zero. Sample with infer.nuts (init='model' or 'pathfinder'), use infer.laplace, or write it "

@@ -49,11 +49,11 @@ def ensemble(
     tol: float | None = None,
     early_stopping: Any = None,
     callbacks: Callable | Sequence[Callable] = (),
-    chain_method: str | None = 'vectorized',
-    devices: Any = None,
-    checkpoint: Any = None,
-    every: int | None = None,
     seed: Any = 0,
+    devices: Any = None,
+    chain_method: str | None = 'vectorized',
+    checkpoint: Any = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Train a deep ensemble (Lakshminarayanan et al. 2017): MAP from several starts, all members in one program.
@@ -63,7 +63,7 @@ def ensemble(
     num_members
         How many. Member i is the same whatever their number.
     optimizer, num_steps, batch_size, batches, num_observations, jacobian, tol, early_stopping, callbacks
-        As for `fit_map`; each member has its own order of minibatches, and of early stopping its own best point. The
+        As for `infer.map`; each member has its own order of minibatches, and of early stopping its own best point. The
         members stop together, when none gains.
     init
         ``'prior'``: draws from the priors; a parameter without one starts from the model's own entries in a random
@@ -71,13 +71,13 @@ def ensemble(
         `Fit`, values by path, an array of theta.
     bootstrap
         Let each member see a sample of the observations, drawn with replacement.
-    chain_method, devices
-        ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
-        devices to spread the members over, their number, or a Mesh.
-    checkpoint, every
-        Save to this file every so many steps, and go on from it if it exists.
     seed
         An int or a key.
+    devices, chain_method
+        Devices to spread the members over, their number, or a Mesh; ``'vectorized'`` (one program), ``'sequential'``,
+        ``'parallel'`` (threads) or None (chosen for the machine).
+    checkpoint, checkpoint_every
+        Save to this file every so many steps, and go on from it if it exists.
     progress
         Show a progress bar.
 
@@ -92,7 +92,7 @@ def ensemble(
     ------
     ValueError
         For members that would all be the same, a loss that does not stay finite, more devices than there are, and as
-        `fit_map`.
+        `infer.map`.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def ensemble(
         chain_method=method,
         devices=devices,
         checkpoint=checkpoint,
-        every=every,
+        checkpoint_every=checkpoint_every,
         label='Ensemble',
         progress=progress,
     ).run()

@@ -36,7 +36,7 @@ def modes_at_infinity(target: Target, start: np.ndarray, end: np.ndarray, jacobi
         f'The mode of Param {scale!r}, the scale of {group!r}, lies at zero: the joint density of a scale and its '
         'numbers grows without bound where the scale goes to zero and they to one value, and the descent ended where '
         f'the precision does ({value:.2g}). The estimates of {scale!r} and {group!r} say nothing. Integrate over them '
-        '(infer.nuts, infer.fit_svi), or take infer.laplace.'
+        '(infer.nuts, infer.svi), or take infer.laplace.'
         for scale, (group, value) in collapsed.items()
     ]
     for name in _still_rising(target, start, end, jacobian):

@@ -35,11 +35,11 @@ from brainstate_prob.infer.target.start import checked_start, to_key
 from brainstate_prob.infer.target.stream import Stream
 from brainstate_prob.infer.target.target import Target
 
-__all__ = ['fit_map', 'resolved_optimizer']
+__all__ = ['map', 'resolved_optimizer']
 
 
 @named
-def fit_map(
+def map(
     posterior: Posterior,
     *,
     optimizer: optax.GradientTransformation | str = 'lbfgs',
@@ -53,9 +53,9 @@ def fit_map(
     init: Any = None,
     early_stopping: Any = None,
     callbacks: Callable | Sequence[Callable] = (),
-    checkpoint: Any = None,
-    every: int | None = None,
     seed: Any = 0,
+    checkpoint: Any = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Find the mode of the posterior by gradient descent from the model's present parameters, or from several points.
@@ -99,11 +99,11 @@ def fit_map(
         Functions of a `FitProgress` (``step``, ``loss``, ``losses``, ``fit()``), called after each stretch of at most
         200 steps; one that returns True ends the fit. An error in one comes through: the `Fit` until then is its
         attribute ``fit``, and a checkpoint is saved.
-    checkpoint, every
-        Save to this file every so many steps, and go on from it if it exists: the numbers are those of an
-        uninterrupted run. ``batches`` must then give the same again.
     seed
         An int or a key, for the order of minibatches, the starts and the model's own random numbers.
+    checkpoint, checkpoint_every
+        Save to this file every so many steps, and go on from it if it exists: the numbers are those of an
+        uninterrupted run. ``batches`` must then give the same again.
     progress
         Show a progress bar.
 
@@ -131,11 +131,11 @@ def fit_map(
     ...
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
-    >>> fit = infer.fit_map(infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0])), progress=False)
+    >>> fit = infer.map(infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0])), progress=False)
     >>> round(float(fit.estimate['mu']), 4)
     1.3333
     """
-    check_options(fit_map, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
+    check_options(map, locals(), optimizer=optax_optimizer('lbfgs', 'adam'), early_stopping=early_stopping_rule)
     began = time.perf_counter()
     posterior = started_from(posterior, init, each=True)
     target, density, key = posterior.target, posterior.density, to_key(seed)
@@ -184,7 +184,7 @@ def fit_map(
         callbacks=callbacks,
         strict=num_starts == 1,
         checkpoint=checkpoint,
-        every=every,
+        checkpoint_every=checkpoint_every,
         label='MAP',
         progress=progress,
     ).run()
@@ -280,5 +280,5 @@ def _searches(optimizer: Any, density: Density) -> bool:
 def _near_the_mode(target: Target, keys: jax.Array) -> jax.Array:
     with warnings.catch_warnings(), as_a_part():
         warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
-        mode = fit_map(target.posterior, jacobian=True, progress=False)
+        mode = map(target.posterior, jacobian=True, progress=False)
     return jnp.repeat(in_coordinates(mode, mode.rows, target), len(keys), axis=0)

@@ -18,7 +18,7 @@ from brainstate_prob.infer.density.batching import chosen_draws
 from brainstate_prob.infer.density.noise import draws_noise, noise
 from brainstate_prob.infer.density.wider import WiderDensity
 from brainstate_prob.infer.descent.early_stopping import early_stopping_rule
-from brainstate_prob.infer.descent.map import fit_map
+from brainstate_prob.infer.descent.map import map as fit_map
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import in_coordinates, started_from
@@ -55,7 +55,7 @@ class MaskedDensity(WiderDensity):
 def mc_dropout(
     posterior: Posterior,
     *,
-    fit: Fit | None = None,
+    init: Any = 'model',
     num_draws: int = 100,
     optimizer: optax.GradientTransformation | str = 'adam',
     num_steps: int = 2000,
@@ -65,9 +65,9 @@ def mc_dropout(
     jacobian: bool = False,
     early_stopping: Any = None,
     callbacks: Callable | Sequence[Callable] = (),
-    checkpoint: Any = None,
-    every: int | None = None,
     seed: Any = 0,
+    checkpoint: Any = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Monte Carlo dropout (Gal and Ghahramani 2016): train with dropout, and predict with it, too.
@@ -78,15 +78,17 @@ def mc_dropout(
 
     Parameters
     ----------
-    fit
-        A fit that was trained with dropout, e.g. ``fit_map`` under ``environ.context(fit=True)``, or an ensemble: its
-        parameters are used, and nothing is trained.
+    init
+        A `Fit` that was trained with dropout, e.g. `infer.map` under ``environ.context(fit=True)``, or an ensemble: its
+        parameters are used, and nothing is trained. Else where the training starts, as for `infer.map`.
     num_draws
         How many draws of masks.
-    optimizer, num_steps, batch_size, batches, num_observations, jacobian, early_stopping, callbacks, checkpoint, every
-        As for `fit_map`; held-out data are predicted without dropout.
+    optimizer, num_steps, batch_size, batches, num_observations, jacobian, early_stopping, callbacks
+        As for `infer.map`; held-out data are predicted without dropout.
     seed
         An int or a key.
+    checkpoint, checkpoint_every
+        As for `infer.map`.
     progress
         Show a progress bar.
 
@@ -98,7 +100,7 @@ def mc_dropout(
     Raises
     ------
     ValueError
-        For a model that draws no random numbers in training mode, or a ``fit`` each of whose draws has running
+        For a model that draws no random numbers in training mode, or an ``init`` each of whose draws has running
         statistics (BatchNorm) of its own.
 
     Examples
@@ -126,9 +128,12 @@ def mc_dropout(
                 'The model draws no random numbers in training mode: there is no dropout. Add nn.Dropout layers, or '
                 'use infer.ensemble or infer.swag.'
             )
-        if fit is None:
+        if isinstance(init, Fit):
+            fit = init
+        else:
             fit = fit_map(
                 posterior,
+                init=init,
                 optimizer=optimizer,
                 num_steps=num_steps,
                 batch_size=batch_size,
@@ -138,7 +143,7 @@ def mc_dropout(
                 early_stopping=early_stopping,
                 callbacks=callbacks,
                 checkpoint=checkpoint,
-                every=every,
+                checkpoint_every=checkpoint_every,
                 seed=seed,
                 progress=progress,
             )
@@ -163,10 +168,8 @@ def _rows_of(fit: Fit, posterior: Posterior, num_draws: int) -> tuple[np.ndarray
 
     And the target with the running statistics of the fit.
     """
-    if not isinstance(fit, Fit):
-        raise ValueError(f'fit must be a Fit that was trained with dropout, got {type(fit).__name__}.')
     chosen = chosen_draws(num_draws, fit.num_chains * fit.num_draws, fit.weights)
-    target = started_from(posterior, fit, option='fit').target  # refuses that of another model
+    target = started_from(posterior, fit).target  # refuses that of another model
     used, which = np.unique(chosen, return_inverse=True)
     return np.asarray(in_coordinates(fit, fit.rows[used], target))[which], target
 

@@ -16,7 +16,8 @@ from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.wider import base_of
 from brainstate_prob.infer.descent.descent import Descent, Descents
-from brainstate_prob.infer.descent.map import fit_map, resolved_optimizer
+from brainstate_prob.infer.descent.map import map as fit_map
+from brainstate_prob.infer.descent.map import resolved_optimizer
 from brainstate_prob.infer.descent.spread import relative_spread
 from brainstate_prob.infer.descent.step_size import largest_curvature
 from brainstate_prob.infer.descent.steps import Settings
@@ -116,7 +117,7 @@ def _collecting(
 def swag(
     posterior: Posterior,
     *,
-    start: Any = None,
+    init: Any = 'map',
     optimizer: optax.GradientTransformation | None = None,
     num_steps: int = 2000,
     snapshot_every: int = 50,
@@ -127,9 +128,9 @@ def swag(
     batches: Iterable | None = None,
     num_observations: int | None = None,
     callbacks: Any = (),
-    checkpoint: Any = None,
-    every: int | None = None,
     seed: Any = 0,
+    checkpoint: Any = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Fit SWAG (Maddox et al. 2019): the mean and a low-rank plus diagonal covariance of the iterates of SGD.
@@ -142,9 +143,9 @@ def swag(
 
     Parameters
     ----------
-    start
-        Where the path begins, a point that was trained: a `Fit`, or as ``init`` of `fit_map`. Default: the mode of
-        theta's density, which is looked for first.
+    init
+        Where the path begins, a point that was trained: ``'map'``, the mode of theta's density (with ``batch_size``, by
+        Adam over minibatches); a `Fit`, or as for `infer.map`.
     optimizer
         An optax optimizer of the loss of one observation (the loss divided by N), with a constant learning rate.
         Default: SGD with momentum 0.9 and a rate of 0.02 / (the largest curvature of that loss at the start), at which
@@ -158,11 +159,11 @@ def swag(
     scale
         Multiplies its covariance; 1 is SWAG's, 0 leaves the mean (SWA).
     batch_size, batches, num_observations, callbacks
-        As for `fit_map`.
-    checkpoint, every
-        Save to this file every so many steps, and go on from it if it exists.
+        As for `infer.map`.
     seed
         An int or a key.
+    checkpoint, checkpoint_every
+        Save to this file every so many steps, and go on from it if it exists.
     progress
         Show a progress bar.
 
@@ -202,16 +203,16 @@ def swag(
             f'num_steps={num_steps} and snapshot_every={snapshot_every} give {num_steps // snapshot_every} snapshots; '
             'a covariance needs two at least.'
         )
-    posterior = started_from(posterior, start, each=True, option='start')
+    posterior = started_from(posterior, init, each=True)
     target, key = posterior.sampling_target(), to_key(seed)
     density = target.density
     batching = Batching(posterior, batch_size, batches, num_observations)
     given = optimizer is not None
     optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
-    if start is None:
-        start = _trained(posterior, batching, seed)
+    if isinstance(init, str) and init == 'map':
+        init = _trained(posterior, batching, seed)
     path_key, draw_key = jax.random.split(key)
-    thetas = member_starts(target, start, path_key[None])
+    thetas = member_starts(target, init, path_key[None])
     batching.check(density, thetas[0])
     num, example = batching.num_observations, batching.example
     rate = 1.0 if given else _rate(largest_curvature(density, thetas[0], example) / num)
@@ -245,13 +246,13 @@ def swag(
         batching=batching,
         num_steps=num_steps,
         as_fit=as_fit,
-        init=start,
+        init=init,
         callbacks=callbacks,
         adjust=lambda states: states._replace(
             opt_state=states.opt_state._replace(rate=jnp.full(1, rate, density.dtype))
         ),
         checkpoint=checkpoint,
-        every=every,
+        checkpoint_every=checkpoint_every,
         label='SWAG',
         progress=progress,
     ).run()
@@ -313,7 +314,7 @@ def _trained(posterior: Posterior, batching: Batching, seed: Any) -> Any:
     """Where to start by default: the mode of theta's density, or near enough."""
     batch_size = batching.batch_size
     if batching.stream is not None:
-        raise ValueError('With batches=, give start=, a fit of them: e.g. fit_map(..., jacobian=True, batches=...).')
+        raise ValueError('With batches=, give init=, a fit of them: e.g. infer.map(..., jacobian=True, batches=...).')
     if batch_size is None:
         return 'map'
     with as_a_part():

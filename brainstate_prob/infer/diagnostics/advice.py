@@ -24,7 +24,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     'pathfinder': ('init', 'num_paths', 'noncentered'),
     'svi': ('guide', 'num_steps', 'num_particles', 'optimizer', 'init', 'noncentered'),
     'map': ('num_steps', 'optimizer', 'init'),
-    'laplace': ('mode', 'noncentered'),
+    'laplace': ('init', 'noncentered'),
     'marginal_likelihood': ('num_steps',),
     'ensemble': ('num_steps', 'optimizer'),
     'swag': ('optimizer',),
@@ -34,8 +34,8 @@ _OF_SGMCMC = ('sgld', 'sghmc', 'cyclical_sgld', 'cyclical_sghmc')
 _FEW = 200  # numbers up to which a dense mass matrix is worth its estimation
 _HIGHEST_ACCEPT = 0.99
 # From the poorest to the richest; of a guide in use the richer ones are worth a trial.
-_GUIDES = ('delta', 'diagonal', 'normal', 'low_rank', 'laplace', 'multivariate', 'dais', 'iaf', 'bnaf')
-_OFFERED = ('low_rank', 'multivariate', 'dais', 'iaf')
+_GUIDES = ('delta', 'diagonal', 'low_rank', 'laplace', 'full', 'dais', 'iaf', 'bnaf')
+_OFFERED = ('low_rank', 'full', 'dais', 'iaf')
 
 
 def way_of(method: str) -> str:
@@ -156,7 +156,7 @@ def _correlations(use: _Use) -> str | None:
         return None
     by_gradients = use.now('backend') == 'nutpie' or use.now('warmup') == 'gradient'
     if use.fact('size', 0) <= _FEW and not by_gradients:
-        return "use mass_matrix='dense' if parameters are correlated"
+        return "use mass_matrix='full' if parameters are correlated"
     return "use mass_matrix='low_rank' if parameters are correlated" if use.way == 'nuts' else None
 
 
@@ -243,8 +243,8 @@ def _few_steps(use: _Use) -> list[str | None]:
 
 
 def _far_from_mode(use: _Use) -> list[str | None]:
-    if use.now('mode') is not None:
-        return ['take more steps to the mode (fit_map with jacobian=True)', 'leave mode=None']
+    if not _is(use.now('init'), 'map'):
+        return ['take more steps to the mode (infer.map with jacobian=True)', "leave init='map'"]
     return ['scale the inputs', 'look whether the mode lies at infinity (a scale that goes to zero, say)']
 
 

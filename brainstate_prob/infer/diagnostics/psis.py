@@ -47,14 +47,14 @@ def k_hat(fit: Fit) -> float:
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
-    >>> fit = infer.fit_svi(posterior, num_steps=2000, progress=False)  # a normal posterior, a normal guide
+    >>> fit = infer.svi(posterior, num_steps=2000, progress=False)  # a normal posterior, a normal guide
     >>> infer.k_hat(fit) < 0.5
     True
     """
     if 'log_q' not in fit.stats:
         raise ValueError(
             f"k_hat needs the guide's log density at the draws, stats['log_q'], which a fit by {fit.method!r} of this "
-            'kind does not have: fit_svi gives it, unless the guide is a point.'
+            'kind does not have: infer.svi gives it, unless the guide is a point.'
         )
     log_q = fit.stats['log_q'].ravel()
     if len(log_q) < _FEWEST_DRAWS:

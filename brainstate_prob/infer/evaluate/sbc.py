@@ -25,7 +25,7 @@ from brainstate_prob.infer.results.prior_fit import sample_prior
 from brainstate_prob.infer.results.summary import row_names
 from brainstate_prob.infer.rules import way_to_fit
 from brainstate_prob.infer.run.progress import Chunks, as_a_part
-from brainstate_prob.infer.table import FitSummary
+from brainstate_prob.infer.table import Table
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.posterior import Posterior
@@ -70,12 +70,12 @@ class SBC:
         found = self.p_values
         return min(1.0, min(found.values()) * len(found))
 
-    def summary(self) -> FitSummary:
+    def summary(self) -> Table:
         """A table with a row a number: the mean rank (0.5 is right) and spread (1 is right), and the p-value."""
         columns = [column for ranks in self.ranks.values() for column in ranks.reshape(len(ranks), -1).T]
         scaled = [(column + 0.5) / (self.num_draws + 1) for column in columns]
         found = self.p_values
-        return FitSummary(
+        return Table(
             repr(self),
             tuple(found),
             {

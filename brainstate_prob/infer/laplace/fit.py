@@ -27,7 +27,7 @@ from brainstate_prob.infer.target.start import to_key
 from brainstate_prob.infer.target.target import Target
 
 if TYPE_CHECKING:
-    from brainstate_prob.infer.table import FitSummary
+    from brainstate_prob.infer.table import Table
 
 __all__ = ['LaplaceFit', 'held_terms', 'make_fit', 'refuse_own_density']
 
@@ -35,7 +35,7 @@ __all__ = ['LaplaceFit', 'held_terms', 'make_fit', 'refuse_own_density']
 class LaplaceFit(Fit):
     """A `Fit` of draws from a Gaussian of theta around the mode.
 
-    Made by `laplace` and `fit_marginal_likelihood`.
+    Made by `laplace` and `infer.marginal_likelihood`.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ class LaplaceFit(Fit):
     def linearized(self) -> bool:
         """Whether predictions are those of the linearized model where nothing else is asked for.
 
-        True with Gauss-Newton curvature (``curvature='ggn'``, ``structure='kfac'``), whose Gaussian is the posterior of
+        True with Gauss-Newton curvature (``curvature='ggn'``, ``structure='kronecker'``), whose Gaussian is that of
         that model, and for networks (two or more Params with two or more axes), of which draws of the weights
         themselves predict far worse: see Immer et al. (2021), "Improving predictions of Bayesian neural nets via local
         linearization". False elsewhere: draws then keep what is not linear in the model.
@@ -215,7 +215,7 @@ class LaplaceFit(Fit):
 
     def score(
         self, inputs: Any = None, targets: Any = None, *, linearized: bool | None = None, **options: Any
-    ) -> FitSummary:
+    ) -> Table:
         """How good the predictions are, as by `Fit.score`; ``linearized`` as for `predict`."""
         return Fit.score(self._view(linearized), inputs, targets, **options)
 

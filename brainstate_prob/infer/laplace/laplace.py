@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Mapping
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -17,7 +17,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.density.wider import base_of
-from brainstate_prob.infer.descent.map import fit_map
+from brainstate_prob.infer.descent.map import map as fit_map
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
@@ -29,11 +29,12 @@ from brainstate_prob.infer.laplace.selection import columns_matching
 from brainstate_prob.infer.laplace.structures import STRUCTURES, describe, refuse_large, tolerance_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
-from brainstate_prob.infer.run.inits import in_coordinates, of_values, started_from
+from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.starts import member_starts
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.start import checked_start
+from brainstate_prob.infer.target.start import checked_start, to_key
 from brainstate_prob.infer.target.target import Target
 
 __all__ = ['CURVATURES', 'checked_options', 'descend', 'laplace']
@@ -51,12 +52,12 @@ CURVATURES = ('hessian', 'ggn')
 def laplace(
     posterior: Posterior,
     *,
-    structure: Literal['full', 'diagonal', 'low_rank', 'kfac'] = 'full',
+    structure: Literal['full', 'diagonal', 'low_rank', 'kronecker'] = 'full',
     curvature: Literal['hessian', 'ggn'] | None = None,
     params: Any = None,
     rank: int | None = None,
     num_draws: int = 1000,
-    mode: Any = None,
+    init: Any = 'map',
     noncentered: Any = 'auto',
     seed: Any = 0,
     progress: bool = True,
@@ -69,10 +70,10 @@ def laplace(
     ----------
     structure
         Of the precision. ``'full'``; ``'diagonal'``; ``'low_rank'``, the prior's diagonal corrected along the ``rank``
-        directions in which the data say most; ``'kfac'``, a block a Param, that of a matrix (or convolution) being the
-        nearest Kronecker product of two small matrices, with ``curvature='ggn'``.
+        directions in which the data say most; ``'kronecker'``, a block a Param, that of a matrix (or convolution) being
+        the nearest Kronecker product of two small matrices (K-FAC), with ``curvature='ggn'``.
     curvature
-        ``'hessian'`` (default, but for ``'kfac'``) is exact. ``'ggn'``, the generalized Gauss-Newton matrix, takes
+        ``'hessian'`` (default, but for ``'kronecker'``) is exact. ``'ggn'``, the generalized Gauss-Newton matrix, takes
         the expected curvature of the likelihood in what the model predicts (its Fisher information where it is
         known, else the observed one) and the model as linear: positive also where the Hessian of a network is not.
     params
@@ -82,15 +83,16 @@ def laplace(
         Of ``'low_rank'``; default 20. Directions beyond it keep the prior's width: take as many as the data determine.
     num_draws
         How many draws the fit gets.
-    mode
-        Where: a `Fit` such as that of ``fit_map(jacobian=True)``, with its running statistics; ``'model'`` for the
-        model's present parameters; values by path, the rest as in the model; None (default) finds it from the model's
-        parameters: by Newton's method, for many numbers after `fit_map`.
+    init
+        Around which point: ``'map'``, the mode of theta's density, found from the model's parameters by Newton's
+        method, for many numbers after `infer.map`; a `Fit` of one point such as that of ``infer.map(jacobian=True)``,
+        with its running statistics; ``'model'`` for the model's present parameters; values by path, the rest as in the
+        model; an array of theta; ``'pathfinder'`` or ``'prior'`` for a draw.
     noncentered
         Which hierarchical Params are standardized, as in `nuts`: by default those about which the data say less than
         the prior. In centred form their joint density grows without bound where the scale goes to zero; where the data
-        say much, scale and standardized values are bent around each other and no Gaussian. A given ``mode`` keeps its
-        own form.
+        say much, scale and standardized values are bent around each other and no Gaussian. A point that is given keeps
+        its own form.
     seed
         An int or a key, for the draws.
     progress
@@ -126,15 +128,15 @@ def laplace(
     """
     check_options(laplace, locals(), structure=choice(*STRUCTURES), curvature=choice(*CURVATURES, none=True))
     curvature = checked_options(posterior, structure, curvature, rank)
-    posterior = started_from(posterior, mode, option='mode')
-    target = _coordinates(posterior, mode, noncentered)
+    posterior = started_from(posterior, init)
+    target = _coordinates(posterior, init, noncentered)
     density, data = target.density, target.data
     moved = columns_matching(target, params)
     if structure == 'full':
         refuse_large(len(moved))
     began = time.perf_counter()
     programs = curvature_of(density, moved, curvature)
-    theta = _find_mode(target, programs, mode, progress, always=structure == 'full')
+    theta = _find_mode(target, programs, init, to_key(seed), progress, always=structure == 'full')
     try:
         gaussian, notes = STRUCTURES[structure](programs, theta, data, rank)
     except NotPositiveDefinite as error:
@@ -145,7 +147,7 @@ def laplace(
         each = distance / np.sqrt(len(moved))
         notes.append(
             f'The point is {each:.2g} standard deviations from the mode of theta in each of {len(moved)} directions, '
-            'by its gradient and curvature. ' + advice('far_from_mode', 'laplace', {'mode': mode})
+            'by its gradient and curvature. ' + advice('far_from_mode', 'laplace', {'init': init})
         )
     info = {
         'structure': structure,
@@ -176,21 +178,21 @@ def checked_options(
     posterior: Posterior, structure: Any, curvature: Any, rank: Any = None
 ) -> Literal['hessian', 'ggn']:
     """The kind of curvature, if the options agree."""
-    if structure == 'kfac' and curvature == 'hessian':
+    if structure == 'kronecker' and curvature == 'hessian':
         raise ValueError(
-            "structure='kfac' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. Leave "
-            "curvature out, or use structure='full', 'low_rank' or 'diagonal'."
+            "structure='kronecker' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. "
+            "Leave curvature out, or use structure='full', 'low_rank' or 'diagonal'."
         )
     if rank is not None and structure != 'low_rank':
         raise ValueError(f"rank belongs to structure='low_rank', not to {structure!r}.")
-    kind: Literal['hessian', 'ggn'] = 'ggn' if curvature == 'ggn' or structure == 'kfac' else 'hessian'
+    kind: Literal['hessian', 'ggn'] = 'ggn' if curvature == 'ggn' or structure == 'kronecker' else 'hessian'
     if kind == 'ggn':
         refuse_own_density(posterior, "curvature='ggn'")
     return kind
 
 
 def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bool = False) -> np.ndarray:
-    """`fit_map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
+    """`infer.map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
     view = copy.copy(target.posterior)
     view.density, view.start = programs.density, lambda density: jnp.asarray(theta)  # type: ignore[method-assign]
     optimizer: Any = 'lbfgs'
@@ -204,21 +206,18 @@ def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bo
         return fit_map(view, optimizer=optimizer, tol=tol, jacobian=True, progress=progress).thetas[0, 0]
 
 
-def _find_mode(target: Target, programs: Curvature, mode: Any, progress: bool, always: bool) -> np.ndarray:
-    """Theta of the point that ``mode`` means, found where it is not given.
+def _find_mode(
+    target: Target, programs: Curvature, init: Any, key: jax.Array, progress: bool, always: bool
+) -> np.ndarray:
+    """Theta of the point that ``init`` means, found where it is not given.
 
     Newton's method needs no other program than the curvature's: it alone serves for few numbers, and ends the search
     for many, or ``always``.
     """
     density, data = target.density, target.data
-    if isinstance(mode, Fit):
-        given = in_coordinates(mode, mode.rows, target)[0]
-        return np.asarray(checked_start(target, given))
-    if isinstance(mode, Mapping):
-        return np.asarray(checked_start(target, of_values(target, mode)))
+    if not _is_map(init):
+        return np.asarray(member_starts(target, init, key[None])[0])
     theta = np.asarray(checked_start(target))
-    if mode is not None:
-        return theta
     tol = mode_tolerance(density)
     if density.size <= _FEW:
         whole = curvature_of(density, np.arange(density.size), programs.kind)
@@ -231,30 +230,34 @@ def _find_mode(target: Target, programs: Curvature, mode: Any, progress: bool, a
     return newton(programs, theta, data, num_steps=_NEWTON_STEPS, tol=tol).theta
 
 
-def _coordinates(posterior: Posterior, mode: Any, noncentered: Any) -> Target:
-    """The log density in whose coordinates the Gaussian is: those of ``mode`` where it is given.
+def _is_map(init: Any) -> bool:
+    return isinstance(init, str) and init == 'map'
+
+
+def _coordinates(posterior: Posterior, init: Any, noncentered: Any) -> Target:
+    """The log density in whose coordinates the Gaussian is: those of ``init`` where it is a point.
 
     Raises
     ------
     TypeError, ValueError
-        For a ``mode`` that is no point of this posterior.
+        For a fit that is no point of this posterior.
     """
     target = posterior.sampling_target(noncentered)  # refuses what has no density
-    if mode is None:
+    if _is_map(init):
         return target
-    if isinstance(mode, Mapping) or (isinstance(mode, str) and mode == 'model'):
+    if not isinstance(init, Fit):
         return posterior.target
-    if not isinstance(mode, Fit) or mode.thetas.shape[:2] != (1, 1):
+    if init.thetas.shape[:2] != (1, 1):
         raise ValueError(
-            "mode must be a Fit of one point such as fit_map(posterior, jacobian=True) gives, 'model', values by path "
-            f'(a dict) or None, got {mode!r}.'
+            f'init is a fit by {init.method!r} of {init.num_chains * init.num_draws} draws, but a Gaussian has one '
+            "centre. Give a fit of one point such as infer.map(posterior, jacobian=True), or leave init='map'."
         )
-    if mode.density is None:  # loaded without its posterior
-        return target if mode.noncentered == target.density.noncentered else posterior.target
+    if init.density is None:  # loaded without its posterior
+        return target if init.noncentered == target.density.noncentered else posterior.target
     for one in (posterior.target, target):
-        if base_of(mode.density) is one.density:
+        if base_of(init.density) is one.density:
             return one
-    raise ValueError('mode was found in other coordinates than this posterior has. Leave mode=None.')
+    raise ValueError("init was found in other coordinates than this posterior has. Leave init='map'.")
 
 
 def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:

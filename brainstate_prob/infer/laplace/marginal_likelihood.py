@@ -39,7 +39,7 @@ from brainstate_prob.infer.target.running_statistics import settled
 from brainstate_prob.infer.target.start import checked_start
 from brainstate_prob.infer.target.target import Target
 
-__all__ = ['fit_marginal_likelihood']
+__all__ = ['marginal_likelihood']
 
 _INNER_STEPS = 20
 _NEAR = 0.01  # standard deviations from the mode by direction
@@ -48,10 +48,10 @@ _STEEP = 0.05  # of the slope of the log evidence by theta, where the search has
 
 
 @named
-def fit_marginal_likelihood(
+def marginal_likelihood(
     posterior: Posterior,
-    hyper: Any = None,
     *,
+    params: Any = None,
     structure: Literal['full', 'diagonal'] = 'full',
     curvature: Literal['hessian', 'ggn'] | None = None,
     num_steps: int = 100,
@@ -67,8 +67,8 @@ def fit_marginal_likelihood(
 
     Parameters
     ----------
-    hyper
-        Params to tune besides the hyper-parameters of priors (``fit_hyper=True``, or Params given as such): the noise,
+    params
+        Which to tune besides the hyper-parameters of priors (``fit_hyper=True``, or Params given as such): the noise,
         say, as ``'sigma'``. A filter as in `laplace`.
     structure, curvature
         Of the precision: see `laplace`.
@@ -101,22 +101,22 @@ def fit_marginal_likelihood(
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Means(), targets=jnp.array([3.0, -2.0, 4.0, -1.0]))
-    >>> fit = infer.fit_marginal_likelihood(posterior, progress=False)
+    >>> fit = infer.marginal_likelihood(posterior, progress=False)
     >>> {path: round(float(value), 2) for path, value in fit.mode.items() if path != 'mu'}
     {'mu.reg.mean': 1.0, 'mu.reg.std': 2.35}
     """
     check_options(
-        fit_marginal_likelihood,
+        marginal_likelihood,
         locals(),
         structure=choice('full', 'diagonal'),
         curvature=choice(*CURVATURES, none=True),
     )
     kind = checked_options(posterior, structure, curvature)
     target = posterior.sampling_target(True)  # centred densities have no mode
-    density, tuned = target.density, _tuned(target, hyper)
+    density, tuned = target.density, _tuned(target, params)
     inner = np.setdiff1d(np.arange(density.size), tuned)
     if not len(inner):
-        raise ValueError('All Params are tuned: there is nothing left to integrate. Use fit_map for them.')
+        raise ValueError('All Params are tuned: there is nothing left to integrate. Use infer.map for them.')
     refuse_large(len(inner))
     began = time.perf_counter()
     evidence = _Evidence(target, structure, kind, tuned, inner)
@@ -160,18 +160,18 @@ def fit_marginal_likelihood(
     return settled(fit)
 
 
-def _tuned(target: Target, hyper: Any) -> np.ndarray:
-    """The columns of the priors' hyper-parameters and of what ``hyper`` means."""
+def _tuned(target: Target, params: Any) -> np.ndarray:
+    """The columns of the priors' params-parameters and of what ``params`` means."""
     entries = find_entries(target.posterior.model)
     in_priors = {state for e in entries if e.reg is not None for state in find_states(e.reg).values()}
     columns = columns_of(target.density)
     chosen = [columns[e.name] for e in entries if e.state in in_priors]
-    if hyper is not None:
-        chosen.append(columns_matching(target, hyper))
+    if params is not None:
+        chosen.append(columns_matching(target, params))
     if not chosen:
         raise ValueError(
             'There is nothing to tune: no prior has a hyper-parameter that is fitted. Use fit_hyper=True in a prior, '
-            "give a Param as its hyper-parameter, or name other Params, such as the noise: hyper='sigma'."
+            "give a Param as its hyper-parameter, or name other Params, such as the noise: params='sigma'."
         )
     return np.unique(np.concatenate(chosen))
 

@@ -74,8 +74,8 @@ def refuse_large(size: int) -> None:
     if size > LARGEST:
         raise ValueError(
             f'A dense precision of {size} numbers would take {size**2 * 8 / 1e9:.1f} GB a copy; the largest is '
-            f"{LARGEST}. Use structure='kfac', 'low_rank' or 'diagonal', or params= for some of the parameters (the "
-            'last layer, say).'
+            f"{LARGEST}. Use structure='kronecker', 'low_rank' or 'diagonal', or params= for some of the parameters "
+            '(the last layer, say).'
         )
 
 
@@ -101,7 +101,7 @@ def _low_rank(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | N
         raise ValueError(
             f"structure='low_rank' corrects the prior's precision along a few directions, but {len(loose)} numbers "
             f'have a prior that is flat (most in {describe(_axis(curvature, loose[0]), curvature)}). Give '
-            "these Params a prior, or use structure='kfac' or 'diagonal'."
+            "these Params a prior, or use structure='kronecker' or 'diagonal'."
         )
     for i in loose:  # without a prior: what the likelihood says about this number alone
         diagonal[i] = times(_axis(curvature, i))[i]
@@ -117,12 +117,12 @@ def _axis(curvature: Curvature, column: Any) -> np.ndarray:
     return axis
 
 
-def _kfac(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None) -> tuple[Blocks, list[str]]:
+def _kronecker(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None) -> tuple[Blocks, list[str]]:
     problem = 'there are no targets' if data.targets is None else curvature.row_problem(theta, data)
     if problem is not None:
         raise ValueError(
-            f"structure='kfac' takes the observations one at a time, but {problem}. Use structure='full', 'low_rank' "
-            "or 'diagonal'."
+            f"structure='kronecker' takes the observations one at a time, but {problem}. Use structure='full', "
+            "'low_rank' or 'diagonal'."
         )
     stretches = stretches_of(curvature)
     prior = np.asarray(curvature.prior_diagonal(theta, data), np.float64)
@@ -210,4 +210,4 @@ def describe(direction: np.ndarray, curvature: Curvature) -> str:
     return ', '.join(text for share, text in shares[:4] if share > 0.05)
 
 
-STRUCTURES: dict[str, Callable] = {'full': _full, 'diagonal': _diagonal, 'low_rank': _low_rank, 'kfac': _kfac}
+STRUCTURES: dict[str, Callable] = {'full': _full, 'diagonal': _diagonal, 'low_rank': _low_rank, 'kronecker': _kronecker}

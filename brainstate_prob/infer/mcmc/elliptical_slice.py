@@ -58,13 +58,13 @@ def elliptical_slice(
     num_warmup: int = 1000,
     num_samples: int = 1000,
     num_chains: int = 4,
-    seed: Any = 0,
     init: Any = 'prior',
     thinning: int = 1,
-    chain_method: str | None = None,
+    seed: Any = 0,
     devices: Sequence[Any] | None = None,
+    chain_method: str | None = None,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample a posterior whose prior is Gaussian in theta, by elliptical slice sampling.
@@ -77,14 +77,14 @@ def elliptical_slice(
     ----------
     num_warmup, num_samples, num_chains
         Steps before the first draw is kept (nothing is adapted), after it, and chains.
-    seed
-        An int or a key.
     init
         ``'prior'``: each chain at a draw of the prior; ``'model'``: all at the model's present parameters; ``'map'``,
         a `Fit`, values by path or an array of theta as for `nuts`.
     thinning
         Keep every ``thinning``-th draw, ``num_samples // thinning`` of each chain.
-    chain_method, devices, checkpoint, every
+    seed
+        An int or a key.
+    devices, chain_method, checkpoint, checkpoint_every
         As for `nuts`.
     progress
         Show progress bars.
@@ -131,7 +131,7 @@ def elliptical_slice(
     key = to_key(seed)
     saving = Checkpoint(
         checkpoint,
-        every,
+        checkpoint_every,
         lambda: fingerprint_of(
             target,
             'elliptical_slice',

@@ -88,17 +88,17 @@ def hmc_ecs(
     num_warmup: int = 1000,
     num_samples: int = 1000,
     num_chains: int = 4,
-    seed: Any = 0,
-    reference: Any = 'map',
+    init: Any = 'map',
     noncentered: Any = 'auto',
     mass_matrix: str = 'diagonal',
     target_accept: float = 0.8,
     max_tree_depth: int = 10,
     thinning: int = 1,
-    chain_method: str | None = None,
+    seed: Any = 0,
     devices: Sequence[Any] | None = None,
+    chain_method: str | None = None,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample the posterior of many independent observations, with gradients of ``batch_size`` of them.
@@ -113,14 +113,14 @@ def hmc_ecs(
         Observations of a subsample, at least 2, fewer than there are.
     num_blocks
         At each step one such part of the subsample is proposed anew. Default: up to 10. More: exchanged more often.
-    reference
-        Around which the log-likelihood is expanded: ``'map'`` (theta's mode), a `Fit`, values by path or a
-        theta. The chains start around it, as the expansion says.
+    init
+        Around which the log-likelihood is expanded: ``'map'`` (theta's mode), ``'model'``, ``'pathfinder'``, a `Fit`,
+        values by path or a theta. The chains start around it, as the expansion says.
     mass_matrix
-        ``'diagonal'`` or ``'dense'``.
+        ``'diagonal'`` or ``'full'``.
     num_warmup, num_samples, num_chains, seed, noncentered, target_accept, max_tree_depth, thinning
         As for `nuts`.
-    chain_method, devices, checkpoint, every, progress
+    devices, chain_method, checkpoint, checkpoint_every, progress
         As for `nuts`.
 
     Returns
@@ -151,7 +151,7 @@ def hmc_ecs(
     >>> bool(abs(fit.draws['rate'].mean() - 2002 / 1251) < 0.02)
     True
     """
-    check_options(hmc_ecs, locals(), mass_matrix=choice('diagonal', 'dense'))
+    check_options(hmc_ecs, locals(), mass_matrix=choice('diagonal', 'full'))
     check_thinning(thinning, num_samples)
     num = posterior.num_observations
     if not 2 <= batch_size < num:
@@ -159,14 +159,14 @@ def hmc_ecs(
     num_blocks = min(10, batch_size) if num_blocks is None else num_blocks
     if num_blocks > batch_size:
         raise ValueError(f'num_blocks must be at most batch_size = {batch_size}, got {num_blocks}.')
-    posterior = started_from(posterior, reference, option='reference')
+    posterior = started_from(posterior, init)
     target = posterior.sampling_target(noncentered)
     density, data = target.density, target.data
     check_parts(posterior, batch_size, instead='Use infer.nuts')
     began = time.perf_counter()
     key = to_key(seed)
     start_keys, keys = keys_of_chains(density, key, num_chains)
-    found = _reference(target, reference, start_keys)
+    found = _reference(target, init, start_keys)
     settings = (batch_size, num_blocks, mass_matrix, max_tree_depth)
     start = density.jit('ecs_starts', settings, lambda: _start_function(density, batch_size, mass_matrix))
     method = choose_method(chain_method, devices, num_chains, posterior.data)
@@ -175,7 +175,7 @@ def hmc_ecs(
     runner = Runner(density.jit, ('hmc_ecs', settings), stretch, method, devices, num_chains)
     saving = Checkpoint(
         checkpoint,
-        every,
+        checkpoint_every,
         lambda: fingerprint_of(
             target,
             'hmc_ecs',
@@ -272,9 +272,9 @@ def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, 
     return total.astype(theta.dtype), variance.astype(theta.dtype)
 
 
-def _reference(target: Target, reference: Any, keys: jax.Array) -> _Reference:
+def _reference(target: Target, init: Any, keys: jax.Array) -> _Reference:
     density = target.density
-    theta = centres(target, reference, keys[:1])[1][0]
+    theta = centres(target, init, keys[:1])[1][0]
     checked_start(target, theta)
 
     def build() -> Callable:
@@ -298,7 +298,7 @@ def _reference(target: Target, reference: Any, keys: jax.Array) -> _Reference:
 
 
 def _metric(root: jax.Array, mass_matrix: str) -> Any:
-    if mass_matrix == 'dense':
+    if mass_matrix == 'full':
         return Dense(root, jnp.linalg.inv(root))
     return Diagonal(jnp.sqrt(jnp.sum(root**2, axis=1)))
 

@@ -45,14 +45,14 @@ def chees(
     num_warmup: int = 500,
     num_samples: int = 500,
     num_chains: int = 64,
-    seed: Any = 0,
     init: Any = 'model',
     noncentered: Any = 'auto',
     target_accept: float = 0.651,
     thinning: int = 1,
+    seed: Any = 0,
     devices: Any = None,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample with ChEES-HMC (Hoffman, Radul & Sountsov 2021): HMC whose trajectories are tuned over many chains.
@@ -65,17 +65,17 @@ def chees(
     ----------
     num_warmup, num_samples, num_chains
         Steps of the warm-up and after it, of each of the chains, at least two, better dozens.
-    seed
-        An int or a key.
     init, noncentered
         As for `nuts`.
     target_accept
         The acceptance rate (a harmonic mean over chains) that the step size is adapted to.
     thinning
         Keep every ``thinning``-th draw, ``num_samples // thinning`` of each chain.
+    seed
+        An int or a key.
     devices
         Devices to spread the chains over, their number, or a Mesh; they divide the number of chains. Default: one.
-    checkpoint, every
+    checkpoint, checkpoint_every
         As for `nuts`, but from the end of the warm-up on, which is one program: what is killed in it begins anew.
     progress
         Show progress bars.
@@ -114,7 +114,9 @@ def chees(
     check_thinning(thinning, num_samples)
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'target_accept': target_accept}
-    return _sample(posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
+    return _sample(
+        posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, checkpoint_every, progress
+    )
 
 
 @named
@@ -124,13 +126,13 @@ def meads(
     num_warmup: int = 2000,
     num_samples: int = 2000,
     num_chains: int = 64,
-    seed: Any = 0,
     init: Any = 'model',
     noncentered: Any = 'auto',
     thinning: int = 4,
+    seed: Any = 0,
     devices: Any = None,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample with MEADS (Hoffman & Sountsov 2022): generalized HMC, one gradient a step, tuned over folds of chains.
@@ -139,7 +141,7 @@ def meads(
     ----------
     num_warmup, num_samples, num_chains
         As for `chees`; ``num_chains`` is a multiple of 4. A step is one gradient, so it takes more of them.
-    seed, init, noncentered, thinning, devices, checkpoint, every, progress
+    seed, init, noncentered, thinning, devices, checkpoint, checkpoint_every, progress
         As for `chees`.
 
     Returns
@@ -160,7 +162,9 @@ def meads(
             f'{_FOLDS} and at least {2 * _FOLDS}, got {num_chains}.'
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    return _sample(posterior, 'meads', counts, {}, seed, init, noncentered, devices, checkpoint, every, progress)
+    return _sample(
+        posterior, 'meads', counts, {}, seed, init, noncentered, devices, checkpoint, checkpoint_every, progress
+    )
 
 
 @named
@@ -170,14 +174,14 @@ def mclmc(
     num_warmup: int = 2000,
     num_samples: int = 2000,
     num_chains: int = 16,
-    seed: Any = 0,
     init: Any = 'model',
     noncentered: Any = 'auto',
     energy_variance: float = 5e-4,
     thinning: int = 4,
+    seed: Any = 0,
     devices: Any = None,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample with microcanonical Langevin Monte Carlo (Robnik et al. 2023), for many parameters.
@@ -189,10 +193,10 @@ def mclmc(
     ----------
     num_warmup, num_samples, num_chains
         As for `chees`; at least 100 of the first. A step is two gradients.
-    seed, init, noncentered, thinning, devices, checkpoint, every, progress
-        As for `chees`.
     energy_variance
         The variance of the energy error, a parameter, that the step size is tuned to.
+    seed, init, noncentered, thinning, devices, checkpoint, checkpoint_every, progress
+        As for `chees`.
 
     Returns
     -------
@@ -217,7 +221,9 @@ def mclmc(
         )
     counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
     tuned = {'energy_variance': float(energy_variance)}
-    return _sample(posterior, 'mclmc', counts, tuned, seed, init, noncentered, devices, checkpoint, every, progress)
+    return _sample(
+        posterior, 'mclmc', counts, tuned, seed, init, noncentered, devices, checkpoint, checkpoint_every, progress
+    )
 
 
 def _warm_up_function(algorithm: Algorithm, density: Density, num_warmup: int, target: float) -> Callable:
@@ -255,7 +261,7 @@ def _sample(
     noncentered: Any,
     devices: Any,
     checkpoint: Any,
-    every: int | None,
+    checkpoint_every: int | None,
     progress: bool,
 ) -> Fit:
     num_warmup, num_chains, thinning = counts['num_warmup'], counts['num_chains'], counts['thinning']
@@ -279,7 +285,7 @@ def _sample(
     key = to_key(seed)
     saving = Checkpoint(
         checkpoint,
-        every,
+        checkpoint_every,
         lambda: fingerprint_of(
             target,
             method,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 __all__ = ['MASS_MATRICES', 'Dense', 'Diagonal', 'LowRank', 'Metric', 'unit_metric']
 
-MASS_MATRICES = ('diagonal', 'dense', 'low_rank')
+MASS_MATRICES = ('diagonal', 'full', 'low_rank')
 
 
 class Diagonal(NamedTuple):
@@ -77,6 +77,6 @@ def unit_metric(kind: str, size: int, rank: int, dtype: Any) -> Metric:
     one = jnp.ones(size, dtype)
     if kind == 'diagonal':
         return Diagonal(one)
-    if kind == 'dense':
+    if kind == 'full':
         return Dense(jnp.eye(size, dtype=dtype), jnp.eye(size, dtype=dtype))
     return LowRank(one, jnp.zeros((size, rank), dtype), jnp.ones(rank, dtype))

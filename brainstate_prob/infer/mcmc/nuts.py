@@ -33,7 +33,6 @@ def nuts(
     num_warmup: int = 1000,
     num_samples: int = 1000,
     num_chains: int = 4,
-    seed: Any = 0,
     init: Any = 'model',
     noncentered: Any = 'auto',
     mass_matrix: str = 'diagonal',
@@ -42,10 +41,11 @@ def nuts(
     max_tree_depth: int = 10,
     thinning: int = 1,
     backend: str = 'numpyro',
-    chain_method: str | None = None,
+    seed: Any = 0,
     devices: Any = None,
+    chain_method: str | None = None,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample the posterior with NUTS.
@@ -58,10 +58,6 @@ def nuts(
     ----------
     num_warmup, num_samples, num_chains
         Steps of the warm-up and after it, of each chain.
-    seed
-        An int or a key. The same seed gives the same draws: bit for bit in threads, one after another and, on a CPU,
-        over devices (docs/scaling.md has the exception); up to rounding, which grows along a chain, if vectorized. They
-        do not depend on how many chains there are.
     init
         ``'model'``: the model's present theta plus Uniform(-1, 1), redrawn nearer where the density is not finite;
         ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'pathfinder'``: a draw of BlackJAX's
@@ -74,7 +70,7 @@ def nuts(
         a dotted path, a list of these or a filter; see `Posterior.sampling_target`. ``info['noncentered']`` has
         what was chosen, by path.
     mass_matrix
-        ``'diagonal'``; ``'dense'``, for a few correlated parameters; ``'low_rank'``: diagonal and the directions in
+        ``'diagonal'``; ``'full'``, for a few correlated parameters; ``'low_rank'``: diagonal and the directions in
         which that is most wrong, for many. Where the chains' step sizes show that a low-rank matrix harms, they are
         warmed up again with a diagonal one, and ``info['mass_matrix']`` and a warning say so.
     warmup
@@ -91,12 +87,16 @@ def nuts(
     backend
         Whose transition: ``'numpyro'``, ``'blackjax'``, or ``'nutpie'``. The last one is no JAX program and calls the
         density from Python at each gradient, 40 to 180 microseconds: fit for costly densities only.
+    seed
+        An int or a key. The same seed gives the same draws: bit for bit in threads, one after another and, on a CPU,
+        over devices (docs/scaling.md has the exception); up to rounding, which grows along a chain, if vectorized. They
+        do not depend on how many chains there are.
+    devices
+        Spread the chains over these devices, the first so many, or those of a Mesh.
     chain_method
         ``'parallel'`` (on a CPU one thread a chain; else spread over the devices), ``'vectorized'`` (one program),
         ``'sequential'``. None: parallel on a CPU with several cores, vectorized on an accelerator.
-    devices
-        Spread the chains over these devices, the first so many, or those of a Mesh.
-    checkpoint, every
+    checkpoint, checkpoint_every
         Save to this file every so many steps of each chain, warm-up included, and go on from it if it exists: the draws
         are those of an uninterrupted run, bit for bit. With more ``num_samples`` a finished run goes on.
     progress
@@ -170,11 +170,11 @@ def nuts(
                 "backend='nutpie' calls the density from its own threads, in any order, but the observations are "
                 "spread over devices (posterior.shard), which compute it together. Use 'numpyro' or 'blackjax'."
             )
-        if checkpoint is not None or every is not None:
+        if checkpoint is not None or checkpoint_every is not None:
             raise ValueError("backend='nutpie' keeps its state to itself: checkpoints need 'numpyro' or 'blackjax'.")
         draws, stats, found = sample_by_nutpie(plan, chain_method)
     else:
-        draws, stats, found = sample(plan, chain_method, devices, checkpoint, every)
+        draws, stats, found = sample(plan, chain_method, devices, checkpoint, checkpoint_every)
     problems = found.pop('problems', [])
     info = {
         'backend': backend,
@@ -200,7 +200,7 @@ def _settings_of(backend: str, mass_matrix: str, warmup: str | None, max_tree_de
     if by_gradients and warmup == 'stan':
         what = "mass_matrix='low_rank'" if mass_matrix == 'low_rank' else "backend='nutpie'"
         raise ValueError(f"{what} is adapted by gradients only: use warmup='gradient' or leave it out.")
-    if mass_matrix == 'dense' and (by_gradients or warmup == 'gradient'):
+    if mass_matrix == 'full' and (by_gradients or warmup == 'gradient'):
         what = "backend='nutpie'" if backend == 'nutpie' else "warmup='gradient'"
         raise ValueError(f"{what} adapts no dense mass matrix. Use mass_matrix='low_rank', or warmup='stan'.")
     return Settings(backend, mass_matrix, warmup or ('gradient' if by_gradients else 'stan'), max_tree_depth)

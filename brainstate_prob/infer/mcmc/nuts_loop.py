@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 
 def sample(
-    plan: Plan, chain_method: str | None, devices: Any, checkpoint: Any, every: int | None
+    plan: Plan, chain_method: str | None, devices: Any, checkpoint: Any, checkpoint_every: int | None
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
     """Draws, statistics and what to report."""
     began = time.perf_counter()
@@ -56,7 +56,7 @@ def sample(
     density, settings, data = plan.target.density, plan.settings, plan.target.data
     advance = advance_function(density, settings)
     runner = Runner(density.jit, ('nuts', settings), advance, method, devices, plan.num_chains)
-    saving = Checkpoint(checkpoint, every, lambda: _fingerprint(plan, runner))
+    saving = Checkpoint(checkpoint, checkpoint_every, lambda: _fingerprint(plan, runner))
     keys, nothing = plan.keys(), (data, np.zeros(buffer_length(density), np.int32), 0, 1, 0.5)
     # The first time, the program compiles while that of the starts does.
     wait = density.kept(

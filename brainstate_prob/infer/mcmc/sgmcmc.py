@@ -89,11 +89,11 @@ def sgmcmc(
     friction: float = 0.1,
     precondition: bool = False,
     init: Any = 'model',
-    chain_method: str | None = 'vectorized',
-    devices: Any = None,
-    checkpoint: Any = None,
-    every: int | None = None,
     seed: Any = 0,
+    devices: Any = None,
+    chain_method: str | None = 'vectorized',
+    checkpoint: Any = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample the posterior with stochastic-gradient Langevin dynamics or Hamiltonian Monte Carlo.
@@ -122,7 +122,7 @@ def sgmcmc(
         See this many observations a step, in a new random order each pass; default: all.
     batches, num_observations
         In place of it, an iterable of pairs ``(inputs, targets)``, of any sizes, and the number of all observations;
-        see `fit_map`. Where it ends early, the draws so far are kept.
+        see `infer.map`. Where it ends early, the draws so far are kept.
     num_warmup
         Steps that are not kept; with cycles, the steps without noise of all cycles together.
     num_samples, num_chains
@@ -138,13 +138,13 @@ def sgmcmc(
     init
         ``'model'``, ``'map'``, ``'prior'``, a function that builds the model anew, a `Fit`, values by path, or an array
         of theta, (size,) or (num_chains, size).
-    chain_method, devices
-        ``'vectorized'`` (one program), ``'sequential'``, ``'parallel'`` (threads) or None (chosen for the machine);
-        devices to spread the chains over, their number, or a Mesh.
-    checkpoint, every
-        Save to this file every so many steps, and go on from it if it exists.
     seed
         An int or a key.
+    devices, chain_method
+        Devices to spread the chains over, their number, or a Mesh; ``'vectorized'`` (one program), ``'sequential'``,
+        ``'parallel'`` (threads) or None (chosen for the machine).
+    checkpoint, checkpoint_every
+        Save to this file every so many steps, and go on from it if it exists.
     progress
         Show a progress bar.
 
@@ -227,7 +227,7 @@ def sgmcmc(
     run.start(thetas, keys, chain_method, devices)
     saving = Checkpoint(
         checkpoint,
-        every,
+        checkpoint_every,
         lambda: fingerprint_of(
             target,
             method,

@@ -70,7 +70,7 @@ def smc(
     noncentered: Any = 'auto',
     seed: Any = 0,
     checkpoint: Any = None,
-    every: int | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Sample the posterior by adaptive tempered sequential Monte Carlo.
@@ -94,7 +94,7 @@ def smc(
         As for `nuts`.
     seed
         An int or a key.
-    checkpoint, every
+    checkpoint, checkpoint_every
         Save to this file every so many stages (default: after stages, every 30 seconds), and go on from it if it
         exists: the particles are those of an uninterrupted run, bit for bit.
     progress
@@ -141,7 +141,7 @@ def smc(
     key = to_key(seed)
     saving = Checkpoint(
         checkpoint,
-        every,
+        checkpoint_every,
         lambda: fingerprint_of(
             target,
             'smc',

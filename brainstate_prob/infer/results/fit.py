@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import os
 
     from brainstate_prob.infer.report import Report
-    from brainstate_prob.infer.table import FitSummary
+    from brainstate_prob.infer.table import Table
 
 __all__ = ['Draws', 'Fit']
 
@@ -115,7 +115,7 @@ class Fit(FitRecord, ArvizPlots):
         """
         return Draws({v.name: with_unit(self._mean(self.magnitudes[v.name]), v.parsed_unit) for v in self.variables})
 
-    def summary(self, prob: float = 0.9) -> FitSummary:
+    def summary(self, prob: float = 0.9) -> Table:
         """A table with a row for each number: mean, standard deviation and the central interval.
 
         Parameters
@@ -125,7 +125,7 @@ class Fit(FitRecord, ArvizPlots):
 
         Returns
         -------
-        FitSummary
+        Table
             Columns ``mean``, ``sd``, ``lower``, ``upper`` and ``unit``; for Markov chains also ``ess_bulk``,
             ``ess_tail`` and ``r_hat``; for a single best point ``estimate`` and ``unit``. ``summary()['mean']`` is a
             column, ``to_dict()`` everything, by row.
@@ -257,7 +257,7 @@ class Fit(FitRecord, ArvizPlots):
         batch_size: int | None = None,
         draws_at_once: int | None = None,
         seed: Any = 0,
-    ) -> FitSummary:
+    ) -> Table:
         """How good the predictions of data are: a table with a row a score.
 
         Parameters
@@ -271,7 +271,7 @@ class Fit(FitRecord, ArvizPlots):
 
         Returns
         -------
-        FitSummary
+        Table
             Columns ``value``, ``error`` (standard error over the observations) and ``unit``. Rows ``nll`` (minus the
             mean log density), ``rmse`` (of laws with a variance), ``crps`` (of laws with a mean, where scoringrules is
             installed), coverage and mean width of the interval, ``pit distance`` (of the ranks of the targets among the
@@ -400,7 +400,7 @@ class Fit(FitRecord, ArvizPlots):
         ...
         ...     def __call__(self):
         ...         return dist.Normal(self.mu.value(), 1.0)
-        >>> fit = infer.fit_map(infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0])), progress=False)
+        >>> fit = infer.map(infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0])), progress=False)
         >>> fit.with_posterior(infer.Posterior(Mean(), targets=jnp.array([0.0, 1.0, 2.0]))).predict().shape
         (1, 3)
         """

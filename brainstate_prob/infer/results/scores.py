@@ -13,7 +13,7 @@ from brainstate_prob.infer.density.classes import predicted
 from brainstate_prob.infer.results import prediction as predictions
 from brainstate_prob.infer.results import scoring
 from brainstate_prob.infer.results.observations import counted, has_moments, refuse_joint
-from brainstate_prob.infer.table import FitSummary
+from brainstate_prob.infer.table import Table
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -29,7 +29,7 @@ def predicts_classes(fit: Fit) -> bool:
     return predicted(fit.density, fit.rows[0], posterior.data).num_classes is not None
 
 
-def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> FitSummary:
+def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Table:
     """See `Fit.score`."""
     posterior = fit.posterior_for('score')
     noiseless = {name: sizes[name] for name in ('num_draws', 'batch_size', 'draws_at_once')}
@@ -80,7 +80,7 @@ def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Fit
         'error': np.array([row[1] for row in rows.values()], np.float64),
         'unit': np.array([row[2] for row in rows.values()]),
     }
-    return FitSummary(f'{fit.method}: scores of {len(np.atleast_1d(y))} observations', tuple(rows), columns)
+    return Table(f'{fit.method}: scores of {len(np.atleast_1d(y))} observations', tuple(rows), columns)
 
 
 def _statistics(draws: np.ndarray, y: np.ndarray, prob: float, with_crps: bool) -> dict[str, np.ndarray]:

@@ -170,7 +170,7 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
-    >>> fit = infer.fit_map(posterior, progress=False)
+    >>> fit = infer.map(posterior, progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     fit.save(os.path.join(folder, 'fit.nc'))
     ...     same = infer.load(os.path.join(folder, 'fit.nc'), posterior)

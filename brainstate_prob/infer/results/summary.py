@@ -8,7 +8,7 @@ import numpy as np
 
 from brainstate_prob.infer.density.variables import Variable
 from brainstate_prob.infer.diagnostics.ess import effective_sizes
-from brainstate_prob.infer.table import FitSummary
+from brainstate_prob.infer.table import Table
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.results.fit import Fit
@@ -33,7 +33,7 @@ def row_names(variable: Variable, coords: dict[str, np.ndarray]) -> list[str]:
     ]
 
 
-def summarize(fit: Fit, prob: float = 0.9) -> FitSummary:
+def summarize(fit: Fit, prob: float = 0.9) -> Table:
     """See `Fit.summary`."""
     rows = tuple(name for v in fit.variables for name in row_names(v, fit.coords))
     units = np.array(
@@ -44,7 +44,7 @@ def summarize(fit: Fit, prob: float = 0.9) -> FitSummary:
     dtype = np.result_type(*values)
     numbers = np.concatenate([v.astype(np.float64 if dtype.itemsize < 8 else dtype) for v in values], axis=2)
     if numbers.shape[:2] == (1, 1):
-        return FitSummary(f'{fit.method}: one point', rows, {'estimate': numbers[0, 0], 'unit': units})
+        return Table(f'{fit.method}: one point', rows, {'estimate': numbers[0, 0], 'unit': units})
     flat = numbers.reshape(-1, numbers.shape[2])
     weights = None if fit.weights is None else np.ravel(fit.weights)
     mean = np.average(flat, axis=0, weights=weights)
@@ -65,4 +65,4 @@ def summarize(fit: Fit, prob: float = 0.9) -> FitSummary:
         columns |= effective_sizes(numbers)
     size = f'{fit.num_chains} x {fit.num_draws} draws' if fit.num_chains > 1 else f'{fit.num_draws} draws'
     title = f'{fit.method}: {size}; lower and upper bound the central {100 * prob:g} % (equal-tailed)'
-    return FitSummary(title, rows, {**columns, 'unit': units})
+    return Table(title, rows, {**columns, 'unit': units})

@@ -43,8 +43,8 @@ __all__ = ['Checkpoint', 'Saved', 'interruption', 'keep_in', 'nothing_yet', 'rea
 
 _FORMAT = 1
 _RECORD = 'brainstate_prob.json'
-_SECONDS = 30.0  # between two saves, without every=
-_SHARE = 0.05  # of the time that saving may take, without every=
+_SECONDS = 30.0  # between two saves, without checkpoint_every=
+_SHARE = 0.05  # of the time that saving may take, without checkpoint_every=
 
 
 class Saved(NamedTuple):

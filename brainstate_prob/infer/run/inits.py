@@ -23,15 +23,13 @@ from brainstate_prob.infer.target.target import Target
 __all__ = ['chosen_rows', 'in_coordinates', 'of_values', 'started_from', 'statistics_of_rows']
 
 
-def started_from(posterior: Posterior, init: Any, *, each: bool = False, option: str = 'init') -> Posterior:
+def started_from(posterior: Posterior, init: Any, *, each: bool = False) -> Posterior:
     """The posterior in which a run that starts from ``init`` goes on: that of a fit, with its running statistics.
 
     Parameters
     ----------
     each
         Whether each start has statistics of its own, see `statistics_of_rows`.
-    option
-        What the option is called.
 
     Raises
     ------
@@ -42,7 +40,7 @@ def started_from(posterior: Posterior, init: Any, *, each: bool = False, option:
         return posterior
     found = [f for f in differences(init.variables, variables_of(posterior.entries)) if ' has dtype ' not in f]
     if found:
-        raise ValueError(f'{option} is the fit of another model than the posterior: {"; ".join(found)}.')
+        raise ValueError(f'init is the fit of another model than the posterior: {"; ".join(found)}.')
     if not init.has_own_statistics:
         return with_statistics(posterior, init.running_statistics)
     if init.num_chains * init.num_draws == 1:
@@ -51,9 +49,9 @@ def started_from(posterior: Posterior, init: Any, *, each: bool = False, option:
     if each:
         return posterior
     raise ValueError(
-        f'{option} is a fit by {init.method!r} of which each of {init.num_chains * init.num_draws} draws has running '
+        f'init is a fit by {init.method!r} of which each of {init.num_chains * init.num_draws} draws has running '
         'statistics of its own (BatchNorm), but a run has one set. Start from a fit of one point, such as that of '
-        'fit_map under environ.context(fit=True).'
+        'infer.map under environ.context(fit=True).'
     )
 
 

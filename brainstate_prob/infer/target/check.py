@@ -15,7 +15,7 @@ from brainstate_prob.infer.density.classes import precision_of, predicted
 from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.report import Finding, Report
-from brainstate_prob.infer.table import FitSummary
+from brainstate_prob.infer.table import Table
 from brainstate_prob.infer.target.forgotten import listed, some_priors_message
 from brainstate_prob.infer.target.pairs import squared_messages
 from brainstate_prob.infer.target.prior_points import prior_points
@@ -283,7 +283,7 @@ def _ways_to_fit(posterior: Posterior) -> Iterator[Finding]:
         yield Finding('note', f'Can be fitted by MAP only. {error}')
 
 
-def _table(posterior: Posterior, near: Probe) -> FitSummary:
+def _table(posterior: Posterior, near: Probe) -> Table:
     """A row a parameter: shape, unit, prior, and how large the likelihood's gradient is."""
     density, columns = posterior.density, columns_of(posterior.density)
     entries = density.entries
@@ -291,7 +291,7 @@ def _table(posterior: Posterior, near: Probe) -> FitSummary:
     def size(name: str) -> float:
         return float(np.sqrt(np.mean(near.likelihood_gradient[0][columns[name]].astype(np.float64) ** 2)))
 
-    return FitSummary(
+    return Table(
         f'{density.size} numbers, {posterior.num_observations} observations, log density '
         f'{near.log_density[0]:.6g} at the start',
         tuple(e.name for e in entries),

@@ -77,7 +77,6 @@ RULES: dict[str, Rule] = {
             'num_draws',
             'num_simulations',
             'num_observations',
-            'max_steps',
             'thinning',
             'rank',
             'snapshot_every',
@@ -148,7 +147,7 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
         if rule is not None and name in defaults and not (value is None and defaults[name] is None):
             rule(name, value)
     if 'checkpoint' in defaults:
-        check_saving(given['checkpoint'], given['every'])
+        check_saving(given['checkpoint'], given['checkpoint_every'])
     # Of a way to fit; simulations and draws of the prior need no data, and say themselves what they need.
     if isinstance(given.get('posterior'), Posterior) and 'posterior' not in rules and 'num_simulations' not in given:
         _refuse_without_targets(given)
@@ -165,7 +164,7 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
 
 # Ways that go on without an end, or a word, where a posterior is improper. Points without a prior are of maximum
 # likelihood, a method of its own; Laplace finds the missing curvature, SMC and elliptical slices the missing prior.
-_MOVE_FREELY = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'fit_svi', 'pathfinder'})
+_MOVE_FREELY = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder'})
 
 
 def _refuse_without_targets(given: Mapping[str, Any]) -> None:
@@ -185,18 +184,18 @@ def _defaults(function: Callable) -> dict[str, Any]:
     return {name: p.default for name, p in inspect.signature(function).parameters.items()}
 
 
-def check_saving(checkpoint: Any, every: Any) -> None:
-    """Refuse a checkpoint that cannot be written, and ``every=`` without one.
+def check_saving(checkpoint: Any, checkpoint_every: Any) -> None:
+    """Refuse a checkpoint that cannot be written, and ``checkpoint_every=`` without one.
 
     Raises
     ------
     ValueError, FileNotFoundError, PermissionError
         As `file_to_write`.
     """
-    if every is not None:
-        count()('every', every)
+    if checkpoint_every is not None:
+        count()('checkpoint_every', checkpoint_every)
         if checkpoint is None:
-            raise ValueError(f'every={every} needs checkpoint=path, the file to write to.')
+            raise ValueError(f'checkpoint_every={checkpoint_every} needs checkpoint=path, the file to write to.')
     if checkpoint is not None:
         file_to_write('checkpoint', checkpoint)
 

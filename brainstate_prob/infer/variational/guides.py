@@ -76,7 +76,7 @@ class _ByGroup:
         return dist.transforms.ComposeTransform([rows, order])
 
 
-class _AutoGroupedMultivariate(_ByGroup, autoguide.AutoBatchedMultivariateNormal):
+class _AutoGroupedFull(_ByGroup, autoguide.AutoBatchedMultivariateNormal):
     pass
 
 
@@ -85,11 +85,10 @@ class _AutoGroupedLowRank(_ByGroup, autoguide.AutoBatchedLowRankMultivariateNorm
 
 
 GUIDES: dict[str, type] = {
-    'normal': autoguide.AutoNormal,
-    'diagonal': autoguide.AutoDiagonalNormal,
-    'multivariate': autoguide.AutoMultivariateNormal,
+    'diagonal': autoguide.AutoNormal,
+    'full': autoguide.AutoMultivariateNormal,
     'low_rank': autoguide.AutoLowRankMultivariateNormal,
-    'batched_multivariate': _AutoGroupedMultivariate,
+    'batched_full': _AutoGroupedFull,
     'batched_low_rank': _AutoGroupedLowRank,
     'laplace': autoguide.AutoLaplaceApproximation,
     'delta': autoguide.AutoDelta,
@@ -115,7 +114,7 @@ _UNFIT: dict[type, str] = {
         "guide=f with f(model) returning a list guide to which AutoNormal(block(model, hide=['scale'])) and others "
         'were appended.'
     ),
-    autoguide.AutoBatchedMultivariateNormal: "Pass it by its name, guide='batched_multivariate'.",
+    autoguide.AutoBatchedMultivariateNormal: "Pass it by its name, guide='batched_full'.",
     autoguide.AutoBatchedLowRankMultivariateNormal: "Pass it by its name, guide='batched_low_rank'.",
 }
 
@@ -159,12 +158,12 @@ def check_guide(
     kind = family if isinstance(family, type) else object
     if issubclass(kind, autoguide.AutoIAFNormal | autoguide.AutoBNAFNormal) and density.size == 1:
         raise ValueError(
-            f"guide={guide!r} is a flow between several dimensions; the model has one. Use guide='normal'."
+            f"guide={guide!r} is a flow between several dimensions; the model has one. Use guide='diagonal'."
         )
     if issubclass(kind, autoguide.AutoDAIS) and minibatches:
         raise ValueError(
             "guide='dais' moves along the gradient of the whole log density, which minibatches do not give. Drop "
-            "them, or use guide='multivariate'."
+            "them, or use guide='full'."
         )
     settings: dict[str, Any] = {}
     if issubclass(kind, _ByGroup):
@@ -185,7 +184,7 @@ def _places_by_group(density: Density, guide: str) -> np.ndarray:
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         raise ValueError(
             f'guide={guide!r} has one normal for each entry of the first axis, which all parameters must share; here '
-            f"they have lengths {lengths} (0: a scalar). Use guide='low_rank' or 'multivariate'."
+            f"they have lengths {lengths} (0: a scalar). Use guide='low_rank' or 'full'."
         )
     groups = next(iter(lengths.values()))
     return np.concatenate([where.reshape(groups, -1) for where in columns_of(density).values()], axis=1)

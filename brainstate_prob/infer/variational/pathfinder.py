@@ -52,11 +52,11 @@ def pathfinder(
     *,
     num_paths: int = 8,
     num_draws: int = 1000,
-    max_steps: int = 100,
+    num_steps: int = 100,
     num_elbo_draws: int = 25,
-    seed: Any = 0,
     init: Any = 'model',
     noncentered: Any = 'auto',
+    seed: Any = 0,
     progress: bool = True,
 ) -> Fit:
     """Approximate the posterior by multi-path Pathfinder with Pareto-smoothed importance weights.
@@ -72,14 +72,14 @@ def pathfinder(
         How many paths, each from a start of its own.
     num_draws
         How many draws in all, in equal parts of the paths (rounded up).
-    max_steps
+    num_steps
         Of L-BFGS.
     num_elbo_draws
         Draws that estimate the ELBO of each Gaussian on a path.
-    seed
-        An int or a key.
     init, noncentered
         As for `nuts`.
+    seed
+        An int or a key.
     progress
         There is no bar: it is one program of seconds.
 
@@ -124,7 +124,7 @@ def pathfinder(
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
     thetas = started_chains(target, Settings(), init, (start_keys, keys)).theta
-    found, keys, steps = _found(density, thetas, keys, posterior.data, max_steps, num_elbo_draws)
+    found, keys, steps = _found(density, thetas, keys, posterior.data, num_steps, num_elbo_draws)
     draws, lp, log_q = _drawn(density, found, keys, posterior.data, -(-num_draws // num_paths))
     elbo = np.asarray(found.elbo)
     good = np.isfinite(lp) & np.isfinite(log_q) & np.isfinite(elbo)[:, None]
@@ -149,8 +149,8 @@ def pathfinder(
         )
     info = {
         'num_paths': num_paths,
-        'max_steps': max_steps,
-        'num_steps': [int(n) for n in steps],
+        'num_steps': num_steps,
+        'steps': [int(n) for n in steps],
         'elbo': [float(x) for x in elbo],
         'k_hat': k_hat,
         'ess': ess,
@@ -175,14 +175,14 @@ def pathfinder_starts(target: Target, keys: jax.Array) -> jax.Array:
 
 
 def _found(
-    density: Density, thetas: jax.Array, keys: jax.Array, data: Data, max_steps: int, num_elbo_draws: int
+    density: Density, thetas: jax.Array, keys: jax.Array, data: Data, num_steps: int, num_elbo_draws: int
 ) -> tuple[Any, jax.Array, jax.Array]:
     """The best Gaussian of the path from each theta, the keys of its draws, and how many steps the paths have."""
-    settings = (max_steps, num_elbo_draws)
+    settings = (num_steps, num_elbo_draws)
     return density.jit('pathfinder_paths', settings, lambda: _paths(density, *settings))(thetas, keys, data)
 
 
-def _paths(density: Density, max_steps: int, num_elbo_draws: int) -> Callable:
+def _paths(density: Density, num_steps: int, num_elbo_draws: int) -> Callable:
     vi = import_blackjax().vi.pathfinder
 
     def run(thetas: jax.Array, keys: jax.Array, data: Data) -> tuple:
@@ -193,7 +193,7 @@ def _paths(density: Density, max_steps: int, num_elbo_draws: int) -> Callable:
             path_key, elbo_key, draw_key = jax.random.split(key, 3)
             # Its own choice is not used, see `_uphill`: one draw is enough to tell which steps there are.
             _, told = vi.approximate(
-                path_key, lambda x: -potential(x), theta, num_samples=1, maxiter=max_steps, ftol=_TOLERANCE
+                path_key, lambda x: -potential(x), theta, num_samples=1, maxiter=num_steps, ftol=_TOLERANCE
             )
             steps = told.path._replace(grad_position=told.path.grad_position * _uphill(vi, told.path))
 
@@ -201,7 +201,7 @@ def _paths(density: Density, max_steps: int, num_elbo_draws: int) -> Callable:
                 draws, log_q = vi.sample(key, step, num_elbo_draws)
                 return jnp.mean(-jax.vmap(potential)(draws) - log_q)
 
-            elbo = jax.vmap(elbo_of)(steps, jax.random.split(elbo_key, max_steps + 1))
+            elbo = jax.vmap(elbo_of)(steps, jax.random.split(elbo_key, num_steps + 1))
             there = jnp.isfinite(told.path.elbo)
             elbo = jnp.where(there & jnp.isfinite(elbo), elbo, -jnp.inf)
             found = jax.tree.map(lambda x: x[jnp.argmax(elbo)], steps._replace(elbo=elbo))

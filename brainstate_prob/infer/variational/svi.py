@@ -34,14 +34,14 @@ from brainstate_prob.infer.variational.elbo_programs import Carry, Programs, Set
 from brainstate_prob.infer.variational.guides import check_guide
 from brainstate_prob.infer.variational.stationarity import Stationarity
 
-__all__ = ['fit_svi']
+__all__ = ['svi']
 
 
 @named
-def fit_svi(
+def svi(
     posterior: Posterior,
     *,
-    guide: Any = 'normal',
+    guide: Any = 'diagonal',
     sites: bool = False,
     num_steps: int = 5000,
     optimizer: optax.GradientTransformation | None = None,
@@ -54,9 +54,9 @@ def fit_svi(
     noncentered: Any = 'auto',
     init: Any = 'model',
     init_scale: float | None = None,
-    checkpoint: str | os.PathLike | None = None,
-    every: int | None = None,
     seed: Any = 0,
+    checkpoint: str | os.PathLike | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> Fit:
     """Fit a guide to the posterior by maximizing the evidence lower bound (ELBO).
@@ -68,8 +68,8 @@ def fit_svi(
     Parameters
     ----------
     guide
-        ``'normal'`` or ``'diagonal'`` (independent normals), ``'multivariate'``, ``'low_rank'``,
-        ``'batched_multivariate'`` and ``'batched_low_rank'`` (a normal for each entry of the first axis, which all
+        ``'diagonal'`` (independent normals), ``'full'`` (a multivariate normal), ``'low_rank'``,
+        ``'batched_full'`` and ``'batched_low_rank'`` (a normal for each entry of the first axis, which all
         parameters must share), ``'laplace'`` (mode and curvature there), ``'delta'`` (the mode of theta's density),
         ``'iaf'`` and ``'bnaf'`` (normalizing flows), ``'dais'`` (annealed importance sampling); a NumPyro autoguide
         class; or a function of the NumPyro model ``model(data)``, whose one site is ``'theta'``, that returns an
@@ -93,7 +93,7 @@ def fit_svi(
         See this many observations a step, in a new random order each pass; their log-likelihood counts N/B times.
     batches, num_observations
         In place of it: an iterable of pairs ``(inputs, targets)``, one a step, of any sizes, and the number N of all
-        observations; see `fit_map`.
+        observations; see `infer.map`.
     num_draws
         Draws from the fitted guide (one for ``'delta'``).
     noncentered
@@ -105,12 +105,12 @@ def fit_svi(
         rest from the model; or an array of theta.
     init_scale
         The standard deviation of theta that a guide by name begins with; default 0.1.
-    checkpoint, every
+    seed
+        An int or a key.
+    checkpoint, checkpoint_every
         Save to this file every so many steps (default: every 30 seconds), and go on from it if it exists: the numbers
         are those of an uninterrupted run. ``batches`` must then give the same again. More ``num_steps`` go on from the
         end, if the learning rate does not depend on them (with ``optimizer`` or ``r_hat``).
-    seed
-        An int or a key.
     progress
         Show a progress bar.
 
@@ -140,11 +140,11 @@ def fit_svi(
     ...     def __call__(self):
     ...         return dist.Normal(self.mu.value(), 1.0)
     >>> posterior = infer.Posterior(Mean(), targets=jnp.array([1.0, 3.0]))
-    >>> fit = infer.fit_svi(posterior, optimizer=optax.adam(0.01), num_steps=2000, progress=False)
+    >>> fit = infer.svi(posterior, optimizer=optax.adam(0.01), num_steps=2000, progress=False)
     >>> bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     True
     """
-    check_options(fit_svi, locals(), optimizer=optax_optimizer())
+    check_options(svi, locals(), optimizer=optax_optimizer())
     if sites and isinstance(guide, str):
         raise ValueError(f'sites=True is for a guide of your own; guide={guide!r} is one of theta. Drop sites=True.')
     posterior = started_from(posterior, init)
@@ -160,7 +160,7 @@ def fit_svi(
     falls = optimizer is None and r_hat is None
     saving = Checkpoint(
         checkpoint,
-        every,
+        checkpoint_every,
         lambda: fingerprint_of(
             target,
             'svi',

@@ -87,7 +87,7 @@ def test_bytes_above_127():
 
 
 def test_other_targets_and_quantities():
-    fit = infer.fit_map(posterior(LAWS['geometric'][0], np.array([1, 2, 4], np.int8)), progress=False)
+    fit = infer.map(posterior(LAWS['geometric'][0], np.array([1, 2, 4], np.int8)), progress=False)
     chance = 1 / (1 + np.exp(-float(np.squeeze(fit.draws['a']))))
     found = fit.predict(targets=np.array([255, 10], np.uint8), kind='log_density')
     np.testing.assert_allclose(np.squeeze(found), stats.geom(chance, loc=-1).logpmf([255, 10]), rtol=1e-4)

@@ -114,7 +114,7 @@ def test_ways_to_say_which_devices(devices, axis):
 
 def test_a_fit_over_devices_predicts_reports_and_is_kept(tmp_path):
     posterior = mean(5).shard(2)
-    fit = infer.fit_map(posterior, progress=False)
+    fit = infer.map(posterior, progress=False)
     np.testing.assert_allclose(fit.draws['mu'], 10 / 6, rtol=1e-4)
     assert fit.predict(kind='mean', batch_size=2).shape == (1, 5)
     np.testing.assert_array_equal(fit.to_arviz().observed_data['targets'], np.arange(5))
@@ -122,13 +122,13 @@ def test_a_fit_over_devices_predicts_reports_and_is_kept(tmp_path):
     fit.save(tmp_path / 'fit.nc')
     np.testing.assert_array_equal(infer.load(tmp_path / 'fit.nc', mean(5)).thetas, fit.thetas)
     options = {'optimizer': 'adam', 'num_steps': 20, 'checkpoint': tmp_path / 'run', 'progress': False}
-    first = infer.fit_map(posterior, **options)
+    first = infer.map(posterior, **options)
     options['num_steps'] = 40
-    np.testing.assert_array_equal(infer.fit_map(posterior, **options).history['loss'][:20], first.history['loss'])
+    np.testing.assert_array_equal(infer.map(posterior, **options).history['loss'][:20], first.history['loss'])
 
 
 WAYS = {
-    'svi': lambda p: infer.fit_svi(p, num_steps=10, num_draws=4, progress=False),
+    'svi': lambda p: infer.svi(p, num_steps=10, num_draws=4, progress=False),
     'sgmcmc': lambda p: infer.sgmcmc(
         p, step_size=1e-3, num_warmup=3, num_samples=6, num_chains=2, batch_size=2, progress=False
     ),

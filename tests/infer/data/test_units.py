@@ -44,7 +44,7 @@ def test_the_density_is_that_of_the_magnitude_in_the_unit_of_the_targets(name):
 
 
 def test_predictions_have_the_unit_of_the_targets():
-    fit = infer.fit_map(posterior(NORMAL['in another unit']), progress=False)
+    fit = infer.map(posterior(NORMAL['in another unit']), progress=False)
     mean = fit.predict(kind='mean')
     assert mean.unit == u.mV and np.allclose(mean.mantissa, fit.estimate['rest'] / u.mV, rtol=1e-5)
     np.testing.assert_allclose(

@@ -125,7 +125,7 @@ def test_a_support_that_moves_is_a_matter_of_the_start():
     assert posterior.log_density() == -jnp.inf
     np.testing.assert_allclose(posterior.log_likelihood(), [-np.log(2), -np.inf], rtol=1e-6)
     with pytest.raises(ValueError, match=r'not finite at the start.*-inf.*1 observations, the first at \(1,\)'):
-        infer.fit_map(posterior, progress=False)
+        infer.map(posterior, progress=False)
     theta = posterior.unconstrain({'theta': 4.0})
     np.testing.assert_allclose(posterior.log_likelihood(theta), [-np.log(4)] * 2, rtol=1e-6)
 
@@ -185,11 +185,11 @@ def test_the_shape_is_checked_again_with_other_data():
     posterior = infer.Posterior(
         Top(2.0), X, X, log_likelihood=lambda m, x, y: dist.Normal(x, m.theta.value()).log_prob(y)
     )
-    fit = infer.fit_map(posterior, progress=False)
+    fit = infer.map(posterior, progress=False)
     with pytest.raises(ValueError, match=r'shape \(3, 3\) for targets of shape \(3, 1\)'):
         fit.predict(X[:3], X[:3, None], kind='log_density')
     with pytest.raises(ValueError, match=r'shape \(2, 2\) for targets of shape \(2, 1\)'):
-        infer.fit_map(
+        infer.map(
             posterior, batches=[(X[:2], X[:2, None])], num_observations=2, optimizer='adam', num_steps=2, progress=False
         )
 

@@ -50,7 +50,7 @@ def test_members_are_those_fitted_one_by_one(vectorized):
     keys = member_keys(posterior.density, jax.random.key(0), 4)
     starts = member_starts(posterior.target, 'prior', keys, jacobian=False)
     one_by_one = [
-        infer.fit_map(posterior, optimizer='adam', num_steps=60, batch_size=8, init=start, seed=key, progress=False)
+        infer.map(posterior, optimizer='adam', num_steps=60, batch_size=8, init=start, seed=key, progress=False)
         for start, key in zip(starts, keys, strict=True)
     ]
     sequential = infer.ensemble(posterior, batch_size=8, chain_method='sequential', **KWARGS)
@@ -205,8 +205,8 @@ def test_an_ensemble_that_was_interrupted_goes_on_to_the_same_numbers(method, tm
     run = KWARGS | {'num_steps': 50, 'batch_size': 8, 'chain_method': method}
     whole, path = infer.ensemble(posterior_of(), **run), tmp_path / 'run.ckpt'
     with pytest.raises(Killed):
-        infer.ensemble(posterior_of(), **run, checkpoint=path, every=10, callbacks=kill)
-    resumed = infer.ensemble(posterior_of(), **run, checkpoint=path, every=10)
+        infer.ensemble(posterior_of(), **run, checkpoint=path, checkpoint_every=10, callbacks=kill)
+    resumed = infer.ensemble(posterior_of(), **run, checkpoint=path, checkpoint_every=10)
     np.testing.assert_array_equal(resumed.thetas, whole.thetas)
     for name, values in whole.history.items():
         np.testing.assert_array_equal(resumed.history[name], values)

@@ -31,19 +31,19 @@ COUNTS = jnp.array([2, 4, 3, 6, 1])
 @pytest.mark.parametrize('t', [nn.ExpT(), nn.SoftplusT()])
 @pytest.mark.parametrize('optimizer', ['lbfgs', 'adam', optax.adabelief(3e-2)])
 def test_the_classical_mode_does_not_depend_on_the_transform(t, optimizer):
-    fit = infer.fit_map(infer.Posterior(Rate(t), targets=COUNTS), optimizer=optimizer, num_steps=800, progress=False)
+    fit = infer.map(infer.Posterior(Rate(t), targets=COUNTS), optimizer=optimizer, num_steps=800, progress=False)
     assert float(fit.estimate['rate']) == pytest.approx((16 + 3 - 1) / (5 + 2), rel=1e-3)  # mode of a gamma posterior
 
 
 def test_the_mode_of_theta_has_the_log_determinant():
-    fit = infer.fit_map(infer.Posterior(Rate(nn.ExpT()), targets=COUNTS), jacobian=True, progress=False)
+    fit = infer.map(infer.Posterior(Rate(nn.ExpT()), targets=COUNTS), jacobian=True, progress=False)
     assert float(fit.estimate['rate']) == pytest.approx((16 + 3) / (5 + 2), rel=1e-4)  # mode of its logarithm
     assert fit.info['jacobian'] and fit.info['converged']
 
 
 def test_lbfgs_stops_when_converged_and_the_history_is_the_loss():
     posterior = infer.Posterior(Rate(), targets=COUNTS)
-    fit = infer.fit_map(posterior, num_steps=500, progress=False)
+    fit = infer.map(posterior, num_steps=500, progress=False)
     assert fit.info['converged'] and fit.info['num_steps'] == len(fit.history['loss']) < 50
     theta = fit.thetas[0, 0]
     assert float(-posterior.log_density(theta, jacobian=False)) == pytest.approx(fit.history['loss'][-1], rel=1e-5)
@@ -68,7 +68,7 @@ def test_minibatches_have_the_mode_of_the_whole():
     want = jnp.linalg.solve(x.T @ x / 0.09 + jnp.eye(3), x.T @ y / 0.09)
     posterior = infer.Posterior(Line(), (x, 0.3), y)
     schedule = optax.exponential_decay(3e-2, 500, 0.1)
-    fit = infer.fit_map(posterior, optimizer=optax.adam(schedule), batch_size=32, num_steps=2000, progress=False)
+    fit = infer.map(posterior, optimizer=optax.adam(schedule), batch_size=32, num_steps=2000, progress=False)
     np.testing.assert_allclose(fit.estimate['w'], want, atol=0.01)  # the noise of the last steps, at rate 3e-6
 
 
@@ -82,24 +82,24 @@ def test_a_second_fit_traces_nothing(kwargs):
             return super().__call__(x, scale)
 
     x, y = line_data()
-    infer.fit_map(infer.Posterior(Counted(), (x, 0.3), y), num_steps=30, progress=False, **kwargs)
+    infer.map(infer.Posterior(Counted(), (x, 0.3), y), num_steps=30, progress=False, **kwargs)
     traced = len(calls)
     model = Counted()
     model.w.set_value(jnp.ones(3))
     if 'batch_size' in kwargs:
         kwargs = {**kwargs, 'optimizer': optax.adam(1e-2)}  # built anew, equal in structure
-    infer.fit_map(infer.Posterior(model, (x + 1.0, 0.5), y - 1.0), num_steps=70, seed=3, progress=False, **kwargs)
+    infer.map(infer.Posterior(model, (x + 1.0, 0.5), y - 1.0), num_steps=70, seed=3, progress=False, **kwargs)
     assert len(calls) == traced + 1 > 1  # the trace of the new posterior
 
 
 def test_the_fit_starts_from_the_model_and_can_be_written_back():
     x, y = line_data()
     model = Line()
-    fit = infer.fit_map(infer.Posterior(model, (x, 0.3), y), progress=False)
+    fit = infer.map(infer.Posterior(model, (x, 0.3), y), progress=False)
     np.testing.assert_array_equal(model.w.value(), np.zeros(3))
     fit.assign_to(model)
     np.testing.assert_allclose(model.w.value(), fit.estimate['w'], rtol=1e-6)
-    again = infer.fit_map(infer.Posterior(model, (x, 0.3), y), progress=False)
+    again = infer.map(infer.Posterior(model, (x, 0.3), y), progress=False)
     assert again.info['num_steps'] <= 3
 
 
@@ -131,7 +131,7 @@ def test_flat_priors_give_the_published_coefficients(name, shared_dir, x64):
     size = np.sqrt(len(x)) * np.ones(columns.shape[1])
     model = PlaceCell(size)
     model.b.set_value(np.linalg.lstsq(orthogonal * size, np.full(len(x), -6.0), rcond=None)[0])
-    fit = infer.fit_map(infer.Posterior(model, orthogonal, raw['spikes'].astype(int)), tol=1e-10, progress=False)
+    fit = infer.map(infer.Posterior(model, orthogonal, raw['spikes'].astype(int)), tol=1e-10, progress=False)
     coefficients = np.linalg.solve(mix, np.asarray(fit.estimate['b']) * size)
     assert fit.info['converged']
     # The positions of the file are rounded to float32, which turns a few directions and so moves the exact maximum
@@ -149,7 +149,7 @@ def test_units_of_the_estimate():
         def __call__(self):
             return infer.of_quantities(dist.Exponential, 1.0 / self.tau.value())
 
-    fit = infer.fit_map(infer.Posterior(Wait(), targets=jnp.array([10.0, 20.0, 30.0]) * u.ms), progress=False)
+    fit = infer.map(infer.Posterior(Wait(), targets=jnp.array([10.0, 20.0, 30.0]) * u.ms), progress=False)
     assert fit.estimate['tau'].unit == u.ms
 
 
@@ -167,14 +167,14 @@ REFUSED = [
 def test_what_is_refused(kwargs, error, message):
     x, y = line_data()
     with pytest.raises(error, match=message):
-        infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), progress=False, **kwargs)
+        infer.map(infer.Posterior(Line(), (x, 0.3), y), progress=False, **kwargs)
 
 
 def test_every_way_to_fit_has_the_same_log_density_of_the_same_theta():
     posterior = infer.Posterior(Rate(), targets=COUNTS)
     fits = [
-        infer.fit_map(posterior, jacobian=True, progress=False),
-        infer.fit_svi(posterior, num_steps=1000, num_draws=10, progress=False),
+        infer.map(posterior, jacobian=True, progress=False),
+        infer.svi(posterior, num_steps=1000, num_draws=10, progress=False),
         infer.nuts(posterior, num_warmup=50, num_samples=10, num_chains=1, progress=False),
     ]
     assert all(fit.density is posterior.density for fit in fits)
@@ -205,14 +205,14 @@ def test_transforms_without_a_density_are_fitted_by_map(t, best):
         def __call__(self):
             return dist.Poisson(self.rate.value())
 
-    fit = infer.fit_map(infer.Posterior(Confined(), targets=COUNTS), optimizer=optax.adam(3e-2), progress=False)
+    fit = infer.map(infer.Posterior(Confined(), targets=COUNTS), optimizer=optax.adam(3e-2), progress=False)
     assert float(fit.estimate['rate']) == pytest.approx(best, rel=1e-2)
 
 
 def test_a_fit_that_has_not_converged_says_so():
     x, y = line_data()
     with pytest.warns(infer.ConvergenceWarning, match='stopped after 2 steps before it converged'):
-        fit = infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), num_steps=2, progress=False)
+        fit = infer.map(infer.Posterior(Line(), (x, 0.3), y), num_steps=2, progress=False)
     assert fit.info['converged'] is False
 
 
@@ -232,9 +232,9 @@ class TwoModes(nn.Module):
 
 def test_the_best_of_several_starts_is_kept():
     posterior = infer.Posterior(TwoModes(), targets=jnp.full(5, 4.0))
-    one = infer.fit_map(posterior, optimizer='adam', num_steps=500, progress=False)
+    one = infer.map(posterior, optimizer='adam', num_steps=500, progress=False)
     assert one.estimate['a'] == pytest.approx(-2.0, abs=0.02)  # the lower mode, next to the start
-    many = infer.fit_map(posterior, optimizer='adam', num_steps=500, num_starts=8, progress=False)
+    many = infer.map(posterior, optimizer='adam', num_steps=500, num_starts=8, progress=False)
     assert many.estimate['a'] == pytest.approx(2.0, abs=0.02)
     losses = np.array(many.info['losses'])
     assert losses.shape == (8,) and losses.min() < losses.max() - 0.01  # both modes were found
@@ -246,8 +246,8 @@ def test_the_best_of_several_starts_is_kept():
 def test_lbfgs_from_several_starts_lets_each_converge():
     x, y = line_data()
     posterior = infer.Posterior(Line(), (x, 0.3), y)
-    one = infer.fit_map(posterior, progress=False)
-    many = infer.fit_map(posterior, num_starts=3, progress=False)
+    one = infer.map(posterior, progress=False)
+    many = infer.map(posterior, num_starts=3, progress=False)
     np.testing.assert_allclose(many.estimate['w'], one.estimate['w'], rtol=1e-4)
     np.testing.assert_allclose(many.info['losses'], one.history['loss'][-1], rtol=1e-5)
     assert many.info['converged'] and len(many.history['loss']) == many.info['num_steps'] < 50
@@ -266,9 +266,9 @@ def test_a_start_that_is_lost_does_not_lose_the_others():
     starts = jnp.array([[0.5], [1e-7], [2.0]])  # the second one's gradient throws it far below zero
     kwargs = {'optimizer': optax.sgd(-1e-2), 'num_steps': 200, 'progress': False}
     with pytest.raises(ValueError, match='The loss became nan at step'):
-        infer.fit_map(posterior, init=starts[1], **kwargs)
+        infer.map(posterior, init=starts[1], **kwargs)
     kwargs['optimizer'] = optax.chain(optax.sgd(1e-2), optax.clip(0.1))
-    fit = infer.fit_map(posterior, init=starts, num_starts=3, **kwargs)
+    fit = infer.map(posterior, init=starts, num_starts=3, **kwargs)
     assert np.isfinite(fit.history['loss']).all() and np.isfinite(fit.estimate['a'])
 
 
@@ -296,7 +296,7 @@ def test_early_stopping_keeps_the_point_that_is_best_for_held_out_data():
     posterior = infer.Posterior(Flat(), x[:15], y[:15])
     rule = infer.EarlyStopping(patience=3, held_out=(x[15:], y[15:]), every=20)
     kwargs = {'optimizer': optax.sgd(2e-3), 'num_steps': 2000, 'progress': False}
-    fit = infer.fit_map(posterior, early_stopping=rule, **kwargs)
+    fit = infer.map(posterior, early_stopping=rule, **kwargs)
     watched = fit.history['held_out_loss']
     assert fit.info['stopped'] == 'early stopping' and fit.info['num_steps'] == 20 * len(watched) < 2000
     assert watched.argmin() == len(watched) - 4  # three evaluations without a gain
@@ -304,7 +304,7 @@ def test_early_stopping_keeps_the_point_that_is_best_for_held_out_data():
     loss = np.mean(0.5 * (y[15:] - x[15:] @ w) ** 2 + 0.5 * np.log(2 * np.pi))
     assert loss == pytest.approx(watched.min(), rel=1e-5)
     # The same steps as without a rule, and the point is that of the best evaluation.
-    plain = infer.fit_map(posterior, **kwargs | {'num_steps': 20 * (int(watched.argmin()) + 1)})
+    plain = infer.map(posterior, **kwargs | {'num_steps': 20 * (int(watched.argmin()) + 1)})
     np.testing.assert_array_equal(plain.estimate['w'], fit.estimate['w'])
     np.testing.assert_array_equal(plain.history['loss'], fit.history['loss'][: plain.info['num_steps']])
 
@@ -324,9 +324,9 @@ def test_held_out_data_are_predicted_by_the_running_statistics_of_that_step(tmp_
     rule = infer.EarlyStopping(patience=3, held_out=(x[15:], y[15:]), every=20)
     kwargs = {'optimizer': optax.sgd(2e-3), 'early_stopping': rule, 'progress': False}
     with environ.context(fit=True):
-        fit = infer.fit_map(posterior, num_steps=500, **kwargs)
-        first = infer.fit_map(posterior, num_steps=40, **kwargs, checkpoint=tmp_path / 'run.ckpt')
-        resumed = infer.fit_map(posterior, num_steps=500, **kwargs, checkpoint=tmp_path / 'run.ckpt')
+        fit = infer.map(posterior, num_steps=500, **kwargs)
+        first = infer.map(posterior, num_steps=40, **kwargs, checkpoint=tmp_path / 'run.ckpt')
+        resumed = infer.map(posterior, num_steps=500, **kwargs, checkpoint=tmp_path / 'run.ckpt')
     assert fit.info['stopped'] == 'early stopping' and first.info['num_steps'] == 40
     model = Normed()
     fit.assign_to(model)
@@ -342,11 +342,11 @@ def test_early_stopping_by_the_loss():
     x, y = line_data()
     posterior = infer.Posterior(Line(), (x, 0.3), y)
     rule = infer.EarlyStopping(patience=2, every=30, min_gain=0.01)
-    fit = infer.fit_map(posterior, optimizer='adam', num_steps=3000, early_stopping=rule, progress=False)
+    fit = infer.map(posterior, optimizer='adam', num_steps=3000, early_stopping=rule, progress=False)
     means = fit.history['loss'].reshape(-1, 30).mean(1)
     np.testing.assert_allclose(fit.history['mean_loss'], means, rtol=1e-5)
     assert fit.info['stopped'] == 'early stopping' and (np.diff(means)[-2:] > -0.01).all()
-    shorter = infer.fit_map(posterior, optimizer='adam', num_steps=3000, early_stopping=1, progress=False)
+    shorter = infer.map(posterior, optimizer='adam', num_steps=3000, early_stopping=1, progress=False)
     assert shorter.info['num_steps'] <= 3000
 
 
@@ -360,9 +360,7 @@ def test_callbacks_see_the_fit_and_may_end_it():
         return progress.step >= 400
 
     others = []
-    fit = infer.fit_map(
-        posterior, optimizer='adam', num_steps=1000, callbacks=[stop_at_400, others.append], progress=False
-    )
+    fit = infer.map(posterior, optimizer='adam', num_steps=1000, callbacks=[stop_at_400, others.append], progress=False)
     assert [step for step, _, _ in seen] == [200, 400] and fit.info['stopped'] == 'a callback'
     assert seen[-1][1] == fit.history['loss'][399] and len(others) == 2 and 'step=400' in repr(others[-1])
     np.testing.assert_array_equal(seen[-1][2], fit.estimate['w'])
@@ -373,7 +371,7 @@ def test_a_schedule_is_that_of_optax():
     x, y = line_data()
     posterior = infer.Posterior(Line(), (x, 0.3), y)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 100, 300)
-    fit = infer.fit_map(posterior, optimizer=optax.adam(schedule), num_steps=300, progress=False)
+    fit = infer.map(posterior, optimizer=optax.adam(schedule), num_steps=300, progress=False)
     optimizer = optax.adam(schedule)
 
     @jax.jit
@@ -417,7 +415,7 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_numbers(case, tmp_path):
     def fit(**options):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', infer.ConvergenceWarning)
-            return infer.fit_map(posterior, num_steps=steps, **kwargs, **options)
+            return infer.map(posterior, num_steps=steps, **kwargs, **options)
 
     class Killed(BaseException):  # nothing is saved at it
         pass
@@ -429,9 +427,9 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_numbers(case, tmp_path):
     whole = fit()
     path = tmp_path / 'run.ckpt'
     with pytest.raises(Killed):
-        fit(checkpoint=path, every=steps // 5, callbacks=kill)
+        fit(checkpoint=path, checkpoint_every=steps // 5, callbacks=kill)
     assert path.exists()
-    resumed = fit(checkpoint=path, every=steps // 5)
+    resumed = fit(checkpoint=path, checkpoint_every=steps // 5)
     np.testing.assert_array_equal(resumed.thetas, whole.thetas)
     assert whole.history.keys() == resumed.history.keys()
     for name, values in whole.history.items():
@@ -448,16 +446,16 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_numbers(case, tmp_path):
 def test_the_checkpoint_of_another_fit_is_refused(tmp_path):
     x, y = line_data()
     kwargs = {'optimizer': 'adam', 'num_steps': 5, 'progress': False, 'checkpoint': tmp_path / 'run.ckpt'}
-    infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), **kwargs)
+    infer.map(infer.Posterior(Line(), (x, 0.3), y), **kwargs)
     for changed, difference in [
         ({'seed': 1}, 'seed is'),
         ({'optimizer': optax.adam(2e-2)}, 'settings is'),
         ({'early_stopping': 5}, 'early_stopping is'),
     ]:
         with pytest.raises(ValueError, match=f'the checkpoint of another run: .*{difference}'):
-            infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), **kwargs | changed)
+            infer.map(infer.Posterior(Line(), (x, 0.3), y), **kwargs | changed)
     with pytest.raises(ValueError, match='targets is'):
-        infer.fit_map(infer.Posterior(Line(), (x, 0.3), y + 1.0), **kwargs)
+        infer.map(infer.Posterior(Line(), (x, 0.3), y + 1.0), **kwargs)
 
 
 # Models that draw random numbers
@@ -484,24 +482,24 @@ def test_a_model_that_draws_random_numbers_sees_others_at_each_step(own):
     still = {'optimizer': optax.sgd(0.0), 'num_steps': 50, 'progress': False}
 
     def losses(seed):
-        return infer.fit_map(posterior, init=jnp.ones(3), seed=seed, **still).history['loss']
+        return infer.map(posterior, init=jnp.ones(3), seed=seed, **still).history['loss']
 
     with environ.context(fit=True):
         assert len(np.unique(losses(1))) == 50
         np.testing.assert_array_equal(losses(1), losses(1))
         assert not np.array_equal(losses(1), losses(2))
         with pytest.raises(ValueError, match='draws random numbers .* which L-BFGS cannot follow'):
-            infer.fit_map(posterior, progress=False)
+            infer.map(posterior, progress=False)
     # The same program under other settings is another one; where nothing is set, the model is seen as in use.
     assert len(np.unique(losses(1))) == 1
-    assert infer.fit_map(posterior, progress=False).info['converged']
+    assert infer.map(posterior, progress=False).info['converged']
 
 
 def test_a_model_without_noise_compiles_nothing_a_second_time_with_all_options():
     x, y = line_data()
 
     def fit(x, y, seed, steps):
-        return infer.fit_map(
+        return infer.map(
             infer.Posterior(Line(), (x, 0.3), y),
             optimizer=optax.adam(1e-2),
             batch_size=32,
@@ -525,7 +523,7 @@ MORE_REFUSED = [
     ({'callbacks': [3]}, ValueError, 'function of a FitProgress'),
     ({'init': 'nowhere'}, ValueError, "init must be one of .*, got 'nowhere'"),
     ({'num_starts': 3, 'init': jnp.ones((2, 3))}, ValueError, 'init must have shape'),
-    ({'every': 10}, ValueError, 'needs checkpoint=path'),
+    ({'checkpoint_every': 10}, ValueError, 'needs checkpoint=path'),
 ]
 
 
@@ -533,7 +531,7 @@ MORE_REFUSED = [
 def test_what_else_is_refused(kwargs, error, message):
     x, y = line_data()
     with pytest.raises(error, match=message):
-        infer.fit_map(infer.Posterior(Line(), (x, 0.3), y), progress=False, **kwargs)
+        infer.map(infer.Posterior(Line(), (x, 0.3), y), progress=False, **kwargs)
 
 
 @pytest.mark.parametrize('kwargs', [{'patience': 0}, {'every': 1.5}, {'min_gain': -1.0}, {'held_out': jnp.ones(3)}])

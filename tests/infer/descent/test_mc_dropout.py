@@ -33,7 +33,7 @@ Y = (X @ np.array([1.0, 2.0, 4.0]) + 0.5 * np.random.default_rng(1).normal(size=
 def untrained(num_draws, **kwargs):
     posterior = infer.Posterior(Dropped(), X, Y)
     here = infer.Fit(posterior.target, posterior.theta[None, None], method='by hand')
-    return infer.mc_dropout(posterior, fit=here, num_draws=num_draws, progress=False, **kwargs)
+    return infer.mc_dropout(posterior, init=here, num_draws=num_draws, progress=False, **kwargs)
 
 
 def test_predictions_have_the_masks_probabilities():
@@ -79,7 +79,7 @@ def test_training_with_dropout_is_ridge_regression():
 def test_members_of_an_ensemble_share_the_draws():
     posterior = infer.Posterior(Dropped(), X, Y)
     trained = infer.Fit(posterior.target, np.eye(3, dtype=np.float32)[None], method='by hand')
-    fit = infer.mc_dropout(posterior, fit=trained, num_draws=9, progress=False)
+    fit = infer.mc_dropout(posterior, init=trained, num_draws=9, progress=False)
     np.testing.assert_array_equal(fit.draws['w'][0], np.repeat(trained.draws['w'][0], 3, axis=0))
     assert len(np.unique(fit.predict(kind='mean')[:, 0])) > 3
 
@@ -150,9 +150,9 @@ def test_running_statistics_are_those_that_were_trained(tmp_path):
     posterior = infer.Posterior(Normed(), X + 3.0, Y)
     optimizer = optax.adam(0.1)
     with environ.context(fit=True):
-        trained = infer.fit_map(posterior, optimizer=optimizer, num_steps=300, progress=False)
+        trained = infer.map(posterior, optimizer=optimizer, num_steps=300, progress=False)
     own = infer.mc_dropout(posterior, optimizer=optimizer, num_steps=300, num_draws=20, progress=False)
-    fit = infer.mc_dropout(posterior, fit=trained, num_draws=20, progress=False)
+    fit = infer.mc_dropout(posterior, init=trained, num_draws=20, progress=False)
     for found in (own, fit):
         np.testing.assert_array_equal(
             found.running_statistics['norm.running_mean'], trained.running_statistics['norm.running_mean']
@@ -180,7 +180,7 @@ def test_running_statistics_are_those_that_were_trained(tmp_path):
     [
         (Plain, {}, ValueError, 'there is no dropout. Add nn.Dropout'),
         (Dropped, {'num_draws': 0}, ValueError, 'num_draws must be an int of at least 1'),
-        (Dropped, {'fit': 3}, ValueError, 'fit must be a Fit that was trained with dropout, got int'),
+        (Dropped, {'init': 3}, ValueError, "init must be 'model', 'map', .* got 3"),
         (Dropped, {'optimizer': 'lbfgs'}, ValueError, 'which L-BFGS cannot follow'),
     ],
 )

@@ -70,7 +70,7 @@ def test_the_point_need_not_be_a_maximum():
 def told(posterior, **kwargs):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        fit = infer.swag(posterior, **{'num_draws': 200, 'progress': False, 'start': mode(posterior)} | kwargs)
+        fit = infer.swag(posterior, **{'num_draws': 200, 'progress': False, 'init': mode(posterior)} | kwargs)
     texts = [str(w.message) for w in caught if 'SWAG' in str(w.message)]
     assert texts == fit.info['warnings'] and (not texts or texts[0] in fit.check().problems)
     return texts, fit
@@ -82,7 +82,7 @@ _modes = {}
 def mode(posterior):
     if id(posterior) not in _modes:
         steps = {'optimizer': optax.adam(optax.cosine_decay_schedule(3e-2, 1500)), 'num_steps': 1500}
-        _modes[id(posterior)] = infer.fit_map(posterior, jacobian=True, progress=False, **steps)
+        _modes[id(posterior)] = infer.map(posterior, jacobian=True, progress=False, **steps)
     return _modes[id(posterior)]
 
 
@@ -129,19 +129,19 @@ def test_a_spread_that_collapsed_is_told_with_what_helps(case):
 
 def test_a_network_that_collapsed_is_told():
     texts, fit = told(NET, batch_size=10, optimizer=optax.sgd(1e-5))
-    laplace = infer.laplace(NET, curvature='ggn', mode=mode(NET), progress=False).predict(kind='mean').std(0).mean()
+    laplace = infer.laplace(NET, curvature='ggn', init=mode(NET), progress=False).predict(kind='mean').std(0).mean()
     assert texts and fit.predict(kind='mean').std(0).mean() < 0.1 * laplace
 
 
 def test_a_spread_of_zero_that_was_asked_for_is_not_told_and_a_second_fit_compiles_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        infer.swag(LINE, batch_size=10, scale=0.0, num_steps=100, start=mode(LINE), num_draws=200, progress=False)
+        infer.swag(LINE, batch_size=10, scale=0.0, num_steps=100, init=mode(LINE), num_draws=200, progress=False)
     # LINE is as old as the collection of the tests: its programs may have made room for others since.
     first, other = infer.Posterior(Line(), X, Y), infer.Posterior(Line(), X + 0.1, Y)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        infer.swag(first, batch_size=10, num_steps=100, start=mode(LINE), num_draws=200, progress=False)
+        infer.swag(first, batch_size=10, num_steps=100, init=mode(LINE), num_draws=200, progress=False)
         with compilations() as events:
-            infer.swag(other, batch_size=10, num_steps=100, start=mode(LINE), num_draws=200, progress=False)
+            infer.swag(other, batch_size=10, num_steps=100, init=mode(LINE), num_draws=200, progress=False)
     assert not events

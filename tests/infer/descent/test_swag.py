@@ -74,7 +74,7 @@ def test_the_path_is_that_of_sgd_on_the_loss_of_one_observation():
     start = np.array([3.0, 1.0])
     run = {'optimizer': optax.sgd(0.3, momentum=0.5), 'num_steps': 60, 'snapshot_every': 7, 'rank': 3}
     posterior = infer.Posterior(Line(), X, Y)
-    fit = infer.swag(posterior, start=jnp.asarray(start), num_draws=5000, **run, progress=False)
+    fit = infer.swag(posterior, init=jnp.asarray(start), num_draws=5000, **run, progress=False)
     theta, v, path = start, np.zeros(2), []
     for t in range(60):
         v = 0.5 * v + PRECISION @ (theta - MEAN) / 60
@@ -91,7 +91,7 @@ def test_the_path_is_that_of_sgd_on_the_loss_of_one_observation():
     # 5 standard errors of means and products, five numbers: one run in 300,000
     assert np.abs(z.mean(0)).max() < 5 / np.sqrt(5000)
     np.testing.assert_allclose(z.T @ z / 5000, covariance / np.outer(scale, scale), atol=5 * np.sqrt(2 / 5000))
-    mean = infer.swag(posterior, start=jnp.asarray(start), num_draws=2, scale=0.0, **run, progress=False)
+    mean = infer.swag(posterior, init=jnp.asarray(start), num_draws=2, scale=0.0, **run, progress=False)
     np.testing.assert_allclose(mean.draws['w'][0], np.tile(path.mean(0), (2, 1)), rtol=1e-5)  # no spread: the mean
 
 
@@ -101,7 +101,7 @@ def test_the_spread_is_that_of_sgd_with_independent_batches():
     rows = np.random.default_rng(0).integers(num, size=(steps, size))
     fit = infer.swag(
         infer.Posterior(Line(), X, Y),
-        start=jnp.asarray(MEAN),
+        init=jnp.asarray(MEAN),
         optimizer=optax.sgd(rate),
         batches=((X[r], Y[r]) for r in rows),
         num_observations=num,
@@ -122,16 +122,16 @@ def test_the_spread_is_that_of_sgd_with_independent_batches():
 
 
 def small(x=X, y=Y, **kwargs):
-    options = {'num_steps': 40, 'snapshot_every': 5, 'num_draws': 8, 'start': jnp.ones(2), 'progress': False}
+    options = {'num_steps': 40, 'snapshot_every': 5, 'num_draws': 8, 'init': jnp.ones(2), 'progress': False}
     return infer.swag(infer.Posterior(Line(), x, y), **options | kwargs)
 
 
 def test_it_starts_from_a_fit_or_looks_for_the_mode():
     posterior = infer.Posterior(Line(), X, Y)
-    mode = infer.fit_map(posterior, jacobian=True, progress=False)
+    mode = infer.map(posterior, jacobian=True, progress=False)
     still = {'optimizer': optax.sgd(1e-8), 'num_steps': 4, 'snapshot_every': 2, 'num_draws': 3, 'progress': False}
     for start in (mode, None):
-        fit = infer.swag(posterior, start=start, **still)
+        fit = infer.swag(posterior, init=start, **still)
         np.testing.assert_allclose(fit.draws['w'][0, 0], MEAN, rtol=1e-3)
 
 
@@ -155,8 +155,8 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_draws(kwargs, tmp_path):
 
     whole, path = small(**kwargs), tmp_path / 'run.ckpt'
     with pytest.raises(Killed):
-        small(**kwargs, checkpoint=path, every=7, callbacks=kill)
-    resumed = small(**kwargs, checkpoint=path, every=7)
+        small(**kwargs, checkpoint=path, checkpoint_every=7, callbacks=kill)
+    resumed = small(**kwargs, checkpoint=path, checkpoint_every=7)
     np.testing.assert_array_equal(resumed.thetas, whole.thetas)
     np.testing.assert_array_equal(resumed.history['loss'], whole.history['loss'])
     with pytest.raises(ValueError, match='the checkpoint of another run'):
@@ -183,7 +183,7 @@ def test_units_and_a_horseshoe_are_taken_along():
             return infer.with_unit(dist.Exponential(rate), u.ms)
 
     posterior = infer.Posterior(Wait(), targets=jnp.array([10.0, 20.0, 30.0]) * u.ms)
-    fit = infer.swag(posterior, start='model', num_steps=40, snapshot_every=5, num_draws=6, progress=False)
+    fit = infer.swag(posterior, init='model', num_steps=40, snapshot_every=5, num_draws=6, progress=False)
     assert fit.draws['tau'].unit == u.ms and (fit.draws['tau'].mantissa > 0).all()
     assert fit.draws['sparse'].shape == (1, 6, 2) and fit.predict().unit == u.ms
 
@@ -199,8 +199,8 @@ REFUSED = [
     ({'scale': -1.0}, ValueError, 'scale must be a number of at least 0'),
     ({'optimizer': 'lbfgs'}, ValueError, 'an optax optimizer such as'),
     ({'optimizer': 3}, ValueError, 'must be an optax optimizer'),
-    ({'start': 'here'}, ValueError, "init must be one of .* got 'here'"),
-    ({'start': None, 'batches': [(X, Y)], 'num_observations': 60}, ValueError, 'give start='),
+    ({'init': 'here'}, ValueError, "init must be one of .* got 'here'"),
+    ({'batches': [(X, Y)], 'num_observations': 60}, ValueError, 'give init='),
     ({'batches': [(X, Y)]}, ValueError, 'batches= needs num_observations='),
     ({'optimizer': optax.sgd(1e6)}, ValueError, 'The loss became'),
 ]

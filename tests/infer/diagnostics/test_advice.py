@@ -16,9 +16,9 @@ from brainstate_prob.infer.diagnostics.advice import KINDS, OPTIONS, advice, els
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
 
 FUNCTIONS = {
-    'svi': infer.fit_svi,
-    'map': infer.fit_map,
-    'marginal_likelihood': infer.fit_marginal_likelihood,
+    'svi': infer.svi,
+    'map': infer.map,
+    'marginal_likelihood': infer.marginal_likelihood,
     **{way: getattr(infer, way) for way in OPTIONS if callable(getattr(infer, way, None))},
 }
 MARKOV = ('r_hat', 'ess', 'not_finite')
@@ -44,14 +44,13 @@ FOUND = {
 }
 # Values in use, beside the defaults of the signature.
 USED = {
-    'mass_matrix': ('diagonal', 'dense', 'low_rank'),
+    'mass_matrix': ('diagonal', 'full', 'low_rank'),
     'warmup': ('stan', 'gradient'),
     'backend': ('numpyro', 'nutpie'),
     'target_accept': (0.8, 0.99),
     'init': ('model', 'map', 'prior', 'pathfinder'),
-    'guide': ('normal', 'multivariate', 'low_rank', 'iaf', 'dais', 'bnaf', 'laplace', 'delta', 'of my own'),
+    'guide': ('diagonal', 'full', 'low_rank', 'iaf', 'dais', 'bnaf', 'laplace', 'delta', 'of my own'),
     'precondition': (False, True),
-    'mode': (None, 'a fit'),
 }
 FORMS = ({}, {'a': 'centred'}, {'a': 'non-centred'}, {'a': '2 of 8 non-centred'}, {'a': 'centred', 'b': 'non-centred'})
 ALL_OPTIONS = {name for f in FUNCTIONS.values() for name in inspect.signature(f).parameters if '_' in name}
@@ -79,7 +78,7 @@ def test_the_table_has_all_ways_and_kinds():
 
 def mistakes_of(text, way, used, forms):
     """The options that the way lacks, or that have this value already."""
-    own, mine = re.sub(r'(infer\.\w+|fit_map)\(.*?\)|fit_map with \S+|optax\.\w+\(.*?\)', '', text), signature(way)
+    own, mine = re.sub(r'(infer\.\w+)\(.*?\)|infer.map with \S+|optax\.\w+\(.*?\)', '', text), signature(way)
     for name in ALL_OPTIONS & set(re.findall(r'\w+', own)) - set(mine):
         yield f'{name} is no option'
     for name, value in re.findall(r"(\w+)=('\w*'|\w+)", own):
@@ -89,7 +88,7 @@ def mistakes_of(text, way, used, forms):
             form = {'True': 'non-centred', 'False': 'centred'}[value]
             if set(forms.values()) == {form}:
                 yield f'{name}={value} is in use'
-        elif repr(used[name]) == value and name != 'mode':
+        elif repr(used[name]) == value and name != 'init':
             yield f'{name}={value} is in use'
     for function, arguments in re.findall(r'infer\.(\w+)\((.*?)\)', text):
         for name in re.findall(r'(\w+)=', arguments):
@@ -114,9 +113,9 @@ def test_every_option_is_there_and_not_in_use(way):
 
 
 def test_the_test_sees_what_is_wrong():
-    used = {'mass_matrix': 'dense', 'noncentered': 'auto'}
+    used = {'mass_matrix': 'full', 'noncentered': 'auto'}
     wrong = {
-        "Use mass_matrix='dense'.": "mass_matrix='dense' is in use",
+        "Use mass_matrix='full'.": "mass_matrix='full' is in use",
         'Raise energy_variance.': 'energy_variance is no option',
         'Use truth=True.': 'truth is no option',
         'Move it (noncentered=True).': 'noncentered=True is in use',
@@ -138,7 +137,7 @@ def test_numbers_are_sensible():
     mclmc = advice('divergences', 'mclmc', {'energy_variance': 5e-4})
     assert 'lower energy_variance (now 0.0005)' in mclmc and 'target_accept' not in mclmc
     assert "('iaf')" in advice('guide', 'svi', {'guide': 'dais'})
-    assert "'multivariate', 'dais', 'iaf'" in advice('guide', 'svi', {'guide': 'low_rank'})
+    assert "'full', 'dais', 'iaf'" in advice('guide', 'svi', {'guide': 'low_rank'})
     assert 'guide' not in advice('guide', 'svi', {'guide': 'bnaf'})
     large = advice('ess', 'nuts', {'mass_matrix': 'diagonal'}, size=5000)
     assert 'low_rank' in large and 'dense' not in large

@@ -76,7 +76,7 @@ def test_members_that_converged_are_not_told():
     assert fit.check().ok
 
 
-@pytest.mark.parametrize('fit_of', [infer.ensemble, infer.fit_map])
+@pytest.mark.parametrize('fit_of', [infer.ensemble, infer.map])
 def test_an_interrupted_run_is_told(fit_of):
     fit = fit_of(MEAN, optimizer='adam', num_steps=5000, callbacks=lambda p: True, **QUIET)
     fit.info |= {'stopped': 'interrupted', 'num_steps': 2049200}
@@ -96,10 +96,10 @@ def test_k_hat_of_a_normal_approximation():
 
 def test_k_hat_of_a_guide_of_few_draws():
     with pytest.warns(infer.ConvergenceWarning, match='k-hat of the guide'):
-        fit = infer.fit_svi(MEAN, num_steps=5, num_draws=50, **QUIET)
+        fit = infer.svi(MEAN, num_steps=5, num_draws=50, **QUIET)
     assert fit.num_draws == 50 and abs(fit.estimate['mu'] - MODE) > 1
     with pytest.warns(infer.ConvergenceWarning):
-        assert np.array_equal(fit.thetas, infer.fit_svi(MEAN, num_steps=5, num_draws=50, **QUIET).thetas)
+        assert np.array_equal(fit.thetas, infer.svi(MEAN, num_steps=5, num_draws=50, **QUIET).thetas)
 
 
 @pytest.mark.parametrize('training', [True, False])

@@ -77,7 +77,7 @@ def test_diagonal_and_kfac_have_the_parts_of_the_precision_that_they_keep():
     precision = np.linalg.inv(exact()[1])
     diagonal = infer.laplace(line(), structure='diagonal', **QUIET)
     np.testing.assert_allclose(diagonal.covariance, np.diag(1 / np.diag(precision)), rtol=1e-5)
-    blocks = infer.laplace(line(), structure='kfac', **QUIET)
+    blocks = infer.laplace(line(), structure='kronecker', **QUIET)
     want = precision.copy()
     want[0, 1:] = want[1:, 0] = 0.0  # a block a Param
     np.testing.assert_allclose(np.linalg.inv(blocks.covariance), want, rtol=1e-4, atol=1e-4)
@@ -417,16 +417,16 @@ def test_results_work_as_those_of_every_fit(tmp_path):
 
 def test_the_mode_may_be_given():
     posterior = line()
-    found = infer.fit_map(posterior, jacobian=True, tol=1e-7, **QUIET)
-    given = infer.laplace(posterior, mode=found, **QUIET)
+    found = infer.map(posterior, jacobian=True, tol=1e-7, **QUIET)
+    given = infer.laplace(posterior, init=found, **QUIET)
     np.testing.assert_array_equal(given.mode_theta, found.thetas[0, 0])
     np.testing.assert_allclose(given.covariance, exact()[1], rtol=1e-4, atol=1e-6)
     model = Line()
     found.assign_to(model)
-    own = infer.laplace(infer.Posterior(model, *posterior.data.args, posterior.data.targets), mode='model', **QUIET)
+    own = infer.laplace(infer.Posterior(model, *posterior.data.args, posterior.data.targets), init='model', **QUIET)
     np.testing.assert_allclose(own.mode_theta, given.mode_theta, rtol=1e-6)
     with pytest.warns(infer.ConvergenceWarning, match=r'The point is .* standard deviations from the mode'):
-        infer.laplace(posterior, mode='model', **QUIET)
+        infer.laplace(posterior, init='model', **QUIET)
 
 
 # What is refused
@@ -480,19 +480,37 @@ REFUSED = [
     (Flat, {}, {}, ValueError, r"flat, to rounding in float32, along 'right' \(most at number [01]\).*Params a prior"),
     (Flat, {}, {'structure': 'diagonal'}, ValueError, r"flat.* along 'right' \(most at number 0\)"),
     (Flat, {}, {'structure': 'low_rank', 'rank': 2}, ValueError, r"flat.* along 'right'"),
-    (Saddle, {}, {'mode': 'model'}, ValueError, r"no maximum .* curves upwards along 'root'.*curvature='ggn'"),
+    (Saddle, {}, {'init': 'model'}, ValueError, r"no maximum .* curves upwards along 'root'.*curvature='ggn'"),
     (Clipped, {}, {}, ValueError, r"Param 'c': ClipT.* is no bijection"),
-    (Normalized, {}, {'structure': 'kfac'}, ValueError, 'for one observation depends on the others.*Use structure='),
+    (
+        Normalized,
+        {},
+        {'structure': 'kronecker'},
+        ValueError,
+        'for one observation depends on the others.*Use structure=',
+    ),
     (Line, {'log_likelihood': own_density}, {'curvature': 'ggn'}, ValueError, 'needs the distribution of the targets'),
     (Line, {}, {'structure': 'banded'}, ValueError, r"structure must be one of \['full', .*got 'banded'"),
     (Line, {}, {'curvature': 'fisher'}, ValueError, r"one of \['hessian', 'ggn'\] or None, got 'fisher'"),
-    (Line, {}, {'structure': 'kfac', 'curvature': 'hessian'}, ValueError, "'kfac' factors the Gauss-Newton matrix"),
+    (
+        Line,
+        {},
+        {'structure': 'kronecker', 'curvature': 'hessian'},
+        ValueError,
+        "'kronecker' factors the Gauss-Newton matrix",
+    ),
     (Line, {}, {'rank': 3}, ValueError, "rank belongs to structure='low_rank', not to 'full'"),
     (Line, {}, {'structure': 'low_rank', 'rank': 0}, ValueError, 'rank must be an int of at least 1, got 0'),
     (Line, {}, {'num_draws': 0}, ValueError, 'num_draws must be an int of at least 1, got 0'),
     (Line, {}, {'params': 'v'}, ValueError, r"'v' matches no parameter; the paths are \['c', 'w'\]"),
-    (Line, {}, {'mode': 'prior'}, ValueError, "mode must be a Fit of one point .*got 'prior'"),
-    (Large, {}, {}, ValueError, r"5001 numbers would take 0.2 GB a copy; the largest is 5000. Use structure='kfac'"),
+    (Line, {}, {'init': 'here'}, ValueError, "init must be one of .*got 'here'"),
+    (
+        Large,
+        {},
+        {},
+        ValueError,
+        r"5001 numbers would take 0.2 GB a copy; the largest is 5000. Use structure='kronecker'",
+    ),
 ]
 
 
@@ -504,16 +522,16 @@ def test_what_is_refused(model, given, kwargs, error, message):
 
 
 def test_a_mode_of_another_model_is_refused():
-    fit = infer.fit_map(infer.Posterior(Saddle(), jnp.asarray(X, float), jnp.asarray(Y, float)), **QUIET)
+    fit = infer.map(infer.Posterior(Saddle(), jnp.asarray(X, float), jnp.asarray(Y, float)), **QUIET)
     with pytest.raises(ValueError, match=r"another model than the posterior: .*'root' is not a parameter"):
-        infer.laplace(line(), mode=fit, **QUIET)
+        infer.laplace(line(), init=fit, **QUIET)
 
 
 # A second fit compiles nothing
 
 
 @pytest.mark.parametrize(
-    'kwargs', [{}, {'structure': 'diagonal', 'curvature': 'ggn'}, {'structure': 'low_rank'}, {'structure': 'kfac'}]
+    'kwargs', [{}, {'structure': 'diagonal', 'curvature': 'ggn'}, {'structure': 'low_rank'}, {'structure': 'kronecker'}]
 )
 def test_a_second_fit_compiles_nothing(kwargs):
     calls = []

@@ -123,14 +123,14 @@ def test_gauss_newton_is_the_hessian_of_canonical_models(name, x64):
     ggn = infer.laplace(posterior, curvature='ggn', **QUIET)
     np.testing.assert_allclose(ggn.covariance, hessian.covariance, rtol=1e-6, atol=1e-9)
     if outputs == 1:  # one Param whose second factor is a number: nothing is approximated
-        kfac = infer.laplace(posterior, structure='kfac', **QUIET)
+        kfac = infer.laplace(posterior, structure='kronecker', **QUIET)
         np.testing.assert_allclose(kfac.covariance, hessian.covariance, rtol=1e-6, atol=1e-9)
 
 
 def test_kfac_of_one_linear_layer_with_normal_noise_is_exact(x64):
     family, outputs, y = CANONICAL['gaussian']
     posterior = infer.Posterior(Canonical(family, outputs), jnp.asarray(X), jnp.asarray(y))
-    kfac = infer.laplace(posterior, structure='kfac', **QUIET)
+    kfac = infer.laplace(posterior, structure='kronecker', **QUIET)
     want = np.kron(X.T @ X / 0.49 + np.eye(3), np.eye(2))
     np.testing.assert_allclose(np.linalg.inv(kfac.covariance), want, rtol=1e-7, atol=1e-9)
 
@@ -138,7 +138,7 @@ def test_kfac_of_one_linear_layer_with_normal_noise_is_exact(x64):
 def test_kfac_of_one_observation_is_exact(x64):
     family, outputs, y = CANONICAL['categorical']
     posterior = infer.Posterior(Canonical(family, outputs), jnp.asarray(X[:1]), jnp.asarray(y[:1]))
-    kfac = infer.laplace(posterior, structure='kfac', **QUIET)
+    kfac = infer.laplace(posterior, structure='kronecker', **QUIET)
     full = infer.laplace(posterior, curvature='ggn', **QUIET)
     np.testing.assert_allclose(kfac.covariance, full.covariance, rtol=1e-5, atol=1e-7)
 
@@ -171,7 +171,7 @@ def net():
         warnings.simplefilter('ignore', infer.ConvergenceWarning)
         y = np.stack([np.sin(2 * X[:, 0]), X[:, 1] * X[:, 2]], 1)
         posterior = infer.Posterior(Net(), jnp.asarray(X), jnp.asarray(y))
-        return posterior, infer.laplace(posterior, curvature='ggn', mode='model', **QUIET)
+        return posterior, infer.laplace(posterior, curvature='ggn', init='model', **QUIET)
 
 
 def nearest_kronecker(block, rows, columns):
@@ -185,7 +185,7 @@ def nearest_kronecker(block, rows, columns):
 @NOT_AT_THE_MODE
 def test_kfac_has_the_nearest_kronecker_product_of_each_block(net, x64):
     posterior, full = net
-    kfac = infer.laplace(posterior, structure='kfac', mode='model', **QUIET)
+    kfac = infer.laplace(posterior, structure='kronecker', init='model', **QUIET)
     likelihood, prior = (
         np.asarray(m)
         for m in curvature_of(full.density, np.arange(full.density.size), 'ggn').matrices(
@@ -218,7 +218,7 @@ def test_a_convolution_kernel_has_factors_too(x64):
     signals = np.random.default_rng(4).normal(size=(6, 8, 1))
     posterior = infer.Posterior(Filter(), jnp.asarray(signals), jnp.asarray(signals[:, :2, 0]))
     windows = np.stack([signals[:, i : i + 6, 0].sum(1) for i in range(3)], 1)
-    kfac = infer.laplace(posterior, structure='kfac', **QUIET)
+    kfac = infer.laplace(posterior, structure='kronecker', **QUIET)
     want = np.kron(windows.T @ windows + np.eye(3), np.eye(2))
     np.testing.assert_allclose(np.linalg.inv(kfac.covariance), want, rtol=1e-6, atol=1e-8)
 
@@ -228,7 +228,7 @@ def test_low_rank_approaches_the_whole_from_the_prior(net, x64):
     posterior, full = net
 
     def fit(rank):
-        return infer.laplace(posterior, structure='low_rank', rank=rank, curvature='ggn', mode='model', **QUIET)
+        return infer.laplace(posterior, structure='low_rank', rank=rank, curvature='ggn', init='model', **QUIET)
 
     fits = {rank: fit(rank) for rank in (3, 10, 25)}
     np.testing.assert_allclose(fits[25].covariance, full.covariance, rtol=1e-6, atol=1e-9)
@@ -246,9 +246,9 @@ def test_the_diagonal_taken_one_observation_at_a_time_is_the_same(net, x64, monk
     from brainstate_prob.infer.laplace import structures
 
     posterior, full = net
-    by_columns = infer.laplace(posterior, structure='diagonal', curvature='ggn', mode='model', **QUIET)
+    by_columns = infer.laplace(posterior, structure='diagonal', curvature='ggn', init='model', **QUIET)
     monkeypatch.setattr(structures, '_FEW', 1)
-    by_rows = infer.laplace(posterior, structure='diagonal', curvature='ggn', mode='model', **QUIET)
+    by_rows = infer.laplace(posterior, structure='diagonal', curvature='ggn', init='model', **QUIET)
     np.testing.assert_allclose(np.diag(by_rows.covariance), np.diag(by_columns.covariance), rtol=1e-9)
     np.testing.assert_allclose(np.diag(by_rows.covariance), 1 / np.diag(np.linalg.inv(full.covariance)), rtol=1e-6)
 
@@ -271,7 +271,7 @@ def test_a_subset_moves_and_the_others_are_held(net, x64, spec, names):
     posterior, full = net
     if isinstance(spec, str) and spec.startswith('model'):
         spec = posterior.model if spec == 'model' else posterior.model.last
-    fit = infer.laplace(posterior, params=spec, curvature='ggn', mode='model', **QUIET)
+    fit = infer.laplace(posterior, params=spec, curvature='ggn', init='model', **QUIET)
     moved = np.sort(np.concatenate([full.columns[name] for name in names]))
     want = np.zeros((25, 25))
     want[np.ix_(moved, moved)] = np.linalg.inv(np.linalg.inv(full.covariance)[np.ix_(moved, moved)])
@@ -319,14 +319,14 @@ def test_negative_curvature_of_a_prior_is_said():
     x = jnp.asarray(0.1 * X, float)
     posterior = infer.Posterior(Heavy((3,)), x, x @ jnp.full(3, 5.0))
     with pytest.warns(infer.ConvergenceWarning, match=r"curves upwards along 'w'.*taken as zero"):
-        fit = infer.laplace(posterior, curvature='ggn', mode='model', **QUIET)
+        fit = infer.laplace(posterior, curvature='ggn', init='model', **QUIET)
     want = np.asarray(x, np.float64).T @ np.asarray(x) / 16
     prior = np.diag(2 * (0.01 - 25) / (25.01) ** 2 * np.ones(3))
     assert np.linalg.eigvalsh(want + prior)[0] < 0  # or there were nothing to do
     np.testing.assert_allclose(np.linalg.inv(fit.covariance), want, rtol=1e-4)
     posterior = infer.Posterior(Heavy((3, 1)), x, x @ jnp.full(3, 5.0))
     with pytest.warns(infer.ConvergenceWarning, match=r"prior of 'w' .* the mean of its curvature"):
-        fit = infer.laplace(posterior, structure='kfac', mode='model', **QUIET)
+        fit = infer.laplace(posterior, structure='kronecker', init='model', **QUIET)
     np.testing.assert_allclose(np.linalg.inv(fit.covariance), want, rtol=1e-4)
 
 

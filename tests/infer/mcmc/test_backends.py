@@ -141,12 +141,12 @@ def metrics(size=4):
     vectors = jnp.linalg.qr(jax.random.normal(keys[2], (size, 2)))[0]
     return {
         'diagonal': Diagonal(scale),
-        'dense': Dense(root, jnp.linalg.inv(root)),
+        'full': Dense(root, jnp.linalg.inv(root)),
         'low_rank': LowRank(scale, vectors, jnp.array([3.0, 0.2])),
     }
 
 
-@pytest.mark.parametrize('kind', ['diagonal', 'dense', 'low_rank'])
+@pytest.mark.parametrize('kind', ['diagonal', 'full', 'low_rank'])
 def test_a_metric_is_a_linear_map(kind, x64):
     metric = metrics()[kind]
     matrix = jax.jacobian(metric.forward)(jnp.zeros(4))

@@ -109,7 +109,7 @@ def test_rows_of_several_targets_and_a_dense_mass_matrix():
     x = rng.normal(size=(500, 2)) * [1.0, 20.0] + [0.0, 15.0]
     y = (x @ [2.0, 0.1])[:, None] + [0.0, 1.0] + 0.3 * rng.standard_t(5, size=(500, 2))
     posterior = infer.Posterior(Slopes(), jnp.asarray(x), jnp.asarray(y))
-    fit = infer.hmc_ecs(posterior, **QUICK | {'mass_matrix': 'dense', 'num_samples': 800})
+    fit = infer.hmc_ecs(posterior, **QUICK | {'mass_matrix': 'full', 'num_samples': 800})
     root = np.linalg.cholesky(np.linalg.inv(x.T @ x) * 0.09)
     best = np.linalg.lstsq(x, (y - [0.0, 1.0]).mean(1), rcond=None)[0]
     points = best + np.stack(np.meshgrid(*[np.linspace(-6, 6, 41)] * 2), axis=-1).reshape(-1, 2) @ root.T
@@ -128,7 +128,7 @@ def test_an_estimate_that_is_too_noisy_is_told():
     posterior, _, _ = counts()
     far = jnp.log(jnp.array([0.05]))  # the expansion is around a rate that is sixty times too low
     with pytest.warns(infer.ConvergenceWarning, match='variance .* Raise batch_size'):
-        infer.hmc_ecs(posterior, **QUICK | {'num_samples': 50, 'reference': far})
+        infer.hmc_ecs(posterior, **QUICK | {'num_samples': 50, 'init': far})
 
 
 class Centred(nn.Module):

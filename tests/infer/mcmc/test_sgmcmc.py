@@ -239,8 +239,8 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_draws(kwargs, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(Runner, 'step', killed)
         with pytest.raises(SystemExit):
-            small(**kwargs, checkpoint=path, every=7)
-    resumed = small(**kwargs, checkpoint=path, every=7)
+            small(**kwargs, checkpoint=path, checkpoint_every=7)
+    resumed = small(**kwargs, checkpoint=path, checkpoint_every=7)
     np.testing.assert_array_equal(resumed.thetas, whole.thetas)
     np.testing.assert_array_equal(resumed.stats['step_size'], whole.stats['step_size'])
     with pytest.raises(ValueError, match='the checkpoint of another run: .*seed'):
@@ -259,7 +259,7 @@ def test_double_precision(x64):
     posterior = infer.Posterior(Double(), X.astype(float), Y.astype(float))
     fit = infer.sgmcmc(posterior, num_warmup=20, num_samples=20, num_chains=2, batch_size=20, progress=False)
     assert fit.thetas.dtype == np.float64 and np.isfinite(fit.thetas).all()
-    path = infer.swag(posterior, start='model', num_steps=20, snapshot_every=5, num_draws=3, progress=False)
+    path = infer.swag(posterior, init='model', num_steps=20, snapshot_every=5, num_draws=3, progress=False)
     members = infer.ensemble(posterior, num_members=2, num_steps=20, batch_size=20, progress=False)
     assert path.thetas.dtype == members.thetas.dtype == np.float64
 

@@ -35,7 +35,7 @@ def mean(size=2):
     return infer.Posterior(Mean(size), targets=jnp.ones(8))
 
 
-FORMS = ('nuts', 'chees', 'meads', 'smc', 'pathfinder', 'fit_svi', 'laplace')
+FORMS = ('nuts', 'chees', 'meads', 'smc', 'pathfinder', 'svi', 'laplace')
 THINS = ('nuts', 'sgmcmc', 'chees', 'meads', 'elliptical_slice')
 CYCLES = {'method': 'cyclical', 'num_warmup': 4, 'num_cycles': 2}
 
@@ -116,7 +116,7 @@ ROWS = [
         mean,
         ("warmup='gradient' adapts no dense mass matrix", "Use mass_matrix='low_rank', or warmup='stan'"),
         ways=('nuts',),
-        options={'mass_matrix': 'dense', 'warmup': 'gradient'},
+        options={'mass_matrix': 'full', 'warmup': 'gradient'},
     ),
     Mistake(
         'a low-rank mass matrix by windows of draws',
@@ -128,14 +128,14 @@ ROWS = [
     Mistake(
         'a mass matrix by a wrong name',
         mean,
-        (r"mass_matrix must be one of \['diagonal'", "got 'full'"),
+        (r"mass_matrix must be one of \['diagonal'", "got 'dense'"),
         ways=('nuts',),
         options={'mass_matrix': 'full'},
     ),
     Mistake(
         'a mass matrix that subsampling does not have',
         mean,
-        (r"mass_matrix must be one of \['diagonal', 'dense'\], got 'low_rank'",),
+        (r"mass_matrix must be one of \['diagonal', 'full'\], got 'low_rank'",),
         ways=('hmc_ecs',),
         options={'batch_size': 4, 'mass_matrix': 'low_rank'},
     ),
@@ -210,7 +210,7 @@ ROWS = [
     ),
     told(
         'weak data in centred form, with all that the sampler can do',
-        {'noncentered': False, 'target_accept': 0.99, 'mass_matrix': 'dense', 'num_samples': 100, 'num_warmup': 50},
-        r"(?s)\A(?!.*raise target_accept)(?!.*mass_matrix='dense').*noncentered=True",
+        {'noncentered': False, 'target_accept': 0.99, 'mass_matrix': 'full', 'num_samples': 100, 'num_warmup': 50},
+        r"(?s)\A(?!.*raise target_accept)(?!.*mass_matrix='full').*noncentered=True",
     ),
 ]

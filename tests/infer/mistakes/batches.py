@@ -13,7 +13,7 @@ X = np.linspace(-1.0, 1.0, NUM, dtype=np.float32)
 Y = np.cumsum(np.sin(7.0 * np.arange(NUM))).astype(np.float32)
 GIVEN = [(X[:12], Y[:12]), (X[12:], Y[12:])]
 IN_BATCHES_BUT_DROPOUT = tuple(way for way in IN_BATCHES if way not in ('mc_dropout', 'swag'))
-BY_GRADIENT = ('fit_map', 'ensemble', 'sgmcmc')
+BY_GRADIENT = ('map', 'ensemble', 'sgmcmc')
 
 
 class Line(nn.Module):
@@ -134,7 +134,7 @@ ROWS = [
         'an autoregression in minibatches of all rows, in random order',
         lambda: infer.Posterior(Series(), Y, Y),
         ('batch_size=', 'depends on which others', 'Leave batch_size out'),
-        ways=('fit_map', 'fit_svi'),
+        ways=('map', 'svi'),
         options={'batch_size': NUM},
     ),
     Mistake(
@@ -173,7 +173,7 @@ ROWS = [
             'joint distribution',
             'Leave batch_size out|Use infer.nuts',
         ),
-        ways=('fit_map', 'sgmcmc', 'hmc_ecs'),
+        ways=('map', 'sgmcmc', 'hmc_ecs'),
         options=PARTS,
     ),
     Mistake(
@@ -194,42 +194,42 @@ ROWS = [
         'inputs standardized in the model by the rows at hand',
         lambda: infer.Posterior(Standardized(), X, Y),
         ('depends on which others', 'a mean over the rows'),
-        ways=('fit_map', 'sgmcmc'),
+        ways=('map', 'sgmcmc'),
         options=PARTS,
     ),
     Mistake(
         'time by the place of a row in minibatches',
         lambda: infer.Posterior(Trend(), X, Y),
         ('depends on which others', 'Leave batch_size out'),
-        ways=('fit_map', 'fit_svi'),
+        ways=('map', 'svi'),
         options=PARTS,
     ),
     Mistake(
         'a parameter for each row in minibatches',
         lambda: infer.Posterior(Offsets(), X, Y),
         ('cannot be called with a part of them', 'Leave batch_size out'),
-        ways=('fit_map', 'fit_svi', 'ensemble'),
+        ways=('map', 'svi', 'ensemble'),
         options=PARTS,
     ),
     Mistake(
         'a mean as log-likelihood in minibatches',
         joint(lambda m, x, y: m(x).log_prob(y).mean()),
         ('not the sum of those of its parts', 'a mean in place of a sum'),
-        ways=('fit_map', 'fit_svi', 'sgmcmc', 'ensemble'),
+        ways=('map', 'svi', 'sgmcmc', 'ensemble'),
         options=PARTS,
     ),
     Mistake(
         'a penalty within the log-likelihood in minibatches',
         joint(lambda m, x, y: m(x).log_prob(y).sum() - 10.0 * m.w.value() ** 2),
         ('not the sum of those of its parts', 'a term that no row has'),
-        ways=('fit_map', 'sgmcmc'),
+        ways=('map', 'sgmcmc'),
         options=PARTS,
     ),
     Mistake(
         'a log-likelihood divided by the number of rows in minibatches',
         joint(lambda m, x, y: m(x).log_prob(y) / len(y)),
         ('depends on which others', 'Leave batch_size out'),
-        ways=('fit_map', 'fit_svi'),
+        ways=('map', 'svi'),
         options=PARTS,
     ),
     # What is given as batches
@@ -268,7 +268,7 @@ ROWS = [
         options=given(lambda: iter(GIVEN)),
         ways=BY_GRADIENT,
     ),
-    Mistake('no batches', line, ('gave no batch at all',), options=given([]), ways=(*BY_GRADIENT, 'fit_svi')),
+    Mistake('no batches', line, ('gave no batch at all',), options=given([]), ways=(*BY_GRADIENT, 'svi')),
     Mistake(
         'an empty batch in a list',
         line,
@@ -302,14 +302,14 @@ ROWS = [
         line,
         ('had 24 observations', 'num_observations=100', 'whole data set'),
         options=given(GIVEN, 100),
-        ways=(*BY_GRADIENT, 'fit_svi'),
+        ways=(*BY_GRADIENT, 'svi'),
     ),
     Mistake(
         'a list that has more observations than said',
         line,
         ('had 24 observations', 'num_observations=20'),
         options=given(GIVEN, 20),
-        ways=(*BY_GRADIENT, 'fit_svi'),
+        ways=(*BY_GRADIENT, 'svi'),
     ),
     Mistake(
         'a batch that has more observations than said',
@@ -337,7 +337,7 @@ ROWS = [
         line,
         ('ended after 12 observations', 'num_observations=1000'),
         UserWarning,
-        ways=('fit_map',),
+        ways=('map',),
         options=given(iter(GIVEN[:1]), 1000, num_steps=5),
         warns=True,
     ),

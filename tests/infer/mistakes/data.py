@@ -101,7 +101,7 @@ PRECISION = [
 
 
 def warned(name, make, *words):
-    return Mistake(name, make, words, infer.PrecisionWarning, ('fit_map',), warns=True)
+    return Mistake(name, make, words, infer.PrecisionWarning, ('map',), warns=True)
 
 
 TOLD = [
@@ -297,17 +297,17 @@ UNITS = [
     Mistake(
         'targets in mV of a model of plain numbers', cell(lambda v: dist.Normal(v / u.mV, 1.0)),
         ('targets are in mV', 'predicts plain numbers', r'infer\.of_quantities', r'u\.mV\)', r'targets / u\.mV'),
-        infer.UncheckedUnitWarning, ('fit_map', 'laplace'), warns=True,
+        infer.UncheckedUnitWarning, ('map', 'laplace'), warns=True,
     ),
     Mistake(
         'targets in mV of a log-likelihood',
         lambda: infer.Posterior(Line(), X, Y * u.mV, log_likelihood=lambda m, x, y: m(x).log_prob(y)),
         ('magnitudes of the targets, in mV', 'cannot be checked', r'targets / u\.mV'),
-        infer.UncheckedUnitWarning, ('fit_map', 'laplace'), warns=True,
+        infer.UncheckedUnitWarning, ('map', 'laplace'), warns=True,
     ),
     Mistake(
         'targets of another unit later',
-        lambda: infer.fit_map(cell(lambda v: infer.of_quantities(dist.Normal, v, v))(), progress=False).predict(
+        lambda: infer.map(cell(lambda v: infer.of_quantities(dist.Normal, v, v))(), progress=False).predict(
             targets=Y * u.ms, kind='log_density'
         ),
         ('has the unit mV', 'ms cannot be converted'), u.UnitMismatchError,

@@ -11,7 +11,7 @@ from brainstate_prob import infer, nn
 from tests.infer.mistakes.row import Mistake
 
 Y = np.float32(1 + np.random.default_rng(0).normal(size=12))
-SEVERAL = ('fit_map', 'laplace', 'nuts', 'smc')
+SEVERAL = ('map', 'laplace', 'nuts', 'smc')
 ONE = ('laplace',)
 
 

@@ -16,7 +16,7 @@ from tests.infer.mistakes.model import Line, X, Y
 from tests.infer.mistakes.row import Mistake
 
 TABLE = np.ones((8, 3))
-FREE = ('nuts', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'fit_svi', 'pathfinder')
+FREE = ('nuts', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder')
 
 
 class Flat(nn.Module):
@@ -124,7 +124,7 @@ ROWS = [
         lambda: infer.Posterior(Mean()),
         ('no targets', 'Mean is never called', r'Posterior\(model, targets=targets\)'),
         ModelWarning,
-        ('fit_map', 'nuts'),
+        ('map', 'nuts'),
         warns=True,
     ),
     # The wrong order

@@ -281,7 +281,7 @@ ROWS = [
         lambda: infer.Posterior(Unused(), X, Y),
         (r"depends on Param 's'", r'nn\.Const'),
         ModelWarning,
-        ('fit_map', 'nuts'),
+        ('map', 'nuts'),
         warns=True,
     ),
     # Precision

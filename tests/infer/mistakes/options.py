@@ -40,15 +40,15 @@ def made(value):
 
 
 SAMPLERS = ('nuts', 'chees', 'meads', 'hmc_ecs', 'elliptical_slice', 'mclmc', 'sgmcmc')
-DESCENTS = ('fit_map', 'ensemble', 'mc_dropout')
-WITH_STEPS = ('fit_map', 'fit_svi', 'ensemble', 'swag', 'mc_dropout')
-WITH_DRAWS = ('laplace', 'fit_svi', 'pathfinder', 'swag', 'mc_dropout')
+DESCENTS = ('map', 'ensemble', 'mc_dropout')
+WITH_STEPS = ('map', 'svi', 'ensemble', 'swag', 'mc_dropout')
+WITH_DRAWS = ('laplace', 'svi', 'pathfinder', 'swag', 'mc_dropout')
 SAVED = tuple(way for way in ALL if way not in ('laplace', 'pathfinder'))
 ON_DEVICES = ('nuts', 'sgmcmc', 'ensemble', 'chees', 'meads', 'mclmc', 'hmc_ecs', 'elliptical_slice')
 BY_METHOD = ('nuts', 'sgmcmc', 'ensemble', 'hmc_ecs', 'elliptical_slice')
 STARTED = (
-    'fit_map',
-    'fit_svi',
+    'map',
+    'svi',
     'nuts',
     'sgmcmc',
     'pathfinder',
@@ -82,7 +82,7 @@ ROWS = [
     *counts('num_steps', WITH_STEPS),
     *counts('num_draws', WITH_DRAWS),
     *counts('num_members', ('ensemble',)),
-    *counts('num_particles', ('fit_svi', 'smc')),
+    *counts('num_particles', ('svi', 'smc')),
     *counts('max_tree_depth', ('nuts', 'smc', 'hmc_ecs')),
     *counts('batch_size', (*IN_BATCHES, 'hmc_ecs')),
     *counts('num_warmup', SAMPLERS, least=0),
@@ -94,8 +94,8 @@ ROWS = [
     wrong(
         'thinning of more than all', {'thinning': 3}, 'thinning=3 keeps none of num_samples=2 draws', ways=SAMPLERS[:6]
     ),
-    wrong('every= without a checkpoint', {'every': 10}, 'every=10 needs checkpoint=path', ways=SAVED),
-    wrong('every=0', {'every': 0}, 'every must be an int of at least 1, got 0', ways=SAVED),
+    wrong('saves without a file', {'checkpoint_every': 10}, 'checkpoint_every=10 needs checkpoint=path', ways=SAVED),
+    wrong('checkpoint_every=0', {'checkpoint_every': 0}, 'checkpoint_every must be an int of at least', ways=SAVED),
     wrong('a checkpoint that is no path', {'checkpoint': True}, 'checkpoint must be the path of a file', ways=SAVED),
     wrong('a checkpoint that is a folder', {'checkpoint': '/'}, "got '/'. This is a folder", ways=SAVED),
     wrong(
@@ -135,10 +135,10 @@ ROWS = [
         for value in (0.0, -1e-3, float('nan'), float('inf'), 'auto')
     ),
     wrong('energy_variance=0', {'energy_variance': 0.0}, 'must be a positive number, got 0.0', ways=('mclmc',)),
-    wrong('tol=-1', {'tol': -1.0}, 'tol must be a number of at least 0, got -1.0', ways=('fit_map', 'ensemble')),
+    wrong('tol=-1', {'tol': -1.0}, 'tol must be a number of at least 0, got -1.0', ways=('map', 'ensemble')),
     wrong('scale=-1', {'scale': -1.0}, 'scale must be a number of at least 0, got -1.0', ways=('swag',)),
-    wrong('r_hat=0.9', {'r_hat': 0.9}, 'r_hat must be a number above 1, got 0.9', ways=('fit_svi',)),
-    wrong('init_scale=0', {'init_scale': 0.0}, 'init_scale must be a positive number, got 0.0', ways=('fit_svi',)),
+    wrong('r_hat=0.9', {'r_hat': 0.9}, 'r_hat must be a number above 1, got 0.9', ways=('svi',)),
+    wrong('init_scale=0', {'init_scale': 0.0}, 'init_scale must be a positive number, got 0.0', ways=('svi',)),
     wrong('mass_matrix misspelt', {'mass_matrix': 'diag'}, "Did you mean 'diagonal'", ways=('nuts', 'hmc_ecs')),
     wrong('backend misspelt', {'backend': 'BlackJax'}, "Did you mean 'blackjax'", ways=('nuts',)),
     wrong('warmup misspelt', {'warmup': 'gradients'}, "Did you mean 'gradient'", ways=('nuts',)),
@@ -146,7 +146,7 @@ ROWS = [
     wrong('method misspelt', {'method': 'sgdl'}, "Did you mean 'sgld'", ways=('sgmcmc',)),
     wrong('structure misspelt', {'structure': 'lowrank'}, "Did you mean 'low_rank'", ways=('laplace',)),
     wrong('curvature misspelt', {'curvature': 'hesian'}, "Did you mean 'hessian'", ways=('laplace',)),
-    wrong('guide misspelt', {'guide': 'multivarate'}, "Did you mean 'multivariate'", ways=('fit_svi',)),
+    wrong('guide misspelt', {'guide': 'low_rnak'}, "Did you mean 'low_rank'", ways=('svi',)),
     wrong('init misspelt', {'init': 'pathfider'}, "Did you mean 'pathfinder'", ways=STARTED),
     wrong('init is a number', {'init': 1.0}, "init must be 'model', 'map', .*got 1.0", ways=STARTED),
     wrong('init of another length', {'init': np.zeros(3)}, r'init must have shape \(2,\)', r'got \(3,\)', ways=STARTED),
@@ -181,7 +181,7 @@ ROWS = [
     Mistake('None in place of a posterior', made(None), ('takes a Posterior, got NoneType',)),
     Mistake(
         'a result in place of a posterior',
-        lambda: infer.fit_map(line(), num_steps=1, optimizer='adam', progress=False),
+        lambda: infer.map(line(), num_steps=1, optimizer='adam', progress=False),
         ('takes a Posterior, got Fit', 'fit.posterior', 'init=fit'),
     ),
 ]

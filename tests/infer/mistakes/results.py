@@ -88,9 +88,9 @@ ROWS = [
     Mistake(
         'a guide of a few steps and draws',
         mean,
-        ("k-hat of the guide 'normal'", r'num_steps \(now 5\)'),
+        ("k-hat of the guide 'diagonal'", r'num_steps \(now 5\)'),
         infer.ConvergenceWarning,
-        ('fit_svi',),
+        ('svi',),
         {'num_steps': 5, 'num_draws': 20},
         warns=True,
     ),

@@ -14,9 +14,9 @@ SHORT = {**QUIET, 'num_warmup': 2, 'num_samples': 2, 'num_chains': 1}
 
 # Every way to fit by name, with the smallest work that it takes. A row's options replace these.
 WAYS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    'fit_map': (infer.fit_map, {**QUIET, 'optimizer': optax.adam(1e-2), 'num_steps': 2}),
+    'map': (infer.map, {**QUIET, 'optimizer': optax.adam(1e-2), 'num_steps': 2}),
     'laplace': (infer.laplace, QUIET),
-    'fit_svi': (infer.fit_svi, {**QUIET, 'num_steps': 2}),
+    'svi': (infer.svi, {**QUIET, 'num_steps': 2}),
     'nuts': (infer.nuts, SHORT),
     'sgmcmc': (infer.sgmcmc, SHORT),
     'smc': (infer.smc, {**QUIET, 'num_particles': 8}),
@@ -32,7 +32,7 @@ WAYS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 }
 ALL = tuple(WAYS)
 MARKOV = ('nuts', 'chees', 'meads', 'mclmc', 'hmc_ecs', 'elliptical_slice', 'sgmcmc')
-IN_BATCHES = ('fit_map', 'fit_svi', 'sgmcmc', 'ensemble', 'swag', 'mc_dropout')
+IN_BATCHES = ('map', 'svi', 'sgmcmc', 'ensemble', 'swag', 'mc_dropout')
 
 
 class Mistake(NamedTuple):

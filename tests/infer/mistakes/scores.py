@@ -14,7 +14,7 @@ X = np.linspace(0.0, 3.0, 12).astype('f4')
 Y = np.sin(X).astype('f4')
 NEW = np.linspace(3.0, 4.0, 5).astype('f4')
 
-SEVERAL = ('fit_map', 'laplace', 'nuts', 'ensemble')
+SEVERAL = ('map', 'laplace', 'nuts', 'ensemble')
 WITH_DRAWS = ('laplace', 'nuts', 'ensemble')
 ONE = ('laplace',)  # where the way to fit makes no difference
 
@@ -125,7 +125,7 @@ NEW_INPUTS = {
 
 
 def swag(name, *words, **options):
-    options = {'num_steps': 40, 'snapshot_every': 5, 'num_draws': 8, 'start': 'map'} | options
+    options = {'num_steps': 40, 'snapshot_every': 5, 'num_draws': 8, 'init': 'map'} | options
     warning = infer.ConvergenceWarning
     return Mistake(f'SWAG with {name}', line, words, warning, ('swag',), options, warns=True)
 
@@ -180,7 +180,7 @@ ROWS = [
         "'all': 12, 'some': 6",
         'Mask the same ones',
     ),
-    asked('a point left out', line, lambda fit: fit.loo(), "needs draws .* 'map' gives one point", ways=('fit_map',)),
+    asked('a point left out', line, lambda fit: fit.loo(), "needs draws .* 'map' gives one point", ways=('map',)),
     asked(
         'a mode linearized without a distribution',
         own,

@@ -131,9 +131,9 @@ ROWS = [
         )
         for name, step, ways in (
             ('comparison', lambda x, tau: x < tau, BY_GRADIENT),
-            ('rounding', lambda x, tau: jnp.round(4 * (x - tau)) * 0.25 < 0, ('fit_map',)),
+            ('rounding', lambda x, tau: jnp.round(4 * (x - tau)) * 0.25 < 0, ('map',)),
             ('whole number', lambda x, tau: (4 * tau).astype(int) < 4 * x, ('nuts',)),
-            ('constant', lambda x, tau: jax.lax.stop_gradient(tau) * x > 0, ('fit_svi',)),
+            ('constant', lambda x, tau: jax.lax.stop_gradient(tau) * x > 0, ('svi',)),
         )
     ),
     *(
@@ -142,23 +142,23 @@ ROWS = [
             ('each of the 8 targets', '8 x 8 terms', r'\[:, 0\]'), ModelWarning, ways, warns=True,
         )
         for name, total, ways in (
-            ('summed', jnp.sum, ('fit_map', 'nuts', 'elliptical_slice')),
-            ('summed over targets', lambda x: x.sum(1), ('fit_map',)),
-            ('summed over rows', lambda x: x.sum(0), ('fit_map',)),
-            ('in the mean', lambda x: x.mean(1).sum(), ('fit_map',)),
-            ('by an inner product', lambda x: x.ravel() @ jnp.ones(x.size), ('fit_map',)),
+            ('summed', jnp.sum, ('map', 'nuts', 'elliptical_slice')),
+            ('summed over targets', lambda x: x.sum(1), ('map',)),
+            ('summed over rows', lambda x: x.sum(0), ('map',)),
+            ('in the mean', lambda x: x.mean(1).sum(), ('map',)),
+            ('by an inner product', lambda x: x.ravel() @ jnp.ones(x.size), ('map',)),
             ('in a scan', lambda x: jax.lax.scan(lambda c, row: (c + row.sum(), None), 0.0, x)[0], ('laplace',)),
         )
     ),
     Mistake(
         'classes that the inputs separate', lambda: infer.Posterior(Slope(), X, (X > 0).astype(int)),
-        ("mode of Param 'a' lies at infinity", 'prior', 'separate'), infer.ConvergenceWarning, ('fit_map',), CONVERGED,
+        ("mode of Param 'a' lies at infinity", 'prior', 'separate'), infer.ConvergenceWarning, ('map',), CONVERGED,
         warns=True,
     ),
     Mistake(
         'the joint mode of a hierarchy', lambda: infer.Posterior(Hierarchy(), targets=HEIGHTS),
         ("mode of Param 'tau', the scale of 'th', lies at zero", r'infer\.nuts'), infer.ConvergenceWarning,
-        ('fit_map',), CONVERGED, warns=True,
+        ('map',), CONVERGED, warns=True,
     ),
     *(
         Mistake(

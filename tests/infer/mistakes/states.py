@@ -12,7 +12,7 @@ from brainstate_prob import environ, infer, nn
 from tests.infer.mistakes.row import Mistake
 
 X = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
-STARTED = ('fit_map', 'ensemble', 'fit_svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees', 'elliptical_slice')
+STARTED = ('map', 'ensemble', 'svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees', 'elliptical_slice')
 
 
 class Named(nn.Module):
@@ -98,12 +98,12 @@ def members():
 
 @functools.cache
 def other_fit():
-    return infer.fit_map(infer.Posterior(Named(a=normal()), X, X), progress=False)
+    return infer.map(infer.Posterior(Named(a=normal()), X, X), progress=False)
 
 
 @functools.cache
 def wide_fit():
-    return infer.fit_map(infer.Posterior(Normed(2), X, X), progress=False)
+    return infer.map(infer.Posterior(Normed(2), X, X), progress=False)
 
 
 def started(name, init, words, make=line, ways=STARTED):
@@ -172,7 +172,7 @@ ROWS = [
         {'noise': -1.0},
         (r"init\['noise'\] is no possible value", '-1'),
         scaled,
-        ('fit_map', 'ensemble', 'fit_svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees'),
+        ('map', 'ensemble', 'svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees'),
     ),
     started('a start that is text', {'slope': 'one'}, (r"init\['slope'\]", 'numbers', "'one'")),
     started('a start that is nan', {'slope': np.nan}, (r"init\['slope'\]", 'NaN')),
@@ -182,7 +182,7 @@ ROWS = [
         line,
         ("'slop'", "Did you mean 'slope'"),
         ways=('laplace',),
-        options={'mode': {'slop': 1.0}},
+        options={'init': {'slop': 1.0}},
     ),
     # Starts by fits
     Mistake(
@@ -209,8 +209,8 @@ ROWS = [
     Mistake(
         'chains from members with running statistics of their own',
         normed,
-        ("fit by 'ensemble'", 'each of 2 draws has running statistics of its own', 'fit_map'),
-        ways=('fit_svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees', 'elliptical_slice'),
+        ("fit by 'ensemble'", 'each of 2 draws has running statistics of its own', 'map'),
+        ways=('svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees', 'elliptical_slice'),
         options=Lazily('init', members),
     ),
     Mistake(

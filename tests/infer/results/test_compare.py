@@ -76,7 +76,7 @@ def free():
     [
         (lambda f: infer.compare({'one': f['flat']}), 'at least two fits by name'),
         (lambda f: infer.compare({'all': f['flat'], 'half': line(0.0, 20)}), "numbers of observations are {'all': 40"),
-        (lambda f: infer.fit_map(f['flat'].posterior, progress=False).loo(), "needs draws of the posterior; 'map'"),
+        (lambda f: infer.map(f['flat'].posterior, progress=False).loo(), "needs draws of the posterior; 'map'"),
         (lambda f: free().loo(), 'this posterior has no targets'),
     ],
 )

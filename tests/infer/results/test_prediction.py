@@ -471,7 +471,7 @@ def test_the_interval_of_a_single_point_has_the_noise_of_the_targets():
         def __call__(self):
             return dist.Normal(self.mu.value(), 3.0)
 
-    fit = infer.fit_map(infer.Posterior(Known(), targets=jnp.full(4, 2.0)), progress=False)
+    fit = infer.map(infer.Posterior(Known(), targets=jnp.full(4, 2.0)), progress=False)
     interval = fit.predict(kind='interval', prob=0.9)
     # Quantiles of 1000 draws have a standard error of 2.1 * 3 / sqrt(1000) = 0.2; four of them.
     np.testing.assert_allclose(interval.upper, 2.0 + 1.645 * 3.0, atol=0.8)

@@ -140,7 +140,7 @@ class Coin(nn.Module):
 
 
 def test_one_prediction_serves_all_targets():
-    fit = infer.fit_map(infer.Posterior(Coin(), targets=np.array([1, 0, 1, 1])), progress=False)
+    fit = infer.map(infer.Posterior(Coin(), targets=np.array([1, 0, 1, 1])), progress=False)
     np.testing.assert_allclose(fit.predict(kind='probabilities'), np.tile([0.25, 0.75], (4, 1)), atol=1e-3)
     assert fit.score()['value', 'accuracy'] == 0.75
     assert fit.score()['value', 'brier'] == pytest.approx(0.1875, abs=1e-3)

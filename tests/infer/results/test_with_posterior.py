@@ -52,7 +52,7 @@ def made(model=Line, x=X, y=Y, **options):
 
 SHORT = {'num_warmup': 20, 'num_samples': 20, 'num_chains': 1, 'progress': False}
 WAYS = {
-    'fit_map': (infer.fit_map, {'progress': False}, Line, {'likelihood': likelihood}),
+    'map': (infer.map, {'progress': False}, Line, {'likelihood': likelihood}),
     'laplace': (infer.laplace, {'progress': False, 'num_draws': 20}, Line, {'likelihood': likelihood}),
     'nuts': (infer.nuts, SHORT, Line, {'likelihood': likelihood}),
     'nuts in standardized form': (infer.nuts, SHORT | {'noncentered': True}, Groups, {}),
@@ -87,7 +87,7 @@ def test_the_posterior_that_was_fitted_may_be_made_anew():
 
 
 def test_a_fit_that_was_loaded_alone_gets_its_posterior(tmp_path):
-    fit = infer.fit_map(made(), progress=False)
+    fit = infer.map(made(), progress=False)
     fit.save(tmp_path / 'fit.nc')
     alone = infer.load(tmp_path / 'fit.nc')
     np.testing.assert_array_equal(alone.with_posterior(made()).predict(X), fit.predict(X))
@@ -120,7 +120,7 @@ def of_theta(data):
 
 @pytest.mark.parametrize('guide', [of_sites, of_theta, lambda model: of_theta], ids=['sites', 'theta', 'made'])
 def test_a_guide_function_is_a_guide(guide):
-    fit = infer.fit_svi(
+    fit = infer.svi(
         made(), guide=guide, sites=guide is of_sites, num_steps=1500, num_particles=8, num_draws=2000, progress=False
     )
     np.testing.assert_allclose(np.ravel(fit.guide_params['loc'])[0], MEAN, atol=0.05)

@@ -249,9 +249,9 @@ def test_what_a_killed_run_left_is_no_obstacle(tmp_path):
 
 
 BAD = [
-    ({'every': 0}, ValueError, 'every must be an int of at least 1, got 0'),
+    ({'every': 0}, ValueError, 'checkpoint_every must be an int of at least 1, got 0'),
     ({'every': True}, ValueError, 'every'),
-    ({'every': 10, 'path': None}, ValueError, r'every=10 needs checkpoint=path'),
+    ({'every': 10, 'path': None}, ValueError, r'checkpoint_every=10 needs checkpoint=path'),
     ({'path': 'no/such/folder/c'}, FileNotFoundError, r'there is no folder .*no/such/folder'),
     ({'path': '.'}, ValueError, 'is a folder'),
 ]
@@ -402,8 +402,8 @@ def test_what_an_optimizer_reads_is_part_of_a_run(tmp_path, name):
     change, make = READ[name]
 
     def run(num_steps):
-        options = {'optimizer': make(), 'num_steps': num_steps, 'checkpoint': tmp_path / 'a', 'every': 5}
-        return infer.fit_map(infer.Posterior(Line(), X, Y), progress=False, **options)
+        options = {'optimizer': make(), 'num_steps': num_steps, 'checkpoint': tmp_path / 'a', 'checkpoint_every': 5}
+        return infer.map(infer.Posterior(Line(), X, Y), progress=False, **options)
 
     try:
         change(1e-2)
@@ -429,7 +429,7 @@ def same(a, b):
 
 def svi(**settings):
     settings = {'num_steps': 300, 'num_draws': 100, 'optimizer': optax.adam(1e-2), 'progress': False} | settings
-    return infer.fit_svi(infer.Posterior(Line(), X, Y), **settings)
+    return infer.svi(infer.Posterior(Line(), X, Y), **settings)
 
 
 class Interrupted(Exception):
@@ -459,8 +459,8 @@ def test_svi_goes_on_where_it_was(tmp_path, monkeypatch, options):
         return svi(**options, num_steps=1000, **more)
 
     whole = run()
-    interrupted(run, tmp_path / 'c', monkeypatch, 3, every=70)
-    same(run(checkpoint=tmp_path / 'c', every=70), whole)
+    interrupted(run, tmp_path / 'c', monkeypatch, 3, checkpoint_every=70)
+    same(run(checkpoint=tmp_path / 'c', checkpoint_every=70), whole)
     with compilations() as compiled:
         same(run(checkpoint=tmp_path / 'c'), whole)  # it is done: nothing but the draws
     assert compiled == []
@@ -473,8 +473,8 @@ def test_batches_of_an_iterable_go_on_too(tmp_path, monkeypatch):
         return svi(batches=batches, num_observations=20, num_steps=45, **more)
 
     whole = run()
-    interrupted(run, tmp_path / 'c', monkeypatch, 2, every=10)
-    same(run(checkpoint=tmp_path / 'c', every=10), whole)
+    interrupted(run, tmp_path / 'c', monkeypatch, 2, checkpoint_every=10)
+    same(run(checkpoint=tmp_path / 'c', checkpoint_every=10), whole)
 
 
 def test_more_steps_and_fewer(tmp_path):
@@ -493,7 +493,7 @@ def test_another_run_is_refused_by_name(tmp_path):
     svi(checkpoint=tmp_path / 'c')
     for options, message in (
         ({'seed': 1}, 'seed is key'),
-        ({'guide': 'multivariate'}, 'guide is normal there and multivariate here'),
+        ({'guide': 'full'}, 'guide is diagonal there and full here'),
         ({'optimizer': optax.adam(1e-3)}, 'optimizer is'),
         ({'num_particles': 2, 'batch_size': 5}, 'num_particles is 1 there and 2 here; batch_size is None there and 5'),
     ):
@@ -507,7 +507,7 @@ def test_precision_is_part_of_a_run(tmp_path, x64):
         model = Line()
         model.w = nn.Param(jnp.zeros(2, dtype), reg=dist.Normal(0.0, 1.0))
         posterior = infer.Posterior(model, X.astype(dtype), Y.astype(dtype))
-        return infer.fit_svi(posterior, num_steps=5, num_draws=1, progress=False, checkpoint=tmp_path / 'c')
+        return infer.svi(posterior, num_steps=5, num_draws=1, progress=False, checkpoint=tmp_path / 'c')
 
     assert run(np.float64).thetas.dtype == np.float64
     with pytest.raises(ValueError, match=r"Param 'w' is \(2,\) float64 .*float32"):

@@ -63,9 +63,9 @@ def test_it_goes_on_in_warmup_and_in_sampling(tmp_path, monkeypatch, options):
         options['devices'] = jax.devices()
     whole = infer.nuts(regression(), **options)
     path = tmp_path / 'nuts.ckpt'
-    interrupted(monkeypatch, 1, path, every=25, **options)
-    interrupted(monkeypatch, 2, path, every=25, **options)
-    fit = infer.nuts(regression(), checkpoint=path, every=25, **options)
+    interrupted(monkeypatch, 1, path, checkpoint_every=25, **options)
+    interrupted(monkeypatch, 2, path, checkpoint_every=25, **options)
+    fit = infer.nuts(regression(), checkpoint=path, checkpoint_every=25, **options)
     np.testing.assert_array_equal(fit.thetas, whole.thetas)
     assert set(fit.stats) == set(whole.stats)
     for name in whole.stats:

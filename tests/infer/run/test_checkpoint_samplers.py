@@ -77,7 +77,7 @@ def stopped(monkeypatch, run, path, step, every):
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(checkpoints, 'write_checkpoint', writing)
-        run(checkpoint=path, every=every)
+        run(checkpoint=path, checkpoint_every=every)
     assert checkpoints.read_checkpoint(str(path))[0]['step'] == step
 
 
@@ -99,7 +99,7 @@ def test_it_goes_on_in_warmup_and_in_sampling(tmp_path, monkeypatch, name):
     for step in run.stops:
         stopped(monkeypatch, run, path, step, EVERY[name])
     monkeypatch.setattr(many_chains, 'started_chains', lambda *args: pytest.fail('the warm-up was run again'))
-    same(run(checkpoint=path, every=EVERY[name]), whole)
+    same(run(checkpoint=path, checkpoint_every=EVERY[name]), whole)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, 'write_checkpoint', lambda *args: pytest.fail('it was all there'))
         same(run(checkpoint=path), whole)
@@ -147,7 +147,7 @@ OTHERS = [
     ('hmc_ecs', {'seed': 4}, 'seed is key'),
     ('hmc_ecs', {'num_blocks': 2}, 'num_blocks is 4 there and 2 here'),
     ('hmc_ecs', {'target_accept': 0.9}, 'target_accept is 0.8 there and 0.9 here'),
-    ('hmc_ecs', {'reference': np.zeros(2)}, 'reference is array'),
+    ('hmc_ecs', {'init': np.zeros(2)}, 'reference is array'),
     ('chees', {'seed': 4}, 'seed is key'),
     ('chees', {'y': Y + 1}, 'targets is array'),
     ('chees', {'target_accept': 0.8}, 'target_accept is 0.651 there and 0.8 here'),
@@ -187,4 +187,4 @@ def test_so_is_that_of_another_sampler_or_version(finished, monkeypatch):
 @pytest.mark.parametrize('name', marked)
 def test_every_needs_a_path(name):
     with pytest.raises(ValueError, match='every=20 needs checkpoint=path'):
-        RUNS[name](every=20)
+        RUNS[name](checkpoint_every=20)

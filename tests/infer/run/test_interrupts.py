@@ -18,11 +18,11 @@ STEPS = {**QUIET, 'optimizer': optax.adam(1e-2), 'num_steps': 1000}
 # By way to fit: what the bar of the part says in which draws or steps are kept, and options by which that takes several
 # compiled calls.
 WAYS = {
-    'fit_map': (infer.fit_map, 'MAP', STEPS),
+    'map': (infer.map, 'MAP', STEPS),
     'ensemble': (infer.ensemble, 'Ensemble', {**STEPS, 'num_members': 2}),
     'swag': (infer.swag, 'SWAG', {**QUIET, 'num_steps': 1000, 'snapshot_every': 20, 'num_draws': 10}),
     'mc_dropout': (infer.mc_dropout, 'MAP', {**STEPS, 'num_draws': 3}),
-    'fit_svi': (infer.fit_svi, 'SVI', {**QUIET, 'num_steps': 1000, 'num_draws': 10}),
+    'svi': (infer.svi, 'SVI', {**QUIET, 'num_steps': 1000, 'num_draws': 10}),
     'sgmcmc': (infer.sgmcmc, 'SG-MCMC', {**CHAINS, 'num_warmup': 0, 'num_samples': 2000, 'step_size': 1e-3}),
     'nuts': (infer.nuts, 'Sampling', CHAINS),
     'chees': (infer.chees, 'Sampling', {**CHAINS, 'num_chains': 2}),
@@ -95,7 +95,7 @@ def test_before_the_first_draw_there_is_none_and_the_error_says_so(monkeypatch, 
 
 
 @pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
-@pytest.mark.parametrize('way', ['fit_map', 'elliptical_slice', 'fit_svi'])
+@pytest.mark.parametrize('way', ['map', 'elliptical_slice', 'svi'])
 def test_with_a_checkpoint_the_next_run_goes_on(monkeypatch, tmp_path, way):
     run, description, options = WAYS[way]
     whole = run(POSTERIOR, **options)
@@ -136,7 +136,7 @@ def breaks_at(step):
 
 
 @pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
-@pytest.mark.parametrize('way', ['fit_map', 'ensemble', 'swag', 'mc_dropout'])
+@pytest.mark.parametrize('way', ['map', 'ensemble', 'swag', 'mc_dropout'])
 def test_an_error_in_a_callback_has_the_fit_until_then(way, tmp_path):
     run, _, options = WAYS[way]
     with pytest.raises(Broken, match='of the user') as caught:

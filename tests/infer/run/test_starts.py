@@ -21,9 +21,9 @@ X = np.random.default_rng(0).normal(30.0, 2.0, size=(40, 2)).astype(np.float32)
 Y = ((X - 30.0) @ np.array([1.0, -1.0]) + 0.1 * np.random.default_rng(1).normal(size=40)).astype(np.float32)
 # By way to fit: what the option of the start is called, and others that make it short.
 WAYS = {
-    'fit_map': (infer.fit_map, 'init', STILL),
+    'map': (infer.map, 'init', STILL),
     'laplace': (infer.laplace, 'mode', {**QUIET, 'num_draws': 4}),
-    'fit_svi': (infer.fit_svi, 'init', {**QUIET, 'num_steps': 3, 'num_draws': 4}),
+    'svi': (infer.svi, 'init', {**QUIET, 'num_steps': 3, 'num_draws': 4}),
     'nuts': (infer.nuts, 'init', CHAINS),
     'sgmcmc': (infer.sgmcmc, 'init', {**CHAINS, 'step_size': 1e-4}),
     'pathfinder': (infer.pathfinder, 'init', {'num_paths': 2, 'num_draws': 30}),
@@ -51,7 +51,7 @@ class Normed(nn.Module):
 def trained():
     posterior = infer.Posterior(Normed(), X, Y)
     with environ.context(fit=True):
-        return infer.fit_map(posterior, optimizer=optax.adam(0.1), num_steps=200, **QUIET)
+        return infer.map(posterior, optimizer=optax.adam(0.1), num_steps=200, **QUIET)
 
 
 def forward(statistics, w, x):
@@ -118,11 +118,11 @@ class Line(nn.Module):
 VALUES = {'slope': 1.0, ('noise',): 3.0}
 EXPECTED = {'slope': 1.0, 'offset': [0.25, 0.75], 'noise': 3.0}
 FROZEN = {
-    'fit_map': (infer.fit_map, 'init', STILL),
+    'map': (infer.map, 'init', STILL),
     'ensemble': (infer.ensemble, 'init', {**STILL, 'num_members': 2, 'bootstrap': True}),
     'sgmcmc': (infer.sgmcmc, 'init', {**CHAINS, 'step_size': 1e-20}),
     'swag': (infer.swag, 'start', {**STILL, 'snapshot_every': 1, 'scale': 0.0, 'num_draws': 2}),
-    'fit_svi': (infer.fit_svi, 'init', {**STILL, 'guide': 'delta'}),
+    'svi': (infer.svi, 'init', {**STILL, 'guide': 'delta'}),
     'laplace': (infer.laplace, 'mode', {**QUIET, 'num_draws': 2, 'curvature': 'ggn'}),
 }
 
@@ -150,6 +150,6 @@ def test_samplers_start_at_values_by_path(way):
 
 def test_the_estimate_of_a_fit_is_a_start():
     posterior = posterior_of(Line)
-    first = infer.fit_map(posterior, num_steps=50, **QUIET)
-    again = infer.fit_map(posterior, init=first.estimate, **STILL)
+    first = infer.map(posterior, num_steps=50, **QUIET)
+    again = infer.map(posterior, init=first.estimate, **STILL)
     np.testing.assert_allclose(again.thetas, first.thetas, rtol=1e-5, atol=1e-6)

@@ -273,7 +273,7 @@ def test_chains_draws_and_guides_and_optimizers_are_looked_at(line):
 def test_real_fits_are_checked(line):
     fit = infer.nuts(line, num_warmup=300, num_samples=500, num_chains=2, progress=False)
     assert fit.check().ok, fit.check()
-    assert infer.fit_map(line, progress=False).check().ok
+    assert infer.map(line, progress=False).check().ok
 
 
 def test_without_the_posterior_what_can_be_checked_is(line, tmp_path):

@@ -59,7 +59,7 @@ class InTraining(Slope):
 def trained():
     posterior = infer.Posterior(InTraining(), X, Y)
     with environ.context(fit=True):
-        return float(infer.fit_map(posterior, **QUIET).estimate['a'])
+        return float(infer.map(posterior, **QUIET).estimate['a'])
 
 
 class Schedule:
@@ -80,15 +80,15 @@ sys.modules |= {package.__name__: package, package.config.__name__: package.conf
 
 
 def moved(learning_rate):
-    fit = infer.fit_map(infer.Posterior(Slope(), X, Y), optimizer=optax.sgd(learning_rate), num_steps=5, **QUIET)
+    fit = infer.map(infer.Posterior(Slope(), X, Y), optimizer=optax.sgd(learning_rate), num_steps=5, **QUIET)
     return float(fit.estimate['a'] - 1.0)
 
 
 FOLLOWS = {
     'a branch on the shape': lambda: np.mean(
-        infer.fit_map(infer.Posterior(ByShape(), X, Y), **QUIET).predict(X[:1], kind='mean')
+        infer.map(infer.Posterior(ByShape(), X, Y), **QUIET).predict(X[:1], kind='mean')
     ),
-    'the draws of a distribution': lambda: np.mean(infer.fit_map(infer.Posterior(OwnLaw(), X, Y), **QUIET).predict(X)),
+    'the draws of a distribution': lambda: np.mean(infer.map(infer.Posterior(OwnLaw(), X, Y), **QUIET).predict(X)),
     'the draws of a prior': lambda: np.mean(
         infer.sample_prior(infer.Posterior(Slope(Constant(0.0, 1.0)), X, Y), 3).draws['a']
     ),
@@ -143,7 +143,7 @@ class Callback(Slope):
 
 
 def test_a_model_that_calls_back_into_python_is_fitted():
-    fit = infer.fit_map(infer.Posterior(Callback(), X, Y), optimizer=optax.adam(0.1), num_steps=300, **QUIET)
+    fit = infer.map(infer.Posterior(Callback(), X, Y), optimizer=optax.adam(0.1), num_steps=300, **QUIET)
     np.testing.assert_allclose(fit.estimate['a'], 2 * (X @ Y) / (4 * X @ X + 0.25), rtol=1e-2)
 
 
@@ -199,7 +199,7 @@ class Conjugate(nn.Module):
 
 def test_a_frozen_number_is_told_where_the_parameter_is_used_otherwise():
     with pytest.warns(ModelWarning, match=r"prior of Param 'a' was built with the number that Param 's' had"):
-        infer.fit_map(infer.Posterior(Conjugate(lambda s: dist.Normal(0.0, s.value())), X, Y), num_steps=2, tol=1.0)
+        infer.map(infer.Posterior(Conjugate(lambda s: dist.Normal(0.0, s.value())), X, Y), num_steps=2, tol=1.0)
     for prior in (lambda s: nn.GaussianReg(0.0, s), lambda s: dist.Normal(0.0, float(s.value()))):
         assert infer.Posterior(Conjugate(prior), X, Y).inspection.frozen == ()
 
@@ -214,7 +214,7 @@ class Factor(Slope):
 def test_a_statement_of_training_mode_is_refused_there():
     posterior = infer.Posterior(Factor(), X, Y)
     with environ.context(fit=True), pytest.raises(ValueError, match=r"numpyro\.factor\('soft'"):
-        infer.fit_map(posterior, **QUIET)
+        infer.map(posterior, **QUIET)
 
 
 def test_a_statement_in_precompute_is_refused():

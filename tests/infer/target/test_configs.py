@@ -150,7 +150,7 @@ def predicted(posterior):
 def trained(posterior):
     """What the config scaled by, from the step of one gradient descent."""
     with environ.context(fit=True):
-        fit = infer.fit_map(posterior, optimizer=optax.sgd(1e-3), num_steps=1, **QUIET)
+        fit = infer.map(posterior, optimizer=optax.sgd(1e-3), num_steps=1, **QUIET)
     gradient = (float(fit.estimate['a']) - 1.0) / 1e-3  # 4 s (2 - s) x'x
     return 1 - np.sqrt(1 - gradient / (4 * float(X @ X)))
 
@@ -260,7 +260,7 @@ def by_hand(read):
 
 
 def descended(model, optimizer=None):
-    fit = infer.fit_map(infer.Posterior(model, X, Y), optimizer=optimizer or optax.sgd(1e-2), num_steps=2, **QUIET)
+    fit = infer.map(infer.Posterior(model, X, Y), optimizer=optimizer or optax.sgd(1e-2), num_steps=2, **QUIET)
     return fit.estimate['a']
 
 
@@ -273,7 +273,7 @@ GUIDES = [
 
 
 def guided(guide):
-    return infer.fit_svi(infer.Posterior(Slope(), X, Y), guide=guide, num_steps=2, num_draws=5, **QUIET).draws['a']
+    return infer.svi(infer.Posterior(Slope(), X, Y), guide=guide, num_steps=2, num_draws=5, **QUIET).draws['a']
 
 
 PARTS = {

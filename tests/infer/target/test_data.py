@@ -136,7 +136,7 @@ def test_integer_quantities_are_converted_by_value():
 WAYS = {
     'predict': lambda fit, x, y: fit.predict(x, y, kind='log_density'),
     'score': lambda fit, x, y: fit.score(x, y),
-    'batches': lambda fit, x, y: infer.fit_map(
+    'batches': lambda fit, x, y: infer.map(
         fit.posterior, batches=[(x, y)], num_observations=3, optimizer='adam', progress=False
     ),
 }

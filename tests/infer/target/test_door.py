@@ -269,7 +269,7 @@ LEARNING_RATE = 0.0
 def test_an_optimizer_that_reads_a_global_is_compiled_anew(monkeypatch):
     def moved():
         optimizer = optax.sgd(lambda step: LEARNING_RATE)
-        fit = infer.fit_map(infer.Posterior(Slope(), X, Y), optimizer=optimizer, num_steps=3, progress=False)
+        fit = infer.map(infer.Posterior(Slope(), X, Y), optimizer=optimizer, num_steps=3, progress=False)
         return float(fit.estimate['b']) != 1.5
 
     assert not moved()
@@ -385,7 +385,7 @@ def test_a_likelihood_that_reads_the_outer_model():
     model = Slope()
     posterior = infer.Posterior(model, X, Y, likelihood=lambda m, x: dist.Normal(model.line(x), 0.5))
     density_is_right(posterior)
-    fit = infer.fit_map(posterior, progress=False)
+    fit = infer.map(posterior, progress=False)
     np.testing.assert_allclose(fit.estimate['b'], 2.0, atol=0.05)
 
 
@@ -538,7 +538,7 @@ class Frozen(nn.Module):
 def warned(posterior):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        fit = infer.fit_map(posterior, progress=False)
+        fit = infer.map(posterior, progress=False)
     return [str(w.message) for w in caught if issubclass(w.category, ModelWarning)], fit
 
 

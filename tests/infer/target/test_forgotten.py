@@ -65,7 +65,7 @@ def test_a_prior_that_is_not_forgotten(name):
 @pytest.mark.parametrize(
     ('fit_of', 'options'),
     [
-        (infer.fit_map, {'num_steps': 1}),
+        (infer.map, {'num_steps': 1}),
         (infer.swag, {'num_steps': 2, 'snapshot_every': 1, 'num_draws': 2}),
         (infer.ensemble, {'num_steps': 1, 'num_members': 1, 'init': 'model'}),
         (infer.laplace, {'num_draws': 2}),  # which finds by the curvature what the data do not determine
@@ -78,7 +78,7 @@ def test_maximum_likelihood_needs_no_prior(fit_of, options):
 def test_batches_are_targets():
     batches = [((X,), Y)]
     options = {'num_observations': 8, 'num_steps': 1, 'optimizer': 'adam', 'progress': False}
-    assert not told(infer.fit_map, infer.Posterior(Line(NORMAL)), batches=batches, **options)
+    assert not told(infer.map, infer.Posterior(Line(NORMAL)), batches=batches, **options)
 
 
 def test_it_is_told_once_at_the_line_of_the_user():
@@ -95,7 +95,7 @@ def test_checks_name_what_has_no_prior():
     assert [any(text in note for note in fit.check().notes) for fit in fits] == [True, False, False]
     problems = [any('No parameter of the model has a prior' in p for p in fit.check().problems) for fit in fits]
     assert problems == [False, True, False]
-    assert not any('prior' in text for text in infer.fit_map(none, progress=False).check().problems)
+    assert not any('prior' in text for text in infer.map(none, progress=False).check().problems)
 
 
 # Names of arguments

@@ -97,7 +97,7 @@ def test_a_fit_to_batches_of_an_iterable_has_the_mode_of_the_whole(make):
     posterior = infer.Posterior(Line(), x[:40], y[:40])  # the first batch: the others come from outside
     batches = make(np.asarray(x), np.asarray(y), 40)
     schedule = optax.exponential_decay(5e-2, 300, 0.1)
-    fit = infer.fit_map(
+    fit = infer.map(
         posterior,
         optimizer=optax.adam(schedule),
         batches=batches,
@@ -117,8 +117,8 @@ def test_a_fit_to_batches_of_an_iterable_has_the_mode_of_the_whole(make):
 def test_a_list_of_one_batch_is_the_whole_data_and_no_data_in_the_posterior_are_needed():
     x, y = line_data()
     kwargs = {'optimizer': 'adam', 'num_steps': 30, 'progress': False}
-    whole = infer.fit_map(infer.Posterior(Line(), x, y), **kwargs)
-    given = infer.fit_map(infer.Posterior(Line()), batches=[(x, y)], num_observations=200, **kwargs)
+    whole = infer.map(infer.Posterior(Line(), x, y), **kwargs)
+    given = infer.map(infer.Posterior(Line()), batches=[(x, y)], num_observations=200, **kwargs)
     np.testing.assert_allclose(given.history['loss'], whole.history['loss'], rtol=1e-5)
     np.testing.assert_allclose(given.estimate['w'], whole.estimate['w'], rtol=1e-5)
 
@@ -126,7 +126,7 @@ def test_a_list_of_one_batch_is_the_whole_data_and_no_data_in_the_posterior_are_
 def test_a_generator_ends_the_fit_and_the_last_batch_may_be_smaller():
     x, y = line_data(50)
     posterior = infer.Posterior(Line(), x, y)
-    fit = infer.fit_map(
+    fit = infer.map(
         posterior,
         optimizer='adam',
         batches=(b for b in parts_of(x, y, 20)),
@@ -151,8 +151,8 @@ def test_targets_of_batches_are_read_in_the_unit_of_the_posterior():
     seconds = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
     posterior = infer.Posterior(Wait(), targets=1000 * seconds * u.ms)
     kwargs = {'optimizer': 'adam', 'num_steps': 5, 'progress': False}
-    whole = infer.fit_map(posterior, **kwargs)
-    given = infer.fit_map(posterior, batches=[(None, seconds * u.second)], num_observations=4, **kwargs)
+    whole = infer.map(posterior, **kwargs)
+    given = infer.map(posterior, batches=[(None, seconds * u.second)], num_observations=4, **kwargs)
     np.testing.assert_allclose(given.history['loss'], whole.history['loss'], rtol=1e-5)
     assert given.estimate['mean'].unit == u.ms
 
@@ -162,7 +162,7 @@ def test_a_second_fit_to_batches_compiles_nothing():
 
     def fit(x, y, steps, num):
         posterior = infer.Posterior(Line(), x[:20], y[:20])
-        return infer.fit_map(
+        return infer.map(
             posterior,
             optimizer=optax.adam(1e-2),
             batches=parts_of(x, y, 20),
@@ -212,7 +212,7 @@ REFUSED = [
 def test_what_is_refused(kwargs, error, message):
     posterior = infer.Posterior(Line(), X, Y)
     with pytest.raises(error, match=message):
-        infer.fit_map(posterior, **{'optimizer': 'adam', 'num_steps': 5, 'progress': False} | kwargs)
+        infer.map(posterior, **{'optimizer': 'adam', 'num_steps': 5, 'progress': False} | kwargs)
 
 
 def test_a_batch_outside_the_support_is_refused():
@@ -226,6 +226,6 @@ def test_a_batch_outside_the_support_is_refused():
 
     posterior = infer.Posterior(Rate(), targets=jnp.array([1, 2, 3]))
     with pytest.raises(ValueError, match='1 of the targets of the first batch have probability zero'):
-        infer.fit_map(
+        infer.map(
             posterior, optimizer='adam', batches=[(None, jnp.array([1, -2, 3]))], num_observations=3, progress=False
         )

@@ -37,7 +37,7 @@ def statistics(model):
 def test_running_statistics_are_frozen_where_fit_is_not_set():
     model = normed()
     posterior = infer.Posterior(model, X, Y, likelihood=normal)
-    fit = infer.fit_map(posterior, optimizer=optax.adam(0.1), num_steps=20, progress=False)
+    fit = infer.map(posterior, optimizer=optax.adam(0.1), num_steps=20, progress=False)
     fit.assign_to(model)
     found = statistics(model)
     np.testing.assert_array_equal(found['running_mean'], 0.0)
@@ -50,7 +50,7 @@ def test_descents_under_fit_true_carry_running_statistics(batch_size):
     model = normed()
     posterior = infer.Posterior(model, X, Y, likelihood=normal)
     with environ.context(fit=True):
-        fit = infer.fit_map(posterior, optimizer=optax.adam(0.05), num_steps=300, batch_size=batch_size, progress=False)
+        fit = infer.map(posterior, optimizer=optax.adam(0.05), num_steps=300, batch_size=batch_size, progress=False)
     # Of the posterior that was given nothing has changed; the fit and the model it is assigned to have the new ones.
     assert all(np.ptp(v) == 0 for v in statistics(model).values())
     fit.assign_to(model)
@@ -70,7 +70,7 @@ def test_a_second_descent_starts_from_the_same_statistics():
     posterior = infer.Posterior(model, X, Y, likelihood=normal)
     with environ.context(fit=True):
         first, second = (
-            infer.fit_map(posterior, optimizer=optax.adam(0.05), num_steps=30, progress=False) for _ in range(2)
+            infer.map(posterior, optimizer=optax.adam(0.05), num_steps=30, progress=False) for _ in range(2)
         )
     np.testing.assert_array_equal(first.thetas, second.thetas)
     for a, b in zip(first.posterior.data.states, second.posterior.data.states, strict=True):
@@ -84,7 +84,7 @@ def test_dropout_is_off_unless_asked_for_and_samplers_refuse_it():
     assert float(posterior.log_density()) == float(posterior.log_density())
     infer.nuts(posterior, num_warmup=2, num_samples=2, num_chains=1, progress=False)
     with environ.context(fit=True):
-        for fit in (infer.nuts, infer.fit_svi, infer.laplace):
+        for fit in (infer.nuts, infer.svi, infer.laplace):
             with pytest.raises(ValueError, match='random'):
                 fit(posterior, progress=False)
 
@@ -107,7 +107,7 @@ def test_hidden_states_start_anew_at_every_evaluation():
     model.h.value = jnp.ones(64)
     posterior = infer.Posterior(model, X, Y)
     before = float(posterior.log_density())
-    fit = infer.fit_map(posterior, num_steps=20, progress=False)
+    fit = infer.map(posterior, num_steps=20, progress=False)
     assert float(posterior.log_density()) == before
     fit.assign_to(model)
     np.testing.assert_array_equal(model.h.value, 1.0)

@@ -308,7 +308,7 @@ def test_a_random_density_is_refused_by_samplers():
 def test_a_start_that_is_not_finite_is_named():
     model = line(lambda s, x: dist.Normal(s * x, jnp.where(x > 0.5, -1.0, 1.0)))
     with pytest.raises(ValueError, match='the likelihood is nan'):
-        infer.fit_map(infer.Posterior(model, X, Y), progress=False)
+        infer.map(infer.Posterior(model, X, Y), progress=False)
     model = line(lambda s, x: dist.Normal(jnp.sqrt(s - 1.0) * x, 1.0))
     with pytest.raises(ValueError, match="gradient.*not finite at the start.*'slope'"):
-        infer.fit_map(infer.Posterior(model, X, Y), progress=False)
+        infer.map(infer.Posterior(model, X, Y), progress=False)

@@ -301,10 +301,10 @@ def test_layers_in_training_are_no_objection():
     with environ.context(fit=True):
         for track in (True, False):
             norm = nn.BatchNorm0d((3,), track_running_stats=track)
-            fit = infer.fit_map(infer.Posterior(Network(norm), X, LINE), **options)
+            fit = infer.map(infer.Posterior(Network(norm), X, LINE), **options)
             assert fit.info['num_steps'] == 3
     with pytest.raises(ValueError, match='depends on which others'):  # in use it has the batch's own statistics, too
-        infer.fit_map(infer.Posterior(Network(nn.BatchNorm0d((3,), track_running_stats=False)), X, LINE), **options)
+        infer.map(infer.Posterior(Network(nn.BatchNorm0d((3,), track_running_stats=False)), X, LINE), **options)
 
 
 # A likelihood of one's own
@@ -347,7 +347,7 @@ def test_every_way_to_fit_refuses_before_it_begins(way):
         fit(posterior, **options | parts)
     if way in IN_BATCHES:
         batches = [(Y[:60], Y[:60]), (Y[60:], Y[60:])]
-        more = {'start': jnp.zeros(1)} if way == 'swag' else {}
+        more = {'init': jnp.zeros(1)} if way == 'swag' else {}
         with pytest.raises(ValueError, match='batches= .* depends on which others.*leave batches out'):
             fit(posterior, **options | more | {'batches': batches, 'num_observations': NUM})
 
@@ -357,7 +357,7 @@ def test_the_series_is_fitted_whole_and_in_windows():
     y = series(0.9, 601)
     phi = float(y[:-1] @ y[1:] / (y[:-1] @ y[:-1]))
     whole = infer.Posterior(Model(lambda w, y: dist.Normal(w * shifted(y), 1.0)), y, y)
-    fit = infer.fit_map(whole, progress=False)
+    fit = infer.map(whole, progress=False)
     precision = float(y[:-1] @ y[:-1])
     np.testing.assert_allclose(fit.estimate['w'], phi * precision / (precision + 1), rtol=1e-3)
     index = np.arange(60)[:, None] * 10 + np.arange(11)
@@ -366,7 +366,7 @@ def test_the_series_is_fitted_whole_and_in_windows():
         Model(lambda w, y: dist.Normal(w * y[:, :-1], 1.0).to_event(1)), jnp.asarray(windows), windows[:, 1:]
     )
     schedule = optax.adam(optax.cosine_decay_schedule(3e-2, 3000))
-    fit = infer.fit_map(posterior, optimizer=schedule, batch_size=7, num_steps=3000, progress=False)
+    fit = infer.map(posterior, optimizer=schedule, batch_size=7, num_steps=3000, progress=False)
     np.testing.assert_allclose(fit.estimate['w'], phi * precision / (precision + 1), atol=3e-3)
 
 
@@ -428,5 +428,5 @@ def test_batches_of_one_size_that_a_model_is_built_for_are_no_objection():
     offsets = jnp.linspace(0.0, 1.0, 10)
     posterior = infer.Posterior(Model(lambda w, x: dist.Normal(w * x[:, 0] + offsets, 1.0)))
     batches = [(X[i : i + 10], LINE[i : i + 10]) for i in range(0, NUM, 10)]
-    fit = infer.fit_map(posterior, batches=batches, num_observations=NUM, optimizer='adam', num_steps=5, progress=False)
+    fit = infer.map(posterior, batches=batches, num_observations=NUM, optimizer='adam', num_steps=5, progress=False)
     assert fit.info['num_steps'] == 5

@@ -116,7 +116,7 @@ def test_the_shares_of_batches_keep_a_short_one_from_looking_like_a_gain():
     batches = cut(np.ones(40, np.float32), [19, 19, 2])
     stop = infer.EarlyStopping(patience=3, every=1, min_gain=1e-3)
     options = {**QUIET, 'batches': batches, 'num_observations': 40, 'num_steps': 30, 'early_stopping': stop}
-    fit = infer.fit_map(posterior, optimizer=optax.sgd(0.0), **options)
+    fit = infer.map(posterior, optimizer=optax.sgd(0.0), **options)
     # Nothing moves and all observations are equal, so each evaluation finds one number up to the prior's 3.2 of 95.
     assert fit.info['num_steps'] <= 6
     value = 40 * (0.5 * np.log(2 * np.pi) + 0.5)
@@ -133,23 +133,23 @@ def schedule(rate, steps):
 def fitted(way, source):
     posterior = infer.Posterior(Mean(), targets=Y)
     given = {**QUIET, 'batches': source, 'num_observations': 10}
-    if way == 'fit_svi':
-        return infer.fit_svi(posterior, num_steps=4000, optimizer=schedule(2e-2, 4000), num_particles=4, **given)
+    if way == 'svi':
+        return infer.svi(posterior, num_steps=4000, optimizer=schedule(2e-2, 4000), num_particles=4, **given)
     if way == 'sgmcmc':
         run = {'num_warmup': 200, 'num_samples': 200, 'num_chains': 4, 'thinning': 10, 'step_size': 1e-3}
         return infer.sgmcmc(posterior, method='sgld', init=jnp.array([MODE]), **run, **(given if source else QUIET))
     if way == 'swag':
         run = {'optimizer': optax.sgd(1e-3), 'num_steps': 4000, 'snapshot_every': 40}
-        return infer.swag(posterior, start=jnp.array([MODE], jnp.float32), **run, **given)
+        return infer.swag(posterior, init=jnp.array([MODE], jnp.float32), **run, **given)
     run = {'num_steps': 4000, 'optimizer': schedule(2e-2, 4000)}
     if way == 'ensemble':
         return infer.ensemble(posterior, num_members=2, **run, **given)
-    return infer.fit_map(posterior, **run, **given)
+    return infer.map(posterior, **run, **given)
 
 
 @pytest.mark.parametrize('source', SOURCES)
 def test_the_mode_is_that_of_the_whole(source):
-    fit = fitted('fit_map', SOURCES[source]())
+    fit = fitted('map', SOURCES[source]())
     np.testing.assert_allclose(fit.estimate['mu'], MODE, atol=0.02)
     assert fit.info['stopped'] == 'num_steps' and fit.info['num_steps'] == 4000
     # The loss of a step is an unbiased estimate of that of the whole.
@@ -160,12 +160,12 @@ def test_the_mode_is_that_of_the_whole(source):
 # The path of SWAG at this small rate is told to be narrow; its mean is what is compared.
 @pytest.mark.filterwarnings('ignore:The draws of SWAG are:brainstate_prob.infer.ConvergenceWarning')
 @pytest.mark.parametrize('source', ['list', 'loader', 'generator of epochs'])
-@pytest.mark.parametrize('way', ['fit_svi', 'ensemble', 'swag'])
+@pytest.mark.parametrize('way', ['svi', 'ensemble', 'swag'])
 def test_every_way_to_fit_has_the_posterior_of_the_whole(way, source):
     fit = fitted(way, SOURCES[source]())
     mu = fit.draws['mu']
     np.testing.assert_allclose(mu.mean(), MODE, atol=0.07)
-    if way == 'fit_svi':
+    if way == 'svi':
         np.testing.assert_allclose(mu.std(), SD, rtol=0.1)
 
 
@@ -201,9 +201,9 @@ def test_dropout_is_trained_on_batches_of_any_sizes():
 def test_a_generator_of_several_epochs_keeps_the_training_at_its_end():
     posterior = infer.Posterior(Mean(), targets=Y)
     options = {**QUIET, 'num_observations': 10, 'num_steps': 10_000}
-    fit = infer.fit_map(posterior, optimizer=optax.adam(0.05), batches=generator(PARTS, 50), **options)
+    fit = infer.map(posterior, optimizer=optax.adam(0.05), batches=generator(PARTS, 50), **options)
     assert (fit.info['num_steps'], fit.info['stopped']) == (200, 'the batches ended')
-    fit = infer.fit_svi(posterior, optimizer=optax.adam(0.05), batches=generator(PARTS, 50), **options)
+    fit = infer.svi(posterior, optimizer=optax.adam(0.05), batches=generator(PARTS, 50), **options)
     assert (fit.info['num_steps'], fit.info['stopped']) == (200, 'the batches ended')
 
 
@@ -211,7 +211,7 @@ def test_a_generator_that_ends_before_all_were_seen_is_told():
     posterior = infer.Posterior(Mean(), targets=Y)
     options = {**QUIET, 'num_observations': 100, 'num_steps': 10_000, 'optimizer': 'adam'}
     with pytest.warns(UserWarning, match='ended after 20 observations, and num_observations=100'):
-        fit = infer.fit_map(posterior, batches=generator(PARTS, 2), **options)
+        fit = infer.map(posterior, batches=generator(PARTS, 2), **options)
     assert fit.info['num_steps'] == 8
 
 
@@ -259,9 +259,9 @@ def test_what_goes_wrong_after_the_first_pass_ends_the_fit_and_keeps_it(error, w
     posterior = infer.Posterior(Mean(), targets=Y)
     options = {**QUIET, 'num_observations': 10, 'num_steps': 100, 'optimizer': optax.adam(0.05)}
     with pytest.warns(UserWarning, match=f'(?s)The batches end here.*{words}|{words}'):
-        fit = infer.fit_map(posterior, batches=broken(error), **options)
+        fit = infer.map(posterior, batches=broken(error), **options)
     assert (fit.info['num_steps'], fit.info['stopped']) == (10, 'the batches ended')
-    whole = infer.fit_map(posterior, batches=Loader([PARTS]), **{**options, 'num_steps': 10})
+    whole = infer.map(posterior, batches=Loader([PARTS]), **{**options, 'num_steps': 10})
     np.testing.assert_array_equal(fit.thetas, whole.thetas)
 
 
@@ -270,7 +270,7 @@ def test_a_later_pass_of_another_length_is_told_once_and_the_fit_goes_on():
     options = {**QUIET, 'num_observations': 10, 'num_steps': 30, 'optimizer': 'adam'}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        fit = infer.fit_map(posterior, batches=Loader([PARTS, PARTS[:2]]), **options)
+        fit = infer.map(posterior, batches=Loader([PARTS, PARTS[:2]]), **options)
     assert fit.info['num_steps'] == 30
     assert [str(w.message)[:40] for w in caught] == ['A pass over batches had 6 observations, ']
 
@@ -279,7 +279,7 @@ def test_a_loader_with_a_wrong_number_is_refused_after_its_first_pass():
     posterior, loader = infer.Posterior(Mean(), targets=Y), Loader([PARTS])
     options = {**QUIET, 'num_observations': 33, 'num_steps': 1000, 'optimizer': 'adam'}
     with pytest.raises(ValueError, match='A pass over batches had 10 observations, but num_observations=33'):
-        infer.fit_map(posterior, batches=loader, **options)
+        infer.map(posterior, batches=loader, **options)
     assert loader.count == 1
 
 
@@ -292,11 +292,11 @@ def test_an_iterable_that_gives_nothing_the_second_time_ends_the_fit():
             return self.iterator
 
     posterior = infer.Posterior(Mean(), targets=Y)
-    fit = infer.fit_map(posterior, batches=Once(), num_observations=10, num_steps=100, optimizer='adam', **QUIET)
+    fit = infer.map(posterior, batches=Once(), num_observations=10, num_steps=100, optimizer='adam', **QUIET)
     assert (fit.info['num_steps'], fit.info['stopped']) == (4, 'the batches ended')
 
 
-@pytest.mark.parametrize('way', ['fit_map', 'fit_svi', 'sgmcmc'])
+@pytest.mark.parametrize('way', ['map', 'svi', 'sgmcmc'])
 @pytest.mark.parametrize('make', [lambda: PARTS, lambda: Loader([PARTS, cut(Y, [1, 9])]), lambda: generator(PARTS, 99)])
 def test_a_resumed_run_on_unequal_batches_is_the_uninterrupted_one(way, make, tmp_path):
     posterior = infer.Posterior(Mean(), targets=Y)
@@ -309,8 +309,8 @@ def test_a_resumed_run_on_unequal_batches_is_the_uninterrupted_one(way, make, tm
         fit = lambda n, **more: getattr(infer, way)(posterior, batches=make(), num_steps=n, **run, **more)
     path = tmp_path / 'run'
     whole = fit(30)
-    fit(13, checkpoint=path, every=5)
-    resumed = fit(30, checkpoint=path, every=5)
+    fit(13, checkpoint=path, checkpoint_every=5)
+    resumed = fit(30, checkpoint=path, checkpoint_every=5)
     np.testing.assert_array_equal(resumed.thetas, whole.thetas)
     for name, values in whole.history.items():
         np.testing.assert_array_equal(resumed.history[name], values)
@@ -319,6 +319,6 @@ def test_a_resumed_run_on_unequal_batches_is_the_uninterrupted_one(way, make, tm
 def test_batches_that_are_fewer_than_a_checkpoint_has_seen_are_refused(tmp_path):
     posterior, path = infer.Posterior(Mean(), targets=Y), tmp_path / 'run'
     options = {**QUIET, 'num_observations': 10, 'optimizer': 'adam', 'checkpoint': path}
-    infer.fit_map(posterior, batches=PARTS, num_steps=13, **options)
+    infer.map(posterior, batches=PARTS, num_steps=13, **options)
     with pytest.raises(ValueError, match='has seen 13 batches, and these are 8'):
-        infer.fit_map(posterior, batches=generator(PARTS, 2), num_steps=20, **options)
+        infer.map(posterior, batches=generator(PARTS, 2), num_steps=20, **options)

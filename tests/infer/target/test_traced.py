@@ -208,7 +208,7 @@ def test_what_is_meant_is_quiet(name):
 
 def test_new_inputs_compile_nothing_and_are_looked_at():
     posterior = infer.Posterior(Table(LOOK_UPS['as they are']), I, np.zeros(4))
-    fit = infer.fit_map(posterior, **QUIET)
+    fit = infer.map(posterior, **QUIET)
     np.testing.assert_allclose(fit.predict(np.array([2, -1, 0]), kind='mean')[0], fit.estimate['g'][[2, -1, 0]])
     with pytest.raises(ValueError, match='from 0 to 3, is used as an index'):
         fit.predict(np.array([2, 3, 0]))
@@ -432,7 +432,7 @@ class Rate(nn.Module):
 
 
 def test_new_inputs_are_converted_to_the_unit_of_the_fit():
-    fit = infer.fit_map(infer.Posterior(Rate(), X * u.ms, X), **QUIET)
+    fit = infer.map(infer.Posterior(Rate(), X * u.ms, X), **QUIET)
     want = fit.predict(X * u.ms, kind='mean')
     np.testing.assert_allclose(fit.predict(X * 1e-3 * u.second, kind='mean'), want, rtol=1e-5)
     scores = fit.score(X * 1e-3 * u.second, X)

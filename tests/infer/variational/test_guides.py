@@ -31,7 +31,7 @@ def test_every_guide_of_numpyro_is_a_name_or_refused_with_what_to_write():
     assert families == named | set(_UNFIT)
     for family in _UNFIT:
         with pytest.raises(ValueError, match='guide=|sites=True'):
-            infer.fit_svi(posterior(), guide=family, progress=False)
+            infer.svi(posterior(), guide=family, progress=False)
 
 
 # By group
@@ -57,10 +57,10 @@ def grouped():
 
 
 @pytest.mark.filterwarnings('ignore:k-hat')
-@pytest.mark.parametrize('guide', ['batched_multivariate', pytest.param('batched_low_rank', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('guide', ['batched_full', pytest.param('batched_low_rank', marks=pytest.mark.slow)])
 def test_batched_guides_have_a_block_for_each_group(guide):
     group, x = grouped()
-    fit = infer.fit_svi(group, guide=guide, num_steps=3000, num_draws=4000, progress=False)
+    fit = infer.svi(group, guide=guide, num_steps=3000, num_draws=4000, progress=False)
     draws = np.stack([fit.magnitudes['a'][0], fit.magnitudes['b'][0, ..., 0]], axis=-1)
     for i in range(5):
         exact = np.linalg.inv(x[i].T @ x[i] + np.eye(2))
@@ -83,7 +83,7 @@ def test_batched_guides_need_one_first_axis():
 
     x = grouped()[1]
     with pytest.raises(ValueError, match=r"'batched_low_rank'.*{'a': 5, 'b': 5, 'c': 0}"):
-        infer.fit_svi(infer.Posterior(Mixed(), x, x[..., 0]), guide='batched_low_rank', progress=False)
+        infer.svi(infer.Posterior(Mixed(), x, x[..., 0]), guide='batched_low_rank', progress=False)
 
 
 # Over sites
@@ -146,7 +146,7 @@ def test_an_autoguide_built_for_the_numpyro_model_is_used_as_it_is():
 
 @pytest.mark.filterwarnings('ignore:k-hat')
 def test_a_list_of_guides_by_path():
-    fit = infer.fit_svi(two(), guide=parts, sites=True, num_steps=2000, num_draws=200, progress=False)
+    fit = infer.svi(two(), guide=parts, sites=True, num_steps=2000, num_draws=200, progress=False)
     assert np.ptp(fit.magnitudes['scale']) == 0 and np.ptp(fit.magnitudes['level']) > 0
     assert set(fit.draws) == {'level', 'scale', 'sparse'} and fit.density.noncentered == ()
     np.testing.assert_allclose(fit.estimate['sparse'], MEAN[:2], atol=0.4)  # as the regression without the third input
@@ -156,8 +156,8 @@ def test_a_list_of_guides_by_path():
 def test_densities_over_sites_are_those_of_theta():
     """The same guide in both spaces: independent normals of theta, transforms and scale mixtures included."""
     settings = {'num_steps': 1, 'optimizer': optax.sgd(0.0), 'num_draws': 500, 'progress': False, 'noncentered': False}
-    flat = infer.fit_svi(two(), guide='normal', **settings)
-    sites = infer.fit_svi(two(), guide=autoguide.AutoNormal, sites=True, **settings)
+    flat = infer.svi(two(), guide='diagonal', **settings)
+    sites = infer.svi(two(), guide=autoguide.AutoNormal, sites=True, **settings)
     for fit in (flat, sites):
         np.testing.assert_allclose(fit.thetas.std(axis=1), 0.1, rtol=0.2)
         normal = dist.Normal(two().start(fit.density), 0.1)
@@ -167,9 +167,9 @@ def test_densities_over_sites_are_those_of_theta():
 @pytest.mark.filterwarnings('ignore:k-hat')
 def test_states_are_data_of_a_guide_over_sites():
     settings = {'guide': parts, 'sites': True, 'num_steps': 400, 'num_draws': 5, 'progress': False}
-    one = infer.fit_svi(two(1.0), **settings)
+    one = infer.svi(two(1.0), **settings)
     with compilations() as compiled:
-        other = infer.fit_svi(two(2.0), **settings)
+        other = infer.svi(two(2.0), **settings)
     assert compiled == []
     assert one.history['elbo'][0] != other.history['elbo'][0]  # the offset is no constant of the program
 
@@ -204,9 +204,9 @@ def test_it_stops_when_the_guide_no_longer_drifts():
     def stopped(start, **settings):
         model = Line()
         model.w.set_value(jnp.full(3, start))
-        return infer.fit_svi(
+        return infer.svi(
             infer.Posterior(model, X, Y),
-            guide='multivariate',
+            guide='full',
             r_hat=1.05,
             num_steps=20_000,
             num_draws=4000,
@@ -254,10 +254,10 @@ def test_r_hat_of_windows_is_that_of_the_two_halves():
 
 def test_batches_of_an_iterable():
     batches = [(X[i : i + 15], Y[i : i + 15]) for i in range(0, 60, 15)]
-    fit = fit_svi('multivariate', batches=batches, num_observations=60, num_steps=1500, num_particles=2)
+    fit = fit_svi('full', batches=batches, num_observations=60, num_steps=1500, num_particles=2)
     np.testing.assert_allclose(fit.draws['w'][0].std(axis=0), SD, rtol=0.25)
     assert fit.info['scale'] == 4.0 and fit.info['batch_size'] == 15 and 'lp' not in fit.stats
-    ended = fit_svi('multivariate', batches=iter(batches), num_observations=60, num_steps=100, num_particles=2)
+    ended = fit_svi('full', batches=iter(batches), num_observations=60, num_steps=100, num_particles=2)
     assert ended.info['stopped'] == 'the batches ended' and ended.info['num_steps'] == 4
     with pytest.raises(ValueError, match='needs num_observations='):
         fit_svi(batches=batches)
@@ -302,16 +302,16 @@ def test_the_tails_shape_where_there_is_none():
 def test_a_good_guide_is_quiet_and_a_bad_one_is_named():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        good = fit_svi('multivariate', num_draws=1000)
+        good = fit_svi('full', num_draws=1000)
     assert good.info['k_hat'] == infer.k_hat(good) < 0.5 and good.info['warnings'] == []
-    with pytest.warns(infer.ConvergenceWarning, match=r"k-hat of the guide 'normal' is .*infer.nuts") as caught:
-        bad = fit_svi('normal', num_steps=10)
+    with pytest.warns(infer.ConvergenceWarning, match=r"k-hat of the guide 'diagonal' is .*infer.nuts") as caught:
+        bad = fit_svi('diagonal', num_steps=10)
     assert caught[0].filename == __file__.replace('test_guides', 'test_svi')  # where the user called
     assert bad.info['k_hat'] > 0.7 and bad.info['warnings'] == [str(caught[0].message)]
 
 
 def test_k_hat_of_minibatch_fits_sees_all_data():
-    fit = fit_svi('multivariate', batch_size=10, num_particles=4, num_steps=600, num_draws=1000)
+    fit = fit_svi('full', batch_size=10, num_particles=4, num_steps=600, num_draws=1000)
     assert 'k_hat' not in fit.info
     lp = jax.vmap(lambda t: fit.density.log_density(t, fit.posterior.data))(fit.thetas[0])
     assert infer.k_hat(fit) == pytest.approx(pareto_k(np.float64(lp) - fit.stats['log_q'][0]), abs=0.05)
@@ -329,7 +329,7 @@ def test_k_hat_needs_a_guides_density():
 # Refusals
 
 REFUSED = [
-    ({'guide': 'normal', 'sites': True}, ValueError, 'sites=True is for a guide of your own'),
+    ({'guide': 'diagonal', 'sites': True}, ValueError, 'sites=True is for a guide of your own'),
     (
         {'guide': lambda model: lambda x, targets: None, 'sites': True},
         ValueError,
@@ -355,4 +355,4 @@ def test_values_that_many_thetas_share_have_no_guide_over_sites():
             self.d = nn.Param(jnp.array([1.0, 0.0]), t=nn.UnitVectorT())
 
     with pytest.raises(ValueError, match=r"'d': many thetas have the same value"):
-        infer.fit_svi(infer.Posterior(Direction()), guide=autoguide.AutoNormal, sites=True, progress=False)
+        infer.svi(infer.Posterior(Direction()), guide=autoguide.AutoNormal, sites=True, progress=False)

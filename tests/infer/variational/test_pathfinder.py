@@ -17,7 +17,7 @@ from tests.support.rich_model import compilations
 # One parameter keeps its prior on purpose, as an exact marginal.
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ModelWarning')
 COUNTS = {'calls': 0}
-QUICK = {'num_paths': 4, 'num_draws': 1000, 'max_steps': 100, 'num_elbo_draws': 10}
+QUICK = {'num_paths': 4, 'num_draws': 1000, 'num_steps': 100, 'num_elbo_draws': 10}
 
 
 class Rate(nn.Module):
@@ -163,7 +163,7 @@ def test_what_cannot_be_sampled_is_refused():
     [
         ({'num_paths': 0}, ValueError),
         ({'num_draws': 10}, ValueError),
-        ({'max_steps': 1.5}, ValueError),
+        ({'num_steps': 1.5}, ValueError),
         ({'num_elbo_draws': 0}, ValueError),
         ({'init': 'nowhere'}, ValueError),
     ],

@@ -47,9 +47,9 @@ def posterior():
     return infer.Posterior(Line(), X, Y)
 
 
-def fit_svi(guide='normal', **settings):
+def fit_svi(guide='diagonal', **settings):
     settings = {'num_steps': 3000, 'num_draws': 4000, 'progress': False} | settings
-    return infer.fit_svi(posterior(), guide=guide, **settings)
+    return infer.svi(posterior(), guide=guide, **settings)
 
 
 # Guides
@@ -66,7 +66,7 @@ def own_guide(model):
     return guide
 
 
-EXACT = ['multivariate', 'laplace', 'iaf', 'bnaf', autoguide.AutoMultivariateNormal, own_guide]
+EXACT = ['full', 'laplace', 'iaf', 'bnaf', autoguide.AutoMultivariateNormal, own_guide]
 EXACT += [functools.partial(autoguide.AutoLowRankMultivariateNormal, rank=3)]
 
 
@@ -86,7 +86,7 @@ def test_guides_that_can_be_exact_are(guide):
     assert abs(ratio.mean() - EVIDENCE) < 0.1 and ratio.std() < 0.3
 
 
-@pytest.mark.parametrize('guide', ['normal', 'diagonal'])
+@pytest.mark.parametrize('guide', ['diagonal'])
 def test_mean_field_has_the_diagonal_of_the_precision(guide):
     fit = fit_svi(guide)
     w = fit.draws['w'][0]
@@ -116,14 +116,14 @@ def test_the_guide_begins_at_the_models_parameters():
     away = infer.Posterior(model, X, Y)
     for guide in ('iaf', 'delta', autoguide.AutoNormal):
         with pytest.warns(infer.ConvergenceWarning, match="disagree about 'w'"):
-            fit = infer.fit_svi(away, guide=guide, num_steps=1, optimizer=optax.sgd(0.0), progress=False)
+            fit = infer.svi(away, guide=guide, num_steps=1, optimizer=optax.sgd(0.0), progress=False)
         # sd 0.1 and a flow of random weights before it: within 2 of the start.
         np.testing.assert_allclose(fit.thetas.mean(axis=(0, 1)), [10.0, -20.0, 30.0], atol=0.2)
         assert fit.thetas.std(axis=1).max() < 0.3
 
 
 def test_init_and_init_scale():
-    fit = fit_svi('normal', init='map', init_scale=0.01, num_steps=1, optimizer=optax.sgd(0.0))
+    fit = fit_svi('diagonal', init='map', init_scale=0.01, num_steps=1, optimizer=optax.sgd(0.0))
     np.testing.assert_allclose(fit.draws['w'][0].mean(axis=0), MEAN, atol=2e-3)
     np.testing.assert_allclose(fit.draws['w'][0].std(axis=0), 0.01, rtol=0.1)
 
@@ -148,7 +148,7 @@ def test_seeds_and_numbers_of_draws():
 
 
 def test_double_precision(x64):
-    fit = infer.fit_svi(infer.Posterior(Line(), X.astype(float), Y.astype(float)), guide='multivariate', progress=False)
+    fit = infer.svi(infer.Posterior(Line(), X.astype(float), Y.astype(float)), guide='full', progress=False)
     assert fit.thetas.dtype == fit.history['elbo'].dtype == np.float64
     assert (np.abs(fit.draws['w'][0].mean(axis=0) - MEAN) / np.sqrt(np.diag(COVARIANCE)) < 0.2).all()
 
@@ -157,7 +157,7 @@ def test_double_precision(x64):
 def test_float32_parameters_under_x64():
     single = posterior()
     with jax.enable_x64(True):
-        fit = infer.fit_svi(single, num_steps=5, progress=False)
+        fit = infer.svi(single, num_steps=5, progress=False)
     assert fit.thetas.dtype == np.float32 and np.isfinite(fit.history['elbo']).all()
 
 
@@ -171,14 +171,14 @@ def test_units_stay():
             return dist.Normal(jnp.exp(u.get_magnitude(-t / self.tau.value())), 0.1)
 
     t = jnp.linspace(0.0, 0.04, 20) * u.second
-    fit = infer.fit_svi(infer.Posterior(Decay(), t, jnp.exp(-t / (15 * u.ms))), num_steps=2000, progress=False)
+    fit = infer.svi(infer.Posterior(Decay(), t, jnp.exp(-t / (15 * u.ms))), num_steps=2000, progress=False)
     assert fit.draws['tau'].unit == u.ms and abs(fit.estimate['tau'] - 15 * u.ms) < 2 * u.ms
     assert fit.info['k_hat'] < 0.7
 
 
 def test_minibatches_fit_the_whole_posterior():
     """The N/B factor: without it the sd would be larger by sqrt(6)."""
-    fit = fit_svi('multivariate', batch_size=10, num_steps=6000, num_particles=4)
+    fit = fit_svi('full', batch_size=10, num_steps=6000, num_particles=4)
     w = fit.draws['w'][0]
     assert (np.abs(w.mean(axis=0) - MEAN) / np.sqrt(np.diag(COVARIANCE)) < 0.3).all()
     np.testing.assert_allclose(w.std(axis=0), np.sqrt(np.diag(COVARIANCE)), rtol=0.25)
@@ -190,7 +190,7 @@ def test_more_particles_make_the_elbo_steadier():
     assert noise[1] < 0.6 * noise[0]  # sqrt(10) times smaller
 
 
-@pytest.mark.parametrize('settings', [{}, {'guide': 'multivariate', 'batch_size': 5, 'optimizer': 'adam'}], ids=str)
+@pytest.mark.parametrize('settings', [{}, {'guide': 'full', 'batch_size': 5, 'optimizer': 'adam'}], ids=str)
 def test_a_second_fit_traces_and_compiles_nothing(settings):
     traces = []
 
@@ -206,7 +206,7 @@ def test_a_second_fit_traces_and_compiles_nothing(settings):
     def run(seed, **lengths):
         x = jax.random.normal(jax.random.key(seed), (20, 2))
         own = {**settings, 'optimizer': optax.adam(1e-2)} if 'optimizer' in settings else settings  # written anew
-        return infer.fit_svi(infer.Posterior(Counted(), x, x[:, 0]), seed=seed, progress=False, **own, **lengths)
+        return infer.svi(infer.Posterior(Counted(), x, x[:, 0]), seed=seed, progress=False, **own, **lengths)
 
     with compilations() as first:
         run(0, num_steps=100)
@@ -237,7 +237,7 @@ numpyro.factor('f', 0.0)
 # Refusals
 
 REFUSED = [
-    ({'guide': 'gaussian'}, ValueError, r"one of \['normal', 'diagonal', 'multivariate'.*got 'gaussian'"),
+    ({'guide': 'gaussian'}, ValueError, r"one of \['diagonal', 'full'.*got 'gaussian'"),
     ({'guide': autoguide.AutoNormal(lambda: None)}, ValueError, r'lambda model: AutoNormal\(model'),
     ({'guide': 3}, ValueError, 'got int'),
     ({'guide': lambda model: None}, ValueError, 'returned NoneType'),
@@ -275,8 +275,8 @@ def test_a_guide_function_must_sample_theta():
 
 @pytest.mark.parametrize('guide', ['iaf', 'bnaf'])
 def test_flows_need_two_dimensions(guide):
-    with pytest.raises(ValueError, match=f"'{guide}' is a flow.*guide='normal'"):
-        infer.fit_svi(infer.Posterior(Line(1), X[:, :1], Y), guide=guide, progress=False)
+    with pytest.raises(ValueError, match=f"'{guide}' is a flow.*guide='diagonal'"):
+        infer.svi(infer.Posterior(Line(1), X[:, :1], Y), guide=guide, progress=False)
 
 
 def test_what_cannot_be_moved_freely_is_refused_by_name():
@@ -289,7 +289,7 @@ def test_what_cannot_be_moved_freely_is_refused_by_name():
             return dist.Normal(self.w.value(), 1.0)
 
     with pytest.raises(ValueError, match=r"'w'.*SoftplusT"):
-        infer.fit_svi(infer.Posterior(Clipped(), targets=jnp.zeros(3)), progress=False)
+        infer.svi(infer.Posterior(Clipped(), targets=jnp.zeros(3)), progress=False)
 
 
 def test_independent_draws_have_no_chain_diagnostics_in_the_summary():
@@ -298,7 +298,7 @@ def test_independent_draws_have_no_chain_diagnostics_in_the_summary():
 
 
 def test_the_guides_parameters_are_in_the_file(tmp_path):
-    for guide in ('iaf', 'multivariate'):
+    for guide in ('iaf', 'full'):
         fit = fit_svi(guide, num_steps=5, num_draws=5)
         fit.save(tmp_path / 'fit.nc')
         for read in (infer.load(tmp_path / 'fit.nc'), infer.load(tmp_path / 'fit.nc', posterior())):
