@@ -16,9 +16,10 @@ from brainstate_prob.infer.descent.early_stopping import EarlyStopping, Monitor
 from brainstate_prob.infer.descent.steps import Settings, State, advance_function, start_function
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.run.chains import Runner
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.inits import statistics_of_rows
-from brainstate_prob.infer.run.members import members
+from brainstate_prob.infer.run.members import checked_devices
 from brainstate_prob.infer.run.optimization import Optimization
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import Batching
@@ -78,8 +79,8 @@ class Descents:
         tol: float | None = None,
         early_stopping: EarlyStopping | None = None,
         callbacks: Callable | Sequence[Callable] = (),
-        chain_method: str = 'vectorized',
-        devices: Sequence[Any] | None = None,
+        chain_method: str | None = 'vectorized',
+        devices: Any = None,
         adjust: Callable[[State], State] | None = None,
         strict: bool = True,
         checkpoint: Any = None,
@@ -92,16 +93,11 @@ class Descents:
         self._tol = -1.0 if tol is None else float(tol)
         starts = density.jit('descent_starts', (settings, size), lambda: jax.vmap(start_function(settings, size)))
         states = starts(thetas, keys)._replace(carried=statistics_of_rows(target, init, keys))
-        self._members = members(
-            density,
-            ('descent', settings, environ.static_key()),
-            advance_function(density, settings),
-            states if adjust is None else adjust(states),
-            *(batching.example, 0, -1.0),
-            method=chain_method,
-            devices=devices,
-        )
-        self.state, self.take = self._members.state, self._members.take
+        how, devices = checked_devices(devices, chain_method, num, target.data)
+        key = ('descent', settings, environ.static_key())
+        self._runner = Runner(density.jit, key, advance_function(density, settings), how, devices, num)
+        self._runner.prepare(states if adjust is None else adjust(states), batching.example, 0, -1.0)
+        self.state, self.take = self._runner.state, self._runner.take
         self._monitor = None if early_stopping is None else Monitor(target, early_stopping, num)
         self._run = Optimization(
             self,
@@ -127,7 +123,7 @@ class Descents:
                 seed=keys,
                 early_stopping=early_stopping,
                 num_observations=size,
-                chain_method=chain_method,
+                chain_method=how,
                 num_devices=None if devices is None else len(devices),
             ),
         )
@@ -140,14 +136,14 @@ class Descents:
         return self._as_fit(found), found
 
     def step(self, data: Data, length: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._members.step(data, length, self._tol)
+        return self._runner.step(data, length, self._tol)
 
     def shown(self, losses: np.ndarray) -> dict[str, str]:
         return {'loss': f'{np.nanmin(losses[:, -1], initial=np.inf):.6g}'}
 
     def failure(self, point: int, step: int, loss: Any) -> str:
         which = f' of member {point}' if len(self._run.lost) > 1 else ''
-        opt_state = self._members.state().opt_state
+        opt_state = self._runner.state().opt_state
         is_lbfgs = lambda x: isinstance(x, optax.ScaleByLBFGSState)  # it has no learning rate
         searches = any(is_lbfgs(x) for x in jax.tree.leaves(opt_state, is_leaf=is_lbfgs))
         rate = 'Scale the inputs' if searches else 'Use a smaller learning rate, or scale the inputs'
@@ -163,7 +159,7 @@ class Descents:
 
     def _descent(self) -> Descent:
         """Where the descents are now."""
-        run, state = self._run, self._members.state()
+        run, state = self._run, self._runner.state()
         thetas, carried, watched = np.asarray(state.theta), state.carried, {}
         if self._monitor is not None:
             thetas, carried = self._monitor.result(thetas, carried)
@@ -182,6 +178,6 @@ class Descents:
             run.lost,
             state.opt_state,
             watched,
-            self._members.description,
+            self._runner.description,
             info,
         )

@@ -22,7 +22,6 @@ from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.members import checked_devices
 from brainstate_prob.infer.run.starts import member_keys, member_starts
 from brainstate_prob.infer.target.minibatch import Batching, check_parts
 from brainstate_prob.infer.target.options import check_options
@@ -120,7 +119,6 @@ def ensemble(
         check_parts(posterior, 1, 'bootstrap=True', 'Leave bootstrap out')  # it takes parts of the data, too
     optimizer, tol = resolved_optimizer(posterior, optimizer, batching.in_parts, tol)
     settings = Settings(optimizer, batch_size, jacobian, bootstrap)
-    method, devices = checked_devices(devices, chain_method, num_members, posterior.data)
     keys = member_keys(density, key, num_members)
     thetas = member_starts(target, init, keys, jacobian=jacobian)
     differ = bootstrap or batch_size is not None or len(np.unique(np.asarray(thetas), axis=0)) > 1
@@ -168,7 +166,7 @@ def ensemble(
         tol=tol,
         early_stopping=early_stopping_of(early_stopping),
         callbacks=callbacks,
-        chain_method=method,
+        chain_method=chain_method,
         devices=devices,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from brainstate_prob import environ
-from brainstate_prob.core.calls import named, users_line
+from brainstate_prob.core.calls import named
 from brainstate_prob.core.structure import structural_key
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise
@@ -22,7 +22,7 @@ from brainstate_prob.infer.descent.early_stopping import early_stopping_of, earl
 from brainstate_prob.infer.descent.infinity import modes_at_infinity
 from brainstate_prob.infer.descent.steps import Settings
 from brainstate_prob.infer.diagnostics.advice import advice
-from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
+from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning, warn_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import in_coordinates, started_from
@@ -189,23 +189,17 @@ def map(
         progress=progress,
     ).run()
     if tol is not None and not fit.info['converged'] and fit.info['stopped'] == 'num_steps':
-        warnings.warn(
+        wanted = tol * max(1.0, abs(fit.history['loss'][-1]))
+        problem = (
             f'MAP stopped after {fit.info["num_steps"]} steps before it converged: the largest entry of the gradient '
-            f'is {fit.info["gradient"]:.2g}, and {tol * max(1.0, abs(_last(fit))):.2g} was asked for. '
-            + advice('few_steps', 'map', {'num_steps': num_steps}),
-            ConvergenceWarning,
-            stacklevel=users_line(),
+            f'is {fit.info["gradient"]:.2g}, and {wanted:.2g} was asked for. '
         )
+        warn_of([problem + advice('few_steps', 'map', {'num_steps': num_steps})])
     elif tol is not None and fit.info['stopped'] == 'converged':
         start = np.asarray(thetas)[fit.info.get('best_start', 0)]
         fit.info['warnings'] = modes_at_infinity(target, start, fit.thetas[0, 0], jacobian)
-        for text in fit.info['warnings']:
-            warnings.warn(text, ConvergenceWarning, stacklevel=users_line())
+        warn_of(fit.info['warnings'])
     return fit
-
-
-def _last(fit: Fit) -> float:
-    return float(fit.history['loss'][-1]) if len(fit.history['loss']) else 1.0
 
 
 def _final_losses(target: Target, found: Descent, settings: Settings, stream: Stream | None) -> np.ndarray:

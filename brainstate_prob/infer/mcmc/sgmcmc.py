@@ -21,9 +21,10 @@ from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
+from brainstate_prob.infer.run.chains import Runner
 from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.members import checked_devices, members, plain_types, until_save
+from brainstate_prob.infer.run.members import checked_devices, plain_types
 from brainstate_prob.infer.run.progress import Chunks
 from brainstate_prob.infer.run.starts import member_keys, member_starts
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
@@ -324,6 +325,12 @@ def _advance_function(density: Density, settings: _Settings) -> Callable:
     return advance
 
 
+def _until_save(checkpoint: Checkpoint, most: int) -> int:
+    """The steps up to where a save is due, at most ``most``."""
+    every = checkpoint.every
+    return most if every is None else min(most, every - checkpoint.step % every)
+
+
 class _Run:
     """The host's loop over warm-up and draws, cycle after cycle."""
 
@@ -354,15 +361,10 @@ class _Run:
 
     def _prepare(self, states: _State) -> None:
         example = self._posterior.data if self._stream is None else self._stream.peek()
-        self.members = members(
-            self._density,
-            ('sgmcmc', self._settings, environ.static_key()),
-            _advance_function(self._density, self._settings),
-            states,
-            *(example, self._plan, 0, 1),
-            method=self._method,
-            devices=self._devices,
-        )
+        density, settings = self._density, self._settings
+        key, advance = ('sgmcmc', settings, environ.static_key()), _advance_function(density, settings)
+        self.members = Runner(density.jit, key, advance, self._method, self._devices, len(self._keys))
+        self.members.prepare(states, example, self._plan, 0, 1)
 
     def go(
         self, checkpoint: Checkpoint, num_cycles: int, num_warmup: int, num_samples: int
@@ -433,9 +435,9 @@ class _Run:
         """Steps up to the end of this phase or the next save, in whole draws, that fit the buffer."""
         within, most = checkpoint.step % cycle, _buffer(self._density)
         if within < num_warmup:
-            return min(most, num_warmup - within, until_save(checkpoint, most))
+            return min(most, num_warmup - within, _until_save(checkpoint, most))
         thinning = self._thinning
-        save = -(-until_save(checkpoint, most * thinning) // thinning) * thinning
+        save = -(-_until_save(checkpoint, most * thinning) // thinning) * thinning
         return min(most * thinning, cycle - within, save)
 
     def _advance(self, number: int, thinning: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
-"""Several descents or chains that are advanced alike: alone, vectorized, one after another, or over devices."""
+"""How several points or chains run that are advanced alike, and the types of their states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,15 +10,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from brainstate_prob.infer.data.sharding import devices_of
-from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.run.chains import Runner, choose_method
-from brainstate_prob.infer.run.checkpoint import Checkpoint
+from brainstate_prob.infer.run.chains import choose_method
 
-__all__ = ['checked_devices', 'members', 'plain_types', 'until_save']
+__all__ = ['checked_devices', 'plain_types']
 
 
 def checked_devices(devices: Any, method: str | None, num: int, data: Any = None) -> tuple[str, Sequence[Any] | None]:
     """How ``num`` members run, and the devices that they are spread over: see `devices_of` and `choose_method`.
+
+    A single one runs by itself, without ``vmap``.
 
     Raises
     ------
@@ -26,36 +26,9 @@ def checked_devices(devices: Any, method: str | None, num: int, data: Any = None
         For more devices than there are; an unknown method, or one that contradicts ``devices`` or ``data``.
     """
     devices = devices_of(devices)
-    if devices is not None and method == 'vectorized':  # the default
-        method = None
+    if method == 'vectorized' and (devices is not None or num == 1):  # the default
+        method = None if devices is not None else 'sequential'
     return choose_method(method, devices, num, data), devices
-
-
-def members(
-    density: Density,
-    key: Any,
-    advance: Callable,
-    states: Any,
-    *args: Any,
-    method: str = 'vectorized',
-    devices: Sequence[Any] | None = None,
-) -> Runner:
-    """Several states, stacked, that are advanced alike; a single one runs by itself, without ``vmap``.
-
-    Parameters
-    ----------
-    args
-        Arguments of ``advance`` after the state, by which it does nothing: to compile.
-    """
-    num = len(jax.tree.leaves(states)[0])
-    alone = num == 1 and devices is None
-    runner = Runner(density.jit, key, advance, 'sequential' if alone else method, devices, num)
-    if alone:
-        runner.description = 'alone'
-        runner.take(states)
-    else:
-        runner.prepare(states, *args)
-    return runner
 
 
 def plain_types(tree: Any) -> Any:
@@ -66,9 +39,3 @@ def plain_types(tree: Any) -> Any:
         return x if is_key else lax.convert_element_type(x, x.dtype)
 
     return jax.tree.map(plain, tree)
-
-
-def until_save(checkpoint: Checkpoint, most: int) -> int:
-    """The steps up to where a save is due, at most ``most``."""
-    every = checkpoint.every
-    return most if every is None else min(most, every - checkpoint.step % every)
