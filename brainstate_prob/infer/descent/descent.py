@@ -132,8 +132,8 @@ class Descents:
         """Go down: the fit, and how the descents ended; see `Optimization.run`."""
         self._run.run(self._saving)
         warn_of(self._run.notes)
-        found = self._descent()
-        return self._as_fit(found), found
+        descent = self._descent()
+        return self._as_fit(descent), descent
 
     def step(self, data: Data, length: int) -> tuple[np.ndarray, np.ndarray]:
         return self._runner.step(data, length, self._tol)

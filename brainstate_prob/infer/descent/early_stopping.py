@@ -99,22 +99,22 @@ class Monitor:
         if rule.held_out is not None:
             self._evaluate = _held_out_loss(target, rule.held_out)
 
-    def holds(self, state: State, losses: np.ndarray, sizes: Sequence[float] | None) -> bool:
+    def holds(self, state: State, losses: np.ndarray, shares: Sequence[float] | None) -> bool:
         """Whether to stop.
 
         Parameters
         ----------
         losses
             Those so far, (num, steps).
-        sizes
+        shares
             The size of each step's batch over the mean size: a short batch has a lower loss, which is no gain.
         """
         thetas, carried = np.asarray(state.theta), state.carried
         if self._evaluate is None:
             recent = losses[:, -self.every :]
             steps = losses.shape[1]
-            shares = np.ones(steps) if sizes is None else np.asarray(sizes[:steps])
-            counts = np.where(np.isfinite(recent), shares[-self.every :], 0.0).sum(1)
+            sizes = np.ones(steps) if shares is None else np.asarray(shares[:steps])
+            counts = np.where(np.isfinite(recent), sizes[-self.every :], 0.0).sum(1)
             value = np.where(np.isfinite(recent), recent, 0.0).sum(1) / np.where(counts > 0, counts, 1.0)
         else:
             value = np.asarray(self._evaluate(thetas, carried), float)

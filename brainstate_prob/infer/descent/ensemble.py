@@ -129,28 +129,28 @@ def ensemble(
         )
     batching.check(density, thetas[0])
 
-    def as_fit(found: Descent) -> Fit:
-        steps = np.isfinite(found.losses).sum(1)
-        last = [losses[n - 1] if n else np.nan for losses, n in zip(found.losses, steps, strict=True)]
+    def as_fit(descent: Descent) -> Fit:
+        steps = np.isfinite(descent.losses).sum(1)
+        last = [losses[n - 1] if n else np.nan for losses, n in zip(descent.losses, steps, strict=True)]
         info = {
             'num_members': num_members,
-            **found.info,
+            **descent.info,
             'seconds': time.perf_counter() - began,
-            'members_ran': found.description,
+            'members_ran': descent.description,
             'jacobian': jacobian,
             'bootstrap': bootstrap,
             'losses': [float(x) for x in last],
-            'converged': [bool(x) for x in found.converged],
-            'gradients': [float(x) for x in found.gradients],
+            'converged': [bool(x) for x in descent.converged],
+            'gradients': [float(x) for x in descent.gradients],
         }
-        running = np.isfinite(found.losses)
-        history = {'loss': np.where(running, found.losses, 0).sum(0) / running.sum(0)} if steps.max() else {}
-        history |= {f'loss_{i}': losses[:n] for i, (losses, n) in enumerate(zip(found.losses, steps, strict=True))}
-        for name, watched in found.watched.items():
+        running = np.isfinite(descent.losses)
+        history = {'loss': np.where(running, descent.losses, 0).sum(0) / running.sum(0)} if steps.max() else {}
+        history |= {f'loss_{i}': losses[:n] for i, (losses, n) in enumerate(zip(descent.losses, steps, strict=True))}
+        for name, watched in descent.watched.items():
             history |= {f'{name}_{i}': values for i, values in enumerate(watched)}
         each = environ.get('fit', False) or (isinstance(init, Fit) and init.has_own_statistics)
-        members = found.thetas[None]
-        wide, members = each_with_its_own(target, members, found.carried) if each else (target, members)
+        members = descent.thetas[None]
+        wide, members = each_with_its_own(target, members, descent.carried) if each else (target, members)
         return Fit(wide, members, method='ensemble', history=history, info=info)
 
     fit, _ = Descents(
@@ -174,13 +174,13 @@ def ensemble(
         progress=progress,
     ).run()
     if tol is None:
-        told = unfinished_members(fit)
+        problems = unfinished_members(fit)
     elif fit.info['stopped'] == 'num_steps' and not all(fit.info['converged']):
         missed = [i for i, converged in enumerate(fit.info['converged']) if not converged]
         more = advice('few_steps', 'ensemble', {'num_steps': num_steps})
-        told = [f'Members {missed} stopped after {num_steps} steps before they converged. {more}']
+        problems = [f'Members {missed} stopped after {num_steps} steps before they converged. {more}']
     else:
-        told = []
-    fit.info['warnings'] = told
-    warn_of(told)
+        problems = []
+    fit.info['warnings'] = problems
+    warn_of(problems)
     return fit

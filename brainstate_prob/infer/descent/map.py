@@ -150,24 +150,24 @@ def map(
         thetas = member_starts(target, init, keys, jacobian=jacobian)
     batching.check(density, thetas[0])
 
-    def as_fit(found: Descent) -> Fit:
-        final = _final_losses(target, found, settings, batching.stream)
+    def as_fit(descent: Descent) -> Fit:
+        final = _final_losses(target, descent, settings, batching.stream)
         best = int(np.argmin(final))
-        losses = found.losses[best]
+        losses = descent.losses[best]
         losses = losses[: int(np.isfinite(losses).sum())]
         info = {
-            **found.info,
+            **descent.info,
             'num_steps': len(losses),
             'seconds': time.perf_counter() - began,
             'jacobian': jacobian,
-            'gradient': float(found.gradients[best]),
-            'converged': bool(found.converged[best]),
+            'gradient': float(descent.gradients[best]),
+            'converged': bool(descent.converged[best]),
         }
         if num_starts > 1:
             info |= {'losses': [float(x) for x in final], 'best_start': best}
-        history = {'loss': losses} | {name: values[best] for name, values in found.watched.items()}
-        trained = target.with_carried(jax.tree.map(lambda x: x[best], found.carried))
-        return Fit(trained, found.thetas[best][None, None], method='map', history=history, info=info)
+        history = {'loss': losses} | {name: values[best] for name, values in descent.watched.items()}
+        trained = target.with_carried(jax.tree.map(lambda x: x[best], descent.carried))
+        return Fit(trained, descent.thetas[best][None, None], method='map', history=history, info=info)
 
     fit, _ = Descents(
         target,
@@ -202,12 +202,12 @@ def map(
     return fit
 
 
-def _final_losses(target: Target, found: Descent, settings: Settings, stream: Stream | None) -> np.ndarray:
+def _final_losses(target: Target, descent: Descent, settings: Settings, stream: Stream | None) -> np.ndarray:
     """By which the starts are compared: the loss over all data at the end, or the mean of the last batches'."""
-    if len(found.thetas) == 1:
+    if len(descent.thetas) == 1:
         return np.zeros(1)
     if stream is not None:
-        final = np.nanmean(found.losses[:, -50:], axis=1)
+        final = np.nanmean(descent.losses[:, -50:], axis=1)
     else:
         density = target.density
         run = density.jit(
@@ -215,8 +215,8 @@ def _final_losses(target: Target, found: Descent, settings: Settings, stream: St
             (settings.jacobian, environ.static_key()),
             lambda: jax.vmap(lambda t, data: -density.log_density(t, data, settings.jacobian), in_axes=(0, None)),
         )
-        final = np.asarray(run(found.thetas, target.data))
-    return np.where(found.lost | ~np.isfinite(final), np.inf, final)
+        final = np.asarray(run(descent.thetas, target.data))
+    return np.where(descent.lost | ~np.isfinite(final), np.inf, final)
 
 
 def resolved_optimizer(

@@ -218,15 +218,15 @@ def swag(
     rate = 1.0 if given else _rate(largest_curvature(density, thetas[0], example) / num)
     settings = Settings(_collecting(optimizer, int(snapshot_every), int(rank), num), batch_size, True)
 
-    def as_fit(found: Descent) -> Fit:
-        moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
+    def as_fit(descent: Descent) -> Fit:
+        moments = jax.tree.map(lambda x: x[0], descent.opt_state.moments)
         count = int(moments.number)
         if count < 2:
             raise KeyboardInterrupt(
                 f'The run was interrupted after {count} snapshots; a covariance needs two at least.'
             )
         info = {
-            **found.info,
+            **descent.info,
             'num_snapshots': count,
             'rank': min(rank, count),
             'scale_of_covariance': scale,
@@ -234,10 +234,10 @@ def swag(
             'seconds': time.perf_counter() - began,
         }
         draws = _draws(density.jit, moments, draw_key, float(scale), num_draws)
-        trained = target.with_carried(jax.tree.map(lambda x: x[0], found.carried))
-        return settled(Fit(trained, draws[None], method='swag', history={'loss': found.losses[0]}, info=info))
+        trained = target.with_carried(jax.tree.map(lambda x: x[0], descent.carried))
+        return settled(Fit(trained, draws[None], method='swag', history={'loss': descent.losses[0]}, info=info))
 
-    fit, found = Descents(
+    fit, descent = Descents(
         target,
         'swag',
         settings,
@@ -257,18 +257,18 @@ def swag(
         progress=progress,
     ).run()
     if scale > 0:
-        told = _spread_problems(fit, found, example, given, num)
-        fit.info['warnings'] = [*fit.info.get('warnings', []), *told]
-        warn_of(told)
+        problems = _spread_problems(fit, descent, example, given, num)
+        fit.info['warnings'] = [*fit.info.get('warnings', []), *problems]
+        warn_of(problems)
     return fit
 
 
 @never_raises('The spread of SWAG')
-def _spread_problems(fit: Fit, found: Descent, data: Data, given: bool, num_observations: int) -> list[str]:
+def _spread_problems(fit: Fit, descent: Descent, data: Data, given: bool, num_observations: int) -> list[str]:
     """What to say of the draws' spread beside that of the curvature."""
     # Not that in which each draw has running statistics: those of the path's mean are given here.
     density, scale = base_of(fit.density), float(fit.info['scale_of_covariance'])
-    moments, carried = jax.tree.map(lambda x: x[0], (found.opt_state.moments, found.carried))
+    moments, carried = jax.tree.map(lambda x: x[0], (descent.opt_state.moments, descent.carried))
     data = density.with_carried(data, carried)
     relative = relative_spread(density, moments.mean, data, *_covariance(moments, scale))
     return _too_narrow(relative, fit.info, given, num_observations)

@@ -48,8 +48,8 @@ class Rule(Protocol):
     def every(self) -> int:
         """Steps between two looks."""
 
-    def holds(self, state: Any, losses: np.ndarray, sizes: Sequence[float] | None) -> bool:
-        """Whether to stop; ``sizes`` are those of the batches over their mean."""
+    def holds(self, state: Any, losses: np.ndarray, shares: Sequence[float] | None) -> bool:
+        """Whether to stop; ``shares`` are the sizes of the batches over their mean."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a run that is resumed needs."""
@@ -203,12 +203,11 @@ class Optimization:
 
     def _advance(self, length: int) -> np.ndarray:
         """Take at most ``length`` steps, and see whether to stop; their losses, (points, steps)."""
-        stream, sizes = self._batching.stream, None
+        stream = self._batching.stream
         if stream is None:
             losses, taken = self._points.step(self._batching.example, length)
         else:
             losses, taken = self._over_batches(stream, length)
-            sizes = stream.shares
         done = int(taken.max())
         losses = np.asarray(losses)[:, :done]
         self._pieces.append(losses)
@@ -218,7 +217,8 @@ class Optimization:
             self.stopped = 'converged'
         rule = self._rule
         if done and rule is not None and self.steps % rule.every == 0:
-            self.stopped = rule.reason if rule.holds(self._points.state(), self.losses, sizes) else self.stopped
+            shares = None if stream is None else stream.shares
+            self.stopped = rule.reason if rule.holds(self._points.state(), self.losses, shares) else self.stopped
         return losses
 
     def _over_batches(self, stream: Stream, length: int) -> tuple[np.ndarray, np.ndarray]:

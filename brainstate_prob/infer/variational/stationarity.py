@@ -23,7 +23,7 @@ class Stationarity:
         self._windows: list[tuple[np.ndarray, np.ndarray]] = []  # mean and sum of squares of each
         self.r_hat, self.mean = r_hat_of(self._windows)  # the largest one, and the mean over the last half of the run
 
-    def holds(self, state: Any, losses: np.ndarray, sizes: Sequence[float] | None) -> bool:
+    def holds(self, state: Any, losses: np.ndarray, shares: Sequence[float] | None) -> bool:
         """Take the window that has ended, and see whether nothing drifts."""
         window = state[1].window
         self._windows.append((np.asarray(window.mean), np.asarray(window.squares)))
