@@ -185,7 +185,7 @@ class Optimization:
             self.notes.append(interruption(f'{self.steps} of {self._num_steps} steps', saving))
 
     def _load(self, saving: Checkpoint) -> None:
-        saved = saving.load(self._points.state(), total=self._num_steps) if saving.exists else None
+        saved = None if saving.path is None else saving.load(self._points.state(), total=self._num_steps)
         if saved is None:
             return
         self._points.take(saved.state)
