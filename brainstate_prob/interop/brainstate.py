@@ -105,7 +105,8 @@ class BrainstateModel(Foreign):
         return self._written(model, values)
 
     def _left(self, model):
-        states, found = model.states(), {}
+        states = model.states()
+        found: dict[Path, Any] = {}
         for path, form in self._skeleton.value[2].items():
             if form is not None:
                 found.update(zip(form[1], jax.tree.leaves(states[path].value), strict=True))

@@ -94,7 +94,7 @@ def prior_of(param: Any, path: Path) -> Regularization | None:
     if reg.fit_hyper and reg.states():
         raise NotImplementedError(
             f'{".".join(map(str, path))!r}: the hyper-parameters of {type(reg).__name__}, trained by fit_hyper=True, '
-            'do not come over. Make it fit_hyper=False, and give the prior by interop.wrap(model, priors, replace=True).'
+            'do not come over. Make it fit_hyper=False, and give the prior by interop.wrap(model, priors).'
         )
     value = jnp.asarray(param.t.forward(param.val.value))
     try:

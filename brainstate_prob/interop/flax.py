@@ -12,6 +12,7 @@ from brainstate_prob import random
 from brainstate_prob.core import BatchState
 from brainstate_prob.interop.foreign import (
     Foreign,
+    Path,
     Skeleton,
     constant,
     is_trainable,
@@ -32,6 +33,7 @@ class FlaxModel(Foreign):
     """
 
     library = 'Flax NNX module'
+    _streams: tuple[Path, ...]
 
     @classmethod
     def of(cls, model):

@@ -62,7 +62,8 @@ class Skeleton:
             return self._key == other._key
         a, tree_a = jax.tree.flatten(self.value)
         b, tree_b = jax.tree.flatten(other.value)
-        return bool(tree_a == tree_b) and all(map(same_value, a, b))
+        same_tree = bool(tree_a == tree_b)  # type: ignore[operator]  # jaxlib's stubs leave it out
+        return same_tree and all(map(same_value, a, b))
 
     def __hash__(self):
         return hash(type(self.value))

@@ -89,6 +89,7 @@ class FunctionModel(_Tree):
     """A pair ``(function, parameters)`` as a Module: ``function(parameters, *inputs)``."""
 
     library = 'pair (function, parameters)'
+    _function: Callable
 
     @classmethod
     def of(cls, model):

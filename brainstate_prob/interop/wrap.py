@@ -83,7 +83,7 @@ def wrap(
         raise TypeError(f'wrap takes a model of another library, got {type(model).__name__}. {why}')
     if priors is None:
         priors = {}
-    filters = {_filter(key, type(module), model): key for key in priors}
+    filters = {_filter(key, module, model): key for key in priors}
     keyed = {new: priors[key] for new, key in filters.items()}
     made, report = with_prior(module, keyed, replace=replace, return_report=True)
     report = PriorReport(report.attached, report.kept, [filters.get(key, key) for key in report.unmatched])
@@ -98,9 +98,9 @@ _ALLOWED = (
 )
 
 
-def _filter(key: Any, kind: type[Foreign], model: Any) -> Any:
+def _filter(key: Any, module: Foreign, model: Any) -> Any:
     """The filter on paths that a class of the model's own layers stands for; any other filter as it is."""
     if not isinstance(key, type) or issubclass(key, State | Module):
         return key
-    places = kind.places_of(model, key)
+    places = module.places_of(model, key)
     return lambda path, state: any(path[: len(place)] == place for place in places)

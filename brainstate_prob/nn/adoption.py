@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from brainstate_prob.nn.module import Module
 
 __all__ = ['adopted', 'adopts']
 
+WayT = TypeVar('WayT', bound=Callable[[Any], Module | None])
+
 _WAYS: list[Callable[[Any], Module | None]] = []
 
 
-def adopts(function: Callable[[Any], Module | None]) -> Callable[[Any], Module | None]:
+def adopts(function: WayT) -> WayT:
     """Enter a function that makes a model of another library into a Module; it returns None for anything else."""
     _WAYS.append(function)
     return function

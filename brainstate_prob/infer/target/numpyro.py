@@ -23,7 +23,7 @@ from brainstate_prob.infer.data.support import Bounded, bounds_of
 from brainstate_prob.infer.density.blocks import Entry, HorseshoeBlock, is_horseshoe
 from brainstate_prob.infer.density.log_density import Density, density_of, find_entries, others_of, plain_values
 from brainstate_prob.infer.density.observed import expanded_to
-from brainstate_prob.infer.target.posterior import _refuse_for_sampling, _refuse_narrow_priors
+from brainstate_prob.infer.density.refusals import refuse_for_sampling, refuse_narrow_priors
 from brainstate_prob.infer.words import what_is_no_model
 from brainstate_prob.nn.adoption import adopted
 from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
@@ -277,8 +277,8 @@ def sites_model(density: Density) -> Callable:
 
 def _refuse_unsampled(entries: list[Entry]) -> None:
     """Refuse parameters that are no sites of a NumPyro model."""
-    _refuse_for_sampling(entries)
-    _refuse_narrow_priors(entries)
+    refuse_for_sampling(entries)
+    refuse_narrow_priors(entries)
     for entry in entries:
         if entry.on_theta and entry.reg is not None and not entry.t.bijective:
             raise ValueError(

@@ -22,19 +22,19 @@ from brainstate_prob.infer.density.blocks import Entry
 from brainstate_prob.infer.density.log_density import Density, find_entries, scores_horseshoe
 from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.density.noncentered import chosen
+from brainstate_prob.infer.density.numpyro_model import NumPyroModel
+from brainstate_prob.infer.density.refusals import refuse_equal_paths, refuse_for_sampling, refuse_narrow_priors
 from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
 from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard, no_leaks
 from brainstate_prob.infer.target.indices import refuse_out_of_range
-from brainstate_prob.infer.target.numpyro_model import NumPyroModel
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import told_of_hidden
 from brainstate_prob.infer.target.target import Target
 from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
 from brainstate_prob.nn.adoption import adopted
 from brainstate_prob.nn.module import Module
-from brainstate_prob.nn.supports import is_narrower
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.report import Report
@@ -139,8 +139,8 @@ class Posterior:
                 'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
                 + told_of_hidden(model)
             )
-        _refuse_equal_paths(self.entries)
-        _refuse_narrow_priors(self.entries)
+        refuse_equal_paths(self.entries)
+        refuse_narrow_priors(self.entries)
         args, kwargs = self.inputs_of(inputs)
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
         magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
@@ -327,7 +327,7 @@ class Posterior:
         ValueError
             For a parameter whose transform is no bijection from all of R^n, or a model whose density is random.
         """
-        _refuse_for_sampling(self.entries)
+        refuse_for_sampling(self.entries)
         if draws_noise(self.density, self.theta, self.data):
             raise ValueError(
                 'The model draws random numbers when it is called (dropout, noise), so its density is random. '
@@ -492,44 +492,3 @@ def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, 
         if len(set(checked[name])) != len(shape):
             raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
     return checked
-
-
-def _refuse_equal_paths(entries: list[Entry]) -> None:
-    """Refuse parameters that have one name in results: their keys differ in kind, or contain dots."""
-    by_name: dict[str, tuple] = {}
-    for e in entries:
-        if e.name in by_name:
-            raise ValueError(
-                f'Two parameters have the path {e.name!r}: {by_name[e.name]} and {e.path}. Rename one: keys such as 1 '
-                "and '1', or names with a dot, read alike in results."
-            )
-        by_name[e.name] = e.path
-
-
-def _refuse_narrow_priors(entries: list[Entry]) -> None:
-    for e in entries:
-        if e.param is None or e.reg is None or e.on_theta:
-            continue
-        support = e.reg.support_in(e.unit)
-        if is_narrower(support, e.t.codomain):
-            raise ValueError(
-                f'Param {e.name!r}: its prior {e.reg!r} has support {support}, narrower than the codomain '
-                f'{e.t.codomain} of its '
-                f'transform {e.param.t!r}: optimizers and samplers would step to density zero. Use t=None to have '
-                'the '
-                "transform chosen from the prior's support."
-            )
-
-
-def _refuse_for_sampling(entries: list[Entry]) -> None:
-    for e in entries:
-        if not e.t.has_density:
-            raise ValueError(
-                f'Param {e.name!r}: {e.t!r} is no bijection, so theta has no density under it. Use SigmoidT in place '
-                'of ClipT, SoftplusT in place of ReluT, or fit by MAP.'
-            )
-        if not e.t.unconstrained:
-            raise ValueError(
-                f'Param {e.name!r}: theta of {e.t!r} is itself confined to {e.t.domain}, but samplers and guides '
-                'move it over all reals. Compose it, e.g. ChainT(PositiveT(), PowerT()).'
-            )

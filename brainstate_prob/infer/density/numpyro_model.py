@@ -176,7 +176,7 @@ class NumPyroModel(Module):
         except _LOOKS as error:
             raise TypeError(
                 'The NumPyro model looks at the values of its array arguments (len(np.unique(group)), max(index) + 1), '
-                'which are arguments of the compiled program. Compute such numbers before, and pass them as Python ints.'
+                'which a compiled program does not know. Compute such numbers before, and pass Python ints.'
             ) from error
         arguments = [*names, *('' for _ in arrays)]
         return {name: {arguments[i] for i in depends_on(program, [k])} - {name} for k, name in enumerate(names)}
@@ -185,7 +185,7 @@ class NumPyroModel(Module):
         """The numbers of the array arguments that the predictions need: all, or all but the observed one itself."""
         everything = tuple(range(len(arrays)))
         rest = tuple(i for i in everything if arrays[i] is not self.targets)
-        if not self._plain or rest == everything:
+        if self.targets is None or rest == everything:
             return everything
         try:
             shape = self._distribution([x if i in rest else None for i, x in enumerate(arrays)]).shape()
@@ -249,7 +249,7 @@ def _check(site: dict[str, Any]) -> None:
     name, kind = site['name'], site['type']
     if kind == 'param':
         raise ValueError(
-            f'The site {name!r} is a numpyro.param, an optimized number. Give it a prior: numpyro.sample({name!r}, ...).'
+            f'The site {name!r} is a numpyro.param, an optimized number. Give it a prior by numpyro.sample.'
         )
     if kind == 'plate' and site['args'][1] not in (None, site['args'][0]):
         raise ValueError(
@@ -258,7 +258,7 @@ def _check(site: dict[str, Any]) -> None:
         )
     if kind == 'sample' and not site['is_observed'] and site['fn'].support.is_discrete:
         raise ValueError(
-            f'The latent site {name!r} is discrete ({type(site["fn"]).__name__}), and a Posterior is one of real numbers. '
+            f'The latent site {name!r} is discrete ({type(site["fn"]).__name__}), and a Posterior is of real numbers. '
             'Sum it out: a mixture as dist.MixtureSameFamily or numpyro.factor of its log-sum-exp; or fit the model by '
             "NumPyro's own MCMC, which enumerates it."
         )
