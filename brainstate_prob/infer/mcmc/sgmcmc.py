@@ -14,7 +14,6 @@ import numpy as np
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.descent.map import batch_info, check_first_batch
 from brainstate_prob.infer.descent.step_size import sgmcmc_step_size
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
@@ -25,7 +24,7 @@ from brainstate_prob.infer.run.members import checked_devices, plain_types
 from brainstate_prob.infer.run.options import RunOptions
 from brainstate_prob.infer.run.sampling import Run, sample
 from brainstate_prob.infer.run.starts import member_keys, member_starts
-from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in_batches, stream_of, take
+from brainstate_prob.infer.target.minibatch import Batches, Batching, first_batch, loop_in_batches, take
 from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['sgmcmc']
@@ -179,20 +178,19 @@ def sgmcmc(
         chain_method = 'sequential'  # without a vectorized axis of length one
     options = dataclasses.replace(options, noncentered='auto', chain_method=chain_method, devices=devices)
     posterior = started_from(posterior, init)
-    stream = stream_of(posterior, batch_size, batches, num_observations)
+    batching = Batching(posterior, batch_size, batches, num_observations)
+    stream, num = batching.stream, batching.num_observations
     target = posterior.sampling_target('auto', None if stream is None else stream.stand_in())
     density = target.density
     keys = member_keys(density, options.key, num_chains)
     thetas = member_starts(target, init, keys)
-    check_first_batch(density, thetas[0], stream)
-    num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
+    batching.check(density, thetas[0])
     if step_size is None:
-        example = posterior.data if stream is None else stream.stand_in()
         size = batch_size if stream is None else stream.mean_size
         step_size = sgmcmc_step_size(
             density,
             thetas[0],
-            example,
+            batching.example,
             batch_fraction=1.0 if size is None else size / num,
             friction=friction if momentum else 1.0,
             scale_by=num if precondition else None,
@@ -221,7 +219,7 @@ def sgmcmc(
     def report(stats: dict[str, np.ndarray]) -> dict[str, Any]:
         named = {'step_size': getattr(step_schedule, '__name__', 'schedule')} if step_schedule else {}
         found = {'num_samples': stats['step_size'].shape[1] * thinning}
-        return found | named | batch_info(posterior, batch_size, stream)
+        return found | named | batching.info()
 
     algorithm = Algorithm(
         name=method,

@@ -79,6 +79,14 @@ def test_running_statistics_go_on_in_the_next_fit(trained, way):
         )
 
 
+def test_batches_are_normalized_by_the_statistics_of_the_fit_that_is_the_start(trained):
+    options = {**QUIET, 'num_steps': 3, 'num_draws': 4}
+    fit = infer.svi(infer.Posterior(Normed(), X, Y), init=trained, **options)
+    batches = {'batches': [(X, Y)], 'num_observations': len(X)}
+    in_batches = infer.svi(infer.Posterior(Normed(), X, Y), init=trained, **batches, **options)
+    np.testing.assert_allclose(in_batches.history['elbo'], fit.history['elbo'], rtol=1e-5)
+
+
 @pytest.mark.parametrize('way', ['swag', 'nuts', 'laplace'])
 def test_in_training_mode_draws_predict_with_the_statistics_of_the_data(way):
     run, options = WAYS[way]
