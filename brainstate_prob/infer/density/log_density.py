@@ -240,21 +240,52 @@ class Density:
 
         Without ``jacobian`` the log-determinants are left out.
         """
-        prior: dict[str, jax.Array] = {}
-        log_det: dict[str, jax.Array] = {}
-        with self.open(theta, data) as (computed, _):
-            for block, stretch, value in computed:
-                names = [e.name for e in block.entries]
-                prior.update(zip(names, block.split_terms(block.log_prior(stretch, value)), strict=True))
-                if jacobian:
-                    log_det.update(zip(names, block.split_terms(block.log_det(stretch, value)), strict=True))
-            likelihood = self._log_likelihood(data)
-        names = [e.name for e in self.entries]
         return {
-            'prior': {n: prior[n] for n in names},
-            'log_det': {n: log_det[n] for n in names if jacobian},
-            'likelihood': likelihood,
+            'prior': self.log_priors(theta, data.states),
+            'log_det': self.log_dets(theta, data.states) if jacobian else {},
+            'likelihood': self.log_likelihood(theta, data),
         }
+
+    def log_priors(self, theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
+        """By name, the log density of each parameter's value under its prior; 0 without one."""
+        return self._by_entry(theta, states, lambda block, *at: block.log_prior(*at))
+
+    def log_dets(self, theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
+        """By name, the log-determinant of each parameter's transform."""
+        return self._by_entry(theta, states, lambda block, *at: block.log_det(*at))
+
+    def _by_entry(self, theta: jax.Array, states: tuple, term: Callable) -> dict[str, jax.Array]:
+        found: dict[str, jax.Array] = {}
+        with self.open(theta, Data((), {}, None, states)) as (computed, _):
+            for block, stretch, value in computed:
+                parts = block.split_terms(term(block, stretch, value))
+                found.update(zip((e.name for e in block.entries), parts, strict=True))
+        return {e.name: found[e.name] for e in self.entries}
+
+    def log_prior(self, theta: jax.Array, states: tuple) -> jax.Array:
+        """The log density of the constrained values under their priors."""
+        return sum(self.log_priors(theta, states).values(), jnp.zeros((), self.dtype))
+
+    def log_det(self, theta: jax.Array, states: tuple) -> jax.Array:
+        """The log-determinant of the map from theta to the constrained values."""
+        return sum(self.log_dets(theta, states).values(), jnp.zeros((), self.dtype))
+
+    def log_prior_of_theta(self, theta: jax.Array, states: tuple) -> jax.Array:
+        """Log prior and log-determinant together: the log density of theta where there are no data."""
+        with self.open(theta, Data((), {}, None, states)) as (computed, _):
+            return sum(block.log_joint(stretch, value) for block, stretch, value in computed)
+
+    def log_likelihood(self, theta: jax.Array, data: Data) -> jax.Array:
+        """The log-likelihood of all observations, times ``data.scale``."""
+        with self.open(theta, data):
+            return self._log_likelihood(data)
+
+    def log_likelihood_and_density(self, theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
+        """`log_likelihood` and `log_density` in one evaluation, in the precision of ``theta``."""
+        with self.open(theta.astype(self.dtype), data) as (computed, _):
+            likelihood = self._log_likelihood(data).astype(theta.dtype)
+            prior = sum(block.log_joint(stretch, value) for block, stretch, value in computed)
+            return likelihood, likelihood + prior.astype(theta.dtype)
 
     def log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> jax.Array:
         """The log density at ``theta``; without ``jacobian`` that of the constrained value, as in classical MAP."""
@@ -280,9 +311,10 @@ class Density:
 
     def _log_likelihood(self, data: Data) -> jax.Array:
         with refused_statements():
-            return data.scale * jnp.sum(self._pointwise(data))
+            return data.scale * jnp.sum(self.log_probs(data))
 
-    def _pointwise(self, data: Data) -> jax.Array:
+    def log_probs(self, data: Data) -> jax.Array:
+        """The log-likelihood of each observation, inside `open`."""
         if self.own_log_likelihood is not None:
             args = data.args if data.targets is None else (*data.args, data.targets)
             with quantities_explained(), magnitudes_explained(data.unit):
@@ -303,7 +335,7 @@ class Density:
     def pointwise(self, theta: jax.Array, data: Data) -> jax.Array:
         """The log-likelihood of each observation."""
         with self.open(theta, data):
-            return self._pointwise(data)
+            return self.log_probs(data)
 
     def predict(self, theta: jax.Array, data: Data, key: jax.Array) -> jax.Array:
         """One draw of the targets at ``data``'s inputs."""
@@ -328,7 +360,7 @@ class Density:
     def num_outside(self, theta: jax.Array, data: Data) -> jax.Array:
         """How many targets lie outside the support of what the model predicts; shapes and types are checked."""
         with self.open(theta, data):
-            self._pointwise(data)
+            self.log_probs(data)
             if self.own_log_likelihood is not None or data.targets is None:
                 return jnp.zeros((), int)
             return jnp.sum(outside_of(self.distribution(data), data.targets))

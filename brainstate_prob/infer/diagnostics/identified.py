@@ -91,7 +91,7 @@ def prediction_sizes(density: Density, thetas: np.ndarray, data: Data, in_batche
 def _predictions(density: Density) -> Any:
     def run(theta: jax.Array, data: Data) -> jax.Array:
         with density.open(theta, data):
-            terms = density._pointwise(data)
+            terms = density.log_probs(data)
             if density.own_log_likelihood is not None:
                 parts = [terms]
             else:

@@ -277,7 +277,7 @@ class _Evidence:
 
     def _tuned_log_det(self) -> Callable:
         def run(theta: jax.Array, data: Any) -> jax.Array:
-            terms = self.density.terms(theta, data)['log_det']
+            terms = self.density.log_dets(theta, data.states)
             return sum((terms[name] for name in self.names), start=jnp.zeros((), theta.dtype))
 
         return self.density.jit('tuned_log_det', self.names, lambda: jax.value_and_grad(run))

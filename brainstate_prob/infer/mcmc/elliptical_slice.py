@@ -18,7 +18,7 @@ from jax import lax
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.potential import buffer_length, split_log_density
+from brainstate_prob.infer.density.potential import buffer_length
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.mcmc.gaussian_prior import draw, gaussian_prior
@@ -173,7 +173,7 @@ def _step_function(density: Density) -> Any:
 
         def at(angle: jax.Array) -> tuple:
             theta = mean + centred * jnp.cos(angle) + other * jnp.sin(angle)
-            return theta, *split_log_density(density, theta, data)
+            return theta, *density.log_likelihood_and_density(theta, data)
 
         def again(loop: tuple) -> jax.Array:
             _, _, _, (_, likelihood, _), count = loop
@@ -231,7 +231,7 @@ def _start_function(density: Density, from_prior: bool) -> Any:
             count, (at, _, _) = loop
             if from_prior:
                 at = mean + draw(jax.random.fold_in(start_key, count), density, scales)
-            return count + (1 if from_prior else _TRIES), (at, *split_log_density(density, at, data))
+            return count + (1 if from_prior else _TRIES), (at, *density.log_likelihood_and_density(at, data))
 
         nan = jnp.full((), jnp.nan, theta.dtype)
         _, (at, likelihood, lp) = lax.while_loop(again, body, (0, (theta, nan, nan)))

@@ -252,9 +252,7 @@ def _each(density: Density, theta: jax.Array, data: Data) -> jax.Array:
 
 
 def _prior(density: Density, theta: jax.Array, data: Data) -> jax.Array:
-    """Log prior and log-determinant."""
-    with density.open(theta.astype(density.dtype), data) as (computed, _):
-        return sum(block.log_joint(stretch, value) for block, stretch, value in computed).astype(theta.dtype)
+    return density.log_prior_of_theta(theta.astype(density.dtype), data.states).astype(theta.dtype)
 
 
 def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, at: _Reference) -> tuple:

@@ -21,7 +21,7 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import HorseshoeBlock
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
-from brainstate_prob.infer.density.potential import block_slices, split_log_density
+from brainstate_prob.infer.density.potential import block_slices
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
@@ -238,7 +238,7 @@ def _prior_particles(target: Target, num: int, key: jax.Array) -> np.ndarray:
 def _start_function(density: Density) -> Callable:
     def run(thetas: jax.Array, key: jax.Array, data: Data) -> _Particles:
         thetas = thetas.astype(jnp.result_type(float))
-        likelihood, lp = jax.vmap(lambda theta: split_log_density(density, theta, data))(thetas)
+        likelihood, lp = jax.vmap(lambda theta: density.log_likelihood_and_density(theta, data))(thetas)
         zero, one = jnp.zeros((), thetas.dtype), jnp.ones((), thetas.dtype)
         likelihood = jnp.where(jnp.isfinite(likelihood) & jnp.isfinite(lp), likelihood, -jnp.inf)
         return _Particles(thetas, likelihood, lp, zero, zero, 0.5 * one, key)
@@ -263,7 +263,7 @@ def _stage_function(density: Density, max_tree_depth: int, dense: bool) -> Calla
         theta = p.theta[chosen]
 
         def potential(theta: jax.Array) -> jax.Array:
-            likelihood, lp = split_log_density(density, theta, data)
+            likelihood, lp = density.log_likelihood_and_density(theta, data)
             return (1 - temperature) * likelihood - lp
 
         def move(i: jax.Array, loop: tuple) -> tuple:
@@ -285,7 +285,7 @@ def _stage_function(density: Density, max_tree_depth: int, dense: bool) -> Calla
         value, grad = jax.vmap(jax.value_and_grad(potential))(theta)
         loop = (theta, value, grad, p.step_size, jnp.zeros((), dtype))
         theta, _, _, step_size, accepted = lax.fori_loop(0, num_moves, move, loop)
-        likelihood, lp = jax.vmap(lambda theta: split_log_density(density, theta, data))(theta)
+        likelihood, lp = jax.vmap(lambda theta: density.log_likelihood_and_density(theta, data))(theta)
         new = _Particles(theta, likelihood, lp, temperature, log_evidence, step_size, key)
         told = {
             'temperature': temperature,

@@ -211,7 +211,7 @@ def sites_model(density: Density) -> Callable:
                 trace.bind(state, value)
             with serve_values({entry.param: pieces[entry.name] for entry, _ in order if entry.param is not None}):
                 own = density.own_log_likelihood is not None
-                scored = density._pointwise(data) if own else density.distribution(data)
+                scored = density.log_probs(data) if own else density.distribution(data)
             if any(isinstance(state, RandomState) for state in trace.uses):
                 raise ValueError(
                     'The model draws random numbers when it is called (dropout, noise), which NumPyro cannot see. Call '

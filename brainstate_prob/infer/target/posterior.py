@@ -24,7 +24,7 @@ from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.density.noncentered import chosen
 from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
-from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
+from brainstate_prob.infer.target.data import call_arguments, checked_dims, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard, no_leaks
 from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.parameterization import chosen_by_data
@@ -147,7 +147,7 @@ class Posterior:
         states = find_states(model)
         others = tuple(states[path].value for path in self.density.other_paths)
         self.data = Data(args, kwargs, checked, others, one, unit)
-        self.dims = _checked_dims(dims or {}, self.arrays)
+        self.dims = checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
         traced = self.density
         self.density, self.inspection = admitted(traced, model, self.data)
@@ -372,8 +372,18 @@ class Posterior:
         run = self.density.jit('terms', True, lambda: lambda t, data: self.density.terms(t, data))
         return run(self._theta(theta), self.data)
 
+    def log_prior(self, theta: Any = None) -> jax.Array:
+        """The log density of the parameters' values under their priors, at ``theta``."""
+        run = self.density.jit('log_prior', None, lambda: self.density.log_prior)
+        return run(self._theta(theta), self.data.states)
+
+    def log_det(self, theta: Any = None) -> jax.Array:
+        """The log-determinant of the map from ``theta`` to the parameters' values."""
+        run = self.density.jit('log_det', None, lambda: self.density.log_det)
+        return run(self._theta(theta), self.data.states)
+
     def log_likelihood(self, theta: Any = None) -> jax.Array:
-        """The log-likelihood of each observation at ``theta``."""
+        """The log-likelihood of each observation at ``theta``; `terms` has their sum."""
         return self.density.jit('pointwise', None, lambda: self.density.pointwise)(self._theta(theta), self.data)
 
     def constrain(self, theta: Any = None) -> dict[str, Any]:
@@ -438,25 +448,6 @@ class Posterior:
             f'Posterior({type(self.model).__name__}, {len(self.entries)} parameters of {self.density.size} numbers, '
             f'{self.num_observations} observations)'
         )
-
-
-def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    checked = {}
-    for name, axes in dims.items():
-        if name not in arrays:
-            raise ValueError(f'dims names the axes of {name!r}, but the data are {list(arrays)}.')
-        checked[name] = (axes,) if isinstance(axes, str) else tuple(axes)
-        shape = np.shape(u.get_magnitude(arrays[name]))
-        if len(checked[name]) != len(shape) or not all(isinstance(axis, str) for axis in checked[name]):
-            raise ValueError(f'dims[{name!r}] must be one name an axis of shape {shape}, got {axes!r}.')
-        taken = [axis for axis in checked[name] if axis in arrays]
-        if taken:
-            raise ValueError(
-                f"dims[{name!r}] has the axis {taken[0]!r}, which is the name of one of the data's arrays. Rename it."
-            )
-        if len(set(checked[name])) != len(shape):
-            raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
-    return checked
 
 
 def _refuse_equal_paths(entries: list[Entry]) -> None:
