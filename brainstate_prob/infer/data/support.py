@@ -168,10 +168,10 @@ def _is_everything(base: dist.Distribution, transforms: Any) -> bool:
 
 def bounds_tell(density: Density, theta: jax.Array, other: jax.Array, data: Data) -> jax.Array:
     """Whether the bounds of the support differ between two points."""
-    with density.open(theta, data):
-        here = bounds_of(density.distribution(data))
-    with density.open(other, data):
-        there = bounds_of(density.distribution(data))
+    with density.open(theta, data) as model:
+        here = bounds_of(model.distribution(data))
+    with density.open(other, data) as model:
+        there = bounds_of(model.distribution(data))
     return jnp.any(jnp.stack([jnp.any(a != b) for a, b in zip(here, there, strict=True)] or [jnp.zeros((), bool)]))
 
 
@@ -181,8 +181,8 @@ def bounds_move(density: Density, data: Data) -> bool:
         return False
 
     def bounds(theta: jax.Array, data: Data) -> list:
-        with density.open(theta, data):
-            return bounds_of(density.distribution(data))
+        with density.open(theta, data) as model:
+            return bounds_of(model.distribution(data))
 
     def look() -> bool:
         program = jax.make_jaxpr(bounds)(jax.ShapeDtypeStruct((density.size,), density.dtype), data)
@@ -234,8 +234,8 @@ def _law(density: Density, theta: jax.Array, data: Data) -> Law:
     found = []
 
     def look(theta: jax.Array, data: Data) -> None:
-        with density.open(theta, data):
-            d = density.distribution(data)
+        with density.open(theta, data) as model:
+            d = model.distribution(data)
         while isinstance(d, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
             d = d.base_dist
         found.append(Law(type(d).__name__, _support(d)))

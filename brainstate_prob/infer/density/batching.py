@@ -187,8 +187,8 @@ def class_rows(density: Density) -> Callable:
     """The log probability of each class at rows of theta, compiled."""
 
     def one(theta: jax.Array, data: Data) -> jax.Array:
-        with density.open(theta, data):
-            return class_log_probs(density._shaped(data))
+        with density.open(theta, data) as model:
+            return class_log_probs(model.distribution_of_each(data))
 
     return density.jit('class_rows', environ.static_key(), lambda: jax.vmap(one, in_axes=(0, None)))
 

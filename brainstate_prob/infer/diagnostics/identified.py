@@ -90,12 +90,12 @@ def prediction_sizes(density: Density, thetas: np.ndarray, data: Data, in_batche
 
 def _predictions(density: Density) -> Any:
     def run(theta: jax.Array, data: Data) -> jax.Array:
-        with density.open(theta, data):
-            terms = density.log_probs(data)
+        with density.open(theta, data) as model:
+            terms = model.log_probs(data)
             if density.own_log_likelihood is not None:
                 parts = [terms]
             else:
-                distribution = density.distribution(data)
+                distribution = model.distribution(data)
                 try:
                     parts = [class_log_probs(distribution)]
                 except ValueError:  # no classes

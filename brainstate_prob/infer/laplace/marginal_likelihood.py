@@ -269,7 +269,7 @@ class _Evidence:
             raise not_positive(error, self.programs) from None
         gaussian: Any = self.full
         if self.structure == 'diagonal':
-            gaussian = Diagonal(np.diag(point.matrices[0]) + np.diag(point.matrices[1]))
+            gaussian = Diagonal.of(np.diag(point.matrices[0]) + np.diag(point.matrices[1]))
         log_det, self._log_det_slope = self._tuned_log_det()(point.theta, data)
         half = gaussian.size / 2 * np.log(2 * np.pi) - gaussian.log_det / 2
         self.point, self.gaussian, self.notes = point, gaussian, notes

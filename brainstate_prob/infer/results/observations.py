@@ -152,8 +152,8 @@ def counted(density: Density, theta: Any, data: Data, part: Data) -> np.ndarray 
 
     def build() -> Any:
         def run(theta: jax.Array, data: Data) -> jax.Array:
-            with density.open(theta, data):
-                return _mask_of(density.distribution(data))
+            with density.open(theta, data) as model:
+                return _mask_of(model.distribution(data))
 
         return run
 
@@ -182,8 +182,8 @@ def has_moments(fit: Fit, data: Data) -> tuple[bool, bool]:
     density = fit.density
 
     def run(theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
-        with density.open(theta, data):
-            distribution = density.distribution(data)
+        with density.open(theta, data) as model:
+            distribution = model.distribution(data)
             return tuple(_are_finite(lambda moment=moment: getattr(distribution, moment)) for moment in _MOMENTS)
 
     with precision_of(density):

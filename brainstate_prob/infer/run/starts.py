@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,9 +86,8 @@ def _finite(target: Target, draw: Callable, key: jax.Array, jacobian: bool) -> j
         lambda: lambda theta, data: _is_finite(density, theta, data, jacobian),
     )
     for i in range(_TRIES):
-        drawn = copy.copy(posterior)
-        drawn.model = draw(posterior, key if i == 0 else jax.random.fold_in(key, i))
-        theta = drawn.start(density)
+        drawn = draw(posterior, key if i == 0 else jax.random.fold_in(key, i))
+        theta = posterior.replaced(model=drawn).start(density)
         if run(theta, posterior.data):
             return theta
     return checked_start(target, theta, jacobian=jacobian)  # says why
@@ -159,9 +157,8 @@ def _given(density: Density, init: Any, num: int) -> jax.Array:
 
 
 def _prior_start(target: Target, key: jax.Array) -> jax.Array:
-    drawn = copy.copy(target.posterior)
-    drawn.model = draw_from_prior(drawn.model, key)
-    return drawn.start(target.density)
+    posterior = target.posterior
+    return posterior.replaced(model=draw_from_prior(posterior.model, key)).start(target.density)
 
 
 def draw_from_prior(model: Module, key: jax.Array) -> Module:

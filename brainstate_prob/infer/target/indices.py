@@ -104,8 +104,8 @@ def _likelihood(density: Density) -> Callable:
     def likelihood(theta: jax.Array, data: Data) -> list[jax.Array]:
         if data.targets is not None or density.own_log_likelihood is not None:
             return [density.pointwise(theta, data)]
-        with density.open(theta, data):
-            found = jax.tree.leaves(density.distribution(data))
+        with density.open(theta, data) as model:
+            found = jax.tree.leaves(model.distribution(data))
         return [jnp.asarray(u.get_magnitude(x)) for x in found]
 
     return likelihood

@@ -194,8 +194,8 @@ def _products(density: Density, theta: Any, data: Data, names: list[str]) -> dic
 
 def _own_priors(density: Density, theta: jax.Array, data: Data) -> jax.Array:
     """The log density of all standardized values."""
-    with density.open(theta, data) as (computed, _):
+    with density.open(theta, data) as model:
         return sum(
-            (b.standardized_prior(stretch) for b, stretch, _ in computed if isinstance(b, NoncenteredBlock)),
+            (b.standardized_prior(stretch) for b, stretch, _ in model.computed if isinstance(b, NoncenteredBlock)),
             jnp.zeros((), density.dtype),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from brainstate_prob.infer.data.quantities import InUnit, warn_of_unchecked
 from brainstate_prob.infer.data.sharding import is_padded, is_sharded, shard_data, whole
 from brainstate_prob.infer.data.support import refuse_impossible, warn_of_large_integers
 from brainstate_prob.infer.density.blocks import Entry
+from brainstate_prob.infer.density.classes import says_unit
 from brainstate_prob.infer.density.log_density import Density, find_entries, scores_horseshoe
 from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.density.noncentered import chosen
@@ -149,16 +149,19 @@ class Posterior:
         self.data = Data(args, kwargs, checked, others, one, unit)
         self.dims = checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
-        traced = self.density
-        self.density, self.inspection = admitted(traced, model, self.data)
+        self.density, self.inspection = admitted(self.density, model, self.data)
         with no_leaks():
-            self._inspect(traced.says_unit)
+            self._inspect()
         guard(self.density, self.data, self.inspection)
 
-    def __copy__(self) -> Posterior:
+    def replaced(self, **changes: Any) -> Posterior:
+        """The same posterior but for these attributes, which are not checked again."""
         new = object.__new__(type(self))
-        new.__dict__.update(vars(self))
+        for name, value in {**vars(self), **changes}.items():
+            setattr(new, name, value)
         return new
+
+    __copy__ = replaced
 
     def __getstate__(self) -> dict[str, Any]:
         data = whole(self.data) if is_sharded(self.data) else self.data  # devices stay here
@@ -171,7 +174,7 @@ class Posterior:
                 'The Posterior that was pickled is in double precision, and JAX is in single precision here, which '
                 "takes half of its digits. First call jax.config.update('jax_enable_x64', True) in this process."
             )
-        self.__dict__.update(state)
+        vars(self).update(state)
 
     # Data
 
@@ -312,9 +315,7 @@ class Posterior:
         """The same posterior, with these running statistics of the model's layers."""
         if not values:
             return self
-        new = copy.copy(self)
-        new.data = density.with_carried(self.data, values)
-        return new
+        return self.replaced(data=density.with_carried(self.data, values))
 
     def shard(self, devices: Any = None, *, axis: str | None = None) -> Posterior:
         """The same posterior with its observations spread over devices: each computes its part of the log-likelihood.
@@ -354,9 +355,7 @@ class Posterior:
         >>> round(float(posterior.log_density()), 4)
         -7.7568
         """
-        new = copy.copy(self)
-        new.data = shard_data(self.data, devices, axis)
-        return new
+        return self.replaced(data=shard_data(self.data, devices, axis))
 
     # Evaluation
 
@@ -435,13 +434,14 @@ class Posterior:
             raise ValueError(f'theta must be one flat vector of {self.density.size} numbers, got shape {theta.shape}.')
         return theta
 
-    def _inspect(self, says_unit: bool) -> None:
+    def _inspect(self) -> None:
         """Evaluate once: shapes, types, supports and units are right before anything long starts."""
         refuse_out_of_range(self.density, self.theta, self.data)
         refuse_impossible(self.density, self.theta, self.data)
         warn_of_large_integers(self, self.data.targets)
-        if self.data.unit is not None and not (says_unit and self.log_likelihood_function is None):
-            warn_of_unchecked(self.targets_unit, self.log_likelihood_function is not None)
+        own = self.log_likelihood_function is not None
+        if self.data.unit is not None and (own or not says_unit(self.density, self.theta, self.data)):
+            warn_of_unchecked(self.targets_unit, own)
 
     def __repr__(self) -> str:
         return (

@@ -82,8 +82,8 @@ def _predictions(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Ar
     nothing = jnp.full(shape, jnp.nan, density.dtype)
     if density.own_log_likelihood is not None or data.targets is None:
         return jnp.zeros((), int), (nothing, nothing)
-    with density.open(theta, data):
-        distribution = density.distribution(data)
+    with density.open(theta, data) as model:
+        distribution = model.distribution(data)
         outside = jnp.sum(outside_of(distribution, data.targets))
         if num_classes(distribution) is not None:
             return outside, (nothing, nothing)

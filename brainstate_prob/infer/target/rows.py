@@ -296,8 +296,8 @@ def _program(density: Density, predicted: bool, num: int) -> Callable:
         with noise(density, jax.random.key(0), data) as noisy:
             if not predicted:
                 return [density.pointwise(theta, noisy)]
-            with density.open(theta, noisy):
-                distribution = density.distribution(noisy)
+            with density.open(theta, noisy) as model:
+                distribution = model.distribution(noisy)
                 if _is_joint(distribution, length):
                     raise _JointError
                 found = jax.tree.leaves(distribution)

@@ -147,10 +147,10 @@ def test_gradients_of_grouped_and_single_expressions_agree(x64):
 
     def one_by_one(theta):
         model = density.model
-        with density.open(theta, post.data):
+        with density.open(theta, post.data) as opened:
             scored = [p for p in model.param_modules() if p.fit]
             log_det = sum(p.log_abs_det_jacobian() for p in scored if p.prior_on == 'value')
-            return density.log_probs(post.data).sum() + model.log_prior() + log_det
+            return opened.log_probs(post.data).sum() + model.log_prior() + log_det
 
     for key in jax.random.split(jax.random.key(1), 3):
         theta = post.theta + 0.5 * jax.random.normal(key, post.theta.shape)
