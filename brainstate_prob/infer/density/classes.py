@@ -94,7 +94,7 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
 
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    return density.kept(('predicted', treedef, shapes), trace)
+    return density.kept((predicted, treedef, shapes), trace)
 
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)

@@ -7,6 +7,7 @@ model: data, and the values of States that are not fitted, are arguments, so tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -125,7 +126,7 @@ class Density:
         self._others, self.other_paths = list(others.values()), tuple(others)
         # Running statistics: descents carry them from step to step; everything else sees them as they are.
         self.carried = tuple(i for i, state in enumerate(self._others) if isinstance(state, BatchState))
-        self.compiled = Cache()
+        self.programs = Cache()
         self._last_code: Hashable = None  # under which programs were built
         # Called before a new program is compiled: raises where the model computes something else by now.
         self.verify: Callable[[], None] | None = None if source is None else source.verify
@@ -286,6 +287,10 @@ class Density:
             prior = sum(block.log_joint(stretch, value) for block, stretch, value in model.computed)
             return likelihood, likelihood + prior.astype(theta.dtype)
 
+    def value_and_grad(self, theta: jax.Array, data: Data, jacobian: bool = True) -> tuple[jax.Array, jax.Array]:
+        """`log_density` and its gradient by theta."""
+        return jax.value_and_grad(self.log_density)(theta, data, jacobian)
+
     def log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> jax.Array:
         """The log density at ``theta``; without ``jacobian`` that of the constrained value, as in classical MAP."""
         return self.training_log_density(theta, data, jacobian)[0]
@@ -336,15 +341,39 @@ class Density:
                 return jnp.zeros((), int)
             return jnp.sum(outside_of(model.distribution(data), data.targets))
 
-    def jit(self, name: str, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
-        """The compiled function kept under ``name`` and the structure of ``key``, built once; options of `jax.jit`."""
+    def compiled(self, function: Callable, /, *, in_axes: tuple | None = None, **settings: Any) -> Callable:
+        """``function(density, *args, **settings)`` as a compiled function of ``args``, compiled once.
+
+        It is kept under the function itself and the structure of the settings, so that no two programs are confused.
+
+        Parameters
+        ----------
+        function
+            A method of `Density`, or a function of a module: what it depends on beside its arguments are settings.
+        in_axes
+            As for `jax.vmap`, to map it over rows of ``args``.
+        """
+        if function.__closure__:
+            raise TypeError(f'{function.__qualname__} closes over values that its key would not have.')
+
+        def build() -> Callable:
+            run = functools.partial(function, self, **settings)
+            return run if in_axes is None else jax.vmap(run, in_axes)
+
+        return self.jit(function, (in_axes, settings), build)
+
+    def jit(self, owner: Callable, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
+        """What ``build()`` gives, compiled once for ``owner`` and the structure of ``key``; options of `jax.jit`.
+
+        For programs that are built as closures, see `compiled`: ``owner`` is the function or class that builds them.
+        """
 
         def program() -> Callable:
             if self.verify is not None:
                 self.verify()
             return jax.jit(watched(build(), *self._code()), **options)
 
-        return self.kept((name, structural_key(key)), program)
+        return self.kept((owner, structural_key(key)), program)
 
     def kept(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """What is kept under ``key``, the present settings, and what the model's code reads now; built once for them.
@@ -354,12 +383,12 @@ class Density:
         """
         code = present_code(*self._code())
         try:
-            found = self.compiled.get((key, environ.static_key(), code), build)
+            found = self.programs.get((key, environ.static_key(), code), build)
         except ChangedDensity:
             before = (key, environ.static_key(), self._last_code)
-            if before not in self.compiled:
+            if before not in self.programs:
                 raise
-            return self.compiled.get(before, build)
+            return self.programs.get(before, build)
         self._last_code = code
         return found
 
@@ -372,7 +401,7 @@ class Density:
         def build() -> Density:
             return Density(self.model, self.likelihood, self.own_log_likelihood, expand, noncentered, self)
 
-        return self.compiled.get(('variant', expand, noncentered, environ.static_key()), build)
+        return self.programs.get((Density.variant, expand, noncentered, environ.static_key()), build)
 
 
 def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:

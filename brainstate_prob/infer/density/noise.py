@@ -52,4 +52,4 @@ def draws_noise(density: Density, theta: jax.Array, data: Data) -> bool:
         jax.eval_shape(look, theta, data)
         return found[0]
 
-    return density.kept(('draws_noise', data.targets is None), find)
+    return density.kept((draws_noise, data.targets is None), find)

@@ -46,7 +46,7 @@ class WiderDensity(Density):
     @classmethod
     def of(cls, base: Density, outline: Hashable = ()) -> WiderDensity:
         """The one of a density, kept with it."""
-        return base.compiled.get((cls.kind, outline), lambda: cls(base, outline))
+        return base.programs.get((cls, outline), lambda: cls(base, outline))
 
     def _width(self) -> int:
         raise NotImplementedError

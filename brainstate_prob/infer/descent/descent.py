@@ -256,7 +256,7 @@ class Descents:
         self._stream, self._monitor, self._callbacks = stream, monitor, tuple(callbacks)
         self._method, self._devices, self._label, self._progress = method, devices, label, progress
         num = posterior.num_observations
-        starts = density.jit('descent_starts', (settings, num), lambda: jax.vmap(start_function(settings, num)))
+        starts = density.jit(start_function, (settings, num), lambda: jax.vmap(start_function(settings, num)))
         if carried is None:
             carried = tuple(_for_each(posterior.data.states[i], len(thetas)) for i in density.carried)
         self._states = starts(thetas, keys)._replace(carried=carried)

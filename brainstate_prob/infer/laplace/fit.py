@@ -11,6 +11,7 @@ import numpy as np
 from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.density.batching import constrain, log_densities
 from brainstate_prob.infer.density.classes import precision_of
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.networks import is_network
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.laplace.curvature import Curvature
@@ -284,7 +285,7 @@ def held_terms(target: Target, theta: np.ndarray, moved: np.ndarray) -> float:
     held = [name for name in columns if not np.isin(columns[name], moved).any()]
     if not held:
         return 0.0
-    terms = density.jit('terms', True, lambda: lambda t, data: density.terms(t, data))(theta, target.data)
+    terms = density.compiled(Density.terms)(theta, target.data)
     return float(sum(terms['prior'][name] + terms['log_det'][name] for name in held))
 
 

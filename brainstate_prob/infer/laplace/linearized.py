@@ -17,7 +17,6 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
-from brainstate_prob import environ
 from brainstate_prob.core import StateTrace
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.information import outputs_of, predicted
@@ -30,7 +29,7 @@ __all__ = ['LinearizedDensity', 'linearized_density', 'output_moments', 'predict
 
 def linearized_density(density: Density) -> LinearizedDensity:
     """The one of a density, kept with it."""
-    return density.compiled.get('linearized', lambda: LinearizedDensity(density))
+    return density.programs.get(LinearizedDensity, lambda: LinearizedDensity(density))
 
 
 class LinearizedDensity(Density):
@@ -124,24 +123,26 @@ def output_moments(density: Density, mode: Any, roots: np.ndarray, data: Data) -
     roots
         Rows whose outer products sum to the covariance of theta.
     """
+    return density.compiled(_output_moments)(mode, chunks_of(roots), data)
 
-    def run(mode: jax.Array, roots: jax.Array, data: Data) -> tuple[dist.Distribution, dist.Distribution]:
-        made: list[Callable] = []
 
-        def outputs(theta: jax.Array) -> tuple[list[jax.Array], list[Any]]:
-            values, others, rebuild = outputs_of(predicted(density, theta, data))
-            made.append(rebuild)
-            return values, others
+def _output_moments(
+    density: Density, mode: jax.Array, roots: jax.Array, data: Data
+) -> tuple[dist.Distribution, dist.Distribution]:
+    made: list[Callable] = []
 
-        values, push, others = jax.linearize(outputs, mode, has_aux=True)
+    def outputs(theta: jax.Array) -> tuple[list[jax.Array], list[Any]]:
+        values, others, rebuild = outputs_of(predicted(density, theta, data))
+        made.append(rebuild)
+        return values, others
 
-        def add(total: list[jax.Array], rows: jax.Array) -> tuple[list[jax.Array], None]:
-            return [t + jnp.sum(x**2, axis=0) for t, x in zip(total, jax.vmap(push)(rows), strict=True)], None
+    values, push, others = jax.linearize(outputs, mode, has_aux=True)
 
-        variances = jax.lax.scan(add, [jnp.zeros_like(x) for x in values], roots)[0]
-        return made[-1](values, others), made[-1](variances, others)
+    def add(total: list[jax.Array], rows: jax.Array) -> tuple[list[jax.Array], None]:
+        return [t + jnp.sum(x**2, axis=0) for t, x in zip(total, jax.vmap(push)(rows), strict=True)], None
 
-    return density.jit('output_moments', environ.static_key(), lambda: run)(mode, chunks_of(roots), data)
+    variances = jax.lax.scan(add, [jnp.zeros_like(x) for x in values], roots)[0]
+    return made[-1](values, others), made[-1](variances, others)
 
 
 def predictive_of(mode: dist.Distribution, variance: dist.Distribution) -> dist.Distribution:

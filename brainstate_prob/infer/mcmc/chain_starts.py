@@ -66,7 +66,7 @@ def shapes_of_chains(target: Target, settings: Settings, keys: tuple[jax.Array, 
 
 def _start_program(density: Density, settings: Settings) -> Callable:
     what = (settings.mass_matrix, settings.warmup)
-    return density.jit('chain_starts', what, lambda: _all_chains(start_function(density, settings)))
+    return density.jit(started_chains, what, lambda: _all_chains(start_function(density, settings)))
 
 
 def _all_chains(start: Callable) -> Callable:

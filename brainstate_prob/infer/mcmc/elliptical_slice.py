@@ -127,7 +127,7 @@ def elliptical_slice(
     prior = (jnp.asarray(mean, float_), tuple(jnp.asarray(scale, float_) for scale in scales))
     method = choose_method(chain_method, devices, num_chains, posterior.data)
     step = stretch_function(density, _step_function(density), _STATS)
-    runner = Runner(density.jit, 'elliptical_slice', step, method, devices, num_chains)
+    runner = Runner(density.jit, elliptical_slice, step, method, devices, num_chains)
     key = to_key(seed)
     saving = Checkpoint(
         checkpoint,
@@ -208,7 +208,7 @@ def _starts(target: Target, init: Any, prior: tuple, start_keys: jax.Array, keys
     density, from_prior = target.density, isinstance(init, str) and init == 'prior'
     thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
     thetas = jnp.asarray(thetas, jnp.result_type(float))
-    run = density.jit('slice_starts', from_prior, lambda: _start_function(density, from_prior))
+    run = density.jit(_start_function, from_prior, lambda: _start_function(density, from_prior))
     states = run(start_keys, keys, thetas, target.data, *prior)
     bad = np.flatnonzero(~np.isfinite(np.asarray(states.likelihood)))
     if bad.size:

@@ -168,11 +168,11 @@ def hmc_ecs(
     start_keys, keys = keys_of_chains(density, key, num_chains)
     found = _reference(target, init, start_keys)
     settings = (batch_size, num_blocks, mass_matrix, max_tree_depth)
-    start = density.jit('ecs_starts', settings, lambda: _start_function(density, batch_size, mass_matrix))
+    start = density.jit(_start_function, settings, lambda: _start_function(density, batch_size, mass_matrix))
     method = choose_method(chain_method, devices, num_chains, posterior.data)
     step = _step_function(density, batch_size, num_blocks, mass_matrix, max_tree_depth)
     stretch = stretch_function(density, step, _STATS)
-    runner = Runner(density.jit, ('hmc_ecs', settings), stretch, method, devices, num_chains)
+    runner = Runner(density.jit, (hmc_ecs, settings), stretch, method, devices, num_chains)
     saving = Checkpoint(
         checkpoint,
         checkpoint_every,
@@ -289,7 +289,7 @@ def _reference(target: Target, init: Any, keys: jax.Array) -> _Reference:
 
         return run
 
-    return density.jit('ecs_reference', None, build)(theta, target.data)
+    return density.jit(_reference, None, build)(theta, target.data)
 
 
 # The chain

@@ -300,9 +300,9 @@ def _sample(
     )
     keys = keys_of_chains(density, key, num_chains)
     settings = (method, num_warmup, aim)
-    warm_up = density.jit('warm_up', settings, lambda: _warm_up_function(algorithm, density, num_warmup, aim))
+    warm_up = density.jit(_warm_up_function, settings, lambda: _warm_up_function(algorithm, density, num_warmup, aim))
     stretch = stretch_function(density, algorithm.step(density), algorithm.stats, (num_chains,))
-    advance = density.jit('many_chains', (method, num_chains), lambda: stretch)
+    advance = density.jit(_sample, (method, num_chains), lambda: stretch)
     shape = jax.ShapeDtypeStruct((num_chains, density.size), jnp.result_type(float))
     spread = (lambda tree: along_chains(tree, num_chains, devices)) if devices else lambda tree: tree
     chains = _Chains(lambda: jax.eval_shape(warm_up, keys[1], shape, data), spread)

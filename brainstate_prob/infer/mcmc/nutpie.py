@@ -43,7 +43,7 @@ def sample(plan: Plan, chain_method: str | None) -> tuple[np.ndarray, dict[str, 
     chains = started_chains(plan.target, plan.settings, plan.init, keys)
     starts = np.asarray(chains.theta, np.float64)
     seeds = np.asarray(jax.vmap(lambda key: jax.random.randint(key, (), 0, 2**31 - 1))(keys[1]))
-    function = density.jit('potential_and_gradient', None, lambda: lambda t, d: _potential_and_gradient(density, t, d))
+    function = density.compiled(_potential_and_gradient)
     jax.block_until_ready(function(starts[0].astype(chains.theta.dtype), data))
     prepared = time.perf_counter() - began
     call = inherited_settings()

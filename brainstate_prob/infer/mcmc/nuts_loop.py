@@ -55,12 +55,12 @@ def sample(
     method = choose_method(chain_method, devices, plan.num_chains, plan.target.data)
     density, settings, data = plan.target.density, plan.settings, plan.target.data
     advance = advance_function(density, settings)
-    runner = Runner(density.jit, ('nuts', settings), advance, method, devices, plan.num_chains)
+    runner = Runner(density.jit, (advance_function, settings), advance, method, devices, plan.num_chains)
     saving = Checkpoint(checkpoint, checkpoint_every, lambda: _fingerprint(plan, runner))
     keys, nothing = plan.keys(), (data, np.zeros(buffer_length(density), np.int32), 0, 1, 0.5)
     # The first time, the program compiles while that of the starts does.
     wait = density.kept(
-        ('compiled early', settings, method, plan.num_chains, _shapes(data), str(jnp.result_type(float))),
+        (Runner.compile_early, settings, method, plan.num_chains, _shapes(data), str(jnp.result_type(float))),
         lambda: runner.compile_early(shapes_of_chains(plan.target, settings, keys), *nothing),
     )
     states = started_chains(plan.target, settings, plan.init, keys)

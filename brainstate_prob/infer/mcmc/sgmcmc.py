@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob import environ
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
@@ -347,7 +346,7 @@ class _Run:
         """Compile, with all chains at their starts."""
         density, num = self._density, self._posterior.num_observations
         starts = density.jit(
-            'sgmcmc_starts',
+            _start_function,
             (self._settings.batch_size, num),
             lambda: jax.vmap(_start_function(self._settings, num)),
         )
@@ -358,7 +357,7 @@ class _Run:
         example = self._posterior.data if self._stream is None else self._stream.peek()
         self.members = Members(
             self._density,
-            ('sgmcmc', self._settings, environ.static_key()),
+            (_advance_function, self._settings),
             _advance_function(self._density, self._settings),
             states,
             len(self._keys),

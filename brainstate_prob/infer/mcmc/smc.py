@@ -153,9 +153,9 @@ def smc(
             seed=key,
         ),
     )
-    prior_key, run_key = density.jit('smc_keys', None, lambda: jax.random.split)(key)
+    prior_key, run_key = density.jit(jax.random.split, None, lambda: jax.random.split)(key)
     thetas = _prior_particles(target, num_particles, prior_key)
-    start = density.jit('smc_start', None, lambda: _start_function(density))
+    start = density.jit(_start_function, None, lambda: _start_function(density))
     particles = start(thetas, run_key, posterior.data)
     lost = float(np.mean(np.isneginf(np.asarray(particles.likelihood))))
     if lost == 1:
@@ -164,7 +164,7 @@ def smc(
             'posterior.check(), give the prior more of its mass where the data can be, or raise num_particles.'
         )
     settings = (max_tree_depth, density.size <= min(_MOST_DENSE, num_particles // 10))
-    stage = density.jit('smc_stage', settings, lambda: _stage_function(density, *settings))
+    stage = density.jit(_stage_function, settings, lambda: _stage_function(density, *settings))
     particles, told = _tempered(
         particles, lambda now: stage(now, posterior.data, num_moves, target_ess), saving, progress
     )

@@ -55,7 +55,7 @@ class Members:
         self.single = num == 1 and devices is None
         self.description = 'alone'
         if self.single:
-            self._run = density.jit('chain', key, lambda: advance)
+            self._run = density.jit(Runner, key, lambda: advance)
             self._state = jax.tree.map(lambda x: x[0], states)
         else:
             self._runner = Runner(density.jit, key, advance, method, devices, num)

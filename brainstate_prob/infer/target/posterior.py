@@ -361,33 +361,27 @@ class Posterior:
 
     def log_density(self, theta: Any = None, *, jacobian: bool = True) -> jax.Array:
         """The log density at a flat ``theta`` (default: the model's); without ``jacobian`` that of the values."""
-        run = self.density.jit(
-            'log_density', jacobian, lambda: lambda t, data: self.density.log_density(t, data, jacobian)
-        )
-        return run(self._theta(theta), self.data)
+        return self.density.compiled(Density.log_density, jacobian=jacobian)(self._theta(theta), self.data)
 
     def terms(self, theta: Any = None) -> dict[str, Any]:
         """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
-        run = self.density.jit('terms', True, lambda: lambda t, data: self.density.terms(t, data))
-        return run(self._theta(theta), self.data)
+        return self.density.compiled(Density.terms)(self._theta(theta), self.data)
 
     def log_prior(self, theta: Any = None) -> jax.Array:
         """The log density of the parameters' values under their priors, at ``theta``."""
-        run = self.density.jit('log_prior', None, lambda: self.density.log_prior)
-        return run(self._theta(theta), self.data.states)
+        return self.density.compiled(Density.log_prior)(self._theta(theta), self.data.states)
 
     def log_det(self, theta: Any = None) -> jax.Array:
         """The log-determinant of the map from ``theta`` to the parameters' values."""
-        run = self.density.jit('log_det', None, lambda: self.density.log_det)
-        return run(self._theta(theta), self.data.states)
+        return self.density.compiled(Density.log_det)(self._theta(theta), self.data.states)
 
     def log_likelihood(self, theta: Any = None) -> jax.Array:
         """The log-likelihood of each observation at ``theta``; `terms` has their sum."""
-        return self.density.jit('pointwise', None, lambda: self.density.pointwise)(self._theta(theta), self.data)
+        return self.density.compiled(Density.pointwise)(self._theta(theta), self.data)
 
     def constrain(self, theta: Any = None) -> dict[str, Any]:
         """The constrained values by path, with units."""
-        values = self.density.jit('constrain', None, lambda: self.density.constrain)(self._theta(theta))
+        values = self.density.compiled(Density.constrain)(self._theta(theta))
         return {e.name: with_unit(values[e.name], e.unit) for e in self.entries}
 
     def unconstrain(self, values: Mapping[str, Any]) -> jax.Array:

@@ -61,7 +61,7 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
 
     with precision_of(density):
         # Called from the host for each point, and hardly optimized: it compiles in half the time of a loop.
-        run = density.jit('probe', jacobian, lambda: one, compiler_options={'xla_backend_optimization_level': 0})
+        run = density.jit(probe, jacobian, lambda: one, compiler_options={'xla_backend_optimization_level': 0})
         found = []
         shape = np.shape(data.targets)
         lower, upper = np.full(shape, np.inf, density.dtype), np.full(shape, -np.inf, density.dtype)
@@ -117,5 +117,5 @@ def unread_inputs(density: Density, theta: Any, data: Data) -> list[str]:
 def prior_terms(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np.ndarray]:
     """The log prior of each parameter by name, at each row of flat vectors."""
     with precision_of(density):
-        run = density.jit('prior_rows', None, lambda: jax.vmap(density.log_priors, in_axes=(0, None)))
+        run = density.compiled(Density.log_priors, in_axes=(0, None))
         return over_draws(lambda t: run(t, states), (rows,), rows_at_once(density))
