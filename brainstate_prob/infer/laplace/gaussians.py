@@ -33,6 +33,13 @@ class NotPositiveDefinite(ValueError):
         self.direction, self.curvature = direction, float(curvature)
 
 
+def _check_finite(precision: np.ndarray) -> None:
+    """Refuse a matrix, or a diagonal, with an entry that is not finite."""
+    rows = ~np.isfinite(precision.reshape(len(precision), -1)).all(axis=1)
+    if rows.any():
+        raise NotPositiveDefinite(rows / np.sqrt(rows.sum()), np.nan)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Full:
     """Any positive definite precision, S L L' S with S diagonal."""
@@ -51,6 +58,7 @@ class Full:
         tolerance
             The smallest eigenvalue that counts as positive, once the diagonal is scaled to one: its rounding error.
         """
+        _check_finite(precision)
         precision = (precision + precision.T) / 2
         scale = np.sqrt(np.abs(np.diag(precision)))  # of unequal units: a hundredfold is usual
         scale[scale == 0] = 1.0
@@ -87,6 +95,7 @@ class Diagonal:
     @classmethod
     def of(cls, precision: np.ndarray) -> Diagonal:
         """Those of the given precisions."""
+        _check_finite(precision)
         if not (precision > 0).all():
             worst = int(np.argmin(precision))
             raise NotPositiveDefinite(np.eye(1, len(precision), worst)[0], precision[worst])
@@ -124,6 +133,7 @@ class LowRank:
         rank
             How many directions: those where the precision differs most from D, relative to D.
         """
+        _check_finite(diagonal)
         size, deviation = len(diagonal), 1 / np.sqrt(diagonal)
 
         def relative(vector: np.ndarray) -> np.ndarray:

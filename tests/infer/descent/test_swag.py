@@ -130,8 +130,8 @@ def test_it_starts_from_a_fit_or_looks_for_the_mode():
     posterior = infer.Posterior(Line(), X, Y)
     mode = infer.map(posterior, jacobian=True, progress=False)
     still = {'optimizer': optax.sgd(1e-8), 'num_steps': 4, 'snapshot_every': 2, 'num_draws': 3, 'progress': False}
-    for start in (mode, None):
-        fit = infer.swag(posterior, init=start, **still)
+    for init in (mode, 'map'):
+        fit = infer.swag(posterior, init=init, **still)
         np.testing.assert_allclose(fit.draws['w'][0, 0], MEAN, rtol=1e-3)
 
 
@@ -200,7 +200,7 @@ REFUSED = [
     ({'optimizer': 'lbfgs'}, ValueError, 'an optax optimizer such as'),
     ({'optimizer': 3}, ValueError, 'must be an optax optimizer'),
     ({'init': 'here'}, ValueError, "init must be one of .* got 'here'"),
-    ({'batches': [(X, Y)], 'num_observations': 60}, ValueError, 'give init='),
+    ({'init': 'map', 'batches': [(X, Y)], 'num_observations': 60}, ValueError, 'give init='),
     ({'batches': [(X, Y)]}, ValueError, 'batches= needs num_observations='),
     ({'optimizer': optax.sgd(1e6)}, ValueError, 'The loss became'),
 ]

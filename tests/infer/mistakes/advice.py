@@ -130,7 +130,7 @@ ROWS = [
         mean,
         (r"mass_matrix must be one of \['diagonal'", "got 'dense'"),
         ways=('nuts',),
-        options={'mass_matrix': 'full'},
+        options={'mass_matrix': 'dense'},
     ),
     Mistake(
         'a mass matrix that subsampling does not have',

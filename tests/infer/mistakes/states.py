@@ -195,16 +195,16 @@ ROWS = [
     Mistake(
         'a mode from the fit of another model',
         line,
-        ('mode is the fit of another model',),
+        ('init is the fit of another model',),
         ways=('laplace',),
-        options=Lazily('mode', other_fit),
+        options=Lazily('init', other_fit),
     ),
     Mistake(
         'a reference from the fit of another model',
         line,
-        ('reference is the fit of another model',),
+        ('init is the fit of another model',),
         ways=('hmc_ecs',),
-        options=Lazily('reference', other_fit),
+        options=Lazily('init', other_fit),
     ),
     Mistake(
         'chains from members with running statistics of their own',
