@@ -242,7 +242,7 @@ def _starts(density: Density, thetas: jax.Array, keys: jax.Array, batch_size: in
         # The mean square starts at one: at the mode the first gradient is zero, and would make a huge step.
         return plain_types(_State(theta, zeros, zeros + 1, batches, noise, jnp.zeros((), jnp.int32)))
 
-    return density.jit('sgmcmc_starts', (batch_size, num_observations), lambda: jax.vmap(start))(thetas, keys)
+    return density.jit(_starts, (batch_size, num_observations), lambda: jax.vmap(start))(thetas, keys)
 
 
 def _step_function(density: Density, momentum: bool, schedule: Callable | None, precondition: bool) -> Callable:
