@@ -62,7 +62,7 @@ class BrainstateModel(Foreign):
             for keys, (_, x) in zip(below, [] if own else found, strict=False):
                 leaves[*path, *keys] = Param(x) if trained and is_trainable(x) else kind(jnp.asarray(x))
         empty = {path: x if path not in forms else x.replace(None) for path, x in template.to_flat().items()}
-        skeleton = Skeleton((definition, empty, forms), key=_structure(nodes, brainstate.State))
+        skeleton = Skeleton((definition, empty, forms), key=_structure(model, nodes))
         return cls(skeleton, leaves, classes=map(type, nodes.values()))
 
     @classmethod
@@ -139,16 +139,15 @@ def _data(key: jax.Array) -> jax.Array:
     return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
 
 
-def _structure(nodes: Mapping[Path, Any], state_type: type) -> Hashable:
+def _structure(model: Any, nodes: Mapping[Path, Any]) -> Hashable:
     """What the modules hold beside States and other modules, by path: brainstate's own comparison goes by identity."""
-    held = tuple(nodes.values())
+    known = {id(x): path for path, x in [*nodes.items(), *model.states().items()]}
 
     def counts(name: str, x: Any) -> bool:
-        kept = name.startswith(('_cache', '_hook'))  # what a Param remembers
-        runs = type(x).__module__ in ('_thread', 'logging')
-        return not (kept or runs or isinstance(x, state_type) or any(x is node for node in held))
+        # Not what a Param remembers, nor locks and loggers.
+        return not name.startswith(('_cache', '_hook')) and type(x).__module__ not in ('_thread', 'logging')
 
     return tuple(
-        (path, type(node), content_key({name: x for name, x in vars(node).items() if counts(name, x)}))
+        (path, type(node), content_key({name: x for name, x in vars(node).items() if counts(name, x)}, known))
         for path, node in nodes.items()
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,13 +35,22 @@ class LossReg(Regularization):
         return f'LossReg({type(self.skeleton.value).__name__})'
 
 
-def content_key(x: Any) -> Hashable:
-    """A key of what an object and those in it hold."""
+def content_key(x: Any, known: Mapping[int, Hashable] | None = None) -> Hashable:
+    """A key of what an object and those in it hold; ``known`` has the keys of some by ``id``."""
+    known = known or {}
+
+    def key(x: Any) -> Hashable:
+        return known[id(x)] if id(x) in known else structural_key(x)
 
     def is_whole(x: Any) -> bool:
-        return isinstance(x, type | functools.partial) or hasattr(x, '__code__') or hasattr(x, '__wrapped__')
+        return (
+            id(x) in known
+            or isinstance(x, type | functools.partial)
+            or hasattr(x, '__code__')
+            or hasattr(x, '__wrapped__')
+        )
 
-    return frozenset(pieces_of((), x, structural_key, is_whole, {}, ()))
+    return frozenset(pieces_of((), x, key, is_whole, {}, ()))
 
 
 def transform_of(param: Any, path: Path) -> Transform:

@@ -13,6 +13,7 @@ from brainstate_prob import graph
 from brainstate_prob.core import ParamState, State, to_predicate
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import children, dotted
+from brainstate_prob.nn.bijections import IdentityT, Transform
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import Regularization
@@ -49,7 +50,7 @@ def with_prior(model: Module, priors: Mapping[Any, Any], *, replace: bool = Fals
         (``nn.Linear``: all its arrays), a pattern of dotted paths (``'*.bias'``), a path prefix (``('layers', 0)``), a
         State type, a predicate of ``(path, state)``, or ``...`` for all. A prior is a NumPyro distribution, a
         regularization, a `ParamSpec` (with a transform, dims, ...), a function of ``(path, value)`` that gives one of
-        these (a scale by fan-in, say), or None for none.
+        these (a scale by fan-in, say), or None for none. A `Param` keeps its transform unless a `ParamSpec` has one.
     replace
         Whether a `Param` that has a prior already gets the new one; by default it keeps its own.
     return_report
@@ -121,13 +122,13 @@ class _Rule:
             predicate = to_predicate(key)
             self.matches = lambda path, state, owners: predicate(path, state)
 
-    def spec(self, path: tuple, value: Any) -> ParamSpec | None:
+    def spec(self, path: tuple, value: Any, t: Transform) -> ParamSpec | None:
         prior = self.prior
         if callable(prior) and not isinstance(prior, ParamSpec | Regularization | type) and not _is_distribution(prior):
             prior = prior(path, value)
         if prior is None or isinstance(prior, ParamSpec):
             return prior
-        return ParamSpec(reg=prior)
+        return ParamSpec(t=t, reg=prior)
 
 
 def _is_distribution(x: Any) -> bool:
@@ -184,7 +185,7 @@ class _Attacher:
     def param(self, param: Param, path: tuple, owners: tuple) -> Param:
         if isinstance(param, Const) or not param.fit:
             return param
-        spec = self.match(path, param.val, param.constrained(), owners)
+        spec = self.match(path, param.val, param.constrained(), owners, param.t)
         if spec is None or (param.reg is not None and not self.replace):
             self.kept.append(dotted(path))
             return param
@@ -216,9 +217,16 @@ class _Attacher:
             }
         )
 
-    def match(self, path: tuple, state: State, value: Any, owners: tuple) -> ParamSpec | None:
+    def match(
+        self,
+        path: tuple,
+        state: State,
+        value: Any,
+        owners: tuple,
+        t: Transform = IdentityT(),  # noqa: B008  (a value object without state)
+    ) -> ParamSpec | None:
         for rule in self.rules:
             if rule.matches(path, state, owners):
                 rule.used = True
-                return rule.spec(path, value)
+                return rule.spec(path, value, t)
         return None
