@@ -18,6 +18,7 @@ from brainstate_prob.infer.run import chains
 from brainstate_prob.infer.run.starts import draw_from_prior
 from tests.support.reference_models import Regression
 from tests.support.rich_model import compilations
+from tests.support.slow_rows import slow_rows
 
 # Most runs here are too short to converge; that runs which should be quiet are is asserted where they are.
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
@@ -425,7 +426,7 @@ class Sparse(nn.Module):
         return dist.Normal(x @ self.w.value(), self.noise.value().to_decimal(u.second))
 
 
-@pytest.mark.parametrize('init', ['model', 'map', 'prior'])
+@pytest.mark.parametrize('init', slow_rows(['model', 'map', 'prior'], ['map', 'prior']))
 def test_scale_mixtures_and_units(init, tmp_path):
     x = jax.random.normal(jax.random.key(0), (60, 3))
     posterior = infer.Posterior(Sparse(), x, x[:, 1] + 0.5 * jax.random.normal(jax.random.key(1), (60,)))
