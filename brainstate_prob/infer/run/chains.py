@@ -21,10 +21,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from brainstate_prob.infer.data.sharding import devices_of, is_sharded, on_host, placed, replicated
+from brainstate_prob.infer.data.sharding import along_chains, devices_of, is_sharded, on_host, placed, replicated
 from brainstate_prob.infer.density.log_density import Density
 
-__all__ = ['CHAIN_METHODS', 'Runner', 'choose_method', 'inherited_settings', 'keys_of_chains', 'num_cores']
+__all__ = ['CHAIN_METHODS', 'Runner', 'Together', 'choose_method', 'inherited_settings', 'keys_of_chains', 'num_cores']
 
 CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
 
@@ -165,6 +165,50 @@ class Runner:
             return self.states
         states = replicated(self.states)
         return jax.tree.map(lambda x: x if len(x) == self._num else x[: self._num], states)
+
+
+class Together:
+    """Chains that one step moves together: their state is one, and the program is vectorized.
+
+    Parameters
+    ----------
+    advance
+        As of `Runner`, for the state of all chains; its outputs have the chains as second axis.
+    devices
+        Devices to spread the chains over; they divide the number of chains.
+    """
+
+    def __init__(self, jit: Callable, key: Any, advance: Callable, devices: Any, num_chains: int, data: Any):
+        self._devices, self._num = devices_of(devices), num_chains
+        if self._devices is not None and is_sharded(data):
+            raise ValueError(
+                'The observations are spread over devices (posterior.shard), which compute all chains together: leave '
+                'devices= out, or spread the chains, of the posterior as it was before .shard().'
+            )
+        self.arithmetic = f'{1 if self._devices is None else len(self._devices)} devices'
+        self.description = f'vectorized on {len(self._devices)} devices' if self._devices else 'vectorized'
+        self._run = jit('chains_together', (key, num_chains), lambda: advance)
+
+    def spread(self, tree: Any) -> Any:
+        """Arrays with a row a chain, over the devices; others on all of them."""
+        return along_chains(tree, self._num, self._devices) if self._devices else tree
+
+    def prepare(self, states: Any, *args: Any) -> None:
+        """Take the state; what compiles is seen when the chains are warm."""
+        self.take(states)
+
+    def take(self, states: Any) -> None:
+        """Go on from this state."""
+        self.states = self.spread(states)  # the same layout after a checkpoint as before it
+
+    def step(self, *args: Any) -> tuple:
+        """Advance all chains; the outputs as NumPy arrays with the chains as first axis."""
+        self.states, *out = self._run(self.states, *args)
+        return tuple(jax.tree.map(lambda x: np.swapaxes(x, 0, 1), on_host(out)))
+
+    def state(self) -> Any:
+        """The state of all chains."""
+        return self.states
 
 
 def _enough(devices: tuple, number: int) -> tuple:

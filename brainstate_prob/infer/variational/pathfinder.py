@@ -25,8 +25,7 @@ from brainstate_prob.infer.density.potential import potential_of
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems, warn_of
 from brainstate_prob.infer.diagnostics.psis import k_hat_limit, pareto_k, smoothed_weights
-from brainstate_prob.infer.mcmc.chain_starts import started_chains
-from brainstate_prob.infer.mcmc.kernel import Settings
+from brainstate_prob.infer.mcmc.kernel import Settings, nuts_starts
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.run.chains import keys_of_chains
 from brainstate_prob.infer.run.inits import started_from
@@ -123,7 +122,7 @@ def pathfinder(
     density = target.density
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
-    thetas = started_chains(target, Settings(), init, (start_keys, keys)).theta
+    thetas = nuts_starts(Settings()).at(target, init, (start_keys, keys)).theta
     found, keys, steps = _found(density, thetas, keys, posterior.data, num_steps, num_elbo_draws)
     draws, lp, log_q = _drawn(density, found, keys, posterior.data, -(-num_draws // num_paths))
     elbo = np.asarray(found.elbo)
