@@ -63,7 +63,7 @@ FAULTS = {
         'infer/mcmc/test_nuts.py',
     ),
     'thinning by one too few': Fault(
-        'infer/run/stretch.py',
+        'infer/run/inference_loop.py',
         'lax.fori_loop(0, thinning, thin,',
         'lax.fori_loop(0, jnp.maximum(thinning - 1, 1), thin,',
         'infer/mcmc/test_thinning.py',
