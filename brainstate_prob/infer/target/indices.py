@@ -71,16 +71,16 @@ def refuse_out_of_range(density: Density, theta: Any, data: Data, *, new: bool =
         return [x[:3] for x in lookups(leaves)], program.consts, jax.jit(ranges)
 
     with precision_of(density):
-        lookups, constants, ranges = density.compiled.get(('indices', treedef, numbers, environ.static_key()), build)
-        if not lookups:
+        uses, constants, ranges = density.compiled.get(('indices', treedef, numbers, environ.static_key()), build)
+        if not uses:
             return
-        for (which, length, last), (low, high) in zip(lookups, on_host(ranges(leaves)), strict=True):
+        for (which, length, last), (low, high) in zip(uses, on_host(ranges(leaves)), strict=True):
             if low < 0 or high > last:
                 named = [*paths, *(((), x) for x in constants)]
-                raise ValueError(_said([named[i] for i in sorted(which)], length))
+                raise ValueError(_message([named[i] for i in sorted(which)], length))
 
 
-def _said(labels: list[tuple], length: int) -> str:
+def _message(labels: list[tuple], length: int) -> str:
     def described(where: tuple, x: Any) -> str:
         if not where:
             name = 'an array of whole numbers that the model closes over'
