@@ -124,7 +124,7 @@ def _summarized(rng: np.random.Generator, column: np.ndarray) -> _Column:
 
 
 def _chosen(rng: np.random.Generator, columns: list[list[_Column] | None], num: int, size: int) -> np.ndarray:
-    """Rows of rare and extreme values with those around them, a block of successive rows, and others at random, in order."""
+    """Rows of rare and extreme values with their neighbours, a block of successive rows, others at random; in order."""
     rare = [rng.permutation(column.rows) for of_array in columns for column in of_array or ()]
     chosen: dict[int, None] = {}
     for place in range(max(map(len, rare), default=0)):  # from each column one, then from each the next

@@ -12,7 +12,7 @@ from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.structure import globals_of
 from brainstate_prob.graph import Node
 
-__all__ = ['place_of', 'hidden_parameter_message']
+__all__ = ['hidden_parameter_message', 'place_of']
 
 _MOST = 20_000  # objects that are looked at: a message is not worth more
 
