@@ -20,11 +20,11 @@ from brainstate_prob.infer.data.arrays import Data
 
 __all__ = ['squared_messages', 'sums_all_pairs']
 
-_ADDED_UP = (
+_LINEAR_OPERATIONS = (
     'add broadcast_in_dim concatenate convert_element_type copy div dynamic_slice gather mul neg reduce_sum reshape '
     'select_n slice squeeze sub transpose'
 )
-_LINEAR = frozenset(_ADDED_UP.split())
+_LINEAR = frozenset(_LINEAR_OPERATIONS.split())
 # Of the sum over both axes these make a score of the same mistake: a norm and its square, a profile likelihood.
 _OF_A_TOTAL = frozenset({'abs', 'integer_pow', 'log', 'mul', 'pow', 'sqrt', 'square'})
 _TARGETS, _ROWS, _CONSTANTS, _PARAMETERS, _PAIRS = 'targets', 'rows', 'constants', 'parameters', 'pairs'
@@ -93,12 +93,11 @@ def sums_all_pairs(program: Any, data: Data) -> bool:
     if data.targets is None or not shape or shape[0] < 2 or shape.count(shape[0]) != 1:
         return False
     pairs = _Pairs(shape[0])
-    leaves = jax.tree_util.tree_flatten_with_path(data)[0]
-    kinds = {'args': _ROWS, 'kwargs': _ROWS, 'targets': _TARGETS}
-    of_data = [kinds.get(where[0].name, _PARAMETERS) for where, _ in leaves]
+    sides = {'args': _ROWS, 'kwargs': _ROWS, 'targets': _TARGETS}
+    kinds = [sides.get(where[0].name, _PARAMETERS) for where, _ in jax.tree_util.tree_flatten_with_path(data)[0]]
     variables = program.jaxpr.invars
-    kinds_of = [_PARAMETERS] * (len(variables) - len(of_data)) + of_data
-    return pairs.run(program, [pairs.origin(v, {kind}) for v, kind in zip(variables, kinds_of, strict=True)])[0].summed
+    kinds = [_PARAMETERS] * (len(variables) - len(kinds)) + kinds
+    return pairs.run(program, [pairs.origin(v, {kind}) for v, kind in zip(variables, kinds, strict=True)])[0].summed
 
 
 def squared_messages(posterior: Any) -> list[str]:
@@ -148,14 +147,10 @@ class _Pairs(Interpreter[_Origin]):
         step = self._depth
 
         def row(x: _Origin) -> _Origin:
-            if x.axes is None:
-                return x
-            return x._replace(axes={step if axis == 0 else axis - (axis > 0): kinds for axis, kinds in x.axes.items()})
+            return x._replace(axes=x.axes and {step if i == 0 else i - (i > 0): kinds for i, kinds in x.axes.items()})
 
         def stacked(x: _Origin) -> _Origin:
-            if x.axes is None:
-                return x
-            axes = {0 if axis == step else axis + (axis >= 0): kinds for axis, kinds in x.axes.items()}
+            axes = x.axes and {0 if i == step else i + (i >= 0): kinds for i, kinds in x.axes.items()}
             return x._replace(axes=axes, carried=False)
 
         start = [x._replace(carried=True) for x in carry]
@@ -235,7 +230,7 @@ class _Pairs(Interpreter[_Origin]):
         if name == 'reduce_sum':
             dropped = operation.params['axes']
             kept = _moved(origin, {axis: i for i, axis in enumerate(i for i in range(len(shape)) if i not in dropped)})
-            summed = frozenset().union(*(kinds for axis, kinds in origin.axes.items() if axis in dropped)) - {_PAIRS}
+            summed = frozenset().union(*((origin.axes or {}).get(axis, frozenset()) for axis in dropped)) - {_PAIRS}
             return _Origin({axis: kinds | summed for axis, kinds in (kept.axes or {}).items()})
         return None
 
