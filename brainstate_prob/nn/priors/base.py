@@ -167,9 +167,8 @@ class Regularization(Module):
             name = names.get(arg, arg)
             if not broadcasts_to(jnp.shape(value), shape):
                 raise ValueError(
-                    f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a '
-                    f'value of shape {shape}; a hyper-parameter never enlarges the value. Give the Param a value of '
-                    'the full shape.'
+                    f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a value of shape '
+                    f'{shape}; a hyper-parameter never enlarges the value. Give the Param a value of the full shape.'
                 )
 
     # Where values lie, start and come from
