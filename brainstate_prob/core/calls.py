@@ -71,7 +71,7 @@ def too_many_arguments(function: str, args: tuple, parameters: Mapping[str, insp
         if by_place == ['posterior']
         else ''
     )
-    rest = f'Pass by name: {", ".join(by_name)}.' if by_name else ''
+    rest = f' Pass by name: {", ".join(by_name)}.' if by_name else ''
     return TypeError(
         f'{function} takes {len(by_place)} argument{"" if len(by_place) == 1 else "s"} by position '
         f'({", ".join(by_place) or "none"}), got {len(args)}: {kinds}.{posterior}{rest}'

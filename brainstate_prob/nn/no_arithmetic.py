@@ -88,8 +88,8 @@ class NoArithmetic(Node):
 
     @property
     def __jax_array__(self) -> Any:
-        # A property, since JAX complains of objects that have the method before it calls it. A ValueError, since JAX
-        # puts a message of its own in place of a TypeError.
+        # A property, since JAX rejects objects that have the method before calling it. A ValueError, since JAX
+        # replaces the message of a TypeError.
         self._refuse('a function of JAX', ValueError)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:

@@ -142,8 +142,8 @@ class SimplexT(Transform):
         shape = super().inverse_shape(shape)
         if shape[-1] < 2:
             raise ValueError(
-                f'{self!r}: the value has shape {shape}, but a probability vector with something to learn '
-                'has at least two entries along the last axis.'
+                f'{self!r}: the value has shape {shape}, but a probability vector needs at least two entries along '
+                'the last axis.'
             )
         return (*shape[:-1], shape[-1] - 1)
 

@@ -1,4 +1,4 @@
-"""The diagonal of a Jacobian, from one derivative where the function is element-wise."""
+"""The diagonal of a Jacobian, by one derivative if the function is elementwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from brainstate_prob.transform import jacfwd, jvp
 
 __all__ = ['is_elementwise', 'value_and_diagonal']
 
-# Operations (by JAX's names) whose result at one place depends on their operands at that place only.
+# Elementwise operations, by JAX's names.
 _NAMES = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp
     convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac
@@ -26,7 +26,7 @@ _CALLS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
 
 
 def value_and_diagonal(f: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``f(x)`` and the diagonal of its Jacobian, for an ``f`` that keeps the shape and may use States."""
+    """``f(x)`` and the diagonal of its Jacobian; ``f`` preserves the shape and may use States."""
     if x.size <= 1 or is_elementwise(f, x):
         return jvp(f, (x,), (jnp.ones_like(x),))
     jacobian, value = jacfwd(f, return_value=True)(x)
@@ -34,7 +34,7 @@ def value_and_diagonal(f: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def is_elementwise(f: Callable, x: jax.Array) -> bool:
-    """Whether ``f`` is made of element-wise operations on ``x``; False where its operations do not show it.
+    """Whether ``f`` consists of elementwise operations on ``x``; False if unknown.
 
     Examples
     --------
@@ -48,11 +48,11 @@ def is_elementwise(f: Callable, x: jax.Array) -> bool:
 
 
 def _follows(jaxpr: Any, dependent: list[bool], shape: tuple[int, ...]) -> list[bool] | None:
-    """Which outputs depend on the dependent inputs, each place on the same place; None where that may not be."""
+    """Whether each output depends elementwise on the dependent inputs; None if a dependence may not be elementwise."""
     follows = {var for var, depends in zip(jaxpr.invars, dependent, strict=True) if depends}
 
     def depends(var: Any) -> bool:
-        return not hasattr(var, 'val') and var in follows  # literals have a value, and no hash
+        return not hasattr(var, 'val') and var in follows  # literals are not hashable
 
     for equation in jaxpr.eqns:
         inputs = [depends(var) for var in equation.invars]

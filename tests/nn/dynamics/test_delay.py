@@ -270,7 +270,7 @@ def test_the_unit_of_the_first_value_is_taken_when_asked_for(dt):
     other = nn.Delay(jnp.zeros(()), time=0.1 * u.ms, take_aware_unit=True)
     other.init_state()
     other.retrieve_at_step(1)
-    with pytest.raises(ValueError, match='read before the first value came.*init='):
+    with pytest.raises(ValueError, match='read before the first update.*init='):
         other.update(1.0 * u.mV)
 
 
@@ -318,9 +318,9 @@ def test_a_state_with_its_delay(dt):
     np.testing.assert_allclose(past.retrieve_ago(0.16 * u.ms), h[1])  # the nearest
     nn.reset_all_states(model, 5)
     assert not past.history.value.any()
-    with pytest.raises(TypeError, match=r"'num_in' of GRUCell is no State but a int"):
+    with pytest.raises(TypeError, match=r"'num_in' of GRUCell is not a State but a int"):
         nn.StateWithDelay(cell, 'num_in').init_state()
-    with pytest.raises(TypeError, match=r"'V' of GRUCell is no State yet"):
+    with pytest.raises(TypeError, match=r"'V' of GRUCell is not a State yet"):
         nn.StateWithDelay(cell, 'V').init_state()
 
 
