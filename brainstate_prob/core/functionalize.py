@@ -186,7 +186,7 @@ def run_once(fn: Callable, *args, **kwargs) -> Any:
     out, written, created = pure((), *args, **kwargs)
     trace = current_trace()
     if trace is not None:
-        trace.fake()
+        trace.mark_unstaged()
     for number in written:
         _ = pure.states[number].value  # a staged body needs the State's previous value
     pure.commit(written, created)

@@ -274,11 +274,11 @@ class _Names(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def _names(code: types.CodeType) -> _Names:
-    names = collections.defaultdict(set)
+    by_opcode = collections.defaultdict(set)
     for i in dis.get_instructions(code):
-        names[i.opname].add(i.argval)
-    written = frozenset(names['STORE_GLOBAL'] | names['STORE_ATTR'])
-    read, imports = names['LOAD_GLOBAL'] | names['LOAD_NAME'], names['IMPORT_NAME']
+        by_opcode[i.opname].add(i.argval)
+    written = frozenset(by_opcode['STORE_GLOBAL'] | by_opcode['STORE_ATTR'])
+    read, imports = by_opcode['LOAD_GLOBAL'] | by_opcode['LOAD_NAME'], by_opcode['IMPORT_NAME']
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

@@ -267,12 +267,12 @@ def update_states(node: Any, *states: Any) -> None:
     KeyError
         For a path that ``node`` does not have.
     """
-    states = find_states(node)
+    own = find_states(node)
     for part in states:
         for path, value in _flat(part).items():
-            if path not in states:
-                raise KeyError(f'There is no State at {path}. There are: {list(states)}.')
-            states[path].value = value.value if isinstance(value, State | TreefyState) else value
+            if path not in own:
+                raise KeyError(f'There is no State at {path}. There are: {list(own)}.')
+            own[path].value = value.value if isinstance(value, State | TreefyState) else value
 
 
 def pop_states(node: Any, *filters: Any) -> Any:

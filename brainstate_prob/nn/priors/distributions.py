@@ -180,8 +180,7 @@ class _Bounded(DistributionReg):
         if fit_hyper:
             if is_param(self.lower) or is_param(self.upper):
                 raise ValueError(
-                    f'{type(self).__name__}: fit_hyper=True trains the bounds; omit it if they are '
-                    'Params already.'
+                    f'{type(self).__name__}: fit_hyper=True trains the bounds; omit it if they are Params already.'
                 )
             self.fit_hyper = True
             self.width = trainable(Hyper('width', 'value', 'positive'), self.upper - self.lower)

@@ -30,7 +30,7 @@ def test_too_few_observations_cannot_promise():
     with pytest.raises(ValueError, match='8 observations cannot promise to cover 90 %: at least 9 are needed'):
         conformal_quantile(np.arange(8.0), 0.9)
     assert conformal_quantile(np.arange(9.0), 0.9) == 8.0
-    with pytest.raises(ValueError, match='none NaN'):
+    with pytest.raises(ValueError, match='without NaN'):
         conformal_quantile([1.0, np.nan], 0.5)
 
 

@@ -166,7 +166,7 @@ def test_theta_outside_the_domain():
 
 
 def test_not_near_to_anything():
-    with pytest.raises(ValueError, match=r'no point is near to a value that is not finite'):
+    with pytest.raises(ValueError, match=r'a value must be finite to be moved inside'):
         b.SoftplusT().nearest_interior([1.0, np.nan])
 
 

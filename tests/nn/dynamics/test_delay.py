@@ -354,7 +354,7 @@ def started(*args, **options):
         (lambda: started(jnp.zeros(2)).at('x'), KeyError, "no entry 'x'"),
         (lambda: nn.Delay(jnp.zeros(2), entries={'a': 1.0}).register_entry('a', 2.0), KeyError, 'already'),
         (lambda: nn.Delay(jnp.zeros(2)).register_delay(), ValueError, 'give a delay'),
-        (lambda: nn.Delay(jnp.zeros(2)).register_delay(0.1, 0.5), TypeError, 'indexes the value'),
+        (lambda: nn.Delay(jnp.zeros(2)).register_delay(0.1, 0.5), TypeError, 'index the value'),
         (lambda: jax.jit(nn.Delay(jnp.zeros(2)).register_delay)(0.1), TypeError, 'retrieve_ago'),
         (lambda: nn.DelayAccess(HiddenState(0.0), 1.0, entry='a'), TypeError, 'needs a Delay'),
     ],
