@@ -33,6 +33,13 @@ class NotPositiveDefinite(ValueError):
         self.direction, self.curvature = direction, float(curvature)
 
 
+def _check_finite(precision: np.ndarray) -> None:
+    """Refuse a matrix, or a diagonal, with an entry that is not finite."""
+    rows = ~np.isfinite(precision.reshape(len(precision), -1)).all(axis=1)
+    if rows.any():
+        raise NotPositiveDefinite(rows / np.sqrt(rows.sum()), np.nan)
+
+
 class Full:
     """Any positive definite precision.
 
@@ -45,6 +52,7 @@ class Full:
     """
 
     def __init__(self, precision: np.ndarray, tolerance: float = 0.0):
+        _check_finite(precision)
         precision = (precision + precision.T) / 2
         self.scale = np.sqrt(np.abs(np.diag(precision)))  # of unequal units: a hundredfold is usual
         self.scale[self.scale == 0] = 1.0
@@ -74,6 +82,7 @@ class Diagonal:
     """Independent coordinates, of the given precisions."""
 
     def __init__(self, precision: np.ndarray, tolerance: float = 0.0):
+        _check_finite(precision)
         if not (precision > 0).all():
             worst = int(np.argmin(precision))
             raise NotPositiveDefinite(np.eye(1, len(precision), worst)[0], precision[worst])
@@ -104,6 +113,7 @@ class LowRank:
     """
 
     def __init__(self, times: Callable[[np.ndarray], np.ndarray], diagonal: np.ndarray, rank: int):
+        _check_finite(diagonal)
         self.size = len(diagonal)
         self.deviation = 1 / np.sqrt(diagonal)
 

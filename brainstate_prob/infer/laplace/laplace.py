@@ -136,8 +136,8 @@ def laplace(
         refuse_large(len(moved))
     began = time.perf_counter()
     programs = curvature_of(density, moved, curvature)
-    theta = _find_mode(target, programs, init, to_key(seed), progress, always=structure == 'full')
     try:
+        theta = _find_mode(target, programs, init, to_key(seed), progress, always=structure == 'full')
         gaussian, notes = STRUCTURES[structure](programs, theta, data, rank)
     except NotPositiveDefinite as error:
         raise not_positive(error, programs) from None
@@ -263,6 +263,12 @@ def _coordinates(posterior: Posterior, init: Any, noncentered: Any) -> Target:
 def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
     """What to say of a curvature that is not positive definite."""
     where = describe(error.direction, programs)
+    if not np.isfinite(error.curvature):
+        return ValueError(
+            f'The curvature of the log density is not finite along {where}, at the point that was reached: the mode '
+            'lies at infinity, most likely. What helps: give Params without a prior one that is proper, scales first '
+            '(a scale may grow, or shrink to zero, without bound); hold some Params by params=; sample with infer.nuts.'
+        )
     flat = abs(error.curvature) <= tolerance_of(programs)
     found = (
         f'The posterior is flat, to rounding in {programs.density.dtype}, along {where}'

@@ -63,7 +63,9 @@ def _step(curvature: Curvature, matrices: list[np.ndarray], grad: np.ndarray) ->
     try:
         direction = full_from(matrices, curvature)[0].solve(grad)
         return direction, float(np.sqrt(max(0.0, grad @ direction)))
-    except NotPositiveDefinite:
+    except NotPositiveDefinite as error:
+        if not np.isfinite(error.curvature):
+            raise
         total = matrices[0] + matrices[1]
         scale = np.sqrt(np.maximum(np.abs(np.diag(total)), 1e-12))
         values, vectors = linalg.eigh((total + total.T) / 2 / np.outer(scale, scale))

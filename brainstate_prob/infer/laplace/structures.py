@@ -43,7 +43,9 @@ def full_from(matrices: Any, curvature: Curvature, where: Any = slice(None)) -> 
     try:
         try:
             return Full(likelihood + prior, tolerance), []
-        except NotPositiveDefinite:
+        except NotPositiveDefinite as error:
+            if not np.isfinite(error.curvature):
+                raise
             values, vectors = linalg.eigh((prior + prior.T) / 2)
             if curvature.kind == 'hessian' or values[0] >= 0:
                 raise

@@ -476,11 +476,25 @@ def own_density(model, x, y):
     return model(x).log_prob(y)
 
 
+def cusp(model, x, y):
+    return -jnp.sum(jnp.abs(model.w.value()) ** 1.5) + own_density(model, x, y)
+
+
 REFUSED = [
     (Flat, {}, {}, ValueError, r"flat, to rounding in float32, along 'right' \(most at number [01]\).*Params a prior"),
     (Flat, {}, {'structure': 'diagonal'}, ValueError, r"flat.* along 'right' \(most at number 0\)"),
     (Flat, {}, {'structure': 'low_rank', 'rank': 2}, ValueError, r"flat.* along 'right'"),
     (Saddle, {}, {'init': 'model'}, ValueError, r"no maximum .* curves upwards along 'root'.*curvature='ggn'"),
+    *(
+        (
+            Line,
+            {'log_likelihood': cusp},
+            {'init': 'model', 'structure': structure},
+            ValueError,
+            r"curvature of the log density is not finite along 'w'.*mode lies at infinity",
+        )
+        for structure in ('full', 'diagonal')
+    ),
     (Clipped, {}, {}, ValueError, r"Param 'c': ClipT.* is no bijection"),
     (
         Normalized,

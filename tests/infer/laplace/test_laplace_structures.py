@@ -372,3 +372,19 @@ def test_roots_solutions_and_determinants(name, gaussian, precision):
 def test_what_is_no_precision_is_refused(build):
     with pytest.raises(NotPositiveDefinite):
         build()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda bad: Full(np.diag([1.0, bad, 2.0])),
+        lambda bad: Diagonal(np.array([1.0, bad, 2.0])),
+        lambda bad: LowRank(lambda v: v, np.array([1.0, bad, 2.0]), 1),
+    ],
+    ids=['full', 'diagonal', 'low_rank'],
+)
+def test_a_precision_that_is_not_finite_is_refused(make, value):
+    with pytest.raises(NotPositiveDefinite) as error:
+        make(value)
+    assert np.isnan(error.value.curvature) and np.argmax(error.value.direction) == 1
