@@ -5,7 +5,6 @@ from typing import Any
 from brainstate_prob.core.calls import nearest
 from brainstate_prob.infer.data.precision import PrecisionWarning
 from brainstate_prob.infer.data.quantities import QuantityDistribution, UncheckedUnitWarning, of_quantities, with_unit
-from brainstate_prob.infer.descent.descent import FitProgress
 from brainstate_prob.infer.descent.early_stopping import EarlyStopping
 from brainstate_prob.infer.descent.ensemble import ensemble
 from brainstate_prob.infer.descent.map import map
@@ -20,6 +19,7 @@ from brainstate_prob.infer.evaluate.sbc import SBC, sbc
 from brainstate_prob.infer.laplace.fit import LaplaceFit
 from brainstate_prob.infer.laplace.laplace import laplace
 from brainstate_prob.infer.laplace.marginal_likelihood import marginal_likelihood
+from brainstate_prob.infer.mcmc.barker import barker
 from brainstate_prob.infer.mcmc.elliptical_slice import elliptical_slice
 from brainstate_prob.infer.mcmc.hmc_ecs import hmc_ecs
 from brainstate_prob.infer.mcmc.many_chains import chees, mclmc, meads
@@ -36,6 +36,7 @@ from brainstate_prob.infer.results.plots import plot_coverage, plot_reliability
 from brainstate_prob.infer.results.prediction import Interval
 from brainstate_prob.infer.results.prior_fit import prior_predictive, sample_prior
 from brainstate_prob.infer.results.storage import load
+from brainstate_prob.infer.run.optimization import FitProgress
 from brainstate_prob.infer.table import Table
 from brainstate_prob.infer.target.door import ModelWarning
 from brainstate_prob.infer.target.numpyro import to_numpyro
@@ -61,6 +62,7 @@ __all__ = [
     'Table',
     'Tempered',
     'UncheckedUnitWarning',
+    'barker',
     'calibration',
     'chees',
     'compare',

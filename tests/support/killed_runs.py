@@ -64,6 +64,9 @@ RUNS = {
     'nuts': lambda **c: infer.nuts(
         posterior(), num_warmup=400, num_samples=400, num_chains=2, thinning=2, progress=False, **c
     ),
+    'barker': lambda **c: infer.barker(
+        posterior(), num_warmup=400, num_samples=800, num_chains=2, thinning=2, progress=False, **c
+    ),
     'hmc_ecs': lambda **c: infer.hmc_ecs(
         posterior(), batch_size=10, num_warmup=300, num_samples=300, num_chains=2, progress=False, **c
     ),
@@ -75,7 +78,7 @@ RUNS = {
     ),
 }
 EVERY = {'nuts': 11, 'map': 50, 'map by L-BFGS': 1, 'svi': 50, 'svi that stops by itself': 40, 'sgmcmc': 60}
-EVERY |= {'hmc_ecs': 9, 'elliptical_slice': 11, 'smc': 1}
+EVERY |= {'barker': 11, 'hmc_ecs': 9, 'elliptical_slice': 11, 'smc': 1}
 if importlib.util.find_spec('blackjax') is not None:
     RUNS['chees'] = lambda **c: infer.chees(
         posterior(), num_warmup=100, num_samples=1600, num_chains=8, thinning=2, progress=False, **c

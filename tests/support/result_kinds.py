@@ -116,6 +116,7 @@ KINDS = {
     'chees': (Line, way(infer.chees, **CHAINS)),
     'meads': (Line, way(infer.meads, **{**CHAINS, 'num_chains': 8})),
     'mclmc': (Line, way(infer.mclmc, **{**CHAINS, 'num_warmup': 100})),
+    'barker': (Line, way(infer.barker, **CHAINS)),
     'hmc_ecs': (Line, way(infer.hmc_ecs, batch_size=4, **CHAINS)),
     'elliptical_slice': (Curve, way(infer.elliptical_slice, **CHAINS)),
     'prior': (Line, lambda posterior: infer.sample_prior(posterior, 5)),

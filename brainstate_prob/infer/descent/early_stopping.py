@@ -12,6 +12,8 @@ import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.descent.steps import State
 from brainstate_prob.infer.rules import count, not_negative, refuse
 from brainstate_prob.infer.target.data import new_arguments
 from brainstate_prob.infer.target.target import Target
@@ -83,8 +85,11 @@ def early_stopping_rule(name: str, value: Any) -> None:
 class Monitor:
     """Watches several descents at once; all have to stall before they stop."""
 
+    reason = 'early stopping'
+
     def __init__(self, target: Target, rule: EarlyStopping, num: int):
-        self.rule = rule
+        self._rule, self.every = rule, rule.every
+        self.name = 'mean_loss' if rule.held_out is None else 'held_out_loss'
         self.values = np.zeros((num, 0))
         self.best = np.full(num, np.inf)
         self.best_theta = np.zeros((num, target.size), target.dtype)
@@ -95,39 +100,32 @@ class Monitor:
         if rule.held_out is not None:
             self._evaluate = _held_out_loss(target, rule.held_out)
 
-    def due(self, step: int) -> bool:
-        """Whether to look after ``step`` steps."""
-        return step % self.rule.every == 0
-
-    def look(
-        self, thetas: np.ndarray, losses: np.ndarray, carried: tuple = (), shares: Sequence[float] | None = None
-    ) -> bool:
+    def holds(self, state: State, losses: np.ndarray, shares: Sequence[float] | None) -> bool:
         """Whether to stop.
 
         Parameters
         ----------
         losses
             Those so far, (num, steps).
-        carried
-            The running statistics.
         shares
             The size of each step's batch over the mean size: a short batch has a lower loss, which is no gain.
         """
+        thetas, carried = np.asarray(state.theta), state.carried
         if self._evaluate is None:
-            recent = losses[:, -self.rule.every :]
+            recent = losses[:, -self.every :]
             steps = losses.shape[1]
             sizes = np.ones(steps) if shares is None else np.asarray(shares[:steps])
-            counts = np.where(np.isfinite(recent), sizes[-self.rule.every :], 0.0).sum(1)
+            counts = np.where(np.isfinite(recent), sizes[-self.every :], 0.0).sum(1)
             value = np.where(np.isfinite(recent), recent, 0.0).sum(1) / np.where(counts > 0, counts, 1.0)
         else:
             value = np.asarray(self._evaluate(thetas, carried), float)
-        gained = value < self.best - self.rule.min_gain
+        gained = value < self.best - self._rule.min_gain
         self.values = np.concatenate([self.values, value[:, None]], axis=1)
         self.best = np.where(gained, value, self.best)
         self.best_theta = _where(gained, thetas, self.best_theta)
         self.best_carried = jax.tree.map(lambda new, old: _where(gained, new, old), carried, self.best_carried)
         self._waited = np.where(gained, 0, self._waited + 1)
-        return bool((self._waited >= self.rule.patience).all())
+        return bool((self._waited >= self._rule.patience).all())
 
     def result(self, thetas: np.ndarray, carried: tuple = ()) -> tuple[np.ndarray, tuple]:
         """The points to keep, and their running statistics."""
@@ -166,15 +164,16 @@ def _held_out_loss(target: Target, held_out: Any) -> Callable:
     data = posterior.data._replace(args=args, kwargs=kwargs, targets=targets)
     count = 1 if targets is None else max(1, int(np.shape(targets)[0]) if np.ndim(targets) else 1)
 
-    def loss(theta: jax.Array, carried: tuple, data: Data) -> jax.Array:
-        return -jnp.sum(density.pointwise(theta, density.with_carried(data, carried)))
-
     def evaluate(thetas: Any, carried: tuple) -> np.ndarray:
         with environ.context(fit=False):
-            run = density.jit('held_out_loss', None, lambda: jax.vmap(loss, in_axes=(0, 0, None)))
+            run = density.compiled(_loss, in_axes=(0, 0, None))
             return np.asarray(run(thetas, carried, data)) / count
 
     return evaluate
+
+
+def _loss(density: Density, theta: jax.Array, carried: tuple, data: Data) -> jax.Array:
+    return -jnp.sum(density.pointwise(theta, density.with_carried(data, carried)))
 
 
 def _where(condition: np.ndarray, a: Any, b: Any) -> np.ndarray:

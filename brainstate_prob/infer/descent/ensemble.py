@@ -12,25 +12,18 @@ import optax
 from brainstate_prob import environ
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.density.noise import draws_noise
-from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
-from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping_of, early_stopping_rule
-from brainstate_prob.infer.descent.map import (
-    batch_info,
-    check_first_batch,
-    checked_callbacks,
-    resolved_optimizer,
-)
+from brainstate_prob.infer.descent.descent import Descent, Descents
+from brainstate_prob.infer.descent.early_stopping import early_stopping_of, early_stopping_rule
+from brainstate_prob.infer.descent.map import resolved_optimizer
+from brainstate_prob.infer.descent.steps import Settings
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.fit_check import unfinished_members
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
-from brainstate_prob.infer.run.checkpoint import Checkpoint
-from brainstate_prob.infer.run.inits import started_from, statistics_of_rows
-from brainstate_prob.infer.run.members import checked_devices
+from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.starts import member_keys, member_starts
-from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.minibatch import check_parts, stream_of
+from brainstate_prob.infer.target.minibatch import Batching, check_parts
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import each_with_its_own
@@ -119,15 +112,13 @@ def ensemble(
     began = time.perf_counter()
     posterior = started_from(posterior, init, each=True)
     target, density, key = posterior.target, posterior.density, to_key(seed)
-    stream = stream_of(posterior, batch_size, batches, num_observations)
+    batching = Batching(posterior, batch_size, batches, num_observations)
     if bootstrap:
-        if stream is not None:
+        if batching.stream is not None:
             raise ValueError('bootstrap=True draws from the data of the Posterior; it does not go with batches=.')
         check_parts(posterior, 1, 'bootstrap=True', 'Leave bootstrap out')  # it takes parts of the data, too
-    optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
+    optimizer, tol = resolved_optimizer(posterior, optimizer, batching.in_parts, tol)
     settings = Settings(optimizer, batch_size, jacobian, bootstrap)
-    rule = early_stopping_of(early_stopping)
-    method, devices = checked_devices(devices, chain_method, num_members, posterior.data)
     keys = member_keys(density, key, num_members)
     thetas = member_starts(target, init, keys, jacobian=jacobian)
     differ = bootstrap or batch_size is not None or len(np.unique(np.asarray(thetas), axis=0)) > 1
@@ -136,77 +127,60 @@ def ensemble(
             'All members would start from the same point and see the same data: they would be the same. Give the '
             "Params priors (init='prior'), init=a function that builds the model, batch_size, or bootstrap=True."
         )
-    check_first_batch(density, thetas[0], stream)
+    batching.check(density, thetas[0])
 
-    def as_fit(found: Descent) -> Fit:
-        steps = np.isfinite(found.losses).sum(1)
-        last = [losses[n - 1] if n else np.nan for losses, n in zip(found.losses, steps, strict=True)]
+    def as_fit(descent: Descent) -> Fit:
+        steps = np.isfinite(descent.losses).sum(1)
+        last = [losses[n - 1] if n else np.nan for losses, n in zip(descent.losses, steps, strict=True)]
         info = {
             'num_members': num_members,
-            'num_steps': int(steps.max()),
+            **descent.info,
             'seconds': time.perf_counter() - began,
-            'members_ran': found.description,
+            'members_ran': descent.description,
             'jacobian': jacobian,
             'bootstrap': bootstrap,
             'losses': [float(x) for x in last],
-            'converged': [bool(x) for x in found.converged],
-            'gradients': [float(x) for x in found.gradients],
-            'stopped': found.stopped,
-            **batch_info(posterior, batch_size, stream),
+            'converged': [bool(x) for x in descent.converged],
+            'gradients': [float(x) for x in descent.gradients],
         }
-        running = np.isfinite(found.losses)
-        history = {'loss': np.where(running, found.losses, 0).sum(0) / running.sum(0)} if steps.max() else {}
-        history |= {f'loss_{i}': losses[:n] for i, (losses, n) in enumerate(zip(found.losses, steps, strict=True))}
-        if found.watched is not None and rule is not None:
-            name = 'held_out_loss' if rule.held_out is not None else 'mean_loss'
-            history |= {f'{name}_{i}': values for i, values in enumerate(found.watched)}
+        running = np.isfinite(descent.losses)
+        history = {'loss': np.where(running, descent.losses, 0).sum(0) / running.sum(0)} if steps.max() else {}
+        history |= {f'loss_{i}': losses[:n] for i, (losses, n) in enumerate(zip(descent.losses, steps, strict=True))}
+        for name, watched in descent.watched.items():
+            history |= {f'{name}_{i}': values for i, values in enumerate(watched)}
         each = environ.get('fit', False) or (isinstance(init, Fit) and init.has_own_statistics)
-        members = found.thetas[None]
-        wide, members = each_with_its_own(target, members, found.carried) if each else (target, members)
+        members = descent.thetas[None]
+        wide, members = each_with_its_own(target, members, descent.carried) if each else (target, members)
         return Fit(wide, members, method='ensemble', history=history, info=info)
 
-    descents = Descents(
+    fit, _ = Descents(
         target,
+        'ensemble',
         settings,
         thetas,
         keys,
+        batching=batching,
         num_steps=num_steps,
         as_fit=as_fit,
+        init=init,
         tol=tol,
-        stream=stream,
-        monitor=None if rule is None else Monitor(target, rule, num_members),
-        callbacks=checked_callbacks(callbacks),
-        carried=statistics_of_rows(target, init, keys),
-        method=method,
+        early_stopping=early_stopping_of(early_stopping),
+        callbacks=callbacks,
+        chain_method=chain_method,
         devices=devices,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
         label='Ensemble',
         progress=progress,
-    )
-    saving = Checkpoint(
-        checkpoint,
-        checkpoint_every,
-        lambda: fingerprint_of(
-            target,
-            'ensemble',
-            settings=settings,
-            tol=tol,
-            starts=thetas,
-            seed=key,
-            early_stopping=rule,
-            num_observations=num_observations,
-            chain_method=method,
-            num_devices=None if devices is None else len(devices),
-        ),
-    )
-    fit = as_fit(descents.run(saving))
+    ).run()
     if tol is None:
-        told = unfinished_members(fit)
+        problems = unfinished_members(fit)
     elif fit.info['stopped'] == 'num_steps' and not all(fit.info['converged']):
         missed = [i for i, converged in enumerate(fit.info['converged']) if not converged]
         more = advice('few_steps', 'ensemble', {'num_steps': num_steps})
-        told = [f'Members {missed} stopped after {num_steps} steps before they converged. {more}']
+        problems = [f'Members {missed} stopped after {num_steps} steps before they converged. {more}']
     else:
-        told = []
-    fit.info['warnings'] = told
-    warn_of(told)
+        problems = []
+    fit.info['warnings'] = problems
+    warn_of(problems)
     return fit

@@ -12,39 +12,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from brainstate_prob import environ
-from brainstate_prob.core.calls import named, users_line
+from brainstate_prob.core.calls import named
 from brainstate_prob.core.structure import structural_key
-from brainstate_prob.infer.data.support import refuse_impossible
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise
-from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
-from brainstate_prob.infer.descent.early_stopping import Monitor, early_stopping_of, early_stopping_rule
+from brainstate_prob.infer.descent.descent import Descent, Descents
+from brainstate_prob.infer.descent.early_stopping import early_stopping_of, early_stopping_rule
 from brainstate_prob.infer.descent.infinity import modes_at_infinity
+from brainstate_prob.infer.descent.steps import Settings
 from brainstate_prob.infer.diagnostics.advice import advice
-from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
+from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning, warn_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
-from brainstate_prob.infer.run.checkpoint import Checkpoint
-from brainstate_prob.infer.run.inits import in_coordinates, started_from, statistics_of_rows
+from brainstate_prob.infer.run.inits import in_coordinates, started_from
 from brainstate_prob.infer.run.progress import as_a_part
 from brainstate_prob.infer.run.starts import member_keys, member_starts, starts_named
-from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.indices import refuse_out_of_range
-from brainstate_prob.infer.target.minibatch import stream_of
+from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
 from brainstate_prob.infer.target.stream import Stream
 from brainstate_prob.infer.target.target import Target
 
-__all__ = [
-    'batch_info',
-    'check_first_batch',
-    'checked_callbacks',
-    'map',
-    'resolved_optimizer',
-]
+__all__ = ['map', 'resolved_optimizer']
 
 
 @named
@@ -148,106 +138,80 @@ def map(
     began = time.perf_counter()
     posterior = started_from(posterior, init, each=True)
     target, density, key = posterior.target, posterior.density, to_key(seed)
-    stream = stream_of(posterior, batch_size, batches, num_observations)
-    optimizer, tol = resolved_optimizer(posterior, optimizer, stream is not None or batch_size is not None, tol)
+    batching = Batching(posterior, batch_size, batches, num_observations)
+    optimizer, tol = resolved_optimizer(posterior, optimizer, batching.in_parts, tol)
     settings = Settings(optimizer, batch_size, jacobian)
-    rule = early_stopping_of(early_stopping)
-    callbacks = checked_callbacks(callbacks)
     init = ('model' if num_starts == 1 else 'prior') if init is None else init
     if num_starts == 1 and isinstance(init, str) and init == 'model':
         keys, thetas = key[None], checked_start(target, jacobian=jacobian)[None]
     else:
         keys = member_keys(density, key, num_starts) if num_starts > 1 else key[None]
         thetas = member_starts(target, init, keys, jacobian=jacobian)
-    check_first_batch(density, thetas[0], stream)
-    monitor = None if rule is None else Monitor(target, rule, num_starts)
+    batching.check(density, thetas[0])
 
-    def as_fit(found: Descent) -> Fit:
-        final = _final_losses(target, found, settings, stream)
+    def as_fit(descent: Descent) -> Fit:
+        final = _final_losses(target, descent, settings, batching.stream)
         best = int(np.argmin(final))
-        losses = found.losses[best]
+        losses = descent.losses[best]
+        losses = losses[: int(np.isfinite(losses).sum())]
         info = {
-            'num_steps': int(np.isfinite(losses).sum()),
+            **descent.info,
+            'num_steps': len(losses),
             'seconds': time.perf_counter() - began,
             'jacobian': jacobian,
-            'gradient': float(found.gradients[best]),
-            'converged': bool(found.converged[best]),
-            'stopped': found.stopped,
-            **batch_info(posterior, batch_size, stream),
+            'gradient': float(descent.gradients[best]),
+            'converged': bool(descent.converged[best]),
         }
         if num_starts > 1:
             info |= {'losses': [float(x) for x in final], 'best_start': best}
-        history = {'loss': losses[: info['num_steps']]}
-        if found.watched is not None and rule is not None:
-            history['held_out_loss' if rule.held_out is not None else 'mean_loss'] = found.watched[best]
-        trained = target.with_carried(jax.tree.map(lambda x: x[best], found.carried))
-        return Fit(trained, found.thetas[best][None, None], method='map', history=history, info=info)
+        history = {'loss': losses} | {name: values[best] for name, values in descent.watched.items()}
+        trained = target.with_carried(jax.tree.map(lambda x: x[best], descent.carried))
+        return Fit(trained, descent.thetas[best][None, None], method='map', history=history, info=info)
 
-    descents = Descents(
+    fit, _ = Descents(
         target,
+        'map',
         settings,
         thetas,
         keys,
+        batching=batching,
         num_steps=num_steps,
         as_fit=as_fit,
+        init=init,
         tol=tol,
-        stream=stream,
-        monitor=monitor,
+        early_stopping=early_stopping_of(early_stopping),
         callbacks=callbacks,
-        carried=statistics_of_rows(target, init, keys),
         strict=num_starts == 1,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        label='MAP',
         progress=progress,
-    )
-    saving = Checkpoint(
-        checkpoint,
-        checkpoint_every,
-        lambda: fingerprint_of(
-            target,
-            'map',
-            settings=settings,
-            tol=tol,
-            starts=thetas,
-            seed=key,
-            early_stopping=rule,
-            num_observations=num_observations,
-        ),
-    )
-    fit = as_fit(descents.run(saving))
+    ).run()
     if tol is not None and not fit.info['converged'] and fit.info['stopped'] == 'num_steps':
-        warnings.warn(
+        wanted = tol * max(1.0, abs(fit.history['loss'][-1]))
+        problem = (
             f'MAP stopped after {fit.info["num_steps"]} steps before it converged: the largest entry of the gradient '
-            f'is {fit.info["gradient"]:.2g}, and {tol * max(1.0, abs(_last(fit))):.2g} was asked for. '
-            + advice('few_steps', 'map', {'num_steps': num_steps}),
-            ConvergenceWarning,
-            stacklevel=users_line(),
+            f'is {fit.info["gradient"]:.2g}, and {wanted:.2g} was asked for. '
         )
+        warn_of([problem + advice('few_steps', 'map', {'num_steps': num_steps})])
     elif tol is not None and fit.info['stopped'] == 'converged':
         start = np.asarray(thetas)[fit.info.get('best_start', 0)]
         fit.info['warnings'] = modes_at_infinity(target, start, fit.thetas[0, 0], jacobian)
-        for text in fit.info['warnings']:
-            warnings.warn(text, ConvergenceWarning, stacklevel=users_line())
+        warn_of(fit.info['warnings'])
     return fit
 
 
-def _last(fit: Fit) -> float:
-    return float(fit.history['loss'][-1]) if len(fit.history['loss']) else 1.0
-
-
-def _final_losses(target: Target, found: Descent, settings: Settings, stream: Stream | None) -> np.ndarray:
+def _final_losses(target: Target, descent: Descent, settings: Settings, stream: Stream | None) -> np.ndarray:
     """By which the starts are compared: the loss over all data at the end, or the mean of the last batches'."""
-    if len(found.thetas) == 1:
+    if len(descent.thetas) == 1:
         return np.zeros(1)
     if stream is not None:
-        final = np.nanmean(found.losses[:, -50:], axis=1)
+        final = np.nanmean(descent.losses[:, -50:], axis=1)
     else:
         density = target.density
-        run = density.jit(
-            'final_losses',
-            (settings.jacobian, environ.static_key()),
-            lambda: jax.vmap(lambda t, data: -density.log_density(t, data, settings.jacobian), in_axes=(0, None)),
-        )
-        final = np.asarray(run(found.thetas, target.data))
-    return np.where(found.lost | ~np.isfinite(final), np.inf, final)
+        run = density.compiled(Density.log_density, in_axes=(0, None), jacobian=settings.jacobian)
+        final = -np.asarray(run(descent.thetas, target.data))
+    return np.where(descent.lost | ~np.isfinite(final), np.inf, final)
 
 
 def resolved_optimizer(
@@ -298,36 +262,7 @@ def _searches(optimizer: Any, density: Density) -> bool:
         leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, _SEARCHES))
         return any(isinstance(leaf, _SEARCHES) for leaf in leaves)
 
-    return density.compiled.get(('searches', structural_key(optimizer)), find)
-
-
-def checked_callbacks(callbacks: Any) -> tuple[Callable, ...]:
-    """The functions, as a tuple."""
-    return (callbacks,) if callable(callbacks) else tuple(callbacks)
-
-
-def batch_info(posterior: Posterior, batch_size: int | None, stream: Stream | None) -> dict[str, Any]:
-    """What a result says about its minibatches."""
-    if stream is not None:
-        return stream.describe()
-    if batch_size is None:
-        return {}
-    num = posterior.num_observations
-    return {'num_observations': num, 'batch_size': batch_size, 'scale': num / batch_size}
-
-
-def check_first_batch(density: Density, theta: jax.Array, stream: Stream | None) -> None:
-    """Evaluate the first batch: shapes, types and supports are right before anything long starts.
-
-    Raises
-    ------
-    ValueError
-        For targets outside the likelihood's support, and whatever the model says about shapes.
-    """
-    if stream is None:
-        return
-    refuse_out_of_range(density, theta, stream.peek())
-    refuse_impossible(density, theta, stream.peek(), 'the targets of the first batch')
+    return density.programs.get((_searches, structural_key(optimizer)), find)
 
 
 @starts_named('map')

@@ -150,7 +150,6 @@ def mc_dropout(
     rows, target = _rows_of(fit, posterior, num_draws)
     seeds = _seeds(to_key(seed), num_draws, density.dtype)
     kept = {
-        'interrupted',
         'num_steps',
         'seconds',
         'jacobian',

@@ -15,21 +15,20 @@ from jax import lax
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.wider import base_of
-from brainstate_prob.infer.descent.descent import Descent, Descents, Settings
-from brainstate_prob.infer.descent.map import batch_info, check_first_batch, checked_callbacks, resolved_optimizer
+from brainstate_prob.infer.descent.descent import Descent, Descents
 from brainstate_prob.infer.descent.map import map as fit_map
+from brainstate_prob.infer.descent.map import resolved_optimizer
 from brainstate_prob.infer.descent.spread import relative_spread
 from brainstate_prob.infer.descent.step_size import largest_curvature
+from brainstate_prob.infer.descent.steps import Settings
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
-from brainstate_prob.infer.run.checkpoint import Checkpoint
-from brainstate_prob.infer.run.inits import started_from, statistics_of_rows
+from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.progress import as_a_part
 from brainstate_prob.infer.run.starts import member_starts
-from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.minibatch import stream_of
+from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.running_statistics import settled
@@ -207,78 +206,69 @@ def swag(
     posterior = started_from(posterior, init, each=True)
     target, key = posterior.sampling_target(), to_key(seed)
     density = target.density
-    stream = stream_of(posterior, batch_size, batches, num_observations)
+    batching = Batching(posterior, batch_size, batches, num_observations)
     given = optimizer is not None
     optimizer, _ = resolved_optimizer(posterior, optimizer if given else optax.sgd(1.0, momentum=_MOMENTUM), False)
     if isinstance(init, str) and init == 'map':
-        init = _trained(posterior, batch_size, stream is not None, seed)
+        init = _trained(posterior, batching, seed)
     path_key, draw_key = jax.random.split(key)
     thetas = member_starts(target, init, path_key[None])
-    check_first_batch(density, thetas[0], stream)
-    num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
-    example = posterior.data if stream is None else stream.stand_in()
+    batching.check(density, thetas[0])
+    num, example = batching.num_observations, batching.example
     rate = 1.0 if given else _rate(largest_curvature(density, thetas[0], example) / num)
     settings = Settings(_collecting(optimizer, int(snapshot_every), int(rank), num), batch_size, True)
 
-    def as_fit(found: Descent) -> Fit:
-        moments = jax.tree.map(lambda x: x[0], found.opt_state.moments)
+    def as_fit(descent: Descent) -> Fit:
+        moments = jax.tree.map(lambda x: x[0], descent.opt_state.moments)
         count = int(moments.number)
         if count < 2:
             raise KeyboardInterrupt(
                 f'The run was interrupted after {count} snapshots; a covariance needs two at least.'
             )
         info = {
-            'num_steps': found.losses.shape[1],
+            **descent.info,
             'num_snapshots': count,
             'rank': min(rank, count),
             'scale_of_covariance': scale,
             **({} if given else {'learning_rate': rate}),
-            'stopped': found.stopped,
             'seconds': time.perf_counter() - began,
-            **batch_info(posterior, batch_size, stream),
         }
         draws = _draws(density.jit, moments, draw_key, float(scale), num_draws)
-        trained = target.with_carried(jax.tree.map(lambda x: x[0], found.carried))
-        return settled(Fit(trained, draws[None], method='swag', history={'loss': found.losses[0]}, info=info))
+        trained = target.with_carried(jax.tree.map(lambda x: x[0], descent.carried))
+        return settled(Fit(trained, draws[None], method='swag', history={'loss': descent.losses[0]}, info=info))
 
-    descents = Descents(
+    fit, descent = Descents(
         target,
+        'swag',
         settings,
         thetas,
         path_key[None],
+        batching=batching,
         num_steps=num_steps,
         as_fit=as_fit,
-        stream=stream,
-        callbacks=checked_callbacks(callbacks),
-        carried=statistics_of_rows(target, init, path_key[None]),
+        init=init,
+        callbacks=callbacks,
         adjust=lambda states: states._replace(
             opt_state=states.opt_state._replace(rate=jnp.full(1, rate, density.dtype))
         ),
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
         label='SWAG',
         progress=progress,
-    )
-    saving = Checkpoint(
-        checkpoint,
-        checkpoint_every,
-        lambda: fingerprint_of(
-            target, 'swag', settings=settings, starts=thetas, seed=key, num_observations=num_observations
-        ),
-    )
-    found = descents.run(saving)
-    fit = as_fit(found)
+    ).run()
     if scale > 0:
-        told = _spread_problems(fit, found, example, given, num)
-        fit.info['warnings'] = [*fit.info.get('warnings', []), *told]
-        warn_of(told)
+        problems = _spread_problems(fit, descent, example, given, num)
+        fit.info['warnings'] = [*fit.info.get('warnings', []), *problems]
+        warn_of(problems)
     return fit
 
 
 @never_raises('The spread of SWAG')
-def _spread_problems(fit: Fit, found: Descent, data: Data, given: bool, num_observations: int) -> list[str]:
+def _spread_problems(fit: Fit, descent: Descent, data: Data, given: bool, num_observations: int) -> list[str]:
     """What to say of the draws' spread beside that of the curvature."""
     # Not that in which each draw has running statistics: those of the path's mean are given here.
     density, scale = base_of(fit.density), float(fit.info['scale_of_covariance'])
-    moments, carried = jax.tree.map(lambda x: x[0], (found.opt_state.moments, found.carried))
+    moments, carried = jax.tree.map(lambda x: x[0], (descent.opt_state.moments, descent.carried))
     data = density.with_carried(data, carried)
     relative = relative_spread(density, moments.mean, data, *_covariance(moments, scale))
     return _too_narrow(relative, fit.info, given, num_observations)
@@ -320,9 +310,10 @@ def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_o
     ]
 
 
-def _trained(posterior: Posterior, batch_size: int | None, in_batches: bool, seed: Any) -> Any:
+def _trained(posterior: Posterior, batching: Batching, seed: Any) -> Any:
     """Where to start by default: the mode of theta's density, or near enough."""
-    if in_batches:
+    batch_size = batching.batch_size
+    if batching.stream is not None:
         raise ValueError('With batches=, give init=, a fit of them: e.g. infer.map(..., jacobian=True, batches=...).')
     if batch_size is None:
         return 'map'
@@ -350,6 +341,6 @@ def _draws(jit: Callable, moments: Moments, key: jax.Array, scale: float, num_dr
 
         return run
 
-    run = jit('swag_draws', None, build)
+    run = jit(_draws, None, build)
     blocks = [run(moments, jax.random.fold_in(key, i), scale) for i in range(-(-num_draws // _DRAWS))]
     return np.concatenate([np.asarray(b) for b in blocks])[:num_draws]

@@ -17,6 +17,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     'chees': (*_CHAINS, 'target_accept', 'noncentered', 'init'),
     'meads': (*_CHAINS, 'noncentered', 'init'),
     'mclmc': (*_CHAINS, 'energy_variance', 'noncentered', 'init'),
+    'barker': (*_CHAINS, 'target_accept', 'noncentered', 'init'),
     'hmc_ecs': (*_CHAINS, 'batch_size', 'target_accept', 'max_tree_depth', 'mass_matrix', 'noncentered'),
     'elliptical_slice': (*_CHAINS, 'init'),
     'sgmcmc': (*_CHAINS, 'step_size', 'precondition', 'init'),

@@ -59,15 +59,16 @@ class Buffer(NamedTuple):
     seen: jax.Array
 
 
-def schedule(num_warmup: int, warmup: str = 'stan') -> np.ndarray:
+def schedule(num_warmup: int, warmup: str = 'stan', settle: float = 0.0) -> np.ndarray:
     """The codes of a warm-up, one a step.
 
-    ``'stan'``: a fast window, slow windows of growing length, a fast window. ``'gradient'`` (as nutpie does it):
-    after 2 % for the step size alone, windows of 10 up to three tenths, then of 80, and 15 % for the step size.
+    ``'stan'``: a fast window, slow windows of growing length, a fast window, and ``settle`` of all steps for the step
+    size alone. ``'gradient'`` (as nutpie does it): after 2 % for the step size alone, windows of 10 up to three tenths,
+    then of 80, and 15 % for the step size.
     """
     codes = np.full(num_warmup, FAST, np.int32)
     if warmup == 'stan':
-        for window in build_adaptation_schedule(num_warmup)[1:-1]:
+        for window in build_adaptation_schedule(int((1 - settle) * num_warmup))[1:-1]:
             codes[window.start : window.end + 1] = SLOW
             codes[window.end] = SLOW_END
     else:

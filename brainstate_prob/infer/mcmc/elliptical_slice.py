@@ -6,7 +6,6 @@ the next point is drawn from it where the likelihood is above a random level.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,21 +17,14 @@ from jax import lax
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.potential import buffer_length, split_log_density
-from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.mcmc.gaussian_prior import draw, gaussian_prior
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.run.chains import Runner, choose_method, keys_of_chains
-from brainstate_prob.infer.run.checkpoint import Checkpoint
-from brainstate_prob.infer.run.driver import Driver, Phase
-from brainstate_prob.infer.run.inits import started_from
+from brainstate_prob.infer.run.algorithm import Algorithm
+from brainstate_prob.infer.run.options import RunOptions
+from brainstate_prob.infer.run.sampling import sample
 from brainstate_prob.infer.run.starts import centres
-from brainstate_prob.infer.run.stretch import stretch_function
-from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.start import to_key, what_is_not_finite
+from brainstate_prob.infer.target.start import what_is_not_finite
 from brainstate_prob.infer.target.target import Target
 
 __all__ = ['elliptical_slice']
@@ -116,55 +108,23 @@ def elliptical_slice(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 1000), True)
     """
-    check_options(elliptical_slice, locals())
-    check_thinning(thinning, num_samples)
-    posterior = started_from(posterior, init)
-    target = posterior.sampling_target(noncentered=False)
-    began = time.perf_counter()
-    density, data = target.density, target.data
-    mean, scales = gaussian_prior(density, data.states)
+    options = RunOptions.of(elliptical_slice, locals())
+    target = options.target(posterior)
     float_ = jnp.result_type(float)
+    mean, scales = gaussian_prior(target.density, target.data.states)
     prior = (jnp.asarray(mean, float_), tuple(jnp.asarray(scale, float_) for scale in scales))
-    method = choose_method(chain_method, devices, num_chains, posterior.data)
-    step = stretch_function(density, _step_function(density), _STATS)
-    runner = Runner(density.jit, 'elliptical_slice', step, method, devices, num_chains)
-    key = to_key(seed)
-    saving = Checkpoint(
-        checkpoint,
-        checkpoint_every,
-        lambda: fingerprint_of(
-            target,
-            'elliptical_slice',
-            num_warmup=num_warmup,
-            num_chains=num_chains,
-            thinning=thinning,
-            init=init,
-            seed=key,
-            chains=runner.arithmetic,
-        ),
+    algorithm = Algorithm(
+        name='elliptical_slice',
+        init=lambda target, options: _starts(target, options, prior),
+        step=_step_function,
+        stats=_STATS,
+        arguments=prior,
     )
-    start_keys, keys = keys_of_chains(density, key, num_chains)
-    runner.take(_starts(target, init, prior, start_keys, keys))
-    with Driver(runner, num_samples // thinning, buffer_length(density), saving, progress) as driver:
-        driver.go(Phase('warm-up', 'Warm-up', num_warmup, lambda done, length: runner.step(data, length, 1, *prior)))
-        driver.go(
-            Phase.of_draws(num_samples // thinning, lambda done, length: runner.step(data, length, thinning, *prior))
-        )
-    draws, stats, notes = driver.result()
-    info = {
-        'num_warmup': num_warmup,
-        'num_samples': num_samples,
-        'thinning': thinning,
-        'chain_method': method,
-        'chains_ran': runner.description,
-        'seconds': time.perf_counter() - began,
-    }
-    info['warnings'] = notes + mcmc_problems(density, draws, stats, 'elliptical_slice', info)
-    return warned(Fit(target, draws, method='elliptical_slice', stats=stats, info=info))
+    return sample(target, algorithm, options)
 
 
 def _step_function(density: Density) -> Any:
-    def step(state: _State, data: Data, mean: jax.Array, scales: tuple) -> tuple:
+    def step(state: _State, data: Data, code: jax.Array, mean: jax.Array, scales: tuple) -> tuple:
         key, level_key, angle_key, prior_key, shrink_key = jax.random.split(state.key, 5)
         dtype = state.theta.dtype
         other = draw(prior_key, density, scales)
@@ -173,7 +133,7 @@ def _step_function(density: Density) -> Any:
 
         def at(angle: jax.Array) -> tuple:
             theta = mean + centred * jnp.cos(angle) + other * jnp.sin(angle)
-            return theta, *split_log_density(density, theta, data)
+            return theta, *density.log_likelihood_and_density(theta, data)
 
         def again(loop: tuple) -> jax.Array:
             _, _, _, (_, likelihood, _), count = loop
@@ -204,11 +164,13 @@ def _step_function(density: Density) -> Any:
     return step
 
 
-def _starts(target: Target, init: Any, prior: tuple, start_keys: jax.Array, keys: jax.Array) -> _State:
-    density, from_prior = target.density, isinstance(init, str) and init == 'prior'
+def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
+    density, init = target.density, options.init
+    from_prior = isinstance(init, str) and init == 'prior'
+    start_keys, keys = options.keys(target)
     thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
     thetas = jnp.asarray(thetas, jnp.result_type(float))
-    run = density.jit('slice_starts', from_prior, lambda: _start_function(density, from_prior))
+    run = density.jit(_start_function, from_prior, lambda: _start_function(density, from_prior))
     states = run(start_keys, keys, thetas, target.data, *prior)
     bad = np.flatnonzero(~np.isfinite(np.asarray(states.likelihood)))
     if bad.size:
@@ -231,7 +193,7 @@ def _start_function(density: Density, from_prior: bool) -> Any:
             count, (at, _, _) = loop
             if from_prior:
                 at = mean + draw(jax.random.fold_in(start_key, count), density, scales)
-            return count + (1 if from_prior else _TRIES), (at, *split_log_density(density, at, data))
+            return count + (1 if from_prior else _TRIES), (at, *density.log_likelihood_and_density(at, data))
 
         nan = jnp.full((), jnp.nan, theta.dtype)
         _, (at, likelihood, lp) = lax.while_loop(again, body, (0, (theta, nan, nan)))

@@ -7,7 +7,6 @@ subsample; the subsample is a part of the chain's state.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,44 +18,28 @@ from jax import lax
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.noncentered import described, is_auto
-from brainstate_prob.infer.density.potential import buffer_length
 from brainstate_prob.infer.diagnostics.advice import advice
-from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.mcmc.adaptation import Adaptation, adapted, first_adaptation, schedule
 from brainstate_prob.infer.mcmc.backends import Point, transition_of
+from brainstate_prob.infer.mcmc.kernel import STATS
 from brainstate_prob.infer.mcmc.metric import Dense, Diagonal
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
-from brainstate_prob.infer.run.chains import Runner, choose_method, keys_of_chains
-from brainstate_prob.infer.run.checkpoint import Checkpoint
-from brainstate_prob.infer.run.driver import Driver, Phase
-from brainstate_prob.infer.run.inits import started_from
+from brainstate_prob.infer.run.algorithm import Algorithm
+from brainstate_prob.infer.run.members import plain_types
+from brainstate_prob.infer.run.options import RunOptions
+from brainstate_prob.infer.run.sampling import sample
 from brainstate_prob.infer.run.starts import centres
-from brainstate_prob.infer.run.stretch import stretch_function
-from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import check_parts, take
-from brainstate_prob.infer.target.options import check_options, check_thinning
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.start import checked_start, to_key
+from brainstate_prob.infer.target.start import checked_start
 from brainstate_prob.infer.target.target import Target
 
 __all__ = ['hmc_ecs']
 
 _MOST_VARIANCE = 1.0  # of the estimated log-likelihood, beyond which its correction is a guess
 _KIND = 'stan'
-_STATS = {
-    'lp': float,
-    'energy': float,
-    'acceptance_rate': float,
-    'step_size': float,
-    'n_steps': int,
-    'tree_depth': int,
-    'diverging': bool,
-    'variance': float,
-    'exchanged': bool,
-}
+_STATS = {**STATS, 'variance': float, 'exchanged': bool}
 
 
 class _Reference(NamedTuple):
@@ -75,7 +58,6 @@ class _State(NamedTuple):
     theta: jax.Array
     rows: jax.Array
     key: jax.Array
-    done: jax.Array
     adaptation: Adaptation
 
 
@@ -151,89 +133,47 @@ def hmc_ecs(
     >>> bool(abs(fit.draws['rate'].mean() - 2002 / 1251) < 0.02)
     True
     """
-    check_options(hmc_ecs, locals(), mass_matrix=choice('diagonal', 'full'))
-    check_thinning(thinning, num_samples)
+    options = RunOptions.of(hmc_ecs, locals(), mass_matrix=choice('diagonal', 'full'))
     num = posterior.num_observations
     if not 2 <= batch_size < num:
         raise ValueError(f'batch_size must be at least 2 and less than the {num} observations, got {batch_size}.')
     num_blocks = min(10, batch_size) if num_blocks is None else num_blocks
     if num_blocks > batch_size:
         raise ValueError(f'num_blocks must be at most batch_size = {batch_size}, got {num_blocks}.')
-    posterior = started_from(posterior, init)
-    target = posterior.sampling_target(noncentered)
-    density, data = target.density, target.data
-    check_parts(posterior, batch_size, instead='Use infer.nuts')
-    began = time.perf_counter()
-    key = to_key(seed)
-    start_keys, keys = keys_of_chains(density, key, num_chains)
-    found = _reference(target, init, start_keys)
-    settings = (batch_size, num_blocks, mass_matrix, max_tree_depth)
-    start = density.jit('ecs_starts', settings, lambda: _start_function(density, batch_size, mass_matrix))
-    method = choose_method(chain_method, devices, num_chains, posterior.data)
-    step = _step_function(density, batch_size, num_blocks, mass_matrix, max_tree_depth)
-    stretch = stretch_function(density, step, _STATS)
-    runner = Runner(density.jit, ('hmc_ecs', settings), stretch, method, devices, num_chains)
-    saving = Checkpoint(
-        checkpoint,
-        checkpoint_every,
-        lambda: fingerprint_of(
-            target,
-            'hmc_ecs',
-            batch_size=batch_size,
-            num_blocks=num_blocks,
-            num_warmup=num_warmup,
-            num_chains=num_chains,
-            thinning=thinning,
-            mass_matrix=mass_matrix,
-            target_accept=target_accept,
-            max_tree_depth=max_tree_depth,
-            reference=found.theta,
-            noncentered=str(list(density.noncentered)),
-            seed=key,
-            chains=runner.arithmetic,
-        ),
+    target = options.target(posterior)
+    check_parts(target.posterior, batch_size, instead='Use infer.nuts')
+    reference = _reference(target, init, options.keys(target)[0])
+    algorithm = Algorithm(
+        name='hmc_ecs',
+        init=lambda target, options: _starts(target, options, reference, batch_size, mass_matrix),
+        step=lambda density: _step_function(density, batch_size, num_blocks, mass_matrix, max_tree_depth),
+        stats=_STATS,
+        settings={
+            'batch_size': batch_size,
+            'num_blocks': num_blocks,
+            'mass_matrix': mass_matrix,
+            'max_tree_depth': max_tree_depth,
+        },
+        numbers={'target_accept': target_accept},
+        arguments=(reference, target_accept),
+        schedule=lambda num_warmup: schedule(num_warmup, _KIND),
+        report=_report,
+        problems=_problems,
     )
-    runner.take(start(start_keys, keys, found, data))
-    most = buffer_length(density)
-    codes, none = schedule(num_warmup, _KIND), np.zeros(most, np.int32)
+    return sample(target, algorithm, options)
 
-    def warm_up(done: int, length: int) -> tuple:
-        padded = none.copy()
-        padded[:length] = codes[done : done + length]
-        return runner.step(data, length, 1, found, padded, done, target_accept)
 
-    def draw(done: int, length: int) -> tuple:
-        return runner.step(data, length, thinning, found, none, num_warmup, target_accept)
+def _report(stats: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {'variance': float(np.mean(stats['variance'])), 'exchange_rate': float(np.mean(stats['exchanged']))}
 
-    with Driver(runner, num_samples // thinning, most, saving, progress) as driver:
-        driver.go(Phase('warm-up', 'Warm-up', num_warmup, warm_up))
-        driver.go(Phase.of_draws(num_samples // thinning, draw))
-    draws, stats, notes = driver.result()
-    variance = float(np.mean(stats['variance']))
-    info: dict[str, Any] = {
-        'batch_size': batch_size,
-        'num_blocks': num_blocks,
-        'num_warmup': num_warmup,
-        'num_samples': num_samples,
-        'thinning': thinning,
-        'mass_matrix': mass_matrix,
-        'target_accept': target_accept,
-        'max_tree_depth': max_tree_depth,
-        'variance': variance,
-        'exchange_rate': float(np.mean(stats['exchanged'])),
-        'chain_method': method,
-        'chains_ran': runner.description,
-        'noncentered': described(density),
-        'form_by_data': is_auto(noncentered),
-        'seconds': time.perf_counter() - began,
-    }
-    info['warnings'] = notes + mcmc_problems(density, draws, stats, 'hmc_ecs', info, posterior.data)
-    if not variance < _MOST_VARIANCE:
-        info['warnings'].append(
-            f'The estimated log-likelihood has variance {variance:.2g} (above {_MOST_VARIANCE:g}): the draws can be '
-            f'far off. {advice("variance", "hmc_ecs", info)}'
-        )
-    return warned(Fit(target, draws, method='hmc_ecs', stats=stats, info=info))
+
+def _problems(stats: dict[str, np.ndarray], info: dict[str, Any]) -> list[str]:
+    if info['variance'] < _MOST_VARIANCE:
+        return []
+    return [
+        f'The estimated log-likelihood has variance {info["variance"]:.2g} (above {_MOST_VARIANCE:g}): the draws can '
+        f'be far off. {advice("variance", "hmc_ecs", info)}'
+    ]
 
 
 # The estimate
@@ -252,9 +192,7 @@ def _each(density: Density, theta: jax.Array, data: Data) -> jax.Array:
 
 
 def _prior(density: Density, theta: jax.Array, data: Data) -> jax.Array:
-    """Log prior and log-determinant."""
-    with density.open(theta.astype(density.dtype), data) as (computed, _):
-        return sum(block.log_joint(stretch, value) for block, stretch, value in computed).astype(theta.dtype)
+    return density.log_prior_of_theta(theta.astype(density.dtype), data.states).astype(theta.dtype)
 
 
 def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, at: _Reference) -> tuple:
@@ -291,7 +229,7 @@ def _reference(target: Target, init: Any, keys: jax.Array) -> _Reference:
 
         return run
 
-    return density.jit('ecs_reference', None, build)(theta, target.data)
+    return density.jit(_reference, None, build)(theta, target.data)
 
 
 # The chain
@@ -303,6 +241,12 @@ def _metric(root: jax.Array, mass_matrix: str) -> Any:
     return Diagonal(jnp.sqrt(jnp.sum(root**2, axis=1)))
 
 
+def _starts(target: Target, options: RunOptions, reference: _Reference, batch_size: int, mass_matrix: str) -> _State:
+    key = (batch_size, mass_matrix)
+    start = target.density.jit(_start_function, key, lambda: _start_function(target.density, *key))
+    return start(*options.keys(target), reference, target.data)
+
+
 def _start_function(density: Density, batch_size: int, mass_matrix: str) -> Callable:
     def one(start_key: jax.Array, key: jax.Array, at: _Reference, data: Data) -> _State:
         shift_key, index_key = jax.random.split(start_key)
@@ -311,8 +255,7 @@ def _start_function(density: Density, batch_size: int, mass_matrix: str) -> Call
         potential = lambda x: -_estimate(density, x, index, data, at)[0] - _prior(density, x, data)
         theta = jnp.where(jnp.isfinite(potential(at.theta + shift)), at.theta + shift, at.theta)
         adaptation = first_adaptation(mass_matrix, _KIND, at.theta)._replace(metric=_metric(at.root, mass_matrix))
-        state = _State(theta, index, key, jnp.zeros((), int), adaptation)
-        return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), state)
+        return plain_types(_State(theta, index, key, adaptation))
 
     return lambda start_keys, keys, *rest: lax.map(lambda chain: one(*chain, *rest), (start_keys, keys))
 
@@ -323,7 +266,7 @@ def _step_function(
     step = transition_of('numpyro')
     block_size = -(-batch_size // num_blocks)
 
-    def run(state: _State, data: Data, at: _Reference, codes: jax.Array, offset: Any, target: Any) -> tuple:
+    def run(state: _State, data: Data, code: jax.Array, at: _Reference, target_accept: Any) -> tuple:
         num = jnp.shape(data.targets)[0]
         key, block_key, index_key, accept_key, move_key = jax.random.split(state.key, 5)
         block = jax.random.randint(block_key, (), 0, num_blocks)
@@ -347,10 +290,9 @@ def _step_function(
             max_tree_depth,
         )
         theta = state.theta + metric.forward(point.w)
-        code = codes[jnp.clip(state.done - offset, 0, codes.shape[0] - 1)]
         kind = (mass_matrix, _KIND)
         fell = value - point.potential
-        adaptation, _ = adapted(code, state.adaptation, theta, point.grad, fell, info.acceptance, target, kind)
+        adaptation, _ = adapted(code, state.adaptation, theta, point.grad, fell, info.acceptance, target_accept, kind)
         stats = {
             'lp': -point.potential,
             'energy': info.energy,
@@ -362,6 +304,6 @@ def _step_function(
             'variance': _estimate(density, theta, index, data, at)[1],
             'exchanged': exchanged,
         }
-        return _State(theta, index, key, state.done + 1, adaptation), theta, stats
+        return _State(theta, index, key, adaptation), theta, stats
 
     return run

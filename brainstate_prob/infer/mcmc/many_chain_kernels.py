@@ -14,7 +14,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.potential import potential_of
 from brainstate_prob.infer.run.optional import import_blackjax
 
-__all__ = ['ALGORITHMS', 'Algorithm']
+__all__ = ['KERNELS', 'Kernel']
 
 # Of ChEES: the quasi-random numbers that jitter the trajectories have so many digits, enough for any number of steps.
 _BITS = 22
@@ -23,14 +23,14 @@ _FIRST_STEP = 0.1
 _PARTS = (0.3, 0.3, 0.3)  # of MCLMC's warm-up: step size, then variances (and a third of that again), then length
 
 
-class Algorithm(NamedTuple):
-    """``warm_up(density, num_warmup, target)`` builds ``f(key, thetas, data) -> (states, parameters, told)``.
+class Kernel(NamedTuple):
+    """``warm_up(density, num_warmup, *tuned)`` builds ``f(key, thetas, data) -> (states, parameters, report)``.
 
     ``step(density)`` builds ``f((states, key), data, parameters) -> ((states, key), thetas, stats)``; ``stats`` names
     their types.
     """
 
-    warm_up: Callable[[Density, int, float], Callable]
+    warm_up: Callable[..., Callable]
     step: Callable[[Density], Callable]
     stats: dict[str, Any]
 
@@ -110,7 +110,7 @@ def _chees_step(density: Density) -> Callable:
 # MEADS: generalized HMC, one gradient a step, everything adapted over folds of chains
 
 
-def _warm_up_meads(density: Density, num_warmup: int, target: float) -> Callable:
+def _warm_up_meads(density: Density, num_warmup: int) -> Callable:
     def run(key: jax.Array, thetas: jax.Array, data: Data) -> tuple:
         warm_up = import_blackjax().meads_adaptation(
             _log_density(density, data), thetas.shape[0], adaptation_info_fn=_told
@@ -170,12 +170,12 @@ def _mclmc_step(density: Density) -> Callable:
     return _all_chains(density, import_blackjax().mcmc.mclmc.build_kernel(), lambda parameters: parameters, stats)
 
 
-ALGORITHMS = {
-    'chees': Algorithm(
+KERNELS = {
+    'chees': Kernel(
         _warm_up_chees,
         _chees_step,
         {'lp': float, 'energy': float, 'acceptance_rate': float, 'n_steps': int, 'diverging': bool},
     ),
-    'meads': Algorithm(_warm_up_meads, _meads_step, {'lp': float, 'energy': float, 'n_steps': int, 'diverging': bool}),
-    'mclmc': Algorithm(_warm_up_mclmc, _mclmc_step, {'lp': float, 'n_steps': int, 'diverging': bool}),
+    'meads': Kernel(_warm_up_meads, _meads_step, {'lp': float, 'energy': float, 'n_steps': int, 'diverging': bool}),
+    'mclmc': Kernel(_warm_up_mclmc, _mclmc_step, {'lp': float, 'n_steps': int, 'diverging': bool}),
 }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,26 +11,18 @@ import numpy as np
 
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
-from brainstate_prob.infer.data.sharding import along_chains, devices_of, is_sharded, on_host
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.noncentered import described, is_auto
-from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
-from brainstate_prob.infer.mcmc.chain_starts import started_chains
-from brainstate_prob.infer.mcmc.kernel import Settings
-from brainstate_prob.infer.mcmc.many_chain_kernels import ALGORITHMS, Algorithm
+from brainstate_prob.infer.mcmc.kernel import Settings, nuts_starts
+from brainstate_prob.infer.mcmc.many_chain_kernels import KERNELS
 from brainstate_prob.infer.results.fit import Fit
-from brainstate_prob.infer.run.chains import keys_of_chains
-from brainstate_prob.infer.run.checkpoint import Checkpoint
-from brainstate_prob.infer.run.driver import Driver, Phase
-from brainstate_prob.infer.run.inits import started_from
+from brainstate_prob.infer.run.algorithm import Algorithm
+from brainstate_prob.infer.run.driver import Phase
 from brainstate_prob.infer.run.members import plain_types
 from brainstate_prob.infer.run.optional import import_blackjax
-from brainstate_prob.infer.run.stretch import chunk_length, stretch_function
-from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.options import check_options, check_thinning
+from brainstate_prob.infer.run.options import RunOptions
+from brainstate_prob.infer.run.sampling import Run, sample
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.start import to_key
+from brainstate_prob.infer.target.target import Target
 
 __all__ = ['chees', 'mclmc', 'meads']
 
@@ -110,13 +101,8 @@ def chees(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.15)
     ((16, 100), True)
     """
-    check_options(chees, locals())
-    check_thinning(thinning, num_samples)
-    counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    tuned = {'target_accept': target_accept}
-    return _sample(
-        posterior, 'chees', counts, tuned, seed, init, noncentered, devices, checkpoint, checkpoint_every, progress
-    )
+    options = RunOptions.of(chees, locals())
+    return _sample(posterior, 'chees', options, {'target_accept': target_accept})
 
 
 @named
@@ -154,17 +140,13 @@ def meads(
     ValueError, ImportError
         As `chees`.
     """
-    check_options(meads, locals())
-    check_thinning(thinning, num_samples)
+    options = RunOptions.of(meads, locals())
     if num_chains % _FOLDS or num_chains < 2 * _FOLDS:
         raise ValueError(
             f'num_chains of MEADS, which tunes each of {_FOLDS} folds of chains by the others, must be a multiple of '
             f'{_FOLDS} and at least {2 * _FOLDS}, got {num_chains}.'
         )
-    counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    return _sample(
-        posterior, 'meads', counts, {}, seed, init, noncentered, devices, checkpoint, checkpoint_every, progress
-    )
+    return _sample(posterior, 'meads', options, {})
 
 
 @named
@@ -210,8 +192,7 @@ def mclmc(
     ImportError
         Without BlackJAX.
     """
-    check_options(mclmc, locals())
-    check_thinning(thinning, num_samples)
+    options = RunOptions.of(mclmc, locals())
     if num_warmup < 100:
         raise ValueError(f'num_warmup of MCLMC, which estimates autocorrelations, must be at least 100: {num_warmup}.')
     if posterior.sampling_target(False).size < 2:
@@ -219,121 +200,77 @@ def mclmc(
             'MCLMC moves in a direction on the sphere, which takes at least two numbers; this posterior has one. Use '
             'infer.nuts.'
         )
-    counts = {'num_warmup': num_warmup, 'num_samples': num_samples, 'num_chains': num_chains, 'thinning': thinning}
-    tuned = {'energy_variance': float(energy_variance)}
-    return _sample(
-        posterior, 'mclmc', counts, tuned, seed, init, noncentered, devices, checkpoint, checkpoint_every, progress
+    return _sample(posterior, 'mclmc', options, {'energy_variance': float(energy_variance)})
+
+
+class _Chains(NamedTuple):
+    """All chains, what they were tuned to, and what is reported of that."""
+
+    state: Any
+    parameters: Any
+    report: dict[str, jax.Array]
+
+
+def _sample(posterior: Posterior, name: str, options: RunOptions, tuned: dict[str, float]) -> Fit:
+    if options.num_warmup < 1 or options.num_chains < 2:
+        raise ValueError(
+            f'{name} adapts over chains in its warm-up: num_warmup must be at least 1 and num_chains at least 2, got '
+            f'num_warmup={options.num_warmup}, num_chains={options.num_chains}.'
+        )
+    import_blackjax()
+    kernel = KERNELS[name]
+
+    def step(density: Density) -> Callable:
+        move = kernel.step(density)
+
+        def run(chains: _Chains, data: Data, code: jax.Array) -> tuple:
+            state, theta, stats = move(chains.state, data, chains.parameters)
+            return chains._replace(state=state), theta, stats
+
+        return run
+
+    def warm_up(target: Target) -> Callable:
+        density, settings = target.density, (name, options.num_warmup, *tuned.values())
+        return density.jit(
+            _warm_up_function, settings, lambda: _warm_up_function(kernel.warm_up(density, *settings[1:]))
+        )
+
+    def blank(target: Target, options: RunOptions) -> _Chains:
+        """Of the shapes that they have after the warm-up."""
+        theta = jax.ShapeDtypeStruct((options.num_chains, target.size), jnp.result_type(float))
+        shapes = jax.eval_shape(warm_up(target), options.keys(target)[1], theta, target.data)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def phases(run: Run) -> None:
+        target, chains = run.target, run.runner
+
+        def all_steps(done: int, length: int) -> tuple:
+            keys = options.keys(target)
+            thetas = chains.spread(nuts_starts(Settings()).at(target, options.init, keys).theta)
+            chains.take(warm_up(target)(keys[1], thetas, target.data))
+            return np.zeros((options.num_chains, length, 0)), {}
+
+        run.driver.go(Phase('warm-up', 'Warm-up', options.num_warmup, all_steps, at_once=True))
+        run.info |= {name: float(x) for name, x in chains.state().report.items()}
+        run.draw()
+
+    algorithm = Algorithm(
+        name=name,
+        init=blank,
+        step=step,
+        stats=kernel.stats,
+        settings={'blackjax': import_blackjax().__version__},
+        numbers=tuned,
+        arguments=(),
+        phases=phases,
+        together=True,
     )
+    return sample(options.target(posterior), algorithm, options)
 
 
-def _warm_up_function(algorithm: Algorithm, density: Density, num_warmup: int, target: float) -> Callable:
-    run = algorithm.warm_up(density, num_warmup, target)
-
-    def warm_up(keys: jax.Array, thetas: jax.Array, data: Data) -> tuple:
-        states, parameters, told = run(keys[0], thetas, data)
-        return plain_types(((states, keys[1]), parameters, told))
+def _warm_up_function(run: Callable) -> Callable:
+    def warm_up(keys: jax.Array, thetas: jax.Array, data: Data) -> _Chains:
+        states, parameters, report = run(keys[0], thetas, data)
+        return plain_types(_Chains((states, keys[1]), parameters, report))
 
     return warm_up
-
-
-class _Chains:
-    """All chains and what they were tuned to, as `collect` saves them; before their warm-up some of the same shapes."""
-
-    def __init__(self, shapes: Callable[[], Any], spread: Callable[[Any], Any]):
-        self._shapes, self._spread = shapes, spread
-        self.held: Any = None
-
-    def state(self) -> Any:
-        blank = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._shapes())
-        return blank() if self.held is None else self.held
-
-    def take(self, held: Any) -> None:
-        self.held = self._spread(held)  # the same layout after a checkpoint as before it
-
-
-def _sample(
-    posterior: Posterior,
-    method: str,
-    counts: dict[str, int],
-    tuned: dict[str, float],
-    seed: Any,
-    init: Any,
-    noncentered: Any,
-    devices: Any,
-    checkpoint: Any,
-    checkpoint_every: int | None,
-    progress: bool,
-) -> Fit:
-    num_warmup, num_chains, thinning = counts['num_warmup'], counts['num_chains'], counts['thinning']
-    if num_warmup < 1 or num_chains < 2:
-        raise ValueError(
-            f'{method} adapts over chains in its warm-up: num_warmup must be at least 1 and num_chains at least 2, got '
-            f'num_warmup={num_warmup}, num_chains={num_chains}.'
-        )
-    devices = devices_of(devices)
-    if devices is not None and is_sharded(posterior.data):
-        raise ValueError(
-            'The observations are spread over devices (posterior.shard), which compute all chains together: leave '
-            'devices= out, or spread the chains, of the posterior as it was before .shard().'
-        )
-    blackjax = import_blackjax()
-    algorithm, aim = ALGORITHMS[method], next(iter(tuned.values()), 0.0)
-    posterior = started_from(posterior, init)
-    target = posterior.sampling_target(noncentered)
-    density, data = target.density, target.data
-    began = time.perf_counter()
-    key = to_key(seed)
-    saving = Checkpoint(
-        checkpoint,
-        checkpoint_every,
-        lambda: fingerprint_of(
-            target,
-            method,
-            blackjax=blackjax.__version__,
-            **{name: number for name, number in counts.items() if name != 'num_samples'},
-            **tuned,
-            init=init,
-            devices=1 if devices is None else len(devices),
-            noncentered=str(list(density.noncentered)),
-            seed=key,
-        ),
-    )
-    keys = keys_of_chains(density, key, num_chains)
-    settings = (method, num_warmup, aim)
-    warm_up = density.jit('warm_up', settings, lambda: _warm_up_function(algorithm, density, num_warmup, aim))
-    stretch = stretch_function(density, algorithm.step(density), algorithm.stats, (num_chains,))
-    advance = density.jit('many_chains', (method, num_chains), lambda: stretch)
-    shape = jax.ShapeDtypeStruct((num_chains, density.size), jnp.result_type(float))
-    spread = (lambda tree: along_chains(tree, num_chains, devices)) if devices else lambda tree: tree
-    chains = _Chains(lambda: jax.eval_shape(warm_up, keys[1], shape, data), spread)
-
-    def begin(done: int, length: int) -> tuple:
-        thetas = spread(started_chains(target, Settings(), init, keys).theta)
-        chains.take(warm_up(keys[1], thetas, data))
-        return np.zeros((num_chains, 0)), {}
-
-    def draw(done: int, length: int) -> tuple:
-        state, parameters, told = chains.held
-        state, draws, stats = advance(state, data, length, thinning, parameters)
-        chains.take((state, parameters, told))
-        return jax.tree.map(lambda x: np.swapaxes(x, 0, 1), on_host((draws, stats)))
-
-    with Driver(
-        chains, counts['num_samples'] // thinning, chunk_length(density, num_chains), saving, progress
-    ) as driver:
-        driver.go(Phase('warm-up', 'Warm-up', num_warmup, begin, at_once=True))
-        driver.go(Phase.of_draws(counts['num_samples'] // thinning, draw))
-    draws, stats, notes = driver.result()
-    told = chains.held[2]
-    info = {
-        **counts,
-        **tuned,
-        **{name: float(x) for name, x in told.items()},
-        'chain_method': 'vectorized',
-        'chains_ran': f'vectorized on {len(devices)} devices' if devices else 'vectorized',
-        'noncentered': described(density),
-        'form_by_data': is_auto(noncentered),
-        'seconds': time.perf_counter() - began,
-    }
-    info['warnings'] = notes + mcmc_problems(density, draws, stats, method, info, data)
-    return warned(Fit(target, draws, method=method, stats=stats, info=info))

@@ -15,14 +15,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from brainstate_prob.infer.data.sharding import is_sharded
 from brainstate_prob.infer.density.potential import potential_of
-from brainstate_prob.infer.mcmc.chain_starts import started_chains
-from brainstate_prob.infer.mcmc.nuts_loop import Plan
+from brainstate_prob.infer.results.fit import Fit
+from brainstate_prob.infer.run.algorithm import Algorithm
 from brainstate_prob.infer.run.chains import inherited_settings, num_cores
 from brainstate_prob.infer.run.optional import import_nutpie
+from brainstate_prob.infer.run.options import RunOptions
 from brainstate_prob.infer.run.progress import Chunks
+from brainstate_prob.infer.run.sampling import fit_of
+from brainstate_prob.infer.target.target import Target
 
-__all__ = ['sample']
+__all__ = ['sample_by_nutpie']
 
 # What nutpie's statistics are called in ArviZ's sample_stats.
 _STATS = {
@@ -35,55 +39,84 @@ _STATS = {
 }
 
 
-def sample(plan: Plan, chain_method: str | None) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
-    """Draws, statistics and what to report, of all chains of a plan."""
-    began = time.perf_counter()
-    density, data = plan.target.density, plan.target.data
-    keys = plan.keys()
-    chains = started_chains(plan.target, plan.settings, plan.init, keys)
+def sample_by_nutpie(target: Target, algorithm: Algorithm, options: RunOptions) -> Fit:
+    """As `sample`, by nutpie's loop.
+
+    Raises
+    ------
+    ValueError
+        For devices, checkpoints, and data that are spread over devices.
+    """
+    if options.devices is not None or options.chain_method not in (None, 'parallel', 'sequential'):
+        raise ValueError(
+            "backend='nutpie' runs chains in threads or one after another: chain_method=None, 'parallel' or "
+            f"'sequential', no devices, got chain_method={options.chain_method!r}, devices={options.devices!r}."
+        )
+    if is_sharded(target.data):
+        raise ValueError(
+            "backend='nutpie' calls the density from its own threads, in any order, but the observations are "
+            "spread over devices (posterior.shard), which compute it together. Use 'numpyro' or 'blackjax'."
+        )
+    if options.checkpoint is not None:
+        raise ValueError("backend='nutpie' keeps its state to itself: checkpoints need 'numpyro' or 'blackjax'.")
+    density, data, num_chains = target.density, target.data, options.num_chains
+    chains = algorithm.init(target, options)
     starts = np.asarray(chains.theta, np.float64)
-    seeds = np.asarray(jax.vmap(lambda key: jax.random.randint(key, (), 0, 2**31 - 1))(keys[1]))
-    function = density.jit('potential_and_gradient', None, lambda: lambda t, d: _potential_and_gradient(density, t, d))
+    keys = options.keys(target)[1]
+    seeds = np.asarray(jax.vmap(lambda key: jax.random.randint(key, (), 0, 2**31 - 1))(keys))
+    function = density.compiled(_potential_and_gradient)
     jax.block_until_ready(function(starts[0].astype(chains.theta.dtype), data))
-    prepared = time.perf_counter() - began
+    prepared = time.perf_counter() - options.began
     call = inherited_settings()
 
     def logp(theta: np.ndarray) -> tuple[float, np.ndarray]:
         value, grad = call(function, theta.astype(chains.theta.dtype), data)
         return -float(value), -np.asarray(grad, np.float64)
 
-    workers = 1 if chain_method == 'sequential' else min(plan.num_chains, num_cores())
-    bar = Chunks(plan.num_chains, 1, 'Chains', plan.progress)
+    workers = 1 if options.chain_method == 'sequential' else min(num_chains, num_cores())
+    settings = {
+        'draws': options.num_samples,
+        'tune': options.num_warmup,
+        'low_rank_modified_mass_matrix': algorithm.settings['mass_matrix'] == 'low_rank',
+        'maxdepth': algorithm.settings['max_tree_depth'],
+        **algorithm.numbers,
+    }
+    bar = Chunks(num_chains, 1, 'Chains', options.progress)
     with ThreadPoolExecutor(workers) as pool:
-        runs = [pool.submit(_chain, logp, start, int(seed), plan) for start, seed in zip(starts, seeds, strict=True)]
+        runs = [
+            pool.submit(_chain, logp, start, int(seed), settings) for start, seed in zip(starts, seeds, strict=True)
+        ]
         results = [run.result() for run, _ in zip(runs, bar, strict=True)]
     draws = np.stack([draws for draws, _, _ in results])
     stats = {name: np.stack([found[name] for _, found, _ in results]) for name in _STATS}
     stats['energy'] = stats['energy'].astype(float)
-    thinning = plan.thinning
-    kept = plan.num_samples // thinning * thinning
-    blocks = {name: x[:, :kept].reshape(plan.num_chains, -1, thinning) for name, x in stats.items()}
+    thinning = options.thinning
+    kept = options.num_draws * thinning
+    blocks = {name: x[:, :kept].reshape(num_chains, -1, thinning) for name, x in stats.items()}
     stats = {name: x[..., -1] for name, x in blocks.items()}
     # As the others count it: with the last doubling, which may have been given up.
     stats['tree_depth'] = np.floor(np.log2(stats['n_steps'])).astype(int) + 1
     stats |= {'n_steps': blocks['n_steps'].sum(-1).astype(int), 'diverging': np.asarray(blocks['diverging'].any(-1))}
-    found = {
+    info = {
         'chain_method': 'sequential' if workers == 1 else 'parallel',
         'chains_ran': 'one after another' if workers == 1 else f'in {workers} threads',
         'preparation_seconds': prepared,
         'warmup_gradients': sum(gradients for _, _, gradients in results),
     }
-    return draws[:, :kept][:, thinning - 1 :: thinning].astype(density.dtype), stats, found
+    draws = draws[:, :kept][:, thinning - 1 :: thinning].astype(density.dtype)
+    return fit_of(target, algorithm, options, draws, stats, info, [])
 
 
 def _potential_and_gradient(density: Any, theta: jax.Array, data: Any) -> tuple[jax.Array, jax.Array]:
     return jax.value_and_grad(potential_of(density, data))(theta)
 
 
-def _chain(logp: Callable, start: np.ndarray, seed: int, plan: Plan) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
+def _chain(
+    logp: Callable, start: np.ndarray, seed: int, settings: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """One chain: nutpie gives the chains of one run seeds of its own, so that each is a run here."""
     nutpie, compiled = import_nutpie()
-    size = plan.target.size
+    size = len(start)
     model = compiled.from_pyfunc(
         size,
         lambda: logp,
@@ -95,18 +128,7 @@ def _chain(logp: Callable, start: np.ndarray, seed: int, plan: Plan) -> tuple[np
     )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of the libraries that make its result
-        trace = nutpie.sample(
-            model,
-            draws=plan.num_samples,
-            tune=plan.num_warmup,
-            chains=1,
-            cores=1,
-            seed=seed,
-            progress_bar=False,
-            low_rank_modified_mass_matrix=plan.settings.mass_matrix == 'low_rank',
-            target_accept=plan.target_accept,
-            maxdepth=plan.settings.max_tree_depth,
-        )
+        trace = nutpie.sample(model, chains=1, cores=1, seed=seed, progress_bar=False, **settings)
     stats = {ours: np.asarray(trace['sample_stats'][theirs])[0] for ours, theirs in _STATS.items()}
     gradients = int(np.asarray(trace['warmup_sample_stats']['n_steps']).sum())
     return np.asarray(trace['posterior']['theta'])[0], stats, gradients

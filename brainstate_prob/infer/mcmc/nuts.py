@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from brainstate_prob.core.calls import named
-from brainstate_prob.infer.data.sharding import is_sharded
-from brainstate_prob.infer.density.noncentered import described, is_auto
-from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
-from brainstate_prob.infer.mcmc.adaptation import WARMUPS
+from brainstate_prob.infer.mcmc.adaptation import WARMUPS, schedule
 from brainstate_prob.infer.mcmc.backends import BACKENDS, check_installed
-from brainstate_prob.infer.mcmc.kernel import Settings
+from brainstate_prob.infer.mcmc.kernel import STATS, Settings, nuts_starts, nuts_step
 from brainstate_prob.infer.mcmc.metric import MASS_MATRICES
-from brainstate_prob.infer.mcmc.nutpie import sample as sample_by_nutpie
-from brainstate_prob.infer.mcmc.nuts_loop import Plan, sample
+from brainstate_prob.infer.mcmc.nutpie import sample_by_nutpie
+from brainstate_prob.infer.mcmc.nuts_phases import nuts_phases
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice, count
-from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.target.options import check_options, check_thinning
+from brainstate_prob.infer.run.algorithm import Algorithm
+from brainstate_prob.infer.run.options import RunOptions
+from brainstate_prob.infer.run.sampling import sample
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.start import to_key
 
 __all__ = ['nuts']
 
@@ -132,7 +127,7 @@ def nuts(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 500), True)
     """
-    check_options(
+    options = RunOptions.of(
         nuts,
         locals(),
         backend=choice(*BACKENDS),
@@ -140,59 +135,21 @@ def nuts(
         warmup=choice(*WARMUPS, none=True),
         num_warmup=count(),
     )
-    check_thinning(thinning, num_samples)
     settings = _settings_of(backend, mass_matrix, warmup, int(max_tree_depth))
     check_installed(backend)
-    posterior = started_from(posterior, init)
-    target = posterior.sampling_target(noncentered)
-    density = target.density
-    began = time.perf_counter()
-    plan = Plan(
-        target,
-        settings,
-        num_warmup,
-        num_samples,
-        thinning,
-        num_chains,
-        init,
-        to_key(seed),
-        float(target_accept),
-        progress,
+    target = options.target(posterior)
+    algorithm = Algorithm(
+        name='nuts',
+        init=nuts_starts(settings),
+        step=lambda density: nuts_step(density, settings),
+        stats=STATS,
+        settings=settings._asdict(),
+        numbers={'target_accept': float(target_accept)},
+        schedule=lambda num_warmup: schedule(num_warmup, settings.warmup),
+        phases=nuts_phases,
+        report=lambda stats: {'divergences': int(stats['diverging'].sum())},
     )
-    if backend == 'nutpie':
-        if devices is not None or chain_method not in (None, 'parallel', 'sequential'):
-            raise ValueError(
-                "backend='nutpie' runs chains in threads or one after another: chain_method=None, 'parallel' or "
-                f"'sequential', no devices, got chain_method={chain_method!r}, devices={devices!r}."
-            )
-        if is_sharded(posterior.data):
-            raise ValueError(
-                "backend='nutpie' calls the density from its own threads, in any order, but the observations are "
-                "spread over devices (posterior.shard), which compute it together. Use 'numpyro' or 'blackjax'."
-            )
-        if checkpoint is not None or checkpoint_every is not None:
-            raise ValueError("backend='nutpie' keeps its state to itself: checkpoints need 'numpyro' or 'blackjax'.")
-        draws, stats, found = sample_by_nutpie(plan, chain_method)
-    else:
-        draws, stats, found = sample(plan, chain_method, devices, checkpoint, checkpoint_every)
-    problems = found.pop('problems', [])
-    info = {
-        'backend': backend,
-        'num_warmup': num_warmup,
-        'num_samples': num_samples,
-        'thinning': thinning,
-        'mass_matrix': mass_matrix,
-        'warmup': settings.warmup,
-        'noncentered': described(density),
-        'form_by_data': is_auto(noncentered),
-        'target_accept': target_accept,
-        'max_tree_depth': max_tree_depth,
-        'divergences': int(stats['diverging'].sum()),
-        **found,
-        'seconds': time.perf_counter() - began,
-    }
-    info['warnings'] = problems + mcmc_problems(density, draws, stats, 'nuts', info, posterior.data)
-    return warned(Fit(target, draws, method='nuts', stats=stats, info=info))
+    return (sample_by_nutpie if backend == 'nutpie' else sample)(target, algorithm, options)
 
 
 def _settings_of(backend: str, mass_matrix: str, warmup: str | None, max_tree_depth: int) -> Settings:

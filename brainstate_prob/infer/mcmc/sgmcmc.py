@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob import environ
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.noncentered import described
-from brainstate_prob.infer.descent.map import batch_info, check_first_batch
 from brainstate_prob.infer.descent.step_size import sgmcmc_step_size
-from brainstate_prob.infer.diagnostics.advice import advice
-from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
-from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
+from brainstate_prob.infer.run.algorithm import Algorithm, nothing_adapted
+from brainstate_prob.infer.run.inference_loop import chunk_length
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.members import Members, checked_devices, plain_types, until_save
-from brainstate_prob.infer.run.progress import Chunks
+from brainstate_prob.infer.run.members import checked_devices, plain_types
+from brainstate_prob.infer.run.options import RunOptions
+from brainstate_prob.infer.run.sampling import Run, sample
 from brainstate_prob.infer.run.starts import member_keys, member_starts
-from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in_batches, stream_of, take
-from brainstate_prob.infer.target.options import check_options, check_thinning
+from brainstate_prob.infer.target.minibatch import Batches, Batching, first_batch, loop_in_batches, take
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.start import to_key
-from brainstate_prob.infer.target.stream import Stream
-from brainstate_prob.infer.target.target import Target
 
 __all__ = ['sgmcmc']
 
 METHODS = ('sgld', 'sghmc', 'cyclical_sgld', 'cyclical_sghmc')
 _DECAY, _FLOOR = 0.99, 1e-5  # of the preconditioner's mean square, as Li et al. (2016)
-
-
-class _Settings(NamedTuple):
-    """What the compiled steps depend on beside the model's structure."""
-
-    momentum: bool
-    step_size: Callable | None  # a schedule; else the number is an argument
-    batch_size: int | None
-    precondition: bool
 
 
 class _State(NamedTuple):
@@ -177,13 +160,11 @@ def sgmcmc(
     >>> fit.draws['mu'].shape, bool(abs(fit.draws['mu'].mean() - 4 / 3) < 0.1)
     ((4, 2000), True)
     """
-    check_options(sgmcmc, locals(), method=choice(*METHODS, 'cyclical'))
-    check_thinning(thinning, num_samples)
-    began = time.perf_counter()
+    options = RunOptions.of(sgmcmc, locals(), method=choice(*METHODS, 'cyclical'))
     method = 'cyclical_sghmc' if method == 'cyclical' else method
     if precondition and num_warmup == 0:
         raise ValueError('precondition=True is learned in the warm-up; give num_warmup of at least 1.')
-    cyclical = method.startswith('cyclical')
+    cyclical, momentum = method.startswith('cyclical'), method.endswith('hmc')
     if not cyclical:
         num_cycles = 1
     elif num_samples % (num_cycles * thinning) or num_warmup % num_cycles:
@@ -193,269 +174,127 @@ def sgmcmc(
             f'num_warmup={num_warmup} one of num_cycles, since each cycle has its share of them.'
         )
     chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
+    if num_chains == 1 and devices is None:
+        chain_method = 'sequential'  # without a vectorized axis of length one
+    options = dataclasses.replace(options, noncentered='auto', chain_method=chain_method, devices=devices)
     posterior = started_from(posterior, init)
-    key = to_key(seed)
-    stream = stream_of(posterior, batch_size, batches, num_observations)
+    batching = Batching(posterior, batch_size, batches, num_observations)
+    stream, num = batching.stream, batching.num_observations
     target = posterior.sampling_target('auto', None if stream is None else stream.stand_in())
     density = target.density
-    keys = member_keys(density, key, num_chains)
+    keys = member_keys(density, options.key, num_chains)
     thetas = member_starts(target, init, keys)
-    check_first_batch(density, thetas[0], stream)
-    num = (stream.num_observations if stream is not None else posterior.num_observations) or 1
+    batching.check(density, thetas[0])
     if step_size is None:
-        example = posterior.data if stream is None else stream.stand_in()
         size = batch_size if stream is None else stream.mean_size
         step_size = sgmcmc_step_size(
             density,
             thetas[0],
-            example,
+            batching.example,
             batch_fraction=1.0 if size is None else size / num,
-            friction=friction if method.endswith('hmc') else 1.0,
+            friction=friction if momentum else 1.0,
             scale_by=num if precondition else None,
         )
-    settings = _Settings(method.endswith('hmc'), step_size if callable(step_size) else None, batch_size, precondition)
+    step_schedule, number = (step_size, 0.0) if callable(step_size) else (None, float(step_size))
     exploring, kept = num_warmup // num_cycles, num_samples // num_cycles // thinning
-    sampling = kept * thinning
+    cycle = exploring + kept * thinning
+    numbers: dict[str, Any] = {} if step_schedule else {'step_size': number}
+    numbers |= {'friction': float(friction)} if momentum else {}
+    numbers |= {'num_cycles': num_cycles, 'steps_of_a_cycle': cycle} if cyclical else {}
     plan = _Plan(
-        0.0 if callable(step_size) else float(step_size),
+        number,
         float(friction),
-        exploring + sampling if cyclical else 1,
+        cycle if cyclical else 1,
         exploring if cyclical else 0,
         cyclical,
         exploring,
         float(num),
     )
-    run = _Run(target, settings, plan, stream, thinning, progress)
-    run.start(thetas, keys, chain_method, devices)
-    saving = Checkpoint(
-        checkpoint,
-        checkpoint_every,
-        lambda: fingerprint_of(
-            target,
-            method,
-            settings=settings,
-            plan=tuple(plan),
-            num_warmup=num_warmup,
-            thinning=thinning,
-            num_cycles=num_cycles,
-            starts=thetas,
-            seed=key,
-            chain_method=run.members.description,
-        ),
+
+    def phases(run: Run) -> None:
+        for i in range(1, num_cycles + 1):
+            run.warm_up(nothing_adapted(i * exploring))
+            run.draw(i * kept)
+
+    def report(stats: dict[str, np.ndarray]) -> dict[str, Any]:
+        named = {'step_size': getattr(step_schedule, '__name__', 'schedule')} if step_schedule else {}
+        found = {'num_samples': stats['step_size'].shape[1] * thinning}
+        return found | named | batching.info()
+
+    algorithm = Algorithm(
+        name=method,
+        init=lambda target, options: _starts(density, thetas, keys, batch_size, posterior.num_observations),
+        step=lambda density: _step_function(density, momentum, step_schedule, precondition),
+        stats={'step_size': float},
+        settings={'step_size': step_schedule, 'batch_size': batch_size, 'precondition': precondition},
+        numbers=numbers if stream is None else numbers | {'num_observations': num},
+        arguments=(plan,),
+        phases=phases,
+        report=report,
+        loop=functools.partial(_loop_over_batches, batch_size),
     )
-    draws, step_sizes = run.go(saving, num_cycles, exploring, kept)
-    info = {
-        'num_warmup': num_warmup,
-        'num_samples': draws.shape[1] * thinning,
-        'thinning': thinning,
-        'step_size': getattr(step_size, '__name__', 'schedule') if callable(step_size) else float(step_size),
-        'precondition': precondition,
-        'chains_ran': run.members.description,
-        'noncentered': described(density),
-        **({'friction': friction} if settings.momentum else {}),
-        **({'num_cycles': num_cycles} if cyclical else {}),
-        **batch_info(posterior, batch_size, stream),
-        'seconds': time.perf_counter() - began,
-    }
-    info['warnings'] = [*run.notes, *mcmc_problems(density, draws, {}, method, info)]
-    return warned(Fit(target, draws, method=method, stats={'step_size': step_sizes}, info=info))
+    return sample(target, algorithm, options, stream)
 
 
-def _buffer(density: Density) -> int:
-    """The most draws of one compiled call; fewer for large models, whose draws fill memory."""
-    return int(np.clip(2_000_000 // density.size, 1, 500))
-
-
-def _start_function(settings: _Settings, num_observations: int) -> Callable:
+def _starts(density: Density, thetas: jax.Array, keys: jax.Array, batch_size: int | None, num_observations: int) -> Any:
     def start(theta: jax.Array, key: jax.Array) -> _State:
         order, noise = jax.random.split(key)
         zeros = jnp.zeros_like(theta)
-        batches = None if settings.batch_size is None else first_batch(order, num_observations)
+        batches = None if batch_size is None else first_batch(order, num_observations)
         # The mean square starts at one: at the mode the first gradient is zero, and would make a huge step.
         return plain_types(_State(theta, zeros, zeros + 1, batches, noise, jnp.zeros((), jnp.int32)))
 
-    return start
+    return density.jit(_starts, (batch_size, num_observations), lambda: jax.vmap(start))(thetas, keys)
 
 
-def _advance_function(density: Density, settings: _Settings) -> Callable:
-    """``advance(state, data, plan, length, thinning) -> (state, draws, step sizes)``: ``length`` draws."""
-    size = _buffer(density)
-
+def _step_function(density: Density, momentum: bool, schedule: Callable | None, precondition: bool) -> Callable:
     def size_of_step(step: jax.Array, plan: _Plan) -> jax.Array:
-        eps = plan.step_size if settings.step_size is None else settings.step_size(step)
+        eps = plan.step_size if schedule is None else schedule(step)
         cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * (step % plan.cycle) / plan.cycle))
         return jnp.asarray(eps * jnp.where(plan.cyclical, cosine, 1.0), density.dtype)
 
-    def step(index: jax.Array | None, state: _State, data: Data, plan: _Plan) -> _State:
-        data = data if index is None else take(data, index)
+    def run(state: _State, data: Data, code: Any, plan: _Plan) -> tuple:
         g = jax.grad(density.log_density)(state.theta, data)
         eps, square = size_of_step(state.step, plan), state.square
         scale: Any = 1.0
-        if settings.precondition:
+        if precondition:
             share = jnp.square(g / plan.num_observations)
             mean = _DECAY * square + (1 - _DECAY) * share
             square = jnp.where(state.step < plan.adapting, mean, square)
             scale = 1.0 / (_FLOOR + jnp.sqrt(square))
         xi = jax.random.normal(jax.random.fold_in(state.key, state.step), g.shape, g.dtype)
         xi = jnp.where(state.step % plan.cycle < plan.exploring, 0.0, xi)
-        if settings.momentum:
+        if momentum:
             noise = jnp.sqrt(2 * plan.friction * eps * scale) * xi
             velocity = (1 - plan.friction) * state.velocity + eps * scale * g + noise
         else:
             velocity = eps * scale * g + jnp.sqrt(2 * eps * scale) * xi
         velocity = velocity.astype(density.dtype)
         theta = state.theta + velocity
-        return _State(theta, velocity, square, state.batches, state.key, state.step + 1)
+        new = _State(theta, velocity, square, state.batches, state.key, state.step + 1)
+        return new, theta, {'step_size': eps}
 
-    def advance(state: _State, data: Data, plan: _Plan, length: jax.Array, thinning: jax.Array) -> tuple:
-        def body(index: Any, state: _State, i: jax.Array, draws: jax.Array, sizes: jax.Array) -> tuple:
-            eps = size_of_step(state.step, plan)
-            state, kept = step(index, state, data, plan), i // thinning  # the last one of its place stays
-            return state, i + 1, draws.at[kept].set(state.theta), sizes.at[kept].set(eps)
+    return run
+
+
+def _loop_over_batches(
+    batch_size: int | None, density: Density, step: Callable, stats: Mapping[str, Any], chains: tuple[int, ...]
+) -> Callable:
+    """As `inference_loop`, each step on another batch of the data."""
+    size = chunk_length(density)
+
+    def advance(state: _State, data: Data, codes: Any, length: Any, thinning: Any, *args: Any) -> tuple:
+        def body(index: Any, state: _State, i: jax.Array, draws: jax.Array, kept: dict[str, jax.Array]) -> tuple:
+            state, theta, now = step(state, data if index is None else take(data, index), 0, *args)
+            place = i // thinning  # the last one of its place stays
+            return state, i + 1, draws.at[place].set(theta), {n: x.at[place].set(now[n]) for n, x in kept.items()}
 
         rest = (
             jnp.zeros((), jnp.int32),
             jnp.zeros((size, density.size), density.dtype),
-            jnp.zeros(size, density.dtype),
+            {name: jnp.zeros(size, kind) for name, kind in stats.items()},
         )
-        state, _, draws, sizes = loop_in_batches(
-            lambda _, i, *__: i < length * thinning, body, state, rest, settings.batch_size
-        )
-        return state, draws, sizes
+        state, _, draws, kept = loop_in_batches(lambda _, i, *__: i < length * thinning, body, state, rest, batch_size)
+        return state, draws, kept
 
     return advance
-
-
-class _Run:
-    """The host's loop over warm-up and draws, cycle after cycle."""
-
-    def __init__(
-        self,
-        target: Target,
-        settings: _Settings,
-        plan: _Plan,
-        stream: Stream | None,
-        thinning: int,
-        progress: bool,
-    ):
-        self._posterior, self._density, self._settings, self._plan = target.posterior, target.density, settings, plan
-        self._stream, self._thinning, self._progress = stream, thinning, progress
-        self.notes: list[str] = []
-        self._beyond = False  # whether the chains have moved beyond the last draw
-
-    def start(self, thetas: jax.Array, keys: jax.Array, method: str, devices: Sequence[Any] | None) -> None:
-        """Compile, with all chains at their starts."""
-        density, num = self._density, self._posterior.num_observations
-        starts = density.jit(
-            'sgmcmc_starts',
-            (self._settings.batch_size, num),
-            lambda: jax.vmap(_start_function(self._settings, num)),
-        )
-        self._keys, self._method, self._devices = keys, method, devices
-        self._prepare(starts(thetas, keys))
-
-    def _prepare(self, states: _State) -> None:
-        example = self._posterior.data if self._stream is None else self._stream.peek()
-        self.members = Members(
-            self._density,
-            ('sgmcmc', self._settings, environ.static_key()),
-            _advance_function(self._density, self._settings),
-            states,
-            len(self._keys),
-            *(example, self._plan, 0, 1),
-            method=self._method,
-            devices=self._devices,
-        )
-
-    def go(
-        self, checkpoint: Checkpoint, num_cycles: int, num_warmup: int, num_samples: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The draws (chains, draws, size) and their step sizes; numbers of warm-up steps and draws are a cycle's."""
-        chains, thinning = len(self._keys), self._thinning
-        draws = np.empty((chains, num_cycles * num_samples, self._density.size), self._density.dtype)
-        sizes = np.empty(draws.shape[:2], self._density.dtype)
-        cycle, kept = num_warmup + num_samples * thinning, 0
-        with checkpoint:
-            saved = checkpoint.load(self.members.state(), total=num_cycles * cycle)
-            if saved is not None:
-                kept = saved.arrays['draws'].shape[1]
-                draws[:, :kept], sizes[:, :kept] = saved.arrays['draws'], saved.arrays['step_size']
-                self._prepare(saved.state)
-                if self._stream is not None:
-                    self._stream.skip(saved.step)
-
-            def held() -> dict[str, np.ndarray]:
-                return {'draws': draws[:, :kept], 'step_size': sizes[:, :kept]}
-
-            total = num_cycles * cycle
-            chunks = Chunks(total, _buffer(self._density), 'SG-MCMC', self._progress, done=checkpoint.step)
-            chunks.size = self._length(checkpoint, cycle, num_warmup)
-            with chunks:
-                for length in chunks:
-                    warming = checkpoint.step % cycle < num_warmup
-                    number = length if warming else length // thinning
-                    found, found_sizes = self._advance(number, 1 if warming else thinning)
-                    ended, number = found.shape[1] < number, min(number, found.shape[1])
-                    length = number * (1 if warming else thinning)
-                    if ended and (warming or not number) and not kept:
-                        raise ValueError(
-                            f'batches ended before the first draw, after {checkpoint.step + length} steps. Give an '
-                            'iterable that can be begun anew (a list, a data loader), a longer generator, or fewer '
-                            'steps.'
-                        )
-                    if number and not np.isfinite(found[:, number - 1]).all():
-                        lost = int(np.argmin(np.isfinite(found[:, number - 1]).all(1)))
-                        step_size = None if self._settings.step_size else self._plan.step_size
-                        used = {'step_size': step_size, 'precondition': self._settings.precondition}
-                        raise ValueError(
-                            f'Chain {lost} left the finite numbers within step {checkpoint.step + length}. '
-                            + advice('not_finite', 'sgmcmc', used)
-                        )
-                    if not warming:
-                        draws[:, kept : kept + number] = found[:, :number]
-                        sizes[:, kept : kept + number] = found_sizes[:, :number]
-                        kept += number
-                    if checkpoint.due(checkpoint.step + length):
-                        checkpoint.save(self.members.state(), held())
-                    if ended:
-                        self.notes = [
-                            f'The batches ended after {kept} of {num_cycles * num_samples} draws: these are kept.'
-                        ]
-                        chunks.stop(length)
-                        break
-                    chunks.size = self._length(checkpoint, cycle, num_warmup)
-            if chunks.whole and not self._beyond:
-                checkpoint.finish(self.members.state(), held())
-        if not kept:
-            raise nothing_yet('before the first draw', checkpoint)
-        if kept < draws.shape[1] and not self.notes:
-            self.notes = [interruption(f'{kept} of {draws.shape[1]} draws of each chain', checkpoint)]
-        return draws[:, :kept], sizes[:, :kept]
-
-    def _length(self, checkpoint: Checkpoint, cycle: int, num_warmup: int) -> int:
-        """Steps up to the end of this phase or the next save, in whole draws, that fit the buffer."""
-        within, most = checkpoint.step % cycle, _buffer(self._density)
-        if within < num_warmup:
-            return min(most, num_warmup - within, until_save(checkpoint, most))
-        thinning = self._thinning
-        save = -(-until_save(checkpoint, most * thinning) // thinning) * thinning
-        return min(most * thinning, cycle - within, save)
-
-    def _advance(self, number: int, thinning: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._stream is None:
-            return self.members.step(self._posterior.data, self._plan, number, thinning)
-        chains, dtype = len(self._keys), self._density.dtype
-        pieces = [(np.empty((chains, 0, self._density.size), dtype), np.empty((chains, 0), dtype))]
-        for _ in range(number):
-            for i in range(thinning):
-                batch = next(self._stream, None)
-                if batch is None:
-                    self._beyond = i > 0
-                    break
-                found = self.members.step(batch, self._plan, 1, 1)
-            else:
-                pieces.append(tuple(x[:, :1] for x in found))
-                continue
-            break
-        draws, sizes = zip(*pieces, strict=True)
-        return np.concatenate(draws, axis=1), np.concatenate(sizes, axis=1)

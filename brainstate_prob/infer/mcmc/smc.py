@@ -21,7 +21,7 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import HorseshoeBlock
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
-from brainstate_prob.infer.density.potential import block_slices, split_log_density
+from brainstate_prob.infer.density.potential import block_slices
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
@@ -31,7 +31,7 @@ from brainstate_prob.infer.mcmc.backends import Point, transition_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import count
 from brainstate_prob.infer.run.checkpoint import Checkpoint, nothing_yet
-from brainstate_prob.infer.run.progress import Chunks
+from brainstate_prob.infer.run.driver import Driver, Phase
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
@@ -44,6 +44,7 @@ _MOST_STAGES = 1000
 _TARGET_ACCEPT = 0.8
 _BISECTIONS = 60
 _LEAST_ACCEPT = 0.3
+_HISTORY = ('temperature', 'ess', 'acceptance_rate', 'log_evidence')
 _MOST_DENSE = 200  # numbers of theta up to which the moves see correlations
 
 
@@ -153,9 +154,9 @@ def smc(
             seed=key,
         ),
     )
-    prior_key, run_key = density.jit('smc_keys', None, lambda: jax.random.split)(key)
+    prior_key, run_key = density.jit(jax.random.split, None, lambda: jax.random.split)(key)
     thetas = _prior_particles(target, num_particles, prior_key)
-    start = density.jit('smc_start', None, lambda: _start_function(density))
+    start = density.jit(_start_function, None, lambda: _start_function(density))
     particles = start(thetas, run_key, posterior.data)
     lost = float(np.mean(np.isneginf(np.asarray(particles.likelihood))))
     if lost == 1:
@@ -164,63 +165,54 @@ def smc(
             'posterior.check(), give the prior more of its mass where the data can be, or raise num_particles.'
         )
     settings = (max_tree_depth, density.size <= min(_MOST_DENSE, num_particles // 10))
-    stage = density.jit('smc_stage', settings, lambda: _stage_function(density, *settings))
-    particles, told = _tempered(
-        particles, lambda now: stage(now, posterior.data, num_moves, target_ess), saving, progress
-    )
+    stage = density.jit(_stage_function, settings, lambda: _stage_function(density, *settings))
+    stages = _Stages(particles, lambda now: stage(now, posterior.data, num_moves, target_ess))
+    with Driver(stages, num_draws=0, most=1, saving=saving, progress=progress) as driver:
+        driver.go(Phase('stages', 'Tempering', _MOST_STAGES, stages.step, _HISTORY))
+        particles, reached = stages.particles, float(stages.particles.temperature)
+        if reached < 1 and driver.interrupted:
+            where = f'at temperature {reached:.2g}' if driver.done('stages') else 'in the first stage'
+            raise nothing_yet(f'{where}, where the particles are not yet those of the posterior', saving)
+        if reached < 1:
+            raise ValueError(
+                f'The temperature is only {reached:.2g} after {_MOST_STAGES} stages. Prior and data are too far apart '
+                f'for this many particles. {advice("temperature", "smc", {})}'
+            )
+        history = {name: driver.kept('stages', name)[0].astype(float) for name in _HISTORY}
     draws = np.asarray(particles.theta)[None].astype(density.dtype)
     stats = {'lp': np.asarray(particles.lp)[None]}
     info = {
         'num_particles': num_particles,
         'num_moves': num_moves,
-        'num_stages': len(told),
+        'num_stages': len(history['ess']),
         'target_ess': target_ess,
         'log_evidence': float(particles.log_evidence),
-        'log_evidence_error': _error(told, num_particles),
+        'log_evidence_error': _error(history['ess'], num_particles),
         'noncentered': described(density),
         'seconds': time.perf_counter() - began,
     }
-    info['warnings'] = _problems(density, draws, stats, told, info)
-    return warned(Fit(target, draws, method='smc', stats=stats, history=_by_name(told), info=info))
+    info['warnings'] = _problems(density, draws, stats, history, info)
+    return warned(Fit(target, draws, method='smc', stats=stats, history=history, info=info))
 
 
-def _tempered(
-    particles: _Particles, stage: Callable, saving: Checkpoint, progress: bool
-) -> tuple[_Particles, list[dict[str, float]]]:
-    """The particles at temperature 1, and what each stage told, from wherever the checkpoint stands."""
-    told: list[dict[str, float]] = []
-    with saving:
-        saved = saving.load(particles)
-        if saved is not None:
-            particles = saved.state
-            told = [{name: float(x[i]) for name, x in saved.arrays.items()} for i in range(saved.step)]
-        chunks = Chunks(_MOST_STAGES, 1, 'Tempering', progress, done=len(told))
-        with chunks:
-            for _ in chunks:
-                if told and told[-1]['temperature'] == 1:
-                    chunks.stop(0)
-                    break
-                particles, found = stage(particles)
-                told.append({name: float(x) for name, x in found.items()})
-                chunks.note(temperature=f'{told[-1]["temperature"]:.2g}', accept=f'{told[-1]["acceptance_rate"]:.2f}')
-                if saving.due(len(told)):
-                    saving.save(particles, _by_name(told))
-        if chunks.interrupted and (not told or told[-1]['temperature'] < 1):
-            if told and chunks.whole:
-                saving.finish(particles, _by_name(told))
-            reached = f'at temperature {told[-1]["temperature"]:.2g}' if told else 'in the first stage'
-            raise nothing_yet(f'{reached}, where the particles are not yet those of the posterior', saving)
-        if told[-1]['temperature'] < 1:
-            raise ValueError(
-                f'The temperature is only {told[-1]["temperature"]:.2g} after {_MOST_STAGES} stages. Prior and data '
-                f'are too far apart for this many particles. {advice("temperature", "smc", {})}'
-            )
-        saving.finish(particles, _by_name(told))
-    return particles, told
+class _Stages:
+    """The particles from stage to stage, for a `Driver`; ``stage(particles) -> (particles, stats)``."""
 
+    def __init__(self, particles: _Particles, stage: Callable):
+        self.particles, self._stage = particles, stage
 
-def _by_name(told: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    return {name: np.array([one[name] for one in told]) for name in told[0]}
+    def state(self) -> _Particles:
+        return self.particles
+
+    def take(self, particles: _Particles) -> None:
+        self.particles = particles
+
+    def step(self, done: int, length: int) -> tuple:
+        """One more stage; none after the one that reached temperature 1."""
+        if self.particles.temperature == 1:
+            return np.zeros((1, 0)), {}
+        self.particles, stats = self._stage(self.particles)
+        return np.zeros((1, 1)), {name: np.asarray(x)[None, None] for name, x in stats.items()}
 
 
 def _prior_particles(target: Target, num: int, key: jax.Array) -> np.ndarray:
@@ -238,7 +230,7 @@ def _prior_particles(target: Target, num: int, key: jax.Array) -> np.ndarray:
 def _start_function(density: Density) -> Callable:
     def run(thetas: jax.Array, key: jax.Array, data: Data) -> _Particles:
         thetas = thetas.astype(jnp.result_type(float))
-        likelihood, lp = jax.vmap(lambda theta: split_log_density(density, theta, data))(thetas)
+        likelihood, lp = jax.vmap(lambda theta: density.log_likelihood_and_density(theta, data))(thetas)
         zero, one = jnp.zeros((), thetas.dtype), jnp.ones((), thetas.dtype)
         likelihood = jnp.where(jnp.isfinite(likelihood) & jnp.isfinite(lp), likelihood, -jnp.inf)
         return _Particles(thetas, likelihood, lp, zero, zero, 0.5 * one, key)
@@ -263,7 +255,7 @@ def _stage_function(density: Density, max_tree_depth: int, dense: bool) -> Calla
         theta = p.theta[chosen]
 
         def potential(theta: jax.Array) -> jax.Array:
-            likelihood, lp = split_log_density(density, theta, data)
+            likelihood, lp = density.log_likelihood_and_density(theta, data)
             return (1 - temperature) * likelihood - lp
 
         def move(i: jax.Array, loop: tuple) -> tuple:
@@ -285,15 +277,15 @@ def _stage_function(density: Density, max_tree_depth: int, dense: bool) -> Calla
         value, grad = jax.vmap(jax.value_and_grad(potential))(theta)
         loop = (theta, value, grad, p.step_size, jnp.zeros((), dtype))
         theta, _, _, step_size, accepted = lax.fori_loop(0, num_moves, move, loop)
-        likelihood, lp = jax.vmap(lambda theta: split_log_density(density, theta, data))(theta)
+        likelihood, lp = jax.vmap(lambda theta: density.log_likelihood_and_density(theta, data))(theta)
         new = _Particles(theta, likelihood, lp, temperature, log_evidence, step_size, key)
-        told = {
+        stats = {
             'temperature': temperature,
             'ess': 1 / jnp.sum(weights**2),
             'acceptance_rate': accepted,
             'log_evidence': log_evidence,
         }
-        return new, told
+        return new, stats
 
     return stage
 
@@ -342,18 +334,21 @@ def _systematic(key: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.minimum(found, jnp.max(jnp.where(weights > 0, jnp.arange(num), 0)))  # rounding: never one of weight 0
 
 
-def _error(told: list[dict[str, float]], num: int) -> float:
+def _error(ess: np.ndarray, num: int) -> float:
     """The standard error of the log evidence: relative variances of the stages' mean weights, added up."""
-    return float(np.sqrt(sum(max(1 / one['ess'] - 1 / num, 0.0) for one in told)))
+    return float(np.sqrt(sum(max(1 / one - 1 / num, 0.0) for one in ess)))
 
 
 @never_raises('The diagnostics of the particles')
-def _problems(density: Density, draws: np.ndarray, stats: dict, told: list[dict[str, float]], used: dict) -> list[str]:
+def _problems(
+    density: Density, draws: np.ndarray, stats: dict, history: dict[str, np.ndarray], used: dict
+) -> list[str]:
     texts = rounding_problems(density, draws, stats)
-    worst = min(told, key=lambda one: one['acceptance_rate'])
-    if worst['acceptance_rate'] < _LEAST_ACCEPT:
+    worst = int(np.argmin(history['acceptance_rate']))
+    temperature, rate = history['temperature'][worst], history['acceptance_rate'][worst]
+    if rate < _LEAST_ACCEPT:
         texts.append(
-            f'At temperature {worst["temperature"]:.2g} the moves were accepted at a rate of only '
-            f'{worst["acceptance_rate"]:.2g}: the particles are copies of few. {advice("copies", "smc", used)}'
+            f'At temperature {temperature:.2g} the moves were accepted at a rate of only {rate:.2g}: the particles are '
+            f'copies of few. {advice("copies", "smc", used)}'
         )
     return texts

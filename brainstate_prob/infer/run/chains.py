@@ -21,10 +21,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from brainstate_prob.infer.data.sharding import devices_of, is_sharded, on_host, placed, replicated
+from brainstate_prob.infer.data.sharding import along_chains, devices_of, is_sharded, on_host, placed, replicated
 from brainstate_prob.infer.density.log_density import Density
 
-__all__ = ['CHAIN_METHODS', 'Runner', 'choose_method', 'inherited_settings', 'keys_of_chains', 'num_cores']
+__all__ = ['CHAIN_METHODS', 'Runner', 'Together', 'choose_method', 'inherited_settings', 'keys_of_chains', 'num_cores']
 
 CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
 
@@ -81,7 +81,7 @@ class Runner:
     Parameters
     ----------
     jit
-        ``jit(name, key, build)`` keeps compiled functions.
+        `Density.jit`, which keeps compiled functions.
     key
         What ``advance`` depends on.
     """
@@ -99,10 +99,10 @@ class Runner:
         self._workers = min(num_chains, num_cores()) if method == 'parallel' and devices is None else 1
         if self._one_by_one:
             self.description = 'one after another' if method == 'sequential' else f'in {self._workers} threads'
-            self._run = jit('chain', key, lambda: advance)
+            self._run = jit(Runner, key, lambda: advance)
         elif method == 'vectorized':
             self.description = 'vectorized'
-            self._run = jit('chains', key, lambda: _vectorized(advance))
+            self._run = jit(_vectorized, key, lambda: _vectorized(advance))
         else:
             # A mesh has the same number of chains on every device: copies of the last one fill it up.
             self._each = -(-num_chains // len(devices))
@@ -110,9 +110,7 @@ class Runner:
             self.description = f'on {len(used)} device{"s" * (len(used) > 1)}'
             self._mesh = Mesh(np.array(used), ('chains',))
             options = _AS_ON_ONE_DEVICE if used[0].platform == 'cpu' else None
-            self._run = jit(
-                'spread_chains', (key, used), lambda: _spread(advance, self._mesh), compiler_options=options
-            )
+            self._run = jit(_spread, (key, used), lambda: _spread(advance, self._mesh), compiler_options=options)
 
     @property
     def arithmetic(self) -> str:
@@ -165,6 +163,50 @@ class Runner:
             return self.states
         states = replicated(self.states)
         return jax.tree.map(lambda x: x if len(x) == self._num else x[: self._num], states)
+
+
+class Together:
+    """Chains that one step moves together: their state is one, and the program is vectorized.
+
+    Parameters
+    ----------
+    advance
+        As of `Runner`, for the state of all chains; its outputs have the chains as second axis.
+    devices
+        Devices to spread the chains over; they divide the number of chains.
+    """
+
+    def __init__(self, jit: Callable, key: Any, advance: Callable, devices: Any, num_chains: int, data: Any):
+        self._devices, self._num = devices_of(devices), num_chains
+        if self._devices is not None and is_sharded(data):
+            raise ValueError(
+                'The observations are spread over devices (posterior.shard), which compute all chains together: leave '
+                'devices= out, or spread the chains, of the posterior as it was before .shard().'
+            )
+        self.arithmetic = f'{1 if self._devices is None else len(self._devices)} devices'
+        self.description = f'vectorized on {len(self._devices)} devices' if self._devices else 'vectorized'
+        self._run = jit(Together, (key, num_chains), lambda: advance)
+
+    def spread(self, tree: Any) -> Any:
+        """Arrays with a row a chain, over the devices; others on all of them."""
+        return along_chains(tree, self._num, self._devices) if self._devices else tree
+
+    def prepare(self, states: Any, *args: Any) -> None:
+        """Take the state; what compiles is seen when the chains are warm."""
+        self.take(states)
+
+    def take(self, states: Any) -> None:
+        """Go on from this state."""
+        self.states = self.spread(states)  # the same layout after a checkpoint as before it
+
+    def step(self, *args: Any) -> tuple:
+        """Advance all chains; the outputs as NumPy arrays with the chains as first axis."""
+        self.states, *out = self._run(self.states, *args)
+        return tuple(jax.tree.map(lambda x: np.swapaxes(x, 0, 1), on_host(out)))
+
+    def state(self) -> Any:
+        """The state of all chains."""
+        return self.states
 
 
 def _enough(devices: tuple, number: int) -> tuple:
@@ -230,12 +272,9 @@ def _spread(advance: Callable, mesh: Mesh) -> Callable:
 
 def keys_of_chains(density: Density, key: jax.Array, num_chains: int) -> tuple[jax.Array, jax.Array]:
     """A key for the start and one for the run of each chain; chain i's do not depend on the number of chains."""
+    return density.compiled(_keys, num_chains=num_chains)(key)
 
-    def build() -> Callable:
-        def run(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(num_chains))
-            return keys[:, 0], keys[:, 1]
 
-        return run
-
-    return density.jit('keys_of_chains', num_chains, build)(key)
+def _keys(density: Density, key: jax.Array, *, num_chains: int) -> tuple[jax.Array, jax.Array]:
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(num_chains))
+    return keys[:, 0], keys[:, 1]

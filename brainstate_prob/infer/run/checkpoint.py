@@ -1,21 +1,6 @@
 """Checkpoints: a long run writes its state to a file now and then, and goes on from there after it was killed.
 
-A driver keeps all that its loop needs in one pytree, and what grows (losses, draws) in lists, and does::
-
-    ckpt = Checkpoint(path, every, lambda: fingerprint_of(target, 'map', optimizer=optimizer, ...))
-    with ckpt:
-        carry, pieces = start(...), []
-        saved = ckpt.load(carry, total=num_steps)
-        if saved is not None:
-            carry, pieces = saved.state, [saved.arrays['losses']]
-        for length in Chunks(num_steps, size, 'MAP', progress, done=ckpt.step, every=every):
-            carry, losses = advance(carry, length)
-            pieces.append(losses)
-            if ckpt.due(ckpt.step + length):
-                ckpt.save(carry, {'losses': np.concatenate(pieces)})
-        ckpt.finish(carry, {'losses': ...})
-
-The numbers must not depend on where the chunks end.
+`Driver` and `Optimization` say when. The numbers must not depend on where the chunks end.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ class Phase(NamedTuple):
     total
         How many steps, or draws, it has.
     step
-        ``step(done, length) -> (draws, stats)`` goes ``length`` steps on from the ``done``-th, for all chains.
+        ``step(done, length) -> (draws, stats)`` goes ``length`` steps on from the ``done``-th, for all chains. Where it
+        gives fewer draws, the run ends with them.
     keep
         Of a warm-up, the statistics that are kept: see `Driver.kept`.
     at_once
@@ -85,7 +86,7 @@ class Driver:
         self._length = min(10, most)
         self._done: dict[str, int] = {}
         self._arrays: dict[str, list[np.ndarray]] = {}
-        self.interrupted = False
+        self.interrupted = self.ended = False
 
     def __enter__(self) -> Driver:
         self._saving.__enter__()
@@ -117,6 +118,10 @@ class Driver:
         """How many steps of a phase are done."""
         return self._done.get(name, 0)
 
+    def steps(self, thinning: int) -> int:
+        """How many steps of the chains are done, if so many are taken for a draw."""
+        return sum(done * (thinning if name == _DRAWS else 1) for name, done in self._done.items())
+
     def kept(self, phase: str, name: str) -> np.ndarray:
         """A statistic that a warm-up has kept, (chains, steps)."""
         pieces = self._arrays[f'{phase} {name}']
@@ -124,8 +129,8 @@ class Driver:
         return joined[0]
 
     def go(self, phase: Phase) -> None:
-        """Run what is left of a phase; nothing after an interruption."""
-        if self.interrupted:
+        """Run what is left of a phase; nothing after an interruption, or where the steps have ended."""
+        if self.interrupted or self.ended:
             return
         saving, divergences = self._saving, 0
         chunks = Chunks(
@@ -140,6 +145,8 @@ class Driver:
             for length in chunks:
                 began = time.perf_counter()
                 draws, stats = phase.step(self.done(phase.name), length)
+                self.ended = draws.shape[1] < length
+                length = min(length, draws.shape[1])
                 stats = {name: np.asarray(x)[:, :length].copy() for name, x in stats.items()}
                 if not phase.at_once:
                     seconds = time.perf_counter() - began
@@ -150,19 +157,23 @@ class Driver:
                 self._done[phase.name] = self.done(phase.name) + length
                 divergences += self._note(chunks, stats, divergences)
                 if saving.due(sum(self._done.values())):
-                    saving.save(*self._held())
+                    saving.save(*self._contents())
+                if self.ended:
+                    chunks.stop(length)
+                    break
         self.interrupted = self.interrupted or chunks.interrupted
         if saving.path is not None and chunks.whole:
-            saving.finish(*self._held())
+            saving.finish(*self._contents())
 
     @staticmethod
     def _note(chunks: Chunks, stats: dict[str, np.ndarray], before: int) -> int:
-        """Show divergences and step sizes behind the bar; how many divergences there were."""
+        """Show what tells of progress behind the bar; how many divergences there were."""
         found, shown = int(stats['diverging'].sum()) if 'diverging' in stats else 0, {}
         if 'diverging' in stats:
             shown['divergences'] = str(before + found)
-        if 'step_size' in stats:
-            shown['step_size'] = f'{np.median(stats["step_size"][:, -1]):.2g}'
+        for name in ('step_size', 'temperature'):
+            if name in stats and stats[name].size:
+                shown[name] = f'{np.median(stats[name][:, -1]):.2g}'
         if shown:
             chunks.note(**shown)
         return found
@@ -176,7 +187,7 @@ class Driver:
         self._arrays = {name: [array] for name, array in arrays.items()}
         return arrays
 
-    def _held(self) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
+    def _contents(self) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
         """What a checkpoint has: the chains, what was collected, and how far each phase is."""
         return self._chains.state(), self._joined(), {'done': dict(self._done)}
 
@@ -194,6 +205,6 @@ class Driver:
         draws = arrays[_DRAWS]
         stats = {name[len(_DRAWS) + 1 :]: x for name, x in arrays.items() if name.startswith(f'{_DRAWS} ')}
         notes = []
-        if draws.shape[1] < self._num_draws:
+        if self.interrupted and draws.shape[1] < self._num_draws:
             notes = [interruption(f'{draws.shape[1]} of {self._num_draws} draws of each chain', self._saving)]
         return draws, stats, notes

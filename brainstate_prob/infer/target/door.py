@@ -210,11 +210,11 @@ def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
     """
 
     def terms_at_the_door(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
-        with refused_statements(), refused_handlers(), density.open_at(pieces, data) as trace:
-            likelihood = density._pointwise(data)
+        with refused_statements(), refused_handlers(), density.open_at(pieces, data) as model:
+            likelihood = model.log_probs(data)
             with StateTrace() as of_priors:
                 blocks = _by_block(density, theta)
-            note(_Seen(trace, frozenset(of_priors.reads)))
+            note(_Seen(model.trace, frozenset(of_priors.reads)))
         return likelihood, blocks
 
     return terms_at_the_door

@@ -69,7 +69,8 @@ def refuse_out_of_range(density: Density, theta: Any, data: Data, *, new: bool =
         return [use[:3] for use in uses(leaves)], program.consts, jax.jit(ranges)
 
     with precision_of(density):
-        uses, constants, ranges = density.compiled.get(('indices', treedef, numbers, environ.static_key()), build)
+        key = refuse_out_of_range, treedef, numbers, environ.static_key()
+        uses, constants, ranges = density.programs.get(key, build)
         if not uses:
             return
         for (which, length, last), (low, high) in zip(uses, on_host(ranges(leaves)), strict=True):
@@ -104,8 +105,8 @@ def _likelihood(density: Density) -> Callable:
     def likelihood(theta: jax.Array, data: Data) -> list[jax.Array]:
         if data.targets is not None or density.own_log_likelihood is not None:
             return [density.pointwise(theta, data)]
-        with density.open(theta, data):
-            found = jax.tree.leaves(density.distribution(data))
+        with density.open(theta, data) as model:
+            found = jax.tree.leaves(model.distribution(data))
         return [jnp.asarray(u.get_magnitude(x)) for x in found]
 
     return likelihood

@@ -12,6 +12,9 @@ from jax import lax
 
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import is_padded
+from brainstate_prob.infer.data.support import refuse_impossible
+from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.rows import check_rows
 from brainstate_prob.infer.target.stream import Stream
 
@@ -20,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     'Batches',
+    'Batching',
     'Stream',
     'check_batch_size',
     'check_parts',
     'first_batch',
     'loop_in_batches',
     'next_batch',
-    'stream_of',
     'take',
 ]
 
@@ -158,31 +161,76 @@ _PIECES = (
 )
 
 
-def stream_of(
-    posterior: Posterior, batch_size: int | None, batches: Any, num_observations: int | None
-) -> Stream | None:
-    """The options of a fit about minibatches, checked; a `Stream` where they come from an iterable.
+class Batching:
+    """Which observations each step of a fit sees: all, minibatches of the posterior's, or batches of an iterable.
+
+    Parameters
+    ----------
+    batch_size, batches, num_observations
+        The options of a fit.
+
+    Attributes
+    ----------
+    batch_size : int or None
+    stream : Stream or None
+        The batches of an iterable.
+    num_observations : int
+        How many observations there are in all.
 
     Raises
     ------
     ValueError
         For options that contradict each other, and as `check_parts` and `Stream`.
     """
-    if batches is not None:
-        if batch_size is not None:
-            raise ValueError("Give batch_size= (parts of the Posterior's data) or batches=, not both.")
-        stream = Stream(posterior, batches, num_observations)
-        first = stream.peek()
-        num = int(np.shape(first.targets)[0])
-        shapes = [np.shape(x) for x in jax.tree.leaves((first.args, first.kwargs))]
-        if all(not shape or shape[0] == num for shape in shapes):  # else which rows belong together is not known
-            fix = f'Give all rows to the Posterior and leave batches out, {_PIECES}'
-            check_rows(posterior, first, num, 'batches=', fix)
-        return stream
-    if num_observations is not None:
-        raise ValueError(
-            'num_observations= goes with batches=; the observations of the Posterior are counted from its targets.'
-        )
-    if batch_size is not None:
-        check_parts(posterior, batch_size)
-    return None
+
+    def __init__(self, posterior: Posterior, batch_size: int | None, batches: Any, num_observations: int | None):
+        self._data, self.batch_size, self.stream = posterior.data, batch_size, None
+        self.num_observations = posterior.num_observations or 1
+        if batches is not None:
+            if batch_size is not None:
+                raise ValueError("Give batch_size= (parts of the Posterior's data) or batches=, not both.")
+            self.stream = Stream(posterior, batches, num_observations)
+            self.num_observations = self.stream.num_observations
+            first = self.stream.peek()
+            num = int(np.shape(first.targets)[0])
+            shapes = [np.shape(x) for x in jax.tree.leaves((first.args, first.kwargs))]
+            if all(not shape or shape[0] == num for shape in shapes):  # else which rows belong together is not known
+                fix = f'Give all rows to the Posterior and leave batches out, {_PIECES}'
+                check_rows(posterior, first, num, 'batches=', fix)
+        elif num_observations is not None:
+            raise ValueError(
+                'num_observations= goes with batches=; the observations of the Posterior are counted from its targets.'
+            )
+        elif batch_size is not None:
+            check_parts(posterior, batch_size)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a step sees a part of the observations."""
+        return self.stream is not None or self.batch_size is not None
+
+    @property
+    def example(self) -> Data:
+        """Data that stand for all: those of the posterior, or the next batch."""
+        return self._data if self.stream is None else self.stream.stand_in()
+
+    def check(self, density: Density, theta: jax.Array) -> None:
+        """Evaluate the first batch: shapes, types and supports are right before anything long starts.
+
+        Raises
+        ------
+        ValueError
+            For targets outside the likelihood's support, and whatever the model says about shapes.
+        """
+        if self.stream is not None:
+            refuse_out_of_range(density, theta, self.stream.peek())
+            refuse_impossible(density, theta, self.stream.peek(), 'the targets of the first batch')
+
+    def info(self) -> dict[str, Any]:
+        """What a result says about its minibatches."""
+        if self.stream is not None:
+            return self.stream.describe()
+        if self.batch_size is None:
+            return {}
+        num = self.num_observations
+        return {'num_observations': num, 'batch_size': self.batch_size, 'scale': num / self.batch_size}

@@ -164,7 +164,7 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
 
 # Ways that go on without an end, or a word, where a posterior is improper. Points without a prior are of maximum
 # likelihood, a method of its own; Laplace finds the missing curvature, SMC and elliptical slices the missing prior.
-_MOVE_FREELY = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder'})
+_MOVE_FREELY = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'barker', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder'})
 
 
 def _refuse_without_targets(given: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ row does not depend on the other rows that the model is called with. This is loo
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -205,7 +204,7 @@ class _Comparison:
 
     def _values(self, thetas: np.ndarray, index: np.ndarray, data: Data) -> list[np.ndarray]:
         """What is compared, of the rows at each ``index`` under each theta: (thetas, ...)."""
-        run = _program(self.density, self.predicted, self.num * len(VERSIONS))
+        run = self.density.compiled(_values, predicted=self.predicted, num=self.num * len(VERSIONS))
         version = np.repeat([p.version for p in _POINTS], len(index) // len(_POINTS))
         index = index + self.num * version[:, None]
         out = run(jnp.asarray(thetas, self.density.dtype), index.astype(np.int32), data)
@@ -289,27 +288,26 @@ def _is_joint(distribution: dist.Distribution, num: int) -> bool:
     return not distribution.batch_shape and distribution.event_shape[:1] == (num,)
 
 
-def _program(density: Density, predicted: bool, num: int) -> Callable:
-    """``run(thetas, index, data)``: the values of each pair of a theta and rows."""
+def _values(
+    density: Density, thetas: jax.Array, index: jax.Array, data: Data, *, predicted: bool, num: int
+) -> list[jax.Array]:
+    """The values of each pair of a theta and rows."""
 
     def value(theta: jax.Array, data: Data, length: int) -> list[jax.Array]:
         with noise(density, jax.random.key(0), data) as noisy:
             if not predicted:
                 return [density.pointwise(theta, noisy)]
-            with density.open(theta, noisy):
-                distribution = density.distribution(noisy)
+            with density.open(theta, noisy) as model:
+                distribution = model.distribution(noisy)
                 if _is_joint(distribution, length):
                     raise _JointError
                 found = jax.tree.leaves(distribution)
         return [x for x in map(jnp.asarray, found) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
-    def run(thetas: jax.Array, index: jax.Array, data: Data) -> list[jax.Array]:
-        # Of one precision for any number of rows: on accelerators the faster products depend on it.
-        with jax.default_matmul_precision('highest'):
-            length = index.shape[1]
-            return lax.map(lambda pair: value(pair[0], rows_of(data, pair[1], num), length), (thetas, index))
-
-    return density.jit('rows', (predicted, num), lambda: run)
+    # Of one precision for any number of rows: on accelerators the faster products depend on it.
+    with jax.default_matmul_precision('highest'):
+        length = index.shape[1]
+        return lax.map(lambda pair: value(pair[0], rows_of(data, pair[1], num), length), (thetas, index))
 
 
 def _size(data: Data, num: int, most: int) -> int:

@@ -18,13 +18,14 @@ from numpyro.infer.util import log_density
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import HorseshoeBlock
 from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.run.members import plain_types
+from brainstate_prob.infer.run.optimization import MOST_STEPS
 from brainstate_prob.infer.target.minibatch import Batches, first_batch, next_batch, take
 from brainstate_prob.infer.target.numpyro import sites_model
 from brainstate_prob.infer.variational.guides import flat_model, make_guide
 
-__all__ = ['CHUNK', 'Carry', 'Programs', 'Settings', 'Window', 'drawn']
+__all__ = ['Carry', 'Programs', 'Settings', 'Window', 'drawn']
 
-CHUNK = 200  # steps of one compiled call, at most, and of one window
 DRAWS = 1000  # of one compiled call
 
 
@@ -64,10 +65,10 @@ class Programs:
     def __init__(self, density: Density, settings: Settings, streamed: bool, num_observations: int):
         self.density, self.settings, self.num = density, settings, num_observations
         self.whole = settings.batch_size is None and not streamed  # whether the data are all of them
-        self.start = density.jit('svi_start', settings, lambda: self._start)
-        self.advance = density.jit('svi', settings, lambda: self._advance)
-        self.params = density.jit('svi_params', settings, lambda: self._params)
-        self.draw = density.jit('svi_draws', (settings.family, settings.sites, self.whole), lambda: self._draw)
+        self.start = density.jit(Programs._start, settings, lambda: self._start)
+        self.advance = density.jit(Programs._advance, settings, lambda: self._advance)
+        self.params = density.jit(Programs._params, settings, lambda: self._params)
+        self.draw = density.jit(Programs._draw, (settings.family, settings.sites, self.whole), lambda: self._draw)
 
     def _setup(self, key: jax.Array, data: Data, theta: jax.Array, total: jax.Array) -> tuple[SVI, Any, _Model, Any]:
         """SVI, guide, model and first state, made anew in each trace, as guides keep what they were set up with."""
@@ -89,8 +90,7 @@ class Programs:
         if self.settings.windows:
             zeros = jnp.zeros_like(_flat_params(svi, state))
             window = Window(jnp.zeros((), jnp.int32), zeros, zeros)
-        # Without weak types: else the state that comes back would be a new signature, compiled once more.
-        return jax.tree.map(_strong, Carry(state, batches, window))
+        return plain_types(Carry(state, batches, window))
 
     def _advance(self, carry: Carry, length: jax.Array, *given: Any) -> tuple[Carry, jax.Array]:
         svi, _, model, _ = self._setup(jax.random.key(0), *given)
@@ -106,7 +106,8 @@ class Programs:
             window = None if carry.window is None else _added(carry.window, _flat_params(svi, state))
             return Carry(state, batches, window), losses.at[i].set(loss)
 
-        return lax.fori_loop(0, length, step, (carry, jnp.zeros(CHUNK)))
+        carry, losses = lax.fori_loop(0, length, step, (carry, jnp.zeros(MOST_STEPS)))
+        return carry, losses[None]
 
     def _params(self, carry: Carry, average: jax.Array | None, *given: Any) -> dict:
         """The guide's parameters; with ``average`` in place of the state's."""
@@ -252,18 +253,14 @@ def _flat_params(svi: SVI, state: Any) -> jax.Array:
 
 
 def _added(window: Window, x: jax.Array) -> Window:
-    """Welford's update; a window begins anew after `CHUNK` steps."""
-    fresh = window.steps == CHUNK
+    """Welford's update; a window begins anew after `MOST_STEPS` steps."""
+    fresh = window.steps == MOST_STEPS
     steps = jnp.where(fresh, 0, window.steps) + 1
     mean = jnp.where(fresh, 0.0, window.mean)
     squares = jnp.where(fresh, 0.0, window.squares)
     off = x - mean
     mean = mean + off / steps
     return Window(steps, mean, squares + off * (x - mean))
-
-
-def _strong(x: Any) -> Any:
-    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else lax.convert_element_type(x, x.dtype)
 
 
 def drawn(programs: Programs, params: dict, given: tuple, key: jax.Array, num_draws: int) -> tuple[Any, dict]:

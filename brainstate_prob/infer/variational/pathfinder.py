@@ -25,8 +25,7 @@ from brainstate_prob.infer.density.potential import potential_of
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems, warn_of
 from brainstate_prob.infer.diagnostics.psis import k_hat_limit, pareto_k, smoothed_weights
-from brainstate_prob.infer.mcmc.chain_starts import started_chains
-from brainstate_prob.infer.mcmc.kernel import Settings
+from brainstate_prob.infer.mcmc.kernel import Settings, nuts_starts
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.run.chains import keys_of_chains
 from brainstate_prob.infer.run.inits import started_from
@@ -123,7 +122,7 @@ def pathfinder(
     density = target.density
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
-    thetas = started_chains(target, Settings(), init, (start_keys, keys)).theta
+    thetas = nuts_starts(Settings()).at(target, init, (start_keys, keys)).theta
     found, keys, steps = _found(density, thetas, keys, posterior.data, num_steps, num_elbo_draws)
     draws, lp, log_q = _drawn(density, found, keys, posterior.data, -(-num_draws // num_paths))
     elbo = np.asarray(found.elbo)
@@ -179,7 +178,7 @@ def _found(
 ) -> tuple[Any, jax.Array, jax.Array]:
     """The best Gaussian of the path from each theta, the keys of its draws, and how many steps the paths have."""
     settings = (num_steps, num_elbo_draws)
-    return density.jit('pathfinder_paths', settings, lambda: _paths(density, *settings))(thetas, keys, data)
+    return density.jit(_paths, settings, lambda: _paths(density, *settings))(thetas, keys, data)
 
 
 def _paths(density: Density, num_steps: int, num_elbo_draws: int) -> Callable:
@@ -218,7 +217,7 @@ def _drawn(density: Density, found: Any, keys: jax.Array, data: Data, num: int) 
     In blocks of one length, so that another number of draws compiles nothing.
     """
     vi, blocks = import_blackjax().vi.pathfinder, []
-    mixture = density.jit('pathfinder_mixture', None, lambda: functools.partial(_mixture, vi))
+    mixture = density.jit(_mixture, None, lambda: functools.partial(_mixture, vi))
     for i in range(-(-num // _DRAWS)):
         draws, lp, log_q = _draw_program(density)(found, keys, np.int32(i), data)
         blocks.append(jax.device_get((draws, lp, mixture(found, draws) if density.size <= _MOST_MIXED else log_q)))
@@ -235,7 +234,7 @@ def _draw_program(density: Density) -> Callable:
 
         return lax.map(one, (found, keys))
 
-    return density.jit('pathfinder_draws', None, lambda: run)
+    return density.jit(_draw_program, None, lambda: run)
 
 
 def _uphill(vi: Any, steps: Any) -> jax.Array:

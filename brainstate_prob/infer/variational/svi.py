@@ -13,26 +13,26 @@ import numpy as np
 import optax
 
 from brainstate_prob.core.calls import named
+from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.noncentered import described
-from brainstate_prob.infer.descent.map import batch_info, check_first_batch
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.prior_conflict import warned
 from brainstate_prob.infer.diagnostics.psis import k_hat, k_hat_problem
 from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
-from brainstate_prob.infer.run.checkpoint import Checkpoint, interruption, nothing_yet
+from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.progress import Chunks
+from brainstate_prob.infer.run.optimization import Optimization
 from brainstate_prob.infer.run.starts import centres
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
-from brainstate_prob.infer.target.minibatch import stream_of
+from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start, to_key
-from brainstate_prob.infer.target.stream import Stream
-from brainstate_prob.infer.variational.elbo_programs import CHUNK, Carry, Programs, Settings, drawn
+from brainstate_prob.infer.variational.elbo_programs import Carry, Programs, Settings, drawn
 from brainstate_prob.infer.variational.guides import check_guide
+from brainstate_prob.infer.variational.stationarity import Stationarity
 
 __all__ = ['svi']
 
@@ -147,18 +147,18 @@ def svi(
     check_options(svi, locals(), optimizer=optax_optimizer())
     if sites and isinstance(guide, str):
         raise ValueError(f'sites=True is for a guide of your own; guide={guide!r} is one of theta. Drop sites=True.')
-    stream = stream_of(posterior, batch_size, batches, num_observations)
     posterior = started_from(posterior, init)
-    example = None if stream is None else stream.stand_in()
+    batching = Batching(posterior, batch_size, batches, num_observations)
+    example = None if batching.stream is None else batching.example
     target = posterior.sampling_target(False if sites else noncentered, example)
     density = target.density
-    family = check_guide(guide, init_scale, density, batch_size is not None or stream is not None, sites)
+    family = check_guide(guide, init_scale, density, batching.in_parts, sites)
     settings = Settings(family, sites, optimizer, int(num_particles), batch_size, r_hat is not None)
-    programs = Programs(density, settings, stream is not None, posterior.num_observations)
+    programs = Programs(density, settings, batching.stream is not None, batching.num_observations)
     began = time.perf_counter()
     start_key, key, draw_key = jax.random.split(to_key(seed), 3)
     falls = optimizer is None and r_hat is None
-    ckpt = Checkpoint(
+    saving = Checkpoint(
         checkpoint,
         checkpoint_every,
         lambda: fingerprint_of(
@@ -177,18 +177,18 @@ def svi(
             **({'num_steps (by which the default learning rate falls)': int(num_steps)} if falls else {}),
         ),
     )
-    with ckpt:
-        theta = target.start
-        if not ckpt.exists:
-            theta = checked_start(target, centres(target, init, start_key[None])[1][0])
-            check_first_batch(density, theta, stream)
-        data = posterior.data if stream is None else stream.stand_in()
-        used = {'optimizer': optimizer, 'num_particles': num_particles, 'init': init}
-        run = _Run(programs, data, theta, key, int(num_steps), r_hat, stream, used)
-        run.go(ckpt, progress)
-    params = run.params()
-    thetas, stats = drawn(programs, params, run.given, draw_key, num_draws)
-    elbo = -run.losses
+    theta = target.start
+    if not saving.exists:
+        theta = checked_start(target, centres(target, init, start_key[None])[1][0])
+        batching.check(density, theta)
+    used = {'optimizer': optimizer, 'num_particles': num_particles, 'init': init}
+    approximation = _Guide(programs, batching.example, theta, key, int(num_steps), used)
+    rule = None if r_hat is None else Stationarity(r_hat)
+    run = Optimization(approximation, batching, 1, int(num_steps), rule=rule, label='SVI', progress=progress)
+    run.run(saving)
+    params = approximation.params(None if rule is None else rule.mean)
+    thetas, stats = drawn(programs, params, approximation.given, draw_key, num_draws)
+    elbo = -run.losses[0]
     info = {
         'guide': guide if isinstance(guide, str) else getattr(guide, '__name__', type(guide).__name__),
         'num_steps': len(elbo),
@@ -196,27 +196,27 @@ def svi(
         'stopped': run.stopped or 'num_steps',
         'elbo': float(np.mean(elbo[-100:])),
         'noncentered': described(density),
-        **({'batch_size': None} | batch_info(posterior, batch_size, stream)),
-        **({} if r_hat is None else {'r_hat': run.r_hat_now, 'converged': run.stopped == 'converged'}),
+        **({'batch_size': None} | batching.info()),
+        **({} if rule is None else {'r_hat': rule.r_hat, 'converged': run.stopped == 'converged'}),
     }
     fit = Fit(target, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
     judged = fit
     if num_draws < 100 and 'log_q' in stats:  # too few for k-hat
-        more, of_more = drawn(programs, params, run.given, draw_key, 200)
+        more, of_more = drawn(programs, params, approximation.given, draw_key, 200)
         judged = Fit(target, more, method='svi', stats=of_more, info=info)
-    fit.info |= {'warnings': _judge(fit, judged, run), 'seconds': time.perf_counter() - began}
+    fit.info |= {'warnings': _judge(fit, judged, run.notes, r_hat), 'seconds': time.perf_counter() - began}
     return warned(fit)
 
 
 @never_raises('The diagnostics of the guide')
-def _judge(fit: Fit, judged: Fit, run: _Run) -> list[str]:
+def _judge(fit: Fit, judged: Fit, notes: list[str], r_hat: float | None) -> list[str]:
     """Add k-hat, by the draws of ``judged``, to ``fit.info``; what is wrong, in words."""
-    problems = list(run.notes)
-    if run.r_hat is not None and run.stopped not in ('converged', 'interrupted'):
+    problems = list(notes)
+    if r_hat is not None and fit.info['stopped'] not in ('converged', 'interrupted'):
         problems.append(
             f"SVI stopped after {fit.info['num_steps']} steps before it converged: R-hat of the guide's parameters is "
-            f'{run.r_hat_now:.3g}, and {run.r_hat:g} was asked for. {advice("few_steps", "svi", fit.info)}'
+            f'{fit.info["r_hat"]:.3g}, and {r_hat:g} was asked for. {advice("few_steps", "svi", fit.info)}'
         )
     if {'lp', 'log_q'} <= set(judged.stats) and judged.num_draws >= 100:
         fit.info['k_hat'] = k_hat(judged)
@@ -225,149 +225,32 @@ def _judge(fit: Fit, judged: Fit, run: _Run) -> list[str]:
     return problems
 
 
-class _Run:
-    """The host's loop over chunks of steps."""
+class _Guide:
+    """The guide's parameters, which SVI optimizes."""
 
-    def __init__(
-        self,
-        programs: Programs,
-        data: Any,
-        theta: jax.Array,
-        key: jax.Array,
-        num_steps: int,
-        r_hat: float | None,
-        stream: Stream | None,
-        used: dict[str, Any],
-    ):
-        self._used = used
-        self._programs, self._num_steps, self._stream, self.r_hat = programs, num_steps, stream, r_hat
+    def __init__(self, programs: Programs, data: Data, theta: jax.Array, key: jax.Array, num_steps: int, used: dict):
+        self._programs, self._used = programs, used
         self.given = data, theta, float(num_steps)
         self._carry: Carry = programs.start(key, *self.given)
-        self._pieces: list[np.ndarray] = []
-        self._windows: list[tuple[np.ndarray, np.ndarray]] = []  # mean and sum of squares of each
-        self.stopped = ''
-        self.notes: list[str] = []
 
-    @property
-    def losses(self) -> np.ndarray:
-        """Minus the ELBO of each step."""
-        return np.concatenate(self._pieces)
+    def state(self) -> tuple[jax.Array, Carry]:
+        return self.given[1], self._carry
 
-    @property
-    def r_hat_now(self) -> float:
-        """The largest R-hat of the guide's parameters over the last half of the run."""
-        return _r_hat(self._windows)[0]
-
-    def go(self, ckpt: Checkpoint, progress: bool) -> None:
-        """Take the steps that are still to do."""
-        self._resume(ckpt)
-        stops = tuple(x for x in (ckpt.every, CHUNK if self.r_hat is not None else None) if x is not None)
-        total = ckpt.step if self.stopped else self._num_steps
-        chunks = Chunks(total, CHUNK, 'SVI', progress, done=ckpt.step, every=stops)
-        with chunks:
-            for length in chunks:
-                done = self._advance(length)
-                self._check(done)
-                if done:
-                    chunks.note(elbo=f'{-np.mean(self._pieces[-1]):.6g}')
-                if self.r_hat is not None and (ckpt.step + done) % CHUNK == 0 and done:
-                    self._look()
-                if ckpt.due(ckpt.step + done) and not self.stopped:
-                    ckpt.save(*self._held())
-                if self.stopped:
-                    break
-        if chunks.interrupted and not self._pieces:
-            raise nothing_yet('before the first steps were done', ckpt)
-        if not self._pieces:
-            raise ValueError('batches gave no batch: there is nothing to fit.')
-        if chunks.whole:
-            ckpt.finish(*self._held())
-        if chunks.interrupted and not self.stopped and len(self.losses) < self._num_steps:
-            self.stopped = 'interrupted'
-            self.notes.append(interruption(f'{len(self.losses)} of {self._num_steps} steps', ckpt))
-
-    def params(self) -> dict:
-        """The guide's parameters: the last ones, or their mean over the last half of the run."""
-        mean = None if self.r_hat is None else _r_hat(self._windows)[1]
-        window: Any = self._carry.window
-        average = None if mean is None else jnp.asarray(mean, window.mean.dtype)
-        return self._programs.params(self._carry, average, *self.given)
-
-    def _resume(self, ckpt: Checkpoint) -> None:
-        saved = ckpt.load((self.given[1], self._carry), total=self._num_steps)
-        if saved is None:
-            return
-        theta, self._carry = saved.state
+    def take(self, state: tuple[jax.Array, Carry]) -> None:
+        theta, self._carry = state
         self.given = self.given[0], theta, self.given[2]
-        self._pieces = [saved.arrays['losses']]
-        if self.r_hat is not None:
-            self._windows = list(zip(saved.arrays['means'], saved.arrays['squares'], strict=True))
-        self.stopped = saved.extra['stopped']
-        if self._stream is not None:
-            self._stream.skip(saved.step)
 
-    def _held(self) -> tuple:
-        """What a checkpoint has: the state, what grows, and whether it is the end."""
-        arrays = {'losses': self.losses}
-        if self.r_hat is not None:
-            size = self._carry.window.mean.size  # type: ignore[union-attr]
-            arrays['means'] = np.array([w[0] for w in self._windows]).reshape(-1, size)
-            arrays['squares'] = np.array([w[1] for w in self._windows]).reshape(-1, size)
-        return (self.given[1], self._carry), arrays, {'stopped': self.stopped}
+    def step(self, data: Data, length: int) -> tuple[jax.Array, np.ndarray]:
+        self._carry, losses = self._programs.advance(self._carry, length, data, *self.given[1:])
+        return losses, np.array([length])
 
-    def _advance(self, length: int) -> int:
-        """Take ``length`` steps; how many were done."""
-        data, *rest = self.given
-        if self._stream is None:
-            self._carry, found = self._programs.advance(self._carry, length, data, *rest)
-            self._pieces.append(np.asarray(found)[:length])
-            return length
-        losses = []
-        for _ in range(length):
-            try:
-                data = next(self._stream)
-            except StopIteration:
-                self.stopped = 'the batches ended'
-                break
-            self._carry, found = self._programs.advance(self._carry, 1, data, *rest)
-            losses.append(found[0])
-        if losses:
-            self._pieces.append(np.asarray(jax.device_get(losses)))
-        return len(losses)
+    def shown(self, losses: np.ndarray) -> dict[str, str]:
+        return {'elbo': f'{-np.mean(losses):.6g}'}
 
-    def _check(self, done: int) -> None:
-        if done and not np.isfinite(self._pieces[-1]).all():
-            losses = self.losses
-            step = int(np.argmin(np.isfinite(losses)))
-            raise ValueError(
-                f'The ELBO became {-losses[step]} at step {step}. {advice("not_finite", "svi", self._used)}'
-            )
+    def failure(self, point: int, step: int, loss: Any) -> str:
+        return f'The ELBO became {-loss} at step {step}. {advice("not_finite", "svi", self._used)}'
 
-    def _look(self) -> None:
-        """Keep the window that has ended, and stop if nothing drifts."""
-        window: Any = self._carry.window
-        self._windows.append((np.asarray(window.mean), np.asarray(window.squares)))
-        if self.r_hat is not None and self.r_hat_now < self.r_hat:
-            self.stopped = 'converged'
-
-
-def _r_hat(windows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, np.ndarray | None]:
-    """The largest R-hat of numbers between the two last quarters of a run, and their means over both."""
-    half = len(windows) // 4
-    if not half:
-        return np.inf, None
-    quarters = windows[-2 * half : -half], windows[-half:]
-    means = np.array([np.mean([m for m, _ in q], axis=0, dtype=np.float64) for q in quarters])
-    length = half * CHUNK
-    within = np.mean(
-        [
-            sum(s + CHUNK * (m - centre) ** 2 for m, s in q) / (length - 1)
-            for q, centre in zip(quarters, means, strict=True)
-        ],
-        axis=0,
-    )
-    between = means.var(axis=0, ddof=1)
-    still = (within == 0) & (between == 0)  # parameters that do not move
-    with np.errstate(divide='ignore', invalid='ignore'):
-        ratio = np.where(still, 1.0, (length - 1) / length + between / within)
-    return float(np.sqrt(ratio.max())), means.mean(axis=0)
+    def params(self, mean: np.ndarray | None) -> dict:
+        """The guide's parameters: the last ones, or ``mean``."""
+        average = None if mean is None else jnp.asarray(mean, self._carry.window.mean.dtype)  # type: ignore[union-attr]
+        return self._programs.params(self._carry, average, *self.given)

@@ -135,6 +135,7 @@ WAYS = {
     'ensemble': lambda p: infer.ensemble(p, num_members=2, num_steps=10, progress=False),
     'swag': lambda p: infer.swag(p, num_steps=20, snapshot_every=5, num_draws=4, batch_size=2, progress=False),
     'elliptical_slice': lambda p: infer.elliptical_slice(p, num_warmup=2, num_samples=4, num_chains=2, progress=False),
+    'barker': lambda p: infer.barker(p, num_warmup=2, num_samples=4, num_chains=2, progress=False),
     'hmc_ecs': lambda p: infer.hmc_ecs(
         p, batch_size=2, num_blocks=2, num_warmup=2, num_samples=4, num_chains=2, progress=False
     ),

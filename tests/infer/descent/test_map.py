@@ -443,6 +443,21 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_numbers(case, tmp_path):
         assert more.info['num_steps'] == 130
 
 
+@pytest.mark.parametrize('num_starts', [1, 2])
+def test_a_fit_whose_batches_ended_is_loaded_again(num_starts, tmp_path):
+    x, y = line_data()
+    posterior = infer.Posterior(Line(), (x, 0.3), y)
+
+    def fit():
+        batches = (((x[i : i + 50], 0.3), y[i : i + 50]) for i in (0, 50, 100, 150))
+        options = {'num_observations': 200, 'num_starts': num_starts, 'optimizer': 'adam', 'num_steps': 9}
+        return infer.map(posterior, batches=batches, checkpoint=tmp_path / 'c', progress=False, **options)
+
+    first, again = fit(), fit()
+    assert again.info['stopped'] == 'the batches ended' and again.info['num_steps'] == 4
+    np.testing.assert_array_equal(again.thetas, first.thetas)
+
+
 def test_the_checkpoint_of_another_fit_is_refused(tmp_path):
     x, y = line_data()
     kwargs = {'optimizer': 'adam', 'num_steps': 5, 'progress': False, 'checkpoint': tmp_path / 'run.ckpt'}

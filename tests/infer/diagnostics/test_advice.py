@@ -28,6 +28,7 @@ FOUND = {
     'chees': (*MARKOV, 'divergences', 'energy', 'start'),
     'meads': (*MARKOV, 'divergences', 'energy', 'start'),
     'mclmc': (*MARKOV, 'divergences', 'start'),
+    'barker': (*MARKOV, 'start'),
     'hmc_ecs': (*MARKOV, 'divergences', 'tree_depth', 'energy', 'variance'),
     'elliptical_slice': (*MARKOV, 'start'),
     'sgld': MARKOV,

@@ -14,7 +14,13 @@ X = np.random.default_rng(0).normal(size=(20, 2))
 Y = X @ np.array([1.0, -1.0]) + 0.3 * np.random.default_rng(1).normal(size=20)
 # Of chains enough draws that their diagnostics look at them.
 LONG = {'num_samples': 110}
-MORE = {'nuts': LONG, 'elliptical_slice': LONG, 'sgmcmc': {**LONG, 'step_size': 1e-3}, 'hmc_ecs': {'batch_size': 8}}
+MORE = {
+    'nuts': LONG,
+    'barker': LONG,
+    'elliptical_slice': LONG,
+    'sgmcmc': {**LONG, 'step_size': 1e-3},
+    'hmc_ecs': {'batch_size': 8},
+}
 
 
 class Line(nn.Module):

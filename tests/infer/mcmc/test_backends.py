@@ -10,8 +10,9 @@ import numpyro.distributions as dist
 import pytest
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.mcmc import adaptation, chain_starts, nuts_loop
+from brainstate_prob.infer.mcmc import adaptation, nuts_phases
 from brainstate_prob.infer.mcmc.metric import Dense, Diagonal, LowRank
+from brainstate_prob.infer.run.starts import centres
 from tests.infer.mcmc.test_nuts import regression
 from tests.support.reference_models import POSTERIORS, compare, reference_of, reference_posterior
 from tests.support.rich_model import compilations
@@ -227,7 +228,7 @@ def test_gradients_and_directions_save_gradients(shared_dir):
 )
 def test_a_low_rank_matrix_that_harms_is_given_up(shared_dir, monkeypatch, limit, value, said):
     """Chains that disagree or diverge: warmed up again with a diagonal matrix, which is said."""
-    monkeypatch.setattr(nuts_loop, limit, value)
+    monkeypatch.setattr(nuts_phases, limit, value)
     with pytest.warns(infer.ConvergenceWarning, match=f'low-rank mass matrix fails here.*{said}.*diagonal'):
         fit = infer.nuts(
             reference_posterior(shared_dir, 'linear_regression_corr'), mass_matrix='low_rank', seed=2, progress=False
@@ -250,7 +251,7 @@ def test_pathfinder_starts_lie_in_the_posterior(shared_dir):
     """Within a few posterior standard deviations, from starts hundreds of them away; each chain elsewhere."""
     posterior = reference_posterior(shared_dir, 'linear_regression_corr')
     keys = jax.random.split(jax.random.key(0), 4)
-    kind, starts = chain_starts.centres(posterior.target, 'pathfinder', keys)
+    kind, starts = centres(posterior.target, 'pathfinder', keys)
     reference = reference_of(shared_dir, 'linear_regression_corr')['beta']
     off = (np.asarray(starts)[:, :5] - reference['mean']) / reference['sd']
     assert kind == 'pathfinder' and np.abs(off).max() < 10 and not np.array_equal(starts[0], starts[1])

@@ -10,7 +10,7 @@ import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
 from brainstate_prob import infer, nn
-from brainstate_prob.infer.run.members import Members
+from brainstate_prob.infer.run.chains import Runner
 from tests.support.rich_model import compilations
 
 # Runs here are short, and laws are compared over all chains; that chains which disagree are told is a test of its own.
@@ -228,7 +228,7 @@ def test_a_second_run_compiles_nothing():
 )
 def test_a_run_that_was_interrupted_goes_on_to_the_same_draws(kwargs, tmp_path, monkeypatch):
     whole, path = small(**kwargs), tmp_path / 'run.ckpt'
-    real, calls = Members.step, []
+    real, calls = Runner.step, []
 
     def killed(self, *args):
         calls.append(1)
@@ -237,7 +237,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_draws(kwargs, tmp_path, 
         return real(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Members, 'step', killed)
+        patch.setattr(Runner, 'step', killed)
         with pytest.raises(SystemExit):
             small(**kwargs, checkpoint=path, checkpoint_every=7)
     resumed = small(**kwargs, checkpoint=path, checkpoint_every=7)
@@ -304,7 +304,7 @@ REFUSED = [
         'batches ended before the first draw, after 1 steps',
     ),
     ({'batch_size': 61}, ValueError, 'from 1 to the number of observations 60'),
-    ({'step_size': 1e3}, ValueError, 'left the finite numbers within step'),
+    ({'step_size': 1e3}, ValueError, 'became non-finite within step'),
 ]
 
 

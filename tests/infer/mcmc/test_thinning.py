@@ -18,6 +18,7 @@ OPTIONS = {
     'sgmcmc': {'step_size': 1e-3},
     'elliptical_slice': {'chain_method': 'sequential'},
     'nuts': {'chain_method': 'sequential'},
+    'barker': {'chain_method': 'sequential'},
 }
 
 
@@ -31,7 +32,7 @@ class Line(nn.Module):
 
 
 def test_all_ways_that_thin_are_in_the_table():
-    assert set(THINNED) == {'nuts', 'sgmcmc', 'chees', 'meads', 'mclmc', 'hmc_ecs', 'elliptical_slice'}
+    assert set(THINNED) == {'nuts', 'barker', 'sgmcmc', 'chees', 'meads', 'mclmc', 'hmc_ecs', 'elliptical_slice'}
 
 
 @pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')

@@ -35,8 +35,8 @@ def mean(size=2):
     return infer.Posterior(Mean(size), targets=jnp.ones(8))
 
 
-FORMS = ('nuts', 'chees', 'meads', 'smc', 'pathfinder', 'svi', 'laplace')
-THINS = ('nuts', 'sgmcmc', 'chees', 'meads', 'elliptical_slice')
+FORMS = ('nuts', 'barker', 'chees', 'meads', 'smc', 'pathfinder', 'svi', 'laplace')
+THINS = ('nuts', 'barker', 'sgmcmc', 'chees', 'meads', 'elliptical_slice')
 CYCLES = {'method': 'cyclical', 'num_warmup': 4, 'num_cycles': 2}
 
 
@@ -190,7 +190,7 @@ ROWS = [
     Mistake(
         'a step that leads to infinity',
         mean,
-        (r'left the finite numbers within step \d+', r'Use a smaller step_size \(now 1000\)', 'use precondition=True'),
+        (r'became non-finite within step \d+', r'Use a smaller step_size \(now 1000\)', 'use precondition=True'),
         ways=('sgmcmc',),
         options={'step_size': 1e3, 'num_warmup': 200, 'num_samples': 200},
     ),

@@ -16,7 +16,7 @@ from tests.infer.mistakes.model import Line, X, Y
 from tests.infer.mistakes.row import Mistake
 
 TABLE = np.ones((8, 3))
-FREE = ('nuts', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder')
+FREE = ('nuts', 'barker', 'chees', 'meads', 'mclmc', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder')
 
 
 class Flat(nn.Module):

@@ -39,13 +39,13 @@ def made(value):
     return lambda: value
 
 
-SAMPLERS = ('nuts', 'chees', 'meads', 'hmc_ecs', 'elliptical_slice', 'mclmc', 'sgmcmc')
+SAMPLERS = ('nuts', 'barker', 'chees', 'meads', 'hmc_ecs', 'elliptical_slice', 'mclmc', 'sgmcmc')
 DESCENTS = ('map', 'ensemble', 'mc_dropout')
 WITH_STEPS = ('map', 'svi', 'ensemble', 'swag', 'mc_dropout')
 WITH_DRAWS = ('laplace', 'svi', 'pathfinder', 'swag', 'mc_dropout')
 SAVED = tuple(way for way in ALL if way not in ('laplace', 'pathfinder'))
-ON_DEVICES = ('nuts', 'sgmcmc', 'ensemble', 'chees', 'meads', 'mclmc', 'hmc_ecs', 'elliptical_slice')
-BY_METHOD = ('nuts', 'sgmcmc', 'ensemble', 'hmc_ecs', 'elliptical_slice')
+ON_DEVICES = ('nuts', 'barker', 'sgmcmc', 'ensemble', 'chees', 'meads', 'mclmc', 'hmc_ecs', 'elliptical_slice')
+BY_METHOD = ('nuts', 'barker', 'sgmcmc', 'ensemble', 'hmc_ecs', 'elliptical_slice')
 STARTED = (
     'map',
     'svi',
@@ -56,6 +56,7 @@ STARTED = (
     'chees',
     'meads',
     'mclmc',
+    'barker',
     'elliptical_slice',
 )
 

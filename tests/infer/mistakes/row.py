@@ -27,11 +27,12 @@ WAYS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     'chees': (infer.chees, {**SHORT, 'num_chains': 2}),
     'meads': (infer.meads, {**SHORT, 'num_chains': 8, 'thinning': 1}),
     'mclmc': (infer.mclmc, {**SHORT, 'num_warmup': 100, 'num_chains': 2, 'thinning': 1}),
+    'barker': (infer.barker, SHORT),
     'hmc_ecs': (infer.hmc_ecs, {**SHORT, 'batch_size': 2}),
     'elliptical_slice': (infer.elliptical_slice, SHORT),
 }
 ALL = tuple(WAYS)
-MARKOV = ('nuts', 'chees', 'meads', 'mclmc', 'hmc_ecs', 'elliptical_slice', 'sgmcmc')
+MARKOV = ('nuts', 'chees', 'meads', 'mclmc', 'barker', 'hmc_ecs', 'elliptical_slice', 'sgmcmc')
 IN_BATCHES = ('map', 'svi', 'sgmcmc', 'ensemble', 'swag', 'mc_dropout')
 
 

@@ -12,7 +12,7 @@ from brainstate_prob import environ, infer, nn
 from tests.infer.mistakes.row import Mistake
 
 X = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
-STARTED = ('map', 'ensemble', 'svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees', 'elliptical_slice')
+STARTED = ('map', 'ensemble', 'svi', 'sgmcmc', 'nuts', 'barker', 'pathfinder', 'chees', 'elliptical_slice')
 
 
 class Named(nn.Module):
@@ -210,7 +210,7 @@ ROWS = [
         'chains from members with running statistics of their own',
         normed,
         ("fit by 'ensemble'", 'each of 2 draws has running statistics of its own', 'map'),
-        ways=('svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees', 'elliptical_slice'),
+        ways=('svi', 'sgmcmc', 'nuts', 'barker', 'pathfinder', 'chees', 'elliptical_slice'),
         options=Lazily('init', members),
     ),
     Mistake(

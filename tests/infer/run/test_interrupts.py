@@ -23,13 +23,14 @@ WAYS = {
     'swag': (infer.swag, 'SWAG', {**QUIET, 'num_steps': 1000, 'snapshot_every': 20, 'num_draws': 10}),
     'mc_dropout': (infer.mc_dropout, 'MAP', {**STEPS, 'num_draws': 3}),
     'svi': (infer.svi, 'SVI', {**QUIET, 'num_steps': 1000, 'num_draws': 10}),
-    'sgmcmc': (infer.sgmcmc, 'SG-MCMC', {**CHAINS, 'num_warmup': 0, 'num_samples': 2000, 'step_size': 1e-3}),
+    'sgmcmc': (infer.sgmcmc, 'Sampling', {**CHAINS, 'num_warmup': 0, 'num_samples': 2000, 'step_size': 1e-3}),
     'nuts': (infer.nuts, 'Sampling', CHAINS),
     'chees': (infer.chees, 'Sampling', {**CHAINS, 'num_chains': 2}),
+    'barker': (infer.barker, 'Sampling', CHAINS),
     'hmc_ecs': (infer.hmc_ecs, 'Sampling', {**CHAINS, 'batch_size': 4}),
     'elliptical_slice': (infer.elliptical_slice, 'Sampling', CHAINS),
 }
-DRAWS = ('sgmcmc', 'nuts', 'chees', 'hmc_ecs', 'elliptical_slice')
+DRAWS = ('sgmcmc', 'nuts', 'barker', 'chees', 'hmc_ecs', 'elliptical_slice')
 
 
 class Line(nn.Module):

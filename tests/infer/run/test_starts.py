@@ -19,19 +19,20 @@ CHAINS = {**QUIET, 'num_warmup': 5, 'num_samples': 5, 'num_chains': 2}
 STILL = {**QUIET, 'optimizer': optax.sgd(0.0), 'num_steps': 2}
 X = np.random.default_rng(0).normal(30.0, 2.0, size=(40, 2)).astype(np.float32)
 Y = ((X - 30.0) @ np.array([1.0, -1.0]) + 0.1 * np.random.default_rng(1).normal(size=40)).astype(np.float32)
-# By way to fit: what the option of the start is called, and others that make it short.
+# By way to fit: options that make it short.
 WAYS = {
-    'map': (infer.map, 'init', STILL),
-    'laplace': (infer.laplace, 'mode', {**QUIET, 'num_draws': 4}),
-    'svi': (infer.svi, 'init', {**QUIET, 'num_steps': 3, 'num_draws': 4}),
-    'nuts': (infer.nuts, 'init', CHAINS),
-    'sgmcmc': (infer.sgmcmc, 'init', {**CHAINS, 'step_size': 1e-4}),
-    'pathfinder': (infer.pathfinder, 'init', {'num_paths': 2, 'num_draws': 30}),
-    'ensemble': (infer.ensemble, 'init', {**QUIET, 'num_members': 2, 'num_steps': 2, 'bootstrap': True}),
-    'swag': (infer.swag, 'start', {**QUIET, 'num_steps': 4, 'snapshot_every': 1, 'num_draws': 3}),
-    'chees': (infer.chees, 'init', CHAINS),
-    'hmc_ecs': (infer.hmc_ecs, 'reference', {**CHAINS, 'batch_size': 8}),
-    'elliptical_slice': (infer.elliptical_slice, 'init', CHAINS),
+    'map': (infer.map, STILL),
+    'laplace': (infer.laplace, {**QUIET, 'num_draws': 4}),
+    'svi': (infer.svi, {**QUIET, 'num_steps': 3, 'num_draws': 4}),
+    'nuts': (infer.nuts, CHAINS),
+    'sgmcmc': (infer.sgmcmc, {**CHAINS, 'step_size': 1e-4}),
+    'pathfinder': (infer.pathfinder, {'num_paths': 2, 'num_draws': 30}),
+    'ensemble': (infer.ensemble, {**QUIET, 'num_members': 2, 'num_steps': 2, 'bootstrap': True}),
+    'swag': (infer.swag, {**QUIET, 'num_steps': 4, 'snapshot_every': 1, 'num_draws': 3}),
+    'chees': (infer.chees, CHAINS),
+    'barker': (infer.barker, CHAINS),
+    'hmc_ecs': (infer.hmc_ecs, {**CHAINS, 'batch_size': 8}),
+    'elliptical_slice': (infer.elliptical_slice, CHAINS),
 }
 
 
@@ -62,8 +63,8 @@ def forward(statistics, w, x):
 
 @pytest.mark.parametrize('way', WAYS)
 def test_running_statistics_go_on_in_the_next_fit(trained, way):
-    run, option, options = WAYS[way]
-    fit = run(infer.Posterior(Normed(), X, Y), **{option: trained}, **options)
+    run, options = WAYS[way]
+    fit = run(infer.Posterior(Normed(), X, Y), init=trained, **options)
     for path, value in trained.running_statistics.items():
         np.testing.assert_array_equal(fit.running_statistics[path], value)
     expected = np.stack([forward(trained.running_statistics, w, X) for w in fit.draws['w'].reshape(-1, 2)])
@@ -78,11 +79,19 @@ def test_running_statistics_go_on_in_the_next_fit(trained, way):
         )
 
 
+def test_batches_are_normalized_by_the_statistics_of_the_fit_that_is_the_start(trained):
+    options = {**QUIET, 'num_steps': 3, 'num_draws': 4}
+    fit = infer.svi(infer.Posterior(Normed(), X, Y), init=trained, **options)
+    batches = {'batches': [(X, Y)], 'num_observations': len(X)}
+    in_batches = infer.svi(infer.Posterior(Normed(), X, Y), init=trained, **batches, **options)
+    np.testing.assert_allclose(in_batches.history['elbo'], fit.history['elbo'], rtol=1e-5)
+
+
 @pytest.mark.parametrize('way', ['swag', 'nuts', 'laplace'])
 def test_in_training_mode_draws_predict_with_the_statistics_of_the_data(way):
-    run, option, options = WAYS[way]
+    run, options = WAYS[way]
     with environ.context(fit=True):
-        fit = run(infer.Posterior(Normed(), X, Y), **{option: 'model'}, **options)
+        fit = run(infer.Posterior(Normed(), X, Y), init='model', **options)
     found = fit.running_statistics
     np.testing.assert_allclose(np.reshape(found['norm.running_mean'], (-1, 2))[-1], X.mean(0), rtol=1e-4)
     np.testing.assert_allclose(np.reshape(found['norm.running_var'], (-1, 2))[-1], X.var(0), rtol=1e-2)
@@ -118,25 +127,25 @@ class Line(nn.Module):
 VALUES = {'slope': 1.0, ('noise',): 3.0}
 EXPECTED = {'slope': 1.0, 'offset': [0.25, 0.75], 'noise': 3.0}
 FROZEN = {
-    'map': (infer.map, 'init', STILL),
-    'ensemble': (infer.ensemble, 'init', {**STILL, 'num_members': 2, 'bootstrap': True}),
-    'sgmcmc': (infer.sgmcmc, 'init', {**CHAINS, 'step_size': 1e-20}),
-    'swag': (infer.swag, 'start', {**STILL, 'snapshot_every': 1, 'scale': 0.0, 'num_draws': 2}),
-    'svi': (infer.svi, 'init', {**STILL, 'guide': 'delta'}),
-    'laplace': (infer.laplace, 'mode', {**QUIET, 'num_draws': 2, 'curvature': 'ggn'}),
+    'map': (infer.map, STILL),
+    'ensemble': (infer.ensemble, {**STILL, 'num_members': 2, 'bootstrap': True}),
+    'sgmcmc': (infer.sgmcmc, {**CHAINS, 'step_size': 1e-20}),
+    'swag': (infer.swag, {**STILL, 'snapshot_every': 1, 'scale': 0.0, 'num_draws': 2}),
+    'svi': (infer.svi, {**STILL, 'guide': 'delta'}),
+    'laplace': (infer.laplace, {**QUIET, 'num_draws': 2, 'curvature': 'ggn'}),
 }
 
 
 @pytest.mark.parametrize('way', FROZEN)
 def test_values_by_path_are_a_start_and_the_rest_is_the_models(way):
-    run, option, options = FROZEN[way]
-    fit = run(posterior_of(Line), **{option: VALUES}, **options)
+    run, options = FROZEN[way]
+    fit = run(posterior_of(Line), init=VALUES, **options)
     found = fit.mode if way == 'laplace' else {name: x[0, 0] for name, x in fit.draws.items()}
     for name, value in EXPECTED.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
 
 
-@pytest.mark.parametrize('way', ['nuts', 'chees'])
+@pytest.mark.parametrize('way', ['nuts', 'barker', 'chees'])
 def test_samplers_start_at_values_by_path(way):
     posterior = posterior_of(Line)
     kind, thetas = centres(posterior.sampling_target(), VALUES, jax.random.split(jax.random.key(0), 3))
@@ -144,8 +153,8 @@ def test_samplers_start_at_values_by_path(way):
     for theta in thetas:
         for name, value in posterior.constrain(theta).items():
             np.testing.assert_allclose(value, EXPECTED[name], rtol=1e-5)
-    run, option, options = WAYS[way]
-    assert np.isfinite(run(posterior, **{option: VALUES}, **options).thetas).all()
+    run, options = WAYS[way]
+    assert np.isfinite(run(posterior, init=VALUES, **options).thetas).all()
 
 
 def test_the_estimate_of_a_fit_is_a_start():

@@ -17,7 +17,7 @@ from brainstate_prob import infer, nn
 from brainstate_prob.infer.diagnostics.psis import k_hat_limit, pareto_k
 from brainstate_prob.infer.results.arviz_io import import_arviz, is_old
 from brainstate_prob.infer.variational.guides import _UNFIT, GUIDES
-from brainstate_prob.infer.variational.svi import _r_hat
+from brainstate_prob.infer.variational.stationarity import r_hat_of
 from tests.infer.variational.test_svi import COVARIANCE, EVIDENCE, MEAN, Line, X, Y, fit_svi, posterior
 from tests.support.rich_model import compilations
 
@@ -238,15 +238,15 @@ def test_r_hat_of_windows_is_that_of_the_two_halves():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, 3)) + np.linspace(0, [0, 1, 3], 2000)
     windows = [(w.mean(0), ((w - w.mean(0)) ** 2).sum(0)) for w in x.reshape(10, 200, 3)]
-    found, mean = _r_hat(windows)
+    found, mean = r_hat_of(windows)
     halves = x[1200:1600], x[1600:]  # the last two quarters, whole windows: 2 of 10 each
     within = np.mean([h.var(0, ddof=1) for h in halves], axis=0)
     between = 400 * np.var([h.mean(0) for h in halves], axis=0, ddof=1)
     expected = np.sqrt((399 / 400 * within + between / 400) / within)
     assert found == pytest.approx(expected.max()) and expected.max() > 1.05
     np.testing.assert_allclose(mean, x[1200:].mean(0))
-    assert _r_hat(windows[:3]) == (np.inf, None)
-    assert _r_hat([(np.zeros(2), np.zeros(2))] * 4)[0] == 1.0
+    assert r_hat_of(windows[:3]) == (np.inf, None)
+    assert r_hat_of([(np.zeros(2), np.zeros(2))] * 4)[0] == 1.0
 
 
 # Batches of an iterable

@@ -1,0 +1,86 @@
+"""Algorithm: the mathematics of a sampler, apart from chains, devices, files and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from brainstate_prob.infer.run.inference_loop import inference_loop
+
+if TYPE_CHECKING:
+    from brainstate_prob.infer.run.sampling import Run
+
+__all__ = ['Algorithm', 'nothing_adapted', 'warm_up_and_draw']
+
+
+def nothing_adapted(num_warmup: int) -> np.ndarray:
+    """The codes of a warm-up that adapts nothing."""
+    return np.zeros(num_warmup, np.int32)
+
+
+def warm_up_and_draw(run: Run) -> None:
+    """The phases of most samplers."""
+    run.warm_up(run.algorithm.schedule(run.options.num_warmup))
+    run.draw()
+
+
+class Algorithm(NamedTuple):
+    """A sampler as functions, after BlackJAX; `sample` runs it.
+
+    Attributes
+    ----------
+    name
+        The way to fit, `Fit.method`.
+    init
+        ``init(target, options) -> states``: the chains before their first step, stacked; a `ChainStarts`, say.
+    step
+        ``step(density) -> f(state, data, code, *arguments) -> (state, theta, stats)``. ``code`` says what this step of
+        the warm-up adapts; it is 0 after the warm-up.
+    stats
+        The types of a step's statistics, by their names in ArviZ.
+    settings
+        By name, what compiled programs depend on beside the model: hashable values.
+    numbers
+        By name, what else the draws depend on. Settings and numbers are a part of the run's fingerprint and of
+        `Fit.info`.
+    arguments
+        What each step is given: arrays, or pytrees of them. Default: the numbers.
+    schedule
+        ``schedule(num_warmup)``: the codes of the warm-up's steps.
+    phases
+        ``phases(run)`` takes a `Run` through its warm-ups and draws.
+    report
+        ``report(stats)``: what is added to `Fit.info`.
+    problems
+        ``problems(stats, info)``: findings of this sampler alone, in words.
+    loop
+        How steps become a compiled program, as `inference_loop`.
+    together
+        Whether one state is that of all chains, and a step moves them all.
+    """
+
+    name: str
+    init: Callable
+    step: Callable
+    stats: Mapping[str, Any]
+    settings: Mapping[str, Any] = {}
+    numbers: Mapping[str, Any] = {}
+    arguments: tuple | None = None
+    schedule: Callable[[int], np.ndarray] = nothing_adapted
+    phases: Callable[[Run], None] = warm_up_and_draw
+    report: Callable[[dict], dict[str, Any]] = lambda stats: {}
+    problems: Callable[[dict, dict], list[str]] = lambda stats, info: []
+    loop: Callable = inference_loop
+    together: bool = False
+
+    @property
+    def given(self) -> tuple:
+        """The arguments of each step."""
+        return tuple(self.numbers.values()) if self.arguments is None else self.arguments
+
+    @property
+    def key(self) -> tuple:
+        """What its compiled programs are kept under."""
+        return self.name, tuple(self.settings.items())
