@@ -192,6 +192,7 @@ def _each(density: Density, theta: jax.Array, data: Data) -> jax.Array:
 
 
 def _prior(density: Density, theta: jax.Array, data: Data) -> jax.Array:
+    """Log prior and log-determinant."""
     return density.log_prior_of_theta(theta.astype(density.dtype), data.states).astype(theta.dtype)
 
 

@@ -174,8 +174,6 @@ def sgmcmc(
             f'num_warmup={num_warmup} one of num_cycles, since each cycle has its share of them.'
         )
     chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
-    if num_chains == 1 and devices is None:
-        chain_method = 'sequential'  # without a vectorized axis of length one
     options = dataclasses.replace(options, noncentered='auto', chain_method=chain_method, devices=devices)
     posterior = started_from(posterior, init)
     batching = Batching(posterior, batch_size, batches, num_observations)

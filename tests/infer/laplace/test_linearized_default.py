@@ -42,6 +42,7 @@ def reference(posterior):
     return infer.nuts(posterior, num_warmup=500, num_samples=500, num_chains=2, **QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
 @pytest.mark.parametrize('curvature', ['ggn', 'hessian'])
 def test_the_default_is_the_one_near_nuts(posterior, reference, curvature):

@@ -11,6 +11,7 @@ from brainstate_prob import environ, infer, nn
 from brainstate_prob.infer.density.batching import chosen_draws
 from brainstate_prob.infer.run.starts import centres
 from tests.support.result_kinds import posterior_of
+from tests.support.slow_rows import slow_rows
 
 pytestmark = pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
 
@@ -61,7 +62,7 @@ def forward(statistics, w, x):
     return (x - mean) / np.sqrt(var + 1e-5) @ np.asarray(w, np.float64)
 
 
-@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('way', slow_rows(WAYS, WAYS.keys() & {'pathfinder', 'hmc_ecs', 'chees'}))
 def test_running_statistics_go_on_in_the_next_fit(trained, way):
     run, options = WAYS[way]
     fit = run(infer.Posterior(Normed(), X, Y), init=trained, **options)
@@ -145,7 +146,7 @@ def test_values_by_path_are_a_start_and_the_rest_is_the_models(way):
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
 
 
-@pytest.mark.parametrize('way', ['nuts', 'barker', 'chees'])
+@pytest.mark.parametrize('way', slow_rows(['nuts', 'barker', 'chees'], ['chees']))
 def test_samplers_start_at_values_by_path(way):
     posterior = posterior_of(Line)
     kind, thetas = centres(posterior.sampling_target(), VALUES, jax.random.split(jax.random.key(0), 3))
