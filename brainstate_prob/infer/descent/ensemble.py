@@ -67,7 +67,7 @@ def ensemble(
     init
         ``'prior'``: draws from the priors; a parameter without one starts from the model's own entries in a random
         order. A function without arguments that builds the model anew: what its initializers draw. ``'model'``, a
-        `Fit`, values by path, an array of theta, or a function that builds the model anew.
+        `Fit`, values by path, an array of theta.
     bootstrap
         Let each member see a sample of the observations, drawn with replacement.
     seed
