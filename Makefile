@@ -14,7 +14,17 @@ BIN := $(VENV)/bin
 LOCK := $(wildcard constraints-$(VERSION).txt)
 
 TESTS ?= tests
+VERSIONS ?= 3.11 3.12 3.13
 ARGS ?=
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -q
+# What depends on the versions of Python, JAX, NumPyro and ArviZ; the rest differs by nothing but the compiler.
+TESTS_OF_VERSIONS := tests/core tests/graph tests/transform tests/random tests/nn/bijections tests/nn/priors \
+    $(addprefix tests/infer/, \
+        target/test_door.py target/test_code_of_models.py target/test_parameterization.py target/test_traced.py \
+        target/test_configs.py target/test_posterior.py results/test_fit.py results/test_arviz_io.py \
+        results/test_plots.py results/test_compare.py results/test_prediction.py results/test_storage.py \
+        diagnostics/test_mcmc.py descent/test_map.py variational/test_svi.py variational/test_pathfinder.py \
+        mcmc/test_nuts.py mcmc/test_backends.py laplace/test_laplace.py)
 # The CPU build where the index offers one; it is an oracle of the tests, not a dependency.
 TORCH ?= torch==2.13.0
 BENCHMARKS := $(sort $(wildcard benchmarks/[!_]*.py))
@@ -23,30 +33,36 @@ NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(filter-out %/run
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: help demo test torch test-torch test-all lint format bench notebooks docs lock clean
+.PHONY: help demo test test-slow test-versions test-all torch test-torch lint format bench notebooks docs lock clean
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: $(VENV)/.has-plot  ## fit the place cell of examples/ in three ways; results in demo_output/
 	@$(BIN)/python examples/place_cell.py
 
-test: $(VENV)/.has-dev  ## the tests, in parallel (TESTS=tests/nn, ARGS='-x -k name')
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -q $(TESTS) $(ARGS)
+test: $(VENV)/.has-dev  ## the quick tests, in parallel (TESTS=tests/nn, ARGS='-x -k name')
+	@$(PYTEST) -m 'not slow' $(TESTS) $(ARGS)
 
-torch: $(VENV)/.has-torch  ## install PyTorch (the CPU build), which some tests compare with
+test-slow: $(VENV)/.has-dev  ## the slow tests: reference posteriors, kills, calibration, several processes, the wheel
+	@$(PYTEST) -m slow $(TESTS) $(ARGS)
 
-test-torch: torch  ## the layers against PyTorch
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -q tests/nn $(ARGS)
-
-test-all:  ## the tests on every supported interpreter found here
-	@for version in 3.11 3.12 3.13; do \
+test-versions:  ## what depends on versions, quickly, on every other supported interpreter found here
+	@for version in $(filter-out $(VERSION),$(VERSIONS)); do \
 	    if python=$$(.ci/find-python $$version); then \
-	        echo "== Python $$version ($$python)"; $(MAKE) --no-print-directory test PYTHON=$$python || exit 1; \
+	        echo "== Python $$version ($$python)"; \
+	        $(MAKE) --no-print-directory test PYTHON=$$python TESTS='$(TESTS_OF_VERSIONS)' || exit 1; \
 	    else \
 	        echo "== Python $$version: not found here"; \
 	    fi; \
 	done
+
+test-all: test test-slow test-versions  ## all of these, one after another
+
+torch: $(VENV)/.has-torch  ## install PyTorch (the CPU build), which some tests compare with
+
+test-torch: torch  ## the layers against PyTorch
+	@$(PYTEST) -m 'not slow' tests/nn $(ARGS)
 
 lint: $(VENV)/.has-dev  ## style, format, types, and the rules of the house
 	@$(BIN)/ruff check --quiet .

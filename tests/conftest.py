@@ -10,13 +10,21 @@ if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '')
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'.strip()
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
-# Compiled programs are kept between runs: most of a test's time is XLA's. One folder a worker, since JAX writes its
+# Compiled programs are kept between runs. One folder a worker, since JAX writes its
 # entries in place and a half-written one is a warning to its reader. JAX_ENABLE_COMPILATION_CACHE=0 goes without.
 REPO = pathlib.Path(__file__).resolve().parents[1]
 CACHE = str(REPO / '.jax_cache')
 if os.environ.get('JAX_COMPILATION_CACHE_DIR', CACHE).startswith(CACHE):  # a worker inherits what its parent set
     os.environ['JAX_COMPILATION_CACHE_DIR'] = f'{CACHE}/{os.environ.get("PYTEST_XDIST_WORKER", "alone")}'
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.05')
+
+# Most programs of a test run once, and compiling them takes longer than all else: a quarter as long with these flags.
+# Results differ by rounding. The slow tests (`-m slow`) compute for long, and run as a user's programs do.
+# A flag that XLA_FLAGS names already is left as it is.
+QUICK_COMPILE = {
+    'xla_backend_optimization_level': '0',
+    'xla_cpu_parallel_codegen_split_count': '1',
+}
 
 import hypothesis
 import jax
@@ -27,6 +35,16 @@ import pytest
 hypothesis.settings.register_profile('quick', deadline=None, derandomize=True, max_examples=20, database=None)
 hypothesis.settings.register_profile('long', deadline=None, max_examples=500)
 hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'quick'))
+
+
+def pytest_configure(config):
+    """Choose how programs are compiled, before the first one is."""
+    if config.getoption('markexpr') != 'slow':
+        flags = os.environ['XLA_FLAGS']
+        # XLA ends the process at a flag that it does not know, and this one is gone in later versions.
+        known = {'xla_cpu_use_fusion_emitters': 'false'} if jax.__version_info__ < (0, 11) else {}
+        new = [f'--{name}={value}' for name, value in (QUICK_COMPILE | known).items() if name not in flags]
+        os.environ['XLA_FLAGS'] = ' '.join([flags, *new])
 
 
 @pytest.fixture(scope='session')

@@ -5,12 +5,14 @@ import pathlib
 
 import brainunit as u
 import numpy as np
+import pytest
 
 from brainstate_prob import infer
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / 'examples'
 
 
+@pytest.mark.slow
 def test_the_place_cell_gives_the_published_fit_by_three_ways(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location('place_cell', EXAMPLES / 'place_cell.py')
     place_cell = importlib.util.module_from_spec(spec)

@@ -4,12 +4,14 @@ import importlib.util
 import pathlib
 
 import numpy as np
+import pytest
 
 from brainstate_prob import infer
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / 'examples'
 
 
+@pytest.mark.slow
 def test_the_forecast_of_ten_years_covers_what_was_measured():
     spec = importlib.util.spec_from_file_location('mauna_loa', EXAMPLES / 'mauna_loa.py')
     mauna_loa = importlib.util.module_from_spec(spec)

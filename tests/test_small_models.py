@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / 'examples'
 
 
@@ -29,7 +31,6 @@ def check_calibration(fits, inputs, answers, accuracy, ece, samples):
         assert scores['value', 'nll'] < 0.3, name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', ['perceptron', 'convolutional'])
 def test_digits_are_read_by_a_perceptron_and_a_convolutional_network(name, capsys):
     pytest.importorskip('sklearn')

@@ -10,13 +10,12 @@ import pytest
 from brainstate_prob import infer
 from brainstate_prob.infer.diagnostics.ess import rank_r_hat
 from tests.support.reference_models import POSTERIORS, compare, reference_of, reference_posterior
+from tests.support.slow_rows import slow_rows
 
-SLOW = ('kidscore_interaction', 'pk_one_compartment', 'radon_mn_contextual')
+QUICK = ('eight_schools', 'linear_regression_corr')
 
 
-@pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in POSTERIORS]
-)
+@pytest.mark.parametrize('name', slow_rows(POSTERIORS, POSTERIORS.keys() - set(QUICK)))
 def test_nuts_is_within_the_bounds(shared_dir, name):
     """4 x 1000 draws: means within 0.1 sd, sds within 10 %, quantiles within 8 % of the range, quiet.
 
@@ -48,6 +47,7 @@ def check_heavy_tails(derived, reference):
     assert compare(derived, rest, mean=0.15, sd=(0.8, 1.25)) == []
 
 
+@pytest.mark.slow
 def test_the_centred_schools_end_with_a_warning(shared_dir):
     posterior = reference_posterior(shared_dir, 'eight_schools_centred')
     with warnings.catch_warnings(record=True) as caught:
@@ -73,6 +73,7 @@ NARROW = {'init': 'map', 'init_scale': 0.001, 'num_particles': 10, 'num_steps': 
 NARROW |= {'optimizer': optax.adam(optax.cosine_decay_schedule(1e-2, STEPS)), 'progress': False}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:k-hat')
 def test_mean_field_is_too_narrow_by_the_right_factor(correlated):
     """The best independent normal has the precision's diagonal: 1 / sqrt of it, about half the true sd.
@@ -103,6 +104,7 @@ def test_full_rank_is_near_exact(correlated):
     np.testing.assert_allclose(correlation, exact, atol=0.03)
 
 
+@pytest.mark.slow
 def test_laplace_guide_is_the_gaussian_at_the_mode(correlated):
     """Narrower than the reference by 3 to 4 % and within 0.02 sd of its means, as the data's own notes say."""
     posterior, reference = correlated

@@ -31,9 +31,9 @@ from brainstate_prob.infer.density.log_density import (
 )
 from brainstate_prob.infer.density.statements import refused_handlers, refused_statements
 from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
+from brainstate_prob.infer.target.gradients import stepped_messages
 from brainstate_prob.infer.target.pairs import squared_messages, sums_all_pairs
 from brainstate_prob.infer.target.reach import place_of
-from brainstate_prob.infer.target.steps import stepped_messages
 from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 

@@ -30,7 +30,7 @@ from brainstate_prob.infer.target.data import call_arguments, checked_dims, chec
 from brainstate_prob.infer.target.door import admitted, guard, no_leaks
 from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.parameterization import chosen_by_data
-from brainstate_prob.infer.target.reach import told_of_hidden
+from brainstate_prob.infer.target.reach import hidden_parameter_message
 from brainstate_prob.infer.target.target import Target
 from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
 from brainstate_prob.nn.adoption import adopted
@@ -137,7 +137,7 @@ class Posterior:
             raise ValueError(
                 f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
                 'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
-                + told_of_hidden(model)
+                + hidden_parameter_message(model)
             )
         refuse_equal_paths(self.entries)
         refuse_narrow_priors(self.entries)

@@ -14,6 +14,7 @@ from brainstate_prob import infer, nn
 from brainstate_prob.core.units import u
 from brainstate_prob.infer.data.sharding import Padded, devices_of, is_sharded, next_length, on_host
 from brainstate_prob.infer.run.chains import Runner
+from tests.support.slow_rows import slow_rows
 
 TWO = jax.devices()[:2]
 
@@ -151,9 +152,7 @@ if importlib.util.find_spec('blackjax') is not None:
 
 
 @pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
-@pytest.mark.parametrize(
-    'way', [*list(WAYS)[:3], *(pytest.param(way, marks=pytest.mark.slow) for way in list(WAYS)[3:])]
-)
+@pytest.mark.parametrize('way', slow_rows(WAYS, list(WAYS)[2:]))
 def test_further_ways_to_fit(way):
     """Few steps, in single precision: sums of five rows differ by rounding."""
     np.testing.assert_allclose(WAYS[way](mean(5).shard(2)).thetas, WAYS[way](mean(5)).thetas, rtol=1e-4, atol=1e-5)

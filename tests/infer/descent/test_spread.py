@@ -86,7 +86,9 @@ def mode(posterior):
     return _modes[id(posterior)]
 
 
-@pytest.mark.parametrize('posterior', [LINE, NET], ids=['line', 'network'])
+@pytest.mark.parametrize(
+    'posterior', [pytest.param(LINE, id='line'), pytest.param(NET, id='network', marks=pytest.mark.slow)]
+)
 def test_a_rate_that_keeps_the_spread_is_not_told(posterior):
     texts, fit = told(posterior, batch_size=10)
     assert texts == []
@@ -127,6 +129,7 @@ def test_a_spread_that_collapsed_is_told_with_what_helps(case):
     assert 'have it chosen' not in found or 'optimizer' in kwargs  # it is what was in use
 
 
+@pytest.mark.slow
 def test_a_network_that_collapsed_is_told():
     texts, fit = told(NET, batch_size=10, optimizer=optax.sgd(1e-5))
     laplace = infer.laplace(NET, curvature='ggn', init=mode(NET), progress=False).predict(kind='mean').std(0).mean()

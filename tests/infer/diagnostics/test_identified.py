@@ -137,6 +137,7 @@ def warnings_of(**kwargs):
     return [str(w.message) for w in caught if issubclass(w.category, infer.ConvergenceWarning)], fit
 
 
+@pytest.mark.slow
 def test_sgmcmc_of_a_network_whose_predictions_mix_is_quiet():
     told, fit = warnings_of()
     assert np.mean(rank_r_hat(fit.thetas.astype(float)) > 1.01) > 0.8  # of the weights

@@ -9,6 +9,7 @@ from scipy import stats
 
 from brainstate_prob import environ, infer, nn
 from brainstate_prob.infer.report import Finding, Report
+from tests.support.slow_rows import slow_rows
 
 RNG = np.random.default_rng(0)
 Y = np.float32(5 + RNG.normal(size=50))
@@ -102,7 +103,7 @@ def test_k_hat_of_a_guide_of_few_draws():
         assert np.array_equal(fit.thetas, infer.svi(MEAN, num_steps=5, num_draws=50, **QUIET).thetas)
 
 
-@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('training', slow_rows([True, False], [False]))
 def test_the_spread_of_a_network_with_running_statistics(training):
     x = RNG.normal(size=(60, 2)).astype('f4')
     posterior = infer.Posterior(Normalized(), x, x[:, 0])
@@ -143,7 +144,7 @@ CHAINS = {
 @pytest.mark.parametrize('where', CHAINS)
 def test_chains_that_stand_still(where):
     report = infer.Fit(MEAN.target, CHAINS[where].astype('f4'), method='by hand').check()
-    assert any(f"The chains stand still in 'mu', {where}" in text for text in report.problems)
+    assert any(f"The chains are stuck in 'mu', {where}" in text for text in report.problems)
     assert not any('R-hat' in text or '. .' in text for text in report.problems)
 
 

@@ -108,7 +108,9 @@ class Spread(nn.Module):
         return dist.Normal(0.0, self.sd.value())
 
 
-@pytest.mark.parametrize('t', [nn.ExpT(), ForgottenJacobian()], ids=['right', 'wrong'])
+@pytest.mark.parametrize(
+    't', [pytest.param(nn.ExpT(), id='right', marks=pytest.mark.slow), pytest.param(ForgottenJacobian(), id='wrong')]
+)
 def test_a_wrong_log_determinant_is_caught(t):
     posterior = infer.Posterior(Spread(t), targets=jnp.zeros(1))
     result = infer.sbc(posterior, nuts, num_simulations=80, num_draws=49, progress=False)

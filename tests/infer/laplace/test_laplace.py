@@ -206,6 +206,7 @@ class Strong(nn.Module):
         return dist.Normal(self.th.value()[g], 1.0)
 
 
+@pytest.mark.slow
 def test_a_hierarchy_with_strong_data_has_the_width_of_its_data():
     """Given tau, of the order of 1, a group has precision 200 + 1 / tau**2, whatever the others."""
     rng, g = np.random.default_rng(0), np.repeat(np.arange(8), 200)
@@ -371,6 +372,7 @@ class Classes(Net):
         return dist.Categorical(logits=self.forward(x))
 
 
+@pytest.mark.slow
 def test_probit_probabilities_are_near_the_drawn_ones():
     labels = np.argmax(X @ [[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]], axis=1)
     posterior = infer.Posterior(Classes(), jnp.asarray(X, float), jnp.asarray(labels))

@@ -41,8 +41,16 @@ def ridge(cls=Ridge, shift=0.0):
     return infer.Posterior(cls(), jnp.asarray(X + shift, float), jnp.asarray(Y - shift, float))
 
 
-@pytest.mark.parametrize('curvature', ['hessian', 'ggn'])
-@pytest.mark.parametrize('x64', [False, True], ids=['float32', 'float64'])
+@pytest.mark.parametrize(
+    ('x64', 'curvature'),
+    [
+        pytest.param(False, 'hessian', marks=pytest.mark.slow),
+        (False, 'ggn'),
+        (True, 'hessian'),
+        pytest.param(True, 'ggn', marks=pytest.mark.slow),
+    ],
+    ids=lambda value: value if isinstance(value, str) else 'float64' if value else 'float32',
+)
 def test_linear_regression_is_tuned_to_the_optimum_of_its_evidence(x64, curvature):
     best = optimize.minimize(lambda t: -log_evidence(*np.exp(t)), [0.0, 0.0], tol=1e-10)
     with jax.enable_x64(True) if x64 else contextlib.nullcontext():
@@ -139,8 +147,15 @@ class Net(nn.Module):
         return dist.Normal(jnp.tanh(x @ self.first.value()) @ self.last.value(), self.noise.value())
 
 
-@pytest.mark.parametrize('structure', ['full', 'diagonal'])
-@pytest.mark.parametrize('kind', ['hessian', 'ggn'])
+@pytest.mark.parametrize(
+    ('kind', 'structure'),
+    [
+        ('hessian', 'full'),
+        pytest.param('hessian', 'diagonal', marks=pytest.mark.slow),
+        pytest.param('ggn', 'full', marks=pytest.mark.slow),
+        ('ggn', 'diagonal'),
+    ],
+)
 def test_the_gradient_goes_through_mode_and_curvature(kind, structure, x64):
     """Against central differences, in a network, where mode and curvature both move."""
     posterior = infer.Posterior(Net(), jnp.asarray(X), jnp.asarray(Y))

@@ -16,6 +16,7 @@ from brainstate_prob.infer.run.starts import centres
 from tests.infer.mcmc.test_nuts import regression
 from tests.support.reference_models import POSTERIORS, compare, reference_of, reference_posterior
 from tests.support.rich_model import compilations
+from tests.support.slow_rows import slow_rows
 
 STATS = {'lp', 'energy', 'acceptance_rate', 'step_size', 'n_steps', 'tree_depth', 'diverging'}
 
@@ -32,17 +33,11 @@ BACKENDS = [
 OTHERS = BACKENDS[1:]
 
 
+REFERENCES = ['eight_schools_centred', 'linear_regression_corr', 'gauss_mix', 'hmm_gauss', 'radon_mn_contextual']
+
+
 @pytest.mark.parametrize('backend', OTHERS)
-@pytest.mark.parametrize(
-    'name',
-    [
-        'eight_schools_centred',
-        'linear_regression_corr',
-        'gauss_mix',
-        pytest.param('hmm_gauss', marks=pytest.mark.slow),
-        pytest.param('radon_mn_contextual', marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize('name', slow_rows(REFERENCES, REFERENCES[1:]))
 def test_backends_are_within_the_bounds(shared_dir, name, backend):
     """Those of the data's notes, as NumPyro's in test_reference_posteriors: five Monte Carlo errors and more."""
     model, _, _, options = POSTERIORS[name]

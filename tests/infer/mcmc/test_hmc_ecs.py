@@ -103,6 +103,7 @@ class Slopes(nn.Module):
         return dist.StudentT(5.0, mean, 0.3)
 
 
+@pytest.mark.slow
 def test_rows_of_several_targets_and_a_dense_mass_matrix():
     """Against the posterior on a grid, in plain NumPy."""
     rng = np.random.default_rng(2)

@@ -250,6 +250,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_draws(kwargs, tmp_path, 
         np.testing.assert_array_equal(more.thetas, small(**kwargs, num_samples=30).thetas)
 
 
+@pytest.mark.slow
 def test_double_precision(x64):
     class Double(Line):
         def __init__(self):

@@ -89,6 +89,7 @@ class Ring(nn.Module):
         return dist.Normal(jnp.abs(self.x.value()), 0.1)
 
 
+@pytest.mark.slow
 def test_both_of_two_modes_are_found_with_their_weights(x64):
     posterior = infer.Posterior(Ring(), targets=jnp.array([2.0]))
     fit = infer.smc(posterior, **SETTINGS | {'num_particles': 1024})

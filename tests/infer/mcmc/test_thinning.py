@@ -9,6 +9,7 @@ import pytest
 
 from brainstate_prob import infer, nn
 from tests.infer.mistakes.row import WAYS
+from tests.support.slow_rows import slow_rows
 
 pytest.importorskip('blackjax')
 THINNED = [way for way, (fit, _) in WAYS.items() if 'thinning' in inspect.signature(fit).parameters]
@@ -36,7 +37,7 @@ def test_all_ways_that_thin_are_in_the_table():
 
 
 @pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
-@pytest.mark.parametrize('way', THINNED)
+@pytest.mark.parametrize('way', slow_rows(THINNED, ['chees', 'meads', 'mclmc', 'hmc_ecs']))
 def test_every_third_of_the_steps_is_kept(way):
     """13 steps give 4 draws: the 3rd, 6th, 9th and 12th of those that a run without thinning has."""
     fit, options = WAYS[way]

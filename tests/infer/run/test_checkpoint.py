@@ -521,7 +521,7 @@ def test_precision_is_part_of_a_run(tmp_path, x64):
 @pytest.mark.parametrize(
     ('methods', 'kills'),
     [
-        pytest.param(['svi'], 3, id='svi'),
+        pytest.param(['map'], 3, id='map'),
         *(pytest.param([name], 10, id=f'{name}, often', marks=pytest.mark.slow) for name in ('map', 'svi', 'nuts')),
         pytest.param(sorted(set(RUNS) - {'map', 'svi', 'nuts'}), 3, id='the others', marks=pytest.mark.slow),
     ],

@@ -49,7 +49,7 @@ def interrupted(monkeypatch, saves, path, **options):
         {},
         {'thinning': 3, 'chain_method': 'vectorized'},
         {'warmup': 'gradient', 'devices': True},
-        {'mass_matrix': 'low_rank', 'harms': True},
+        pytest.param({'mass_matrix': 'low_rank', 'harms': True}, marks=pytest.mark.slow),
         BLACKJAX,
     ],
     ids=str,

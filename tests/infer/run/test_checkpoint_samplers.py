@@ -61,7 +61,11 @@ RUNS = {
 }
 EVERY = dict.fromkeys(RUNS, 20) | {'meads': 10, 'smc': 1}  # meads keeps every fourth draw, 12 of them
 BLACKJAX = ('chees', 'meads', 'mclmc')
-marked = [pytest.param(name, marks=NEEDS_BLACKJAX if name in BLACKJAX else ()) for name in RUNS]
+SLOW = ('hmc_ecs', 'meads', 'mclmc')
+marked = [
+    pytest.param(name, marks=[NEEDS_BLACKJAX] * (name in BLACKJAX) + [pytest.mark.slow] * (name in SLOW))
+    for name in RUNS
+]
 
 
 class Stop(Exception):

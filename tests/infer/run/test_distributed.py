@@ -14,6 +14,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # several processes; two devices of one are in data/test_sharding.py
+
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / 'support' / 'device_fits.py'
 
 

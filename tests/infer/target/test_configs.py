@@ -268,7 +268,7 @@ GUIDES = [
     ('a guide', 'a global'),
     ('a guide', 'an attribute'),
     ('a guide that is an object', 'an array in place'),
-    ('a guide of plain NumPyro', 'a slot'),
+    pytest.param('a guide of plain NumPyro', 'a slot', marks=pytest.mark.slow),
 ]
 
 

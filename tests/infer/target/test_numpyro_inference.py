@@ -13,6 +13,7 @@ from brainstate_prob import infer, nn
 from brainstate_prob.infer.results.from_numpyro import from_numpyro
 from brainstate_prob.infer.target.numpyro import to_numpyro
 from tests.support.rich_model import rich_posterior
+from tests.support.slow_rows import slow_rows
 
 
 class Gamma(nn.Module):
@@ -39,8 +40,11 @@ def run(kernel, args=(), targets=COUNTS, num=1000, warmup=500, chains=2, fields=
 
 @pytest.mark.parametrize(
     ('kernel', 'chains'),
-    [(NUTS, 2), (lambda f: HMC(f, trajectory_length=1.5), 2), (ESS, 10)],
-    ids=['NUTS', 'HMC', 'ESS'],
+    [
+        pytest.param(NUTS, 2, id='NUTS'),
+        pytest.param(lambda f: HMC(f, trajectory_length=1.5), 2, id='HMC', marks=pytest.mark.slow),
+        pytest.param(ESS, 10, id='ESS', marks=pytest.mark.slow),
+    ],
 )
 def test_mcmc_finds_the_known_posterior(kernel, chains):
     draws = run(kernel(to_numpyro(Gamma())), num=2000 // chains, chains=chains).get_samples()['rate']
@@ -52,7 +56,15 @@ def test_mcmc_finds_the_known_posterior(kernel, chains):
 
 @pytest.mark.parametrize(
     'guide',
-    [autoguide.AutoNormal, autoguide.AutoMultivariateNormal, autoguide.AutoLaplaceApproximation, autoguide.AutoDelta],
+    slow_rows(
+        [
+            autoguide.AutoNormal,
+            autoguide.AutoMultivariateNormal,
+            autoguide.AutoLaplaceApproximation,
+            autoguide.AutoDelta,
+        ],
+        [autoguide.AutoMultivariateNormal, autoguide.AutoLaplaceApproximation],
+    ),
 )
 def test_guides_find_the_known_posterior(guide):
     f = to_numpyro(Gamma())
@@ -113,6 +125,7 @@ def test_a_model_under_numpyros_own_vmap_and_scan():
     np.testing.assert_allclose(posterior.log_density(jnp.log(rates[:1]), jacobian=False), want[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_nuts_on_the_flat_density_and_through_the_bridge_agree():
     x = jax.random.normal(jax.random.key(0), (40, 2))
     y = x @ jnp.array([1.0, -0.5]) + 0.3 * jax.random.normal(jax.random.key(1), (40,))

@@ -14,6 +14,7 @@ from brainstate_prob.infer.target import parameterization
 from tests.infer.mistakes.row import WAYS
 from tests.support.reference_models import reference_posterior
 from tests.support.rich_model import compilations
+from tests.support.slow_rows import slow_rows
 
 
 class Groups(nn.Module):
@@ -206,6 +207,7 @@ def test_files_keep_numbers_of_a_parameter(tmp_path):
 QUIET = {'progress': False, 'seed': 1}
 
 
+@pytest.mark.slow
 def test_strong_data_are_sampled_in_few_steps():
     """Non-centred: 40 and more gradients a draw. The difference of the two forms is a factor of six; five are asked."""
     posterior = groups([200] * 8)
@@ -221,6 +223,7 @@ def test_strong_data_are_sampled_in_few_steps():
     np.testing.assert_allclose(fit.draws['effect'].mean((0, 1)), y.mean(1), atol=0.05)  # shrinkage of 1 %: 0.02
 
 
+@pytest.mark.slow
 def test_both_forms_in_one_parameter_have_the_posterior_of_one():
     """Means within 5 standard errors of each other, of at least 400 effective draws; quiet, and in fewer steps."""
     posterior = groups(MIXED)
@@ -253,8 +256,11 @@ def test_simulations_share_one_form():
 DEFAULTS = {way: inspect.signature(fit).parameters.get('noncentered') for way, (fit, _) in WAYS.items()}
 
 
+CHOOSING = [way for way, option in DEFAULTS.items() if option is not None]
+
+
 @pytest.mark.filterwarnings('ignore::brainstate_prob.infer.ConvergenceWarning')
-@pytest.mark.parametrize('way', [way for way, option in DEFAULTS.items() if option is not None])
+@pytest.mark.parametrize('way', slow_rows(CHOOSING, set(CHOOSING) - {'laplace', 'nuts', 'elliptical_slice', 'svi'}))
 def test_ways_to_fit_choose_and_tell(way):
     pytest.importorskip('blackjax')
     own = {

@@ -17,6 +17,7 @@ from numpyro.infer import autoguide
 from brainstate_prob import infer, nn
 from tests.conftest import REPO
 from tests.support.rich_model import compilations
+from tests.support.slow_rows import slow_rows
 
 # Guides of tests are far from the posterior on purpose; `test_guides` is about what k-hat says.
 pytestmark = pytest.mark.filterwarnings('ignore:k-hat')
@@ -66,11 +67,15 @@ def own_guide(model):
     return guide
 
 
-EXACT = ['full', 'laplace', 'iaf', 'bnaf', autoguide.AutoMultivariateNormal, own_guide]
-EXACT += [functools.partial(autoguide.AutoLowRankMultivariateNormal, rank=3)]
+LOW_RANK = functools.partial(autoguide.AutoLowRankMultivariateNormal, rank=3)
+EXACT = ['full', 'laplace', 'iaf', 'bnaf', autoguide.AutoMultivariateNormal, own_guide, LOW_RANK]
 
 
-@pytest.mark.parametrize('guide', EXACT, ids=lambda g: g if isinstance(g, str) else getattr(g, '__name__', 'partial'))
+@pytest.mark.parametrize(
+    'guide',
+    slow_rows(EXACT, ['iaf', 'bnaf', LOW_RANK]),
+    ids=lambda g: g if isinstance(g, str) else getattr(g, '__name__', 'partial'),
+)
 def test_guides_that_can_be_exact_are(guide):
     fit = fit_svi(guide)
     w = fit.draws['w'][0]
@@ -97,6 +102,7 @@ def test_mean_field_has_the_diagonal_of_the_precision(guide):
     assert fit.info['elbo'] == pytest.approx(EVIDENCE - gap, abs=0.3)
 
 
+@pytest.mark.slow
 def test_low_rank_and_dais_are_between():
     for guide in ('low_rank', 'dais'):
         fit = fit_svi(guide)

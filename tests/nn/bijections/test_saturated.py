@@ -17,7 +17,7 @@ def thetas(case):
     signs = [1.0, -1.0] if case.t.unconstrained else [1.0]
     ends = [sign * size for size in SIZES for sign in signs]
     rng = np.random.default_rng(0)
-    mixed = rng.choice(ends, (40, case.length)) * rng.uniform(0.5, 1.0, (40, case.length))
+    mixed = rng.choice(ends, (8, case.length)) * rng.uniform(0.5, 1.0, (8, case.length))
     return [*(np.full(case.length, end) for end in ends), *mixed]
 
 

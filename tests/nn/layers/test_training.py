@@ -26,6 +26,7 @@ def reader_of_digits():
     )
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_reads_more_than_97_percent_of_the_digits():
     datasets = pytest.importorskip('sklearn.datasets')
     images, labels = datasets.load_digits(return_X_y=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 __all__ = ['BY_WEIGHTS', 'WITHOUT_GRADIENTS', 'loop_message', 'stepped_messages']
 
 WITHOUT_GRADIENTS = ('elliptical_slice', 'prior')  # ways to fit, and what is no fit
-# Steps do no harm here: particles are weighted by the likelihood, whatever its gradient.
+# These do without a gradient too: particles are weighted by the likelihood.
 BY_WEIGHTS = (*WITHOUT_GRADIENTS, 'smc')
 
 
