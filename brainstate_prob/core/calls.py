@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ['named', 'nearest', 'synonyms', 'too_many_arguments', 'unknown_argument', 'users_line']
+__all__ = ['caller_of_named', 'named', 'nearest', 'synonyms', 'too_many_arguments', 'unknown_argument', 'users_line']
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -149,6 +149,15 @@ def synonyms(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return call
 
     return decorate
+
+
+def caller_of_named() -> str:
+    """The module that has called the innermost function under `named` which is running; empty where there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    for is_wrapper in (False, True):  # up to the wrapper, and past it
+        while frame is not None and (frame.f_globals.get('__name__') == __name__) is is_wrapper:
+            frame = frame.f_back
+    return '' if frame is None else str(frame.f_globals.get('__name__', ''))
 
 
 def users_line() -> int:

@@ -168,10 +168,10 @@ def _is_everything(base: dist.Distribution, transforms: Any) -> bool:
 
 def bounds_tell(density: Density, theta: jax.Array, other: jax.Array, data: Data) -> jax.Array:
     """Whether the bounds of the support differ between two points."""
-    with density.open(theta, data):
-        here = bounds_of(density.distribution(data))
-    with density.open(other, data):
-        there = bounds_of(density.distribution(data))
+    with density.open(theta, data) as model:
+        here = bounds_of(model.distribution(data))
+    with density.open(other, data) as model:
+        there = bounds_of(model.distribution(data))
     return jnp.any(jnp.stack([jnp.any(a != b) for a, b in zip(here, there, strict=True)] or [jnp.zeros((), bool)]))
 
 
@@ -181,15 +181,15 @@ def bounds_move(density: Density, data: Data) -> bool:
         return False
 
     def bounds(theta: jax.Array, data: Data) -> list:
-        with density.open(theta, data):
-            return bounds_of(density.distribution(data))
+        with density.open(theta, data) as model:
+            return bounds_of(model.distribution(data))
 
     def look() -> bool:
         program = jax.make_jaxpr(bounds)(jax.ShapeDtypeStruct((density.size,), density.dtype), data)
         return 0 in depends_on(program, range(len(program.jaxpr.outvars)))
 
     leaves, tree = jax.tree.flatten(data)
-    return density.kept(('bounds_move', tree, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)), look)
+    return density.kept((bounds_move, tree, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)), look)
 
 
 def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str = 'the targets') -> None:
@@ -205,10 +205,10 @@ def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str
     if density.own_log_likelihood is not None:
         _refuse_never_a_density(density, theta, data)
         return
-    outside = int(density.jit('num_outside', None, lambda: density.num_outside)(theta, data))
+    outside = int(density.compiled(type(density).num_outside)(theta, data))
     if not outside:
         return
-    run = density.jit('bounds_tell', None, lambda: lambda t, other, data: bounds_tell(density, t, other, data))
+    run = density.compiled(bounds_tell)
     if not any(bool(run(theta, other, data)) for other in _elsewhere(theta)):
         raise ValueError(_impossible(outside, which, _law(density, theta, data)))
 
@@ -234,8 +234,8 @@ def _law(density: Density, theta: jax.Array, data: Data) -> Law:
     found = []
 
     def look(theta: jax.Array, data: Data) -> None:
-        with density.open(theta, data):
-            d = density.distribution(data)
+        with density.open(theta, data) as model:
+            d = model.distribution(data)
         while isinstance(d, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
             d = d.base_dist
         found.append(Law(type(d).__name__, _support(d)))
@@ -252,7 +252,7 @@ def _elsewhere(theta: jax.Array) -> list[jax.Array]:
 
 def _refuse_never_a_density(density: Density, theta: jax.Array, data: Data) -> None:
     """Refuse a log-likelihood of one's own that is NaN, or plus infinity, wherever it is evaluated."""
-    run = density.jit('pointwise', None, lambda: density.pointwise)
+    run = density.compiled(type(density).pointwise)
     here = run(theta, data)
     _refuse_everywhere(jnp.isnan(here), 'NaN', jnp.isnan, run, theta, data)
     _refuse_everywhere(jnp.isposinf(here), '+inf', jnp.isposinf, run, theta, data)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import on_host, whole
 from brainstate_prob.infer.density.classes import class_log_probs, precision_of
@@ -165,32 +164,30 @@ def over_batches(data: Data, batch_size: int | None, compute: Callable[[Data], A
 def constrain(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np.ndarray]:
     """The constrained magnitudes by name at each row of flat vectors."""
     with precision_of(density):
-        run = density.jit('constrain_rows', None, lambda: jax.vmap(density.constrain, in_axes=(0, None)))
+        run = density.compiled(Density.constrain, in_axes=(0, None))
         return over_draws(lambda t: run(t, states), (rows,), rows_at_once(density))
 
 
 def log_densities(density: Density, rows: np.ndarray, data: Data) -> np.ndarray:
     """The log density of theta at each row of flat vectors."""
     with precision_of(density):
-        run = density.jit(
-            'log_density_rows', environ.static_key(), lambda: jax.vmap(density.log_density, in_axes=(0, None))
-        )
+        run = density.compiled(Density.log_density, in_axes=(0, None))
         return over_draws(lambda t: run(t, data), (rows,), draws_at_once_of(None, len(rows), density, data))
 
 
 def pointwise_rows(density: Density) -> Callable:
     """The log-likelihood of each observation at rows of theta, compiled."""
-    return density.jit('pointwise_rows', environ.static_key(), lambda: jax.vmap(density.pointwise, in_axes=(0, None)))
+    return density.compiled(Density.pointwise, in_axes=(0, None))
 
 
 def class_rows(density: Density) -> Callable:
     """The log probability of each class at rows of theta, compiled."""
+    return density.compiled(_log_probs_of_classes, in_axes=(0, None))
 
-    def one(theta: jax.Array, data: Data) -> jax.Array:
-        with density.open(theta, data):
-            return class_log_probs(density._shaped(data))
 
-    return density.jit('class_rows', environ.static_key(), lambda: jax.vmap(one, in_axes=(0, None)))
+def _log_probs_of_classes(density: Density, theta: jax.Array, data: Data) -> jax.Array:
+    with density.open(theta, data) as model:
+        return class_log_probs(model.distribution_of_each(data))
 
 
 def log_likelihood(

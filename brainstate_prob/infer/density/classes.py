@@ -11,10 +11,11 @@ import numpy as np
 import numpyro.distributions as dist
 
 from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.data.quantities import QuantityDistribution
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.nn.supports import bounds, is_known
 
-__all__ = ['Predicted', 'class_log_probs', 'precision_of', 'predicted']
+__all__ = ['Predicted', 'class_log_probs', 'precision_of', 'predicted', 'says_unit']
 
 
 def precision_of(density: Density) -> contextlib.AbstractContextManager:
@@ -51,6 +52,18 @@ class Predicted(NamedTuple):
     is_real: bool = False
 
 
+def says_unit(density: Density, theta: Any, data: Data) -> bool:
+    """Whether the model says the unit of what it predicts."""
+    found: list[bool] = []
+
+    def look(theta: jax.Array, data: Data) -> None:
+        with density.open(theta, data) as model:
+            found.append(isinstance(model.declared(data), QuantityDistribution))
+
+    jax.eval_shape(look, theta, data)
+    return found[0]
+
+
 def predicted(density: Density, theta: Any, data: Data) -> Predicted:
     """What a model predicts, by shapes alone: nothing is computed, and for shapes seen before nothing traced."""
 
@@ -58,8 +71,8 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
         found: list[Predicted] = []
 
         def look(theta: jax.Array, data: Data) -> jax.Array:
-            with density.open(theta, data):
-                d = density.distribution(data)
+            with density.open(theta, data) as model:
+                d = model.distribution(data)
                 name = type(_base(d)).__name__
                 found.append(
                     Predicted(
@@ -81,7 +94,7 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
 
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    return density.kept(('predicted', treedef, shapes), trace)
+    return density.kept((predicted, treedef, shapes), trace)
 
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)

@@ -121,5 +121,5 @@ def outputs_of(distribution: dist.Distribution) -> tuple[list[jax.Array], list[A
 
 def predicted(density: Density, theta: jax.Array, data: Data) -> dist.Distribution:
     """What the model says about the targets at ``theta``."""
-    with density.open(theta, data):
-        return density.distribution(data)
+    with density.open(theta, data) as model:
+        return model.distribution(data)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax import lax
 
 from brainstate_prob import environ, graph
@@ -24,21 +23,13 @@ from brainstate_prob.core.structure import Cache, structural_key
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import dotted, find_states, walk
 from brainstate_prob.infer.data.arrays import Data
-from brainstate_prob.infer.data.quantities import QuantityDistribution, magnitudes_explained, quantities_explained
 from brainstate_prob.infer.data.support import outside_of
 from brainstate_prob.infer.density.blocks import Block, Entry, is_horseshoe, make_blocks
 from brainstate_prob.infer.density.code import present_code, watched
-from brainstate_prob.infer.density.observed import (
-    checked_distribution,
-    checked_log_likelihood,
-    checked_log_prob,
-    expanded_to,
-)
-from brainstate_prob.infer.density.statements import refused_statements
+from brainstate_prob.infer.density.opened import ModelAt
 from brainstate_prob.nn.memo import serve_values
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Param
-from brainstate_prob.random import RandomState
 
 __all__ = ['ChangedDensity', 'Density', 'density_of', 'find_entries']
 
@@ -99,6 +90,8 @@ class Density:
         Whether horseshoe priors are written as scale mixtures, as samplers and guides need.
     noncentered
         The names of hierarchical parameters that are moved in standardized form.
+    source
+        The density of which this is a view: ``model`` is its copy of the user's.
     """
 
     def __init__(
@@ -108,13 +101,18 @@ class Density:
         log_likelihood: Callable | None,
         expand: bool,
         noncentered: tuple[str, ...] = (),
+        source: Density | None = None,
     ):
         self.structure, values = graph.flatten(model)
         self.model = graph.unflatten(self.structure, values)
         # Functions that the copy does not reach (a likelihood that reads an outer model) see the original's States:
         # these have the values of the copy's wherever the density is evaluated.
         copies = find_states(self.model)
-        self._originals = {copies[path]: weakref.ref(state) for path, state in find_states(model).items()}
+        given = find_states(model)
+        self._originals: dict[State, weakref.ref[State]] = {
+            copies[path]: weakref.ref(state) if source is None else source._originals[state]
+            for path, state in given.items()
+        }
         self.param_shapes = _shapes_of(values)
         self.likelihood = likelihood
         self.own_log_likelihood = log_likelihood
@@ -128,14 +126,14 @@ class Density:
         self._others, self.other_paths = list(others.values()), tuple(others)
         # Running statistics: descents carry them from step to step; everything else sees them as they are.
         self.carried = tuple(i for i, state in enumerate(self._others) if isinstance(state, BatchState))
-        self.is_random = False  # known once it has been traced: whether the model draws random numbers
-        self.says_unit = False  # known then too: whether the model says the unit of what it predicts
-        self.compiled = Cache()
+        self.programs = Cache()
         self._last_code: Hashable = None  # under which programs were built
         # Called before a new program is compiled: raises where the model computes something else by now.
-        self.verify: Callable[[], None] | None = None
+        self.verify: Callable[[], None] | None = None if source is None else source.verify
         # The function, and its arguments, that make it again in another process.
         self.origin: tuple[Callable, tuple] | None = None
+        if source is not None:
+            self.origin = Density.variant, (source, expand, noncentered)
 
     def __reduce__(self) -> tuple:
         # The compiled functions stay here; the process that reads it has, or makes, a density of the same structure.
@@ -205,15 +203,15 @@ class Density:
             self._bind_state(trace, state, value)
 
     @contextlib.contextmanager
-    def open(self, theta: jax.Array, data: Data):
+    def open(self, theta: jax.Array, data: Data) -> Iterator[ModelAt]:
         """The model with the values that ``theta`` and ``data`` give; what it writes is dropped afterwards."""
         with self._traced(data) as trace:
             pieces, computed = self._bind(trace, theta)
             with self._serving(pieces):
-                yield computed, trace
+                yield self._model_at(trace, computed)
 
     @contextlib.contextmanager
-    def open_at(self, pieces: dict[str, tuple[Any, Any]], data: Data):
+    def open_at(self, pieces: dict[str, tuple[Any, Any]], data: Data) -> Iterator[ModelAt]:
         """As `open`, with pairs (theta, constrained magnitude) by name in place of the flat vector."""
         with self._traced(data) as trace:
             for entry in self.entries:
@@ -221,7 +219,10 @@ class Density:
                     self._bind_state(trace, entry.state, pieces[entry.name][0])
             self._bind_plain(trace, {name: piece[0] for name, piece in pieces.items()})
             with self._serving(pieces):
-                yield trace
+                yield self._model_at(trace)
+
+    def _model_at(self, trace: StateTrace, computed: Sequence[tuple] = ()) -> ModelAt:
+        return ModelAt(self.model, self.likelihood, self.own_log_likelihood, self.dtype, trace, computed)
 
     def _serving(self, pieces: dict[str, tuple[Any, Any]]) -> contextlib.AbstractContextManager:
         return serve_values({e.param: pieces[e.name] for e in self.entries if e.param is not None})
@@ -233,28 +234,62 @@ class Density:
                 settings.enter_context(environ.context(fit=False))  # layers compute what they do in use
             self._bind_others(trace, data.states)
             yield trace
-            self.is_random = self.is_random or any(isinstance(s, RandomState) for s in trace.uses)
 
     def terms(self, theta: jax.Array, data: Data, jacobian: bool = True) -> dict[str, Any]:
         """``{'prior': {name: ...}, 'log_det': {name: ...}, 'likelihood': ...}``, whose sum is the log density.
 
         Without ``jacobian`` the log-determinants are left out.
         """
-        prior: dict[str, jax.Array] = {}
-        log_det: dict[str, jax.Array] = {}
-        with self.open(theta, data) as (computed, _):
-            for block, stretch, value in computed:
-                names = [e.name for e in block.entries]
-                prior.update(zip(names, block.split_terms(block.log_prior(stretch, value)), strict=True))
-                if jacobian:
-                    log_det.update(zip(names, block.split_terms(block.log_det(stretch, value)), strict=True))
-            likelihood = self._log_likelihood(data)
-        names = [e.name for e in self.entries]
         return {
-            'prior': {n: prior[n] for n in names},
-            'log_det': {n: log_det[n] for n in names if jacobian},
-            'likelihood': likelihood,
+            'prior': self.log_priors(theta, data.states),
+            'log_det': self.log_dets(theta, data.states) if jacobian else {},
+            'likelihood': self.log_likelihood(theta, data),
         }
+
+    def log_priors(self, theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
+        """By name, the log density of each parameter's value under its prior; 0 without one."""
+        return self._by_entry(theta, states, lambda block, *at: block.log_prior(*at))
+
+    def log_dets(self, theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
+        """By name, the log-determinant of each parameter's transform."""
+        return self._by_entry(theta, states, lambda block, *at: block.log_det(*at))
+
+    def _by_entry(self, theta: jax.Array, states: tuple, term: Callable) -> dict[str, jax.Array]:
+        found: dict[str, jax.Array] = {}
+        with self.open(theta, Data((), {}, None, states)) as model:
+            for block, stretch, value in model.computed:
+                parts = block.split_terms(term(block, stretch, value))
+                found.update(zip((e.name for e in block.entries), parts, strict=True))
+        return {e.name: found[e.name] for e in self.entries}
+
+    def log_prior(self, theta: jax.Array, states: tuple) -> jax.Array:
+        """The log density of the constrained values under their priors."""
+        return sum(self.log_priors(theta, states).values(), jnp.zeros((), self.dtype))
+
+    def log_det(self, theta: jax.Array, states: tuple) -> jax.Array:
+        """The log-determinant of the map from theta to the constrained values."""
+        return sum(self.log_dets(theta, states).values(), jnp.zeros((), self.dtype))
+
+    def log_prior_of_theta(self, theta: jax.Array, states: tuple) -> jax.Array:
+        """Log prior and log-determinant together: the log density of theta where there are no data."""
+        with self.open(theta, Data((), {}, None, states)) as model:
+            return sum(block.log_joint(stretch, value) for block, stretch, value in model.computed)
+
+    def log_likelihood(self, theta: jax.Array, data: Data) -> jax.Array:
+        """The log-likelihood of all observations, times ``data.scale``."""
+        with self.open(theta, data) as model:
+            return model.log_likelihood(data)
+
+    def log_likelihood_and_density(self, theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
+        """`log_likelihood` and `log_density` in one evaluation, in the precision of ``theta``."""
+        with self.open(theta.astype(self.dtype), data) as model:
+            likelihood = model.log_likelihood(data).astype(theta.dtype)
+            prior = sum(block.log_joint(stretch, value) for block, stretch, value in model.computed)
+            return likelihood, likelihood + prior.astype(theta.dtype)
+
+    def value_and_grad(self, theta: jax.Array, data: Data, jacobian: bool = True) -> tuple[jax.Array, jax.Array]:
+        """`log_density` and its gradient by theta."""
+        return jax.value_and_grad(self.log_density)(theta, data, jacobian)
 
     def log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> jax.Array:
         """The log density at ``theta``; without ``jacobian`` that of the constrained value, as in classical MAP."""
@@ -262,14 +297,14 @@ class Density:
 
     def training_log_density(self, theta: jax.Array, data: Data, jacobian: bool = True) -> tuple[jax.Array, tuple]:
         """`log_density`, and the running statistics as the model's layers left them."""
-        with self.open(theta, data) as (computed, trace):
-            total = self._log_likelihood(data).astype(self.dtype)
-            for block, stretch, value in computed:
+        with self.open(theta, data) as model:
+            total = model.log_likelihood(data).astype(self.dtype)
+            for block, stretch, value in model.computed:
                 if jacobian:
                     total = total + block.log_joint(stretch, value)
                 elif (prior := block.log_prior(stretch, value)) is not None:
                     total = total + jnp.sum(prior)
-            return total, tuple(trace.value_of(self._others[i]) for i in self.carried)
+            return total, tuple(model.trace.value_of(self._others[i]) for i in self.carried)
 
     def with_carried(self, data: Data, values: tuple) -> Data:
         """``data`` with these running statistics."""
@@ -278,47 +313,20 @@ class Density:
             states[i] = value
         return data._replace(states=tuple(states))
 
-    def _log_likelihood(self, data: Data) -> jax.Array:
-        with refused_statements():
-            return data.scale * jnp.sum(self._pointwise(data))
-
-    def _pointwise(self, data: Data) -> jax.Array:
-        if self.own_log_likelihood is not None:
-            args = data.args if data.targets is None else (*data.args, data.targets)
-            with quantities_explained(), magnitudes_explained(data.unit):
-                out = self.own_log_likelihood(self.model, *args, **data.kwargs)
-            return checked_log_likelihood(out, data.targets)
-        if data.targets is None:
-            return jnp.zeros((), self.dtype)
-        return checked_log_prob(self.distribution(data), data.targets)
-
-    def distribution(self, data: Data) -> dist.Distribution:
-        """What the model says about the targets, inside `open`."""
-        function = self.model if self.likelihood is None else functools.partial(self.likelihood, self.model)
-        with quantities_explained():
-            out = function(*data.args, **data.kwargs)
-        self.says_unit = isinstance(out, QuantityDistribution)
-        return checked_distribution(out, data.targets, data.unit)
-
     def pointwise(self, theta: jax.Array, data: Data) -> jax.Array:
         """The log-likelihood of each observation."""
-        with self.open(theta, data):
-            return self._pointwise(data)
+        with self.open(theta, data) as model:
+            return model.log_probs(data)
 
     def predict(self, theta: jax.Array, data: Data, key: jax.Array) -> jax.Array:
         """One draw of the targets at ``data``'s inputs."""
-        with self.open(theta, data):
-            return self._shaped(data).sample(key)
+        with self.open(theta, data) as model:
+            return model.distribution_of_each(data).sample(key)
 
     def predict_mean(self, theta: jax.Array, data: Data) -> jax.Array:
         """The mean of the targets at ``data``'s inputs."""
-        with self.open(theta, data):
-            return self._shaped(data).mean
-
-    def _shaped(self, data: Data) -> dist.Distribution:
-        """`distribution`, one for each target where ``data`` has them: a scalar prediction serves all."""
-        distribution = self.distribution(data)
-        return distribution if data.targets is None else expanded_to(distribution, data.targets)
+        with self.open(theta, data) as model:
+            return model.distribution_of_each(data).mean
 
     def evaluate(self, function: Callable, theta: jax.Array, data: Data, args: tuple) -> Any:
         """``function(model, *args)`` of the model with the values of ``theta``."""
@@ -327,21 +335,45 @@ class Density:
 
     def num_outside(self, theta: jax.Array, data: Data) -> jax.Array:
         """How many targets lie outside the support of what the model predicts; shapes and types are checked."""
-        with self.open(theta, data):
-            self._pointwise(data)
+        with self.open(theta, data) as model:
+            model.log_probs(data)
             if self.own_log_likelihood is not None or data.targets is None:
                 return jnp.zeros((), int)
-            return jnp.sum(outside_of(self.distribution(data), data.targets))
+            return jnp.sum(outside_of(model.distribution(data), data.targets))
 
-    def jit(self, name: str, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
-        """The compiled function kept under ``name`` and the structure of ``key``, built once; options of `jax.jit`."""
+    def compiled(self, function: Callable, /, *, in_axes: tuple | None = None, **settings: Any) -> Callable:
+        """``function(density, *args, **settings)`` as a compiled function of ``args``, compiled once.
+
+        It is kept under the function itself and the structure of the settings, so that no two programs are confused.
+
+        Parameters
+        ----------
+        function
+            A method of `Density`, or a function of a module: what it depends on beside its arguments are settings.
+        in_axes
+            As for `jax.vmap`, to map it over rows of ``args``.
+        """
+        if function.__closure__:
+            raise TypeError(f'{function.__qualname__} closes over values that its key would not have.')
+
+        def build() -> Callable:
+            run = functools.partial(function, self, **settings)
+            return run if in_axes is None else jax.vmap(run, in_axes)
+
+        return self.jit(function, (in_axes, settings), build)
+
+    def jit(self, owner: Callable, key: Any, build: Callable[[], Callable], **options: Any) -> Callable:
+        """What ``build()`` gives, compiled once for ``owner`` and the structure of ``key``; options of `jax.jit`.
+
+        For programs that are built as closures, see `compiled`: ``owner`` is the function or class that builds them.
+        """
 
         def program() -> Callable:
             if self.verify is not None:
                 self.verify()
             return jax.jit(watched(build(), *self._code()), **options)
 
-        return self.kept((name, structural_key(key)), program)
+        return self.kept((owner, structural_key(key)), program)
 
     def kept(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """What is kept under ``key``, the present settings, and what the model's code reads now; built once for them.
@@ -351,12 +383,12 @@ class Density:
         """
         code = present_code(*self._code())
         try:
-            found = self.compiled.get((key, environ.static_key(), code), build)
+            found = self.programs.get((key, environ.static_key(), code), build)
         except ChangedDensity:
             before = (key, environ.static_key(), self._last_code)
-            if before not in self.compiled:
+            if before not in self.programs:
                 raise
-            return self.compiled.get(before, build)
+            return self.programs.get(before, build)
         self._last_code = code
         return found
 
@@ -367,15 +399,9 @@ class Density:
         """The same log density in other coordinates: see the parameters of `Density`."""
 
         def build() -> Density:
-            density = Density(self.model, self.likelihood, self.own_log_likelihood, expand, noncentered)
-            mine = find_states(self.model)
-            copies = find_states(density.model)
-            density._originals = {copies[path]: self._originals[state] for path, state in mine.items()}
-            density.verify = self.verify
-            density.origin = Density.variant, (self, expand, noncentered)
-            return density
+            return Density(self.model, self.likelihood, self.own_log_likelihood, expand, noncentered, self)
 
-        return self.compiled.get(('variant', expand, noncentered, environ.static_key()), build)
+        return self.programs.get((Density.variant, expand, noncentered, environ.static_key()), build)
 
 
 def plain_values(entries: list[Entry], thetas: dict[str, Any]) -> dict[Any, Any]:

@@ -42,9 +42,14 @@ def draws_noise(density: Density, theta: jax.Array, data: Data) -> bool:
     """Whether the model draws random numbers under the present settings (``environ``)."""
 
     def find() -> bool:
-        before, density.is_random = density.is_random, False
-        jax.eval_shape(lambda t, d: density.log_density(t, d, jacobian=False), theta, data)
-        found, density.is_random = density.is_random, before or density.is_random
-        return found
+        found: list[bool] = []
 
-    return density.kept(('draws_noise', data.targets is None), find)
+        def look(theta: jax.Array, data: Data) -> None:
+            with density.open(theta, data) as model:
+                model.log_likelihood(data)
+                found.append(any(isinstance(state, RandomState) for state in model.trace.uses))
+
+        jax.eval_shape(look, theta, data)
+        return found[0]
+
+    return density.kept((draws_noise, data.targets is None), find)

@@ -1,16 +1,15 @@
-"""The log density as samplers take it: a potential energy, and its parts; how many draws one compiled call holds."""
+"""The log density as samplers take it: a potential energy; how many draws one compiled call holds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 
-__all__ = ['block_slices', 'buffer_length', 'potential_of', 'split_log_density']
+__all__ = ['block_slices', 'buffer_length', 'potential_of']
 
 
 def buffer_length(density: Density) -> int:
@@ -21,14 +20,6 @@ def buffer_length(density: Density) -> int:
 def potential_of(density: Density, data: Data) -> Callable:
     """Minus the log density as a function of theta, in theta's precision."""
     return lambda theta: -density.log_density(theta.astype(density.dtype), data).astype(theta.dtype)
-
-
-def split_log_density(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
-    """The log-likelihood and the log density."""
-    with density.open(theta.astype(density.dtype), data) as (computed, _):
-        likelihood = density._log_likelihood(data).astype(theta.dtype)
-        prior = sum(block.log_joint(stretch, value) for block, stretch, value in computed)
-        return likelihood, likelihood + prior.astype(theta.dtype)
 
 
 def block_slices(density: Density) -> list[slice]:

@@ -56,7 +56,7 @@ def prior_thetas(density: Density, num: int, key: jax.Array, start: jax.Array, s
 
     rows, inside = np.empty((num, density.size), density.dtype), np.ones(len(parts), bool)
     with precision_of(density):
-        run = density.jit('prior_thetas', None, lambda: draw_some)
+        run = density.jit(prior_thetas, None, lambda: draw_some)
         for first in range(0, num, size):
             have = min(size, num - first)
             found, good = jax.device_get(run(key, np.int32(first), np.int32(have), start, states))

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.core import StateTrace
-from brainstate_prob.core.structure import Cache
 from brainstate_prob.infer.density.log_density import Density
 
 __all__ = ['Beside', 'WiderDensity', 'base_of']
@@ -37,16 +36,17 @@ class WiderDensity(Density):
         WiderDensity.kinds[cls.kind] = cls
 
     def __init__(self, base: Density, outline: Hashable = ()):
-        self.__dict__.update(base.__dict__)
+        super().__init__(
+            base.model, base.likelihood, base.own_log_likelihood, base.expand, base.noncentered, source=base
+        )
         self.base, self.outline = base, outline
         self.beside = self._width()
         self.size = base.size + self.beside
-        self.compiled = Cache()
 
     @classmethod
     def of(cls, base: Density, outline: Hashable = ()) -> WiderDensity:
         """The one of a density, kept with it."""
-        return base.compiled.get((cls.kind, outline), lambda: cls(base, outline))
+        return base.programs.get((cls, outline), lambda: cls(base, outline))
 
     def _width(self) -> int:
         raise NotImplementedError

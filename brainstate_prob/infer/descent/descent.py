@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import optax
 
-from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.noncentered import able_entries
 from brainstate_prob.infer.descent.early_stopping import EarlyStopping, Monitor
@@ -91,11 +90,11 @@ class Descents:
         density, num, size = target.density, len(thetas), batching.num_observations
         self._target, self._batching, self._as_fit = target, batching, as_fit
         self._tol = -1.0 if tol is None else float(tol)
-        starts = density.jit('descent_starts', (settings, size), lambda: jax.vmap(start_function(settings, size)))
+        starts = density.jit(start_function, (settings, size), lambda: jax.vmap(start_function(settings, size)))
         states = starts(thetas, keys)._replace(carried=statistics_of_rows(target, init, keys))
         how, devices = checked_devices(devices, chain_method, num, target.data)
-        key = ('descent', settings, environ.static_key())
-        self._runner = Runner(density.jit, key, advance_function(density, settings), how, devices, num)
+        advance = advance_function(density, settings)
+        self._runner = Runner(density.jit, (advance_function, settings), advance, how, devices, num)
         self._runner.prepare(states if adjust is None else adjust(states), batching.example, 0, -1.0)
         self.state, self.take = self._runner.state, self._runner.take
         self._monitor = None if early_stopping is None else Monitor(target, early_stopping, num)

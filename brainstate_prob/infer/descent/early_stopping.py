@@ -12,6 +12,7 @@ import numpy as np
 
 from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.descent.steps import State
 from brainstate_prob.infer.rules import count, not_negative, refuse
 from brainstate_prob.infer.target.data import new_arguments
@@ -163,15 +164,16 @@ def _held_out_loss(target: Target, held_out: Any) -> Callable:
     data = posterior.data._replace(args=args, kwargs=kwargs, targets=targets)
     count = 1 if targets is None else max(1, int(np.shape(targets)[0]) if np.ndim(targets) else 1)
 
-    def loss(theta: jax.Array, carried: tuple, data: Data) -> jax.Array:
-        return -jnp.sum(density.pointwise(theta, density.with_carried(data, carried)))
-
     def evaluate(thetas: Any, carried: tuple) -> np.ndarray:
         with environ.context(fit=False):
-            run = density.jit('held_out_loss', None, lambda: jax.vmap(loss, in_axes=(0, 0, None)))
+            run = density.compiled(_loss, in_axes=(0, 0, None))
             return np.asarray(run(thetas, carried, data)) / count
 
     return evaluate
+
+
+def _loss(density: Density, theta: jax.Array, carried: tuple, data: Data) -> jax.Array:
+    return -jnp.sum(density.pointwise(theta, density.with_carried(data, carried)))
 
 
 def _where(condition: np.ndarray, a: Any, b: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from brainstate_prob.graph.walk import find_states
 from brainstate_prob.infer.data.sharding import on_host
 from brainstate_prob.infer.density.blocks import Entry
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import able_entries
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.nn.supports import bounds, is_known
@@ -57,7 +58,7 @@ def _still_rising(target: Target, start: np.ndarray, end: np.ndarray, jacobian: 
     far = {name: c for name, c in columns_of(density).items() if np.abs(way[c]).max(initial=0) > _FAR}
     if not far:
         return []
-    run = density.jit('log_density', jacobian, lambda: lambda t, data: density.log_density(t, data, jacobian))
+    run = density.compiled(Density.log_density, jacobian=jacobian)
 
     def value(columns: np.ndarray, factor: float) -> float:
         theta = end.copy()
@@ -85,7 +86,7 @@ def _collapsed_scales(target: Target, start: np.ndarray, end: np.ndarray) -> dic
     groups = able_entries(density.entries)
     if not groups:
         return {}
-    constrain = density.jit('constrain_with_states', None, lambda: density.constrain)
+    constrain = density.compiled(Density.constrain)
     before, after = (
         {k: np.asarray(x, np.float64) for k, x in on_host(constrain(jnp.asarray(t), target.data.states)).items()}
         for t in (start, end)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from brainstate_prob import environ
 from brainstate_prob.core.calls import named
 from brainstate_prob.core.structure import structural_key
 from brainstate_prob.infer.density.log_density import Density
@@ -210,12 +209,8 @@ def _final_losses(target: Target, descent: Descent, settings: Settings, stream: 
         final = np.nanmean(descent.losses[:, -50:], axis=1)
     else:
         density = target.density
-        run = density.jit(
-            'final_losses',
-            (settings.jacobian, environ.static_key()),
-            lambda: jax.vmap(lambda t, data: -density.log_density(t, data, settings.jacobian), in_axes=(0, None)),
-        )
-        final = np.asarray(run(descent.thetas, target.data))
+        run = density.compiled(Density.log_density, in_axes=(0, None), jacobian=settings.jacobian)
+        final = -np.asarray(run(descent.thetas, target.data))
     return np.where(descent.lost | ~np.isfinite(final), np.inf, final)
 
 
@@ -267,7 +262,7 @@ def _searches(optimizer: Any, density: Density) -> bool:
         leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, _SEARCHES))
         return any(isinstance(leaf, _SEARCHES) for leaf in leaves)
 
-    return density.compiled.get(('searches', structural_key(optimizer)), find)
+    return density.programs.get((_searches, structural_key(optimizer)), find)
 
 
 @starts_named('map')

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 
@@ -49,7 +48,7 @@ def leading_curvatures(density: Density, theta: jax.Array, data: Data) -> tuple[
 
         return run
 
-    run = density.jit('leading_curvatures', (steps, environ.static_key()), build)
+    run = density.jit(leading_curvatures, steps, build)
     basis, products = (np.asarray(x, np.float64) for x in run(theta, data))
     if not np.isfinite(products).all():
         return np.zeros(1), np.zeros((1, density.size))

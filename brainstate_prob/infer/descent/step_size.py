@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
 
@@ -35,7 +34,7 @@ def largest_curvature(density: Density, theta: jax.Array, data: Data) -> float:
         start = start / jnp.linalg.norm(start)
         return lax.fori_loop(0, _ITERATIONS, iterate, (start, jnp.zeros((), theta.dtype)))[1]
 
-    return float(density.jit('largest_curvature', environ.static_key(), lambda: run)(theta, data))
+    return float(density.jit(largest_curvature, None, lambda: run)(theta, data))
 
 
 def sgmcmc_step_size(

@@ -341,6 +341,6 @@ def _draws(jit: Callable, moments: Moments, key: jax.Array, scale: float, num_dr
 
         return run
 
-    run = jit('swag_draws', None, build)
+    run = jit(_draws, None, build)
     blocks = [run(moments, jax.random.fold_in(key, i), scale) for i in range(-(-num_draws // _DRAWS))]
     return np.concatenate([np.asarray(b) for b in blocks])[:num_draws]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.batching import over_draws, rows_at_once
 from brainstate_prob.infer.density.classes import class_log_probs, precision_of
@@ -83,27 +82,24 @@ def prediction_sizes(density: Density, thetas: np.ndarray, data: Data, in_batche
         data = take(data, jnp.asarray(index))
     rows = thetas[:, some].reshape(chains * len(some), -1)
     with precision_of(density):
-        run = density.jit('identified_rows', environ.static_key(), lambda: jax.vmap(_predictions(density), (0, None)))
+        run = density.compiled(_predictions, in_axes=(0, None))
         numbers = over_draws(lambda t: run(t, data), (rows,), rows_at_once(density, (data.args, data.targets)))
     return effective_sizes(np.asarray(numbers, np.float64).reshape(chains, len(some), -1))
 
 
-def _predictions(density: Density) -> Any:
-    def run(theta: jax.Array, data: Data) -> jax.Array:
-        with density.open(theta, data):
-            terms = density._pointwise(data)
-            if density.own_log_likelihood is not None:
-                parts = [terms]
-            else:
-                distribution = density.distribution(data)
-                try:
-                    parts = [class_log_probs(distribution)]
-                except ValueError:  # no classes
-                    parts = outputs_of(distribution)[0]
-        each = jnp.concatenate([_some(part) for part in parts])
-        return jnp.append(_some(each), jnp.sum(terms).astype(each.dtype))
-
-    return run
+def _predictions(density: Density, theta: jax.Array, data: Data) -> jax.Array:
+    with density.open(theta, data) as model:
+        terms = model.log_probs(data)
+        if density.own_log_likelihood is not None:
+            parts = [terms]
+        else:
+            distribution = model.distribution(data)
+            try:
+                parts = [class_log_probs(distribution)]
+            except ValueError:  # no classes
+                parts = outputs_of(distribution)[0]
+    each = jnp.concatenate([_some(part) for part in parts])
+    return jnp.append(_some(each), jnp.sum(terms).astype(each.dtype))
 
 
 def _some(x: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def suspected_conflicts(fit: Fit) -> list[str]:
         return []
     density, states = fit.density, fit.posterior.data.states
     with precision_of(density):
-        run = density.jit('prior_distances', None, lambda: jax.vmap(_distances(density), in_axes=(0, None)))
+        run = density.compiled(_distances, in_axes=(0, None))
         distances = over_draws(lambda rows: run(rows, states), (_some_rows(fit, 256),), 256)
     sizes = {e.name: int(np.prod(e.value_shape)) for e in density.entries}
     suspects = [name for name, x in distances.items() if np.mean(chi2.sf(x, sizes[name])) < 2 * _UNLIKELY]
@@ -114,26 +114,22 @@ def _some_rows(fit: Fit, num: int) -> np.ndarray:
     return fit.rows[np.linspace(0, len(fit.rows) - 1, num).astype(int)]
 
 
-def _distances(density: Density) -> Any:
+def _distances(density: Density, theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
     """How far each parameter lies from its prior's middle: chi-squared under the prior, a degree a number."""
-
-    def one(theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
-        values, thetas = density.constrain(theta, states), density.thetas(theta, states)
-        found = {}
-        for e in _own(density):
-            assert e.reg is not None
-            try:
-                distribution = e.reg.distribution
-                x = thetas[e.name] if e.on_theta else with_unit(values[e.name], e.unit)
-                if isinstance(x, u.Quantity):
-                    x = x.to_decimal(e.unit if e.reg.unit is None else e.reg.unit)
-                # NumPyro's distribution functions know no bfloat16.
-                below = distribution.cdf(jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)))
-            except NotImplementedError:
-                continue
-            if jnp.shape(below) == e.value_shape:
-                eps = jnp.finfo(below.dtype).eps
-                found[e.name] = jnp.sum(ndtri(jnp.clip(below, eps, 1 - eps)) ** 2)
-        return found
-
-    return one
+    values, thetas = density.constrain(theta, states), density.thetas(theta, states)
+    found = {}
+    for e in _own(density):
+        assert e.reg is not None
+        try:
+            distribution = e.reg.distribution
+            x = thetas[e.name] if e.on_theta else with_unit(values[e.name], e.unit)
+            if isinstance(x, u.Quantity):
+                x = x.to_decimal(e.unit if e.reg.unit is None else e.reg.unit)
+            # NumPyro's distribution functions know no bfloat16.
+            below = distribution.cdf(jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)))
+        except NotImplementedError:
+            continue
+        if jnp.shape(below) == e.value_shape:
+            eps = jnp.finfo(below.dtype).eps
+            found[e.name] = jnp.sum(ndtri(jnp.clip(below, eps, 1 - eps)) ** 2)
+    return found

@@ -6,7 +6,6 @@ these. If fit and model are right, the rank of each true value among its posteri
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -211,9 +210,7 @@ def sbc(
 
 def with_targets(posterior: Posterior, targets: Any) -> Posterior:
     """The posterior with other targets of the same shape, which are not checked again."""
-    other = copy.copy(posterior)
-    other.data = posterior.data._replace(targets=targets)
-    return other
+    return posterior.replaced(data=posterior.data._replace(targets=targets))
 
 
 def _quantities(data: Posterior, truth: Fit, i: int, fit: Fit, num_draws: int) -> dict[str, tuple]:

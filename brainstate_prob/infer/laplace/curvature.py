@@ -31,7 +31,7 @@ _PASSES = 4  # over the data, to find Kronecker factors
 def curvature_of(density: Density, columns: np.ndarray, kind: str) -> Curvature:
     """The `Curvature` that is kept with the density."""
     columns = np.asarray(columns)
-    return density.compiled.get(('curvature', kind, columns.tobytes()), lambda: Curvature(density, columns, kind))
+    return density.programs.get((Curvature, kind, columns.tobytes()), lambda: Curvature(density, columns, kind))
 
 
 class Curvature:
@@ -115,7 +115,7 @@ class Curvature:
             likelihood, prior = self.products(self.part(theta), theta, data)
             return jax.vmap(lambda v: likelihood(v) + prior(v))(vectors)
 
-        return self._jit('times', run)(vectors, theta, data)
+        return self._jit(Curvature.times, run)(vectors, theta, data)
 
     def matrices(self, theta: Any, data: Data) -> tuple[jax.Array, jax.Array]:
         """The curvature as two matrices, whose sum it is (see `products`)."""
@@ -124,7 +124,7 @@ class Curvature:
             likelihood, prior = self.products(self.part(theta), theta, data)
             return self._along_axes(lambda i, v: (likelihood(v), prior(v)), data)
 
-        return self._jit('matrices', run)(theta, data)
+        return self._jit(Curvature.matrices, run)(theta, data)
 
     def diagonal(self, theta: Any, data: Data) -> jax.Array:
         """The diagonal of the curvature, by one product a column."""
@@ -133,7 +133,7 @@ class Curvature:
             likelihood, prior = self.products(self.part(theta), theta, data)
             return self._along_axes(lambda i, v: likelihood(v)[i] + prior(v)[i], data)
 
-        return self._jit('diagonal', run)(theta, data)
+        return self._jit(Curvature.diagonal, run)(theta, data)
 
     def prior_diagonal(self, theta: Any, data: Data) -> jax.Array:
         """The diagonal of the prior's curvature, by one product a group of columns that do not interact."""
@@ -149,7 +149,7 @@ class Curvature:
 
             return lax.fori_loop(0, int(groups.max()) + 1, add, jnp.zeros_like(part))
 
-        return self._jit('prior_diagonal', run)(theta, data)
+        return self._jit(Curvature.prior_diagonal, run)(theta, data)
 
     def log_det_gradient(self, roots: Any, theta: Any, data: Data) -> jax.Array:
         """By the whole of theta, the gradient of half the log-determinant of the curvature.
@@ -170,7 +170,7 @@ class Curvature:
 
             return lax.scan(add, jnp.zeros_like(theta), roots)[0]
 
-        return self._jit('log_det_gradient', run)(chunks_of(np.asarray(roots, self.density.dtype)), theta, data)
+        return self._jit(Curvature.log_det_gradient, run)(chunks_of(np.asarray(roots, self.density.dtype)), theta, data)
 
     # Programs over one observation at a time
 
@@ -191,7 +191,7 @@ class Curvature:
             return each.reshape(-1, *together.shape[1:])[:num], together
 
         try:
-            alone, together = (np.asarray(x) for x in self._jit('alone', run)(theta, data))
+            alone, together = (np.asarray(x) for x in self._jit(Curvature.row_problem, run)(theta, data))
         except (TypeError, ValueError) as error:
             return f'the model cannot be called with one observation alone ({str(error).splitlines()[0]})'
         tolerance = 1e3 * float(jnp.finfo(self.density.dtype).eps)
@@ -208,7 +208,7 @@ class Curvature:
 
             return self._over_observations(add, jnp.zeros(self.size, theta.dtype), theta, data)
 
-        return self._jit('row_diagonal', run)(theta, data)
+        return self._jit(Curvature.row_diagonal, run)(theta, data)
 
     def kronecker(self, shapes: Sequence[tuple], scales: Any, theta: Any, data: Data) -> list[tuple[jax.Array, ...]]:
         """Factors of the diagonal blocks of the likelihood's Gauss-Newton matrix.
@@ -257,12 +257,12 @@ class Curvature:
             factors = zip(find_left(b), b, shapes, strict=True)
             return [(x, y) if len(shape) == 2 else (x,) for x, y, shape in factors]
 
-        return self._jit(('kronecker', tuple(shapes)), run)(scales, theta, data)
+        return self._jit(Curvature.kronecker, run, tuple(shapes))(scales, theta, data)
 
     # Internals
 
-    def _jit(self, name: Any, run: Callable) -> Callable:
-        return self.density.jit('curvature', (name, self.kind, self.columns.tobytes()), lambda: run)
+    def _jit(self, method: Callable, run: Callable, *settings: Any) -> Callable:
+        return self.density.jit(method, (settings, self.kind, self.columns.tobytes()), lambda: run)
 
     def _groups(self) -> np.ndarray:
         """By column the number of its group: entries of one Param whose prior and transform go entry by entry."""

@@ -11,6 +11,7 @@ import numpy as np
 from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.density.batching import constrain, log_densities
 from brainstate_prob.infer.density.classes import precision_of
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.networks import is_network
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.laplace.curvature import Curvature
@@ -211,37 +212,33 @@ class LaplaceFit(Fit):
             Predict by the model that is linear in theta around the mode, in its natural coordinates (means, logits, log
             rates), or by the model at draws of theta. Default: as `linearized` says.
         """
-        return Fit.predict(self._view(linearized), inputs, targets, **options)
+        return Fit.predict(self._predicting(linearized), inputs, targets, **options)
 
     def score(
         self, inputs: Any = None, targets: Any = None, *, linearized: bool | None = None, **options: Any
     ) -> Table:
         """How good the predictions are, as by `Fit.score`; ``linearized`` as for `predict`."""
-        return Fit.score(self._view(linearized), inputs, targets, **options)
+        return Fit.score(self._predicting(linearized), inputs, targets, **options)
 
     def log_likelihood(
         self, batch_size: int | None = None, draws_at_once: int | None = None, *, linearized: bool | None = None
     ) -> np.ndarray:
         """The log-likelihood of each observation at each draw; ``linearized`` as for `predict`."""
-        return Fit.log_likelihood(self._view(linearized), batch_size, draws_at_once)
+        return Fit.log_likelihood(self._predicting(linearized), batch_size, draws_at_once)
 
-    def _view(self, linearized: bool | None) -> Fit:
+    def _predicting(self, linearized: bool | None) -> Fit:
         """A plain fit that predicts by its draws: of theta, or of pairs (theta, mode) under the linearized density."""
         if linearized is not None and not isinstance(linearized, bool):
             raise TypeError(f'linearized must be True, False or None, got {linearized!r}.')
-        view = _View(self)
+        target, thetas = self.target, self.thetas
         if self.linearized if linearized is None else linearized:
-            refuse_own_density(self.posterior_for('predict'), 'linearized=True')
-            view.target = Target(self.posterior, linearized_density(self.density))
-            view.thetas = np.concatenate([self.thetas, np.broadcast_to(self.mode_theta, self.thetas.shape)], axis=-1)
-        return view
-
-
-class _View(Fit):
-    """What a Laplace fit is for one kind of predictions."""
-
-    def __init__(self, fit: LaplaceFit):
-        self.__dict__.update(fit.__dict__)
+            posterior = self.posterior_for('predict')
+            refuse_own_density(posterior, 'linearized=True')
+            target = Target(posterior, linearized_density(self.density))
+            thetas = np.concatenate([thetas, np.broadcast_to(self.mode_theta, thetas.shape)], axis=-1)
+        plain = Fit(target, thetas, method=self.method, stats=self.stats, history=self.history, info=self.info)
+        plain.has_other_data = self.has_other_data
+        return plain
 
 
 def make_fit(
@@ -288,7 +285,7 @@ def held_terms(target: Target, theta: np.ndarray, moved: np.ndarray) -> float:
     held = [name for name in columns if not np.isin(columns[name], moved).any()]
     if not held:
         return 0.0
-    terms = density.jit('terms', True, lambda: lambda t, data: density.terms(t, data))(theta, target.data)
+    terms = density.compiled(Density.terms)(theta, target.data)
     return float(sum(terms['prior'][name] + terms['log_det'][name] for name in held))
 
 

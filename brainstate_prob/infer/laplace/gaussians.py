@@ -40,34 +40,40 @@ def _check_finite(precision: np.ndarray) -> None:
         raise NotPositiveDefinite(rows / np.sqrt(rows.sum()), np.nan)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Full:
-    """Any positive definite precision.
+    """Any positive definite precision, S L L' S with S diagonal."""
 
-    Parameters
-    ----------
-    precision
-        The matrix.
-    tolerance
-        The smallest eigenvalue that counts as positive, once the diagonal is scaled to one: its rounding error.
-    """
+    scale: np.ndarray
+    factor: np.ndarray
+    size: int
+    log_det: float
 
-    def __init__(self, precision: np.ndarray, tolerance: float = 0.0):
+    @classmethod
+    def of(cls, precision: np.ndarray, tolerance: float = 0.0) -> Full:
+        """The one of a matrix.
+
+        Parameters
+        ----------
+        tolerance
+            The smallest eigenvalue that counts as positive, once the diagonal is scaled to one: its rounding error.
+        """
         _check_finite(precision)
         precision = (precision + precision.T) / 2
-        self.scale = np.sqrt(np.abs(np.diag(precision)))  # of unequal units: a hundredfold is usual
-        self.scale[self.scale == 0] = 1.0
-        scaled = precision / np.outer(self.scale, self.scale)
+        scale = np.sqrt(np.abs(np.diag(precision)))  # of unequal units: a hundredfold is usual
+        scale[scale == 0] = 1.0
+        scaled = precision / np.outer(scale, scale)
         try:
-            self.factor = linalg.cholesky(scaled, lower=True)
+            factor = linalg.cholesky(scaled, lower=True)
             # LAPACK has no cheap bound that is sharp: the smallest pivot is one from above.
-            trouble = np.diag(self.factor).min() ** 2 <= tolerance
+            is_positive = not np.diag(factor).min() ** 2 <= tolerance
         except linalg.LinAlgError:
-            trouble = True
-        if trouble:
+            is_positive = False
+        if not is_positive:
             values, vectors = linalg.eigh(scaled, subset_by_index=[0, 0])
             raise NotPositiveDefinite(vectors[:, 0], values[0])
-        self.size = len(precision)
-        self.log_det = 2 * float(np.sum(np.log(np.diag(self.factor))) + np.sum(np.log(self.scale)))
+        log_det = 2 * float(np.sum(np.log(np.diag(factor))) + np.sum(np.log(scale)))
+        return cls(scale, factor, len(precision), log_det)
 
     def spread(self, rows: np.ndarray) -> np.ndarray:
         """Root(covariance) times each row: standard normal ones become draws."""
@@ -78,17 +84,22 @@ class Full:
         return linalg.cho_solve((self.factor, True), gradient / self.scale) / self.scale
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Diagonal:
-    """Independent coordinates, of the given precisions."""
+    """Independent coordinates."""
 
-    def __init__(self, precision: np.ndarray, tolerance: float = 0.0):
+    size: int
+    deviation: np.ndarray
+    log_det: float
+
+    @classmethod
+    def of(cls, precision: np.ndarray) -> Diagonal:
+        """Those of the given precisions."""
         _check_finite(precision)
         if not (precision > 0).all():
             worst = int(np.argmin(precision))
             raise NotPositiveDefinite(np.eye(1, len(precision), worst)[0], precision[worst])
-        self.size = len(precision)
-        self.deviation = 1 / np.sqrt(precision)
-        self.log_det = float(np.sum(np.log(precision)))
+        return cls(len(precision), 1 / np.sqrt(precision), float(np.sum(np.log(precision))))
 
     def spread(self, rows: np.ndarray) -> np.ndarray:
         """As for `Full`."""
@@ -99,39 +110,48 @@ class Diagonal:
         return gradient * self.deviation**2
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class LowRank:
-    """Precision D^(1/2) (1 + V L V') D^(1/2): a diagonal, and how far it is off along a few directions.
+    """Precision D^(1/2) (1 + V L V') D^(1/2): a diagonal, and how far it is off along a few directions."""
 
-    Parameters
-    ----------
-    times
-        The precision times a vector.
-    diagonal
-        D, positive.
-    rank
-        How many directions: those where the precision differs most from D, relative to D.
-    """
+    size: int
+    deviation: np.ndarray
+    vectors: np.ndarray
+    values: np.ndarray
+    log_det: float
 
-    def __init__(self, times: Callable[[np.ndarray], np.ndarray], diagonal: np.ndarray, rank: int):
+    @classmethod
+    def of(cls, times: Callable[[np.ndarray], np.ndarray], diagonal: np.ndarray, rank: int) -> LowRank:
+        """The one of a precision.
+
+        Parameters
+        ----------
+        times
+            The precision times a vector.
+        diagonal
+            D, positive.
+        rank
+            How many directions: those where the precision differs most from D, relative to D.
+        """
         _check_finite(diagonal)
-        self.size = len(diagonal)
-        self.deviation = 1 / np.sqrt(diagonal)
+        size, deviation = len(diagonal), 1 / np.sqrt(diagonal)
 
         def relative(vector: np.ndarray) -> np.ndarray:
             vector = np.ravel(vector)
-            return self.deviation * times(self.deviation * vector) - vector
+            return deviation * times(deviation * vector) - vector
 
-        if rank >= self.size - 1:
-            matrix = np.stack([relative(axis) for axis in np.eye(self.size)])
-            values, self.vectors = linalg.eigh((matrix + matrix.T) / 2)
+        if rank >= size - 1:
+            matrix = np.stack([relative(axis) for axis in np.eye(size)])
+            values, vectors = linalg.eigh((matrix + matrix.T) / 2)
         else:
-            operator = LinearOperator((self.size, self.size), matvec=relative, dtype=np.float64)
-            start = np.random.default_rng(0).normal(size=self.size)  # always the same: the fit has no luck in it
-            values, self.vectors = eigsh(operator, k=rank, which='LM', v0=start)
-        self.values = 1 + values
-        if self.values.min() <= 0:
-            raise NotPositiveDefinite(self.vectors[:, np.argmin(self.values)], self.values.min())
-        self.log_det = float(np.sum(np.log(self.values)) - 2 * np.sum(np.log(self.deviation)))
+            operator = LinearOperator((size, size), matvec=relative, dtype=np.float64)
+            start = np.random.default_rng(0).normal(size=size)  # always the same: the fit has no luck in it
+            values, vectors = eigsh(operator, k=rank, which='LM', v0=start)
+        values = 1 + values
+        if values.min() <= 0:
+            raise NotPositiveDefinite(vectors[:, np.argmin(values)], values.min())
+        log_det = float(np.sum(np.log(values)) - 2 * np.sum(np.log(deviation)))
+        return cls(size, deviation, vectors, values, log_det)
 
     def _power(self, rows: np.ndarray, power: float) -> np.ndarray:
         return rows + ((rows @ self.vectors) * (self.values**power - 1)) @ self.vectors.T
@@ -145,19 +165,32 @@ class LowRank:
         return self._power((gradient * self.deviation)[None], -1.0)[0] * self.deviation
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Kronecker:
-    """Precision S (A x B + t) S of a matrix of shape (len(A), len(B)), row after row; S is diagonal, t a number."""
+    """Precision S (A x B + t) S of a matrix of shape (len(A), len(B)), row after row; S is diagonal, t a number.
 
-    def __init__(self, a: np.ndarray, b: np.ndarray, scale: np.ndarray, extra: float):
-        (a_values, self.a), (b_values, self.b) = linalg.eigh((a + a.T) / 2), linalg.eigh((b + b.T) / 2)
+    ``a`` and ``b`` are the eigenvectors of A and B, ``values`` the eigenvalues of A x B + t.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    values: np.ndarray
+    shape: tuple[int, int]
+    scale: np.ndarray
+    size: int
+    log_det: float
+
+    @classmethod
+    def of(cls, a: np.ndarray, b: np.ndarray, scale: np.ndarray, extra: float) -> Kronecker:
+        """That of A, B, S and t."""
+        (a_values, a), (b_values, b) = linalg.eigh((a + a.T) / 2), linalg.eigh((b + b.T) / 2)
         # Both are sums of squares, so that a negative eigenvalue is rounding.
-        self.values = np.outer(a_values.clip(0), b_values.clip(0)) + extra
-        self.shape, self.scale, self.size = self.values.shape, scale, self.values.size
-        largest = self.values.max()
-        if not self.values.min() > 1e-12 * largest:
-            i, j = np.unravel_index(np.argmin(self.values), self.shape)
-            raise NotPositiveDefinite(np.outer(self.a[:, i], self.b[:, j]).ravel(), self.values.min())
-        self.log_det = float(np.sum(np.log(self.values)) + 2 * np.sum(np.log(scale)))
+        values = np.outer(a_values.clip(0), b_values.clip(0)) + extra
+        if not values.min() > 1e-12 * values.max():
+            i, j = np.unravel_index(np.argmin(values), values.shape)
+            raise NotPositiveDefinite(np.outer(a[:, i], b[:, j]).ravel(), values.min())
+        log_det = float(np.sum(np.log(values)) + 2 * np.sum(np.log(scale)))
+        return cls(a, b, values, values.shape, scale, values.size, log_det)
 
     def spread(self, rows: np.ndarray) -> np.ndarray:
         """As for `Full`."""
@@ -217,10 +250,7 @@ def to_record(gaussian: Any) -> dict[str, Any]:
 
 def from_record(record: dict[str, Any]) -> Any:
     """The inverse of `to_record`."""
-    held = {name: x for name, x in record.items() if name != 'kind'}
+    fields = {name: x for name, x in record.items() if name != 'kind'}
     if record['kind'] == 'Blocks':
-        return Blocks([from_record(part) for part in held['parts']])
-    cls = _KINDS[record['kind']]
-    gaussian = cls.__new__(cls)
-    gaussian.__dict__.update(held)
-    return gaussian
+        return Blocks([from_record(part) for part in fields['parts']])
+    return _KINDS[record['kind']](**fields)

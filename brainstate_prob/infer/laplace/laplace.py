@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 import warnings
 from typing import Any, Literal
@@ -193,8 +192,7 @@ def checked_options(
 
 def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bool = False) -> np.ndarray:
     """`infer.map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
-    view = copy.copy(target.posterior)
-    view.density, view.start = programs.density, lambda density: jnp.asarray(theta)  # type: ignore[method-assign]
+    view = target.posterior.replaced(density=target.density)  # these coordinates are its own
     optimizer: Any = 'lbfgs'
     if not programs.is_whole:
         moves = np.isin(np.arange(len(theta)), programs.columns)
@@ -203,7 +201,8 @@ def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bo
     tol = 1e-8 if programs.density.dtype == jnp.float64 else 1e-5
     with warnings.catch_warnings(), as_a_part():
         warnings.simplefilter('ignore', ConvergenceWarning)
-        return fit_map(view, optimizer=optimizer, tol=tol, jacobian=True, progress=progress).thetas[0, 0]
+        fit = fit_map(view, init=jnp.asarray(theta), optimizer=optimizer, tol=tol, jacobian=True, progress=progress)
+    return fit.thetas[0, 0]
 
 
 def _find_mode(

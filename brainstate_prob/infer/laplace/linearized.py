@@ -7,7 +7,8 @@ link of its constraint (the log of a rate, the logit of a probability, a mean as
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,10 +17,11 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
-from brainstate_prob import environ
+from brainstate_prob.core import StateTrace
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.information import outputs_of, predicted
 from brainstate_prob.infer.density.log_density import Density
+from brainstate_prob.infer.density.opened import ModelAt
 from brainstate_prob.infer.laplace.curvature import chunks_of
 
 __all__ = ['LinearizedDensity', 'linearized_density', 'output_moments', 'predictive_of']
@@ -27,7 +29,7 @@ __all__ = ['LinearizedDensity', 'linearized_density', 'output_moments', 'predict
 
 def linearized_density(density: Density) -> LinearizedDensity:
     """The one of a density, kept with it."""
-    return density.compiled.get('linearized', lambda: LinearizedDensity(density))
+    return density.programs.get(LinearizedDensity, lambda: LinearizedDensity(density))
 
 
 class LinearizedDensity(Density):
@@ -37,37 +39,44 @@ class LinearizedDensity(Density):
     """
 
     def __init__(self, density: Density):
-        self.__dict__.update(density.__dict__)
+        super().__init__(density.model, density.likelihood, None, density.expand, density.noncentered, source=density)
         self.size = 2 * density.size
-        self.compiled = type(density.compiled)()
         self._base = density
-        self._at: tuple[jax.Array, jax.Array] | None = None
+
+    def __reduce__(self) -> tuple:
+        return linearized_density, (self._base,)
 
     @contextlib.contextmanager
-    def open(self, theta: jax.Array, data: Data):
-        """Note where the predictions are asked for."""
+    def open(self, theta: jax.Array, data: Data) -> Iterator[ModelAt]:
+        """The model that is linear around the second half of ``theta``, at the first half."""
         part, mode = jnp.split(theta, 2)
-        before, self._at = self._at, (part, mode)
-        try:
-            yield []
-        finally:
-            self._at = before
+        with StateTrace() as trace:
+            yield _LinearizedModel(
+                self.model, self.likelihood, None, self.dtype, trace, density=self._base, theta=part, mode=mode
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _LinearizedModel(ModelAt):
+    """The model at ``theta``, linear around ``mode``."""
+
+    density: Density
+    theta: jax.Array
+    mode: jax.Array
 
     def distribution(self, data: Data) -> dist.Distribution:
         """The distribution of the targets, with its parameters moved along their tangents at the mode."""
-        assert self._at is not None
-        theta, mode = self._at
         made: list[Callable] = []
 
         def natural(theta: jax.Array) -> tuple[list[jax.Array], list[Any]]:
-            distribution = predicted(self._base, theta, data)
+            distribution = predicted(self.density, theta, data)
             outputs, others, rebuild = outputs_of(distribution)
             links = [biject_to(c) for c in output_constraints(distribution)]
             made.append(lambda moved, others: rebuild([f(x) for f, x in zip(links, moved, strict=True)], others))
             return [f.inv(x) for f, x in zip(links, outputs, strict=True)], others
 
-        at_mode, push, others = jax.linearize(natural, mode, has_aux=True)
-        moved = [x + dx for x, dx in zip(at_mode, push(theta - mode), strict=True)]
+        at_mode, push, others = jax.linearize(natural, self.mode, has_aux=True)
+        moved = [x + dx for x, dx in zip(at_mode, push(self.theta - self.mode), strict=True)]
         return made[-1](moved, others)
 
 
@@ -114,24 +123,26 @@ def output_moments(density: Density, mode: Any, roots: np.ndarray, data: Data) -
     roots
         Rows whose outer products sum to the covariance of theta.
     """
+    return density.compiled(_output_moments)(mode, chunks_of(roots), data)
 
-    def run(mode: jax.Array, roots: jax.Array, data: Data) -> tuple[dist.Distribution, dist.Distribution]:
-        made: list[Callable] = []
 
-        def outputs(theta: jax.Array) -> tuple[list[jax.Array], list[Any]]:
-            values, others, rebuild = outputs_of(predicted(density, theta, data))
-            made.append(rebuild)
-            return values, others
+def _output_moments(
+    density: Density, mode: jax.Array, roots: jax.Array, data: Data
+) -> tuple[dist.Distribution, dist.Distribution]:
+    made: list[Callable] = []
 
-        values, push, others = jax.linearize(outputs, mode, has_aux=True)
+    def outputs(theta: jax.Array) -> tuple[list[jax.Array], list[Any]]:
+        values, others, rebuild = outputs_of(predicted(density, theta, data))
+        made.append(rebuild)
+        return values, others
 
-        def add(total: list[jax.Array], rows: jax.Array) -> tuple[list[jax.Array], None]:
-            return [t + jnp.sum(x**2, axis=0) for t, x in zip(total, jax.vmap(push)(rows), strict=True)], None
+    values, push, others = jax.linearize(outputs, mode, has_aux=True)
 
-        variances = jax.lax.scan(add, [jnp.zeros_like(x) for x in values], roots)[0]
-        return made[-1](values, others), made[-1](variances, others)
+    def add(total: list[jax.Array], rows: jax.Array) -> tuple[list[jax.Array], None]:
+        return [t + jnp.sum(x**2, axis=0) for t, x in zip(total, jax.vmap(push)(rows), strict=True)], None
 
-    return density.jit('output_moments', environ.static_key(), lambda: run)(mode, chunks_of(roots), data)
+    variances = jax.lax.scan(add, [jnp.zeros_like(x) for x in values], roots)[0]
+    return made[-1](values, others), made[-1](variances, others)
 
 
 def predictive_of(mode: dist.Distribution, variance: dist.Distribution) -> dist.Distribution:

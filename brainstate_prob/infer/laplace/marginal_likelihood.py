@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -14,7 +13,7 @@ from scipy import optimize
 
 from brainstate_prob.core.calls import named
 from brainstate_prob.graph.walk import find_states
-from brainstate_prob.infer.density.log_density import find_entries
+from brainstate_prob.infer.density.log_density import Density, find_entries
 from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.diagnostics.mcmc import warn_of
 from brainstate_prob.infer.laplace.curvature import curvature_of
@@ -269,18 +268,11 @@ class _Evidence:
             raise not_positive(error, self.programs) from None
         gaussian: Any = self.full
         if self.structure == 'diagonal':
-            gaussian = Diagonal(np.diag(point.matrices[0]) + np.diag(point.matrices[1]))
-        log_det, self._log_det_slope = self._tuned_log_det()(point.theta, data)
+            gaussian = Diagonal.of(np.diag(point.matrices[0]) + np.diag(point.matrices[1]))
+        log_det, self._log_det_slope = self.density.compiled(_log_det_of, names=self.names)(point.theta, data.states)
         half = gaussian.size / 2 * np.log(2 * np.pi) - gaussian.log_det / 2
         self.point, self.gaussian, self.notes = point, gaussian, notes
         self.value = point.value - float(log_det) + half
-
-    def _tuned_log_det(self) -> Callable:
-        def run(theta: jax.Array, data: Any) -> jax.Array:
-            terms = self.density.terms(theta, data)['log_det']
-            return sum((terms[name] for name in self.names), start=jnp.zeros((), theta.dtype))
-
-        return self.density.jit('tuned_log_det', self.names, lambda: jax.value_and_grad(run))
 
     def gradient(self) -> np.ndarray:
         """By the tuned part of theta, at the last point."""
@@ -305,3 +297,13 @@ class _Evidence:
             except NotPositiveDefinite:
                 pass
         return self.full.solve(gradient)
+
+
+def _log_det_of(density: Density, theta: jax.Array, states: tuple, *, names: list[str]) -> tuple[jax.Array, jax.Array]:
+    """The log-determinants of some parameters together, and their gradient by theta."""
+
+    def total(theta: jax.Array) -> jax.Array:
+        terms = density.log_dets(theta, states)
+        return sum((terms[name] for name in names), start=jnp.zeros((), theta.dtype))
+
+    return jax.value_and_grad(total)(theta)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
@@ -34,8 +33,7 @@ class Point(NamedTuple):
 
 def value_and_grad(density: Density, theta: Any, data: Data) -> tuple[float, np.ndarray]:
     """The log density of theta and its gradient."""
-    run = density.jit('value_and_grad', True, lambda: jax.value_and_grad(lambda t, d: density.log_density(t, d, True)))
-    value, grad = run(theta, data)
+    value, grad = density.compiled(Density.value_and_grad, jacobian=True)(theta, data)
     return float(value), np.asarray(grad, np.float64)
 
 

@@ -42,14 +42,14 @@ def full_from(matrices: Any, curvature: Curvature, where: Any = slice(None)) -> 
 
     try:
         try:
-            return Full(likelihood + prior, tolerance), []
+            return Full.of(likelihood + prior, tolerance), []
         except NotPositiveDefinite as error:
             if not np.isfinite(error.curvature):
                 raise
             values, vectors = linalg.eigh((prior + prior.T) / 2)
             if curvature.kind == 'hessian' or values[0] >= 0:
                 raise
-            clipped = Full(likelihood + (vectors * values.clip(0)) @ vectors.T, tolerance)
+            clipped = Full.of(likelihood + (vectors * values.clip(0)) @ vectors.T, tolerance)
             note = (
                 'The prior with its log-determinant curves upwards along '
                 f'{describe(placed(vectors[:, 0]), curvature)}; there its curvature was taken as zero, which makes the '
@@ -86,8 +86,8 @@ def _diagonal(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | N
     if many and curvature.row_problem(theta, data) is None:
         likelihood = np.asarray(curvature.row_diagonal(theta, data), np.float64)
         prior = np.asarray(curvature.prior_diagonal(theta, data), np.float64)
-        return Diagonal(likelihood + prior), []
-    return Diagonal(np.asarray(curvature.diagonal(theta, data), np.float64)), []
+        return Diagonal.of(likelihood + prior), []
+    return Diagonal.of(np.asarray(curvature.diagonal(theta, data), np.float64)), []
 
 
 def _low_rank(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None) -> tuple[LowRank, list[str]]:
@@ -110,7 +110,7 @@ def _low_rank(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | N
     if (diagonal <= 0).any():
         worst = int(np.argmin(diagonal))
         raise NotPositiveDefinite(_axis(curvature, worst), diagonal[worst])
-    return LowRank(times, diagonal, rank), []
+    return LowRank.of(times, diagonal, rank), []
 
 
 def _axis(curvature: Curvature, column: Any) -> np.ndarray:
@@ -155,7 +155,7 @@ def _kronecker(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | 
             parts.append(dense_part)
         else:
             try:
-                parts.append(Kronecker(arrays[0], arrays[1], scales[where], extras[name]))
+                parts.append(Kronecker.of(arrays[0], arrays[1], scales[where], extras[name]))
             except NotPositiveDefinite as error:
                 direction = np.zeros(curvature.size)
                 direction[where] = error.direction

@@ -17,7 +17,6 @@ from jax import lax
 from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.density.potential import split_log_density
 from brainstate_prob.infer.mcmc.gaussian_prior import draw, gaussian_prior
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.run.algorithm import Algorithm
@@ -134,7 +133,7 @@ def _step_function(density: Density) -> Any:
 
         def at(angle: jax.Array) -> tuple:
             theta = mean + centred * jnp.cos(angle) + other * jnp.sin(angle)
-            return theta, *split_log_density(density, theta, data)
+            return theta, *density.log_likelihood_and_density(theta, data)
 
         def again(loop: tuple) -> jax.Array:
             _, _, _, (_, likelihood, _), count = loop
@@ -171,7 +170,7 @@ def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
     start_keys, keys = options.keys(target)
     thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
     thetas = jnp.asarray(thetas, jnp.result_type(float))
-    run = density.jit('slice_starts', from_prior, lambda: _start_function(density, from_prior))
+    run = density.jit(_start_function, from_prior, lambda: _start_function(density, from_prior))
     states = run(start_keys, keys, thetas, target.data, *prior)
     bad = np.flatnonzero(~np.isfinite(np.asarray(states.likelihood)))
     if bad.size:
@@ -194,7 +193,7 @@ def _start_function(density: Density, from_prior: bool) -> Any:
             count, (at, _, _) = loop
             if from_prior:
                 at = mean + draw(jax.random.fold_in(start_key, count), density, scales)
-            return count + (1 if from_prior else _TRIES), (at, *split_log_density(density, at, data))
+            return count + (1 if from_prior else _TRIES), (at, *density.log_likelihood_and_density(at, data))
 
         nan = jnp.full((), jnp.nan, theta.dtype)
         _, (at, likelihood, lp) = lax.while_loop(again, body, (0, (theta, nan, nan)))

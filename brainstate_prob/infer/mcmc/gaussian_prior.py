@@ -46,7 +46,7 @@ def gaussian_prior(density: Density, states: tuple) -> tuple[np.ndarray, tuple[n
                 'nn.Param(..., reg=dist.Normal(0.0, 1.0)), or use infer.nuts.'
             )
     with jax.enable_x64(True):  # differences of gradients: single precision would lose a prior far from zero
-        run = density.jit('gaussian_prior', None, lambda: lambda states: _all_blocks(density, states))
+        run = density.compiled(_all_blocks)
         found = jax.device_get(run(states))
     for block, (_, _, off) in zip(density.blocks, found, strict=True):
         _refuse(block, off)

@@ -193,8 +193,7 @@ def _each(density: Density, theta: jax.Array, data: Data) -> jax.Array:
 
 def _prior(density: Density, theta: jax.Array, data: Data) -> jax.Array:
     """Log prior and log-determinant."""
-    with density.open(theta.astype(density.dtype), data) as (computed, _):
-        return sum(block.log_joint(stretch, value) for block, stretch, value in computed).astype(theta.dtype)
+    return density.log_prior_of_theta(theta.astype(density.dtype), data.states).astype(theta.dtype)
 
 
 def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, at: _Reference) -> tuple:
@@ -231,7 +230,7 @@ def _reference(target: Target, init: Any, keys: jax.Array) -> _Reference:
 
         return run
 
-    return density.jit('ecs_reference', None, build)(theta, target.data)
+    return density.jit(_reference, None, build)(theta, target.data)
 
 
 # The chain
@@ -245,7 +244,7 @@ def _metric(root: jax.Array, mass_matrix: str) -> Any:
 
 def _starts(target: Target, options: RunOptions, reference: _Reference, batch_size: int, mass_matrix: str) -> _State:
     key = (batch_size, mass_matrix)
-    start = target.density.jit('ecs_starts', key, lambda: _start_function(target.density, *key))
+    start = target.density.jit(_start_function, key, lambda: _start_function(target.density, *key))
     return start(*options.keys(target), reference, target.data)
 
 

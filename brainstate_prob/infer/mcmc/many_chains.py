@@ -231,7 +231,9 @@ def _sample(posterior: Posterior, name: str, options: RunOptions, tuned: dict[st
 
     def warm_up(target: Target) -> Callable:
         density, settings = target.density, (name, options.num_warmup, *tuned.values())
-        return density.jit('warm_up', settings, lambda: _warm_up_function(kernel.warm_up(density, *settings[1:])))
+        return density.jit(
+            _warm_up_function, settings, lambda: _warm_up_function(kernel.warm_up(density, *settings[1:]))
+        )
 
     def blank(target: Target, options: RunOptions) -> _Chains:
         """Of the shapes that they have after the warm-up."""

@@ -64,7 +64,7 @@ def sample_by_nutpie(target: Target, algorithm: Algorithm, options: RunOptions) 
     starts = np.asarray(chains.theta, np.float64)
     keys = options.keys(target)[1]
     seeds = np.asarray(jax.vmap(lambda key: jax.random.randint(key, (), 0, 2**31 - 1))(keys))
-    function = density.jit('potential_and_gradient', None, lambda: lambda t, d: _potential_and_gradient(density, t, d))
+    function = density.compiled(_potential_and_gradient)
     jax.block_until_ready(function(starts[0].astype(chains.theta.dtype), data))
     prepared = time.perf_counter() - options.began
     call = inherited_settings()

@@ -174,8 +174,6 @@ def sgmcmc(
             f'num_warmup={num_warmup} one of num_cycles, since each cycle has its share of them.'
         )
     chain_method, devices = checked_devices(devices, chain_method, num_chains, posterior.data)
-    if num_chains == 1 and devices is None:
-        chain_method = 'sequential'  # without a vectorized axis of length one
     options = dataclasses.replace(options, noncentered='auto', chain_method=chain_method, devices=devices)
     posterior = started_from(posterior, init)
     batching = Batching(posterior, batch_size, batches, num_observations)
@@ -244,7 +242,7 @@ def _starts(density: Density, thetas: jax.Array, keys: jax.Array, batch_size: in
         # The mean square starts at one: at the mode the first gradient is zero, and would make a huge step.
         return plain_types(_State(theta, zeros, zeros + 1, batches, noise, jnp.zeros((), jnp.int32)))
 
-    return density.jit('sgmcmc_starts', (batch_size, num_observations), lambda: jax.vmap(start))(thetas, keys)
+    return density.jit(_starts, (batch_size, num_observations), lambda: jax.vmap(start))(thetas, keys)
 
 
 def _step_function(density: Density, momentum: bool, schedule: Callable | None, precondition: bool) -> Callable:

@@ -21,7 +21,7 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.blocks import HorseshoeBlock
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noncentered import described
-from brainstate_prob.infer.density.potential import block_slices, split_log_density
+from brainstate_prob.infer.density.potential import block_slices
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
@@ -154,9 +154,9 @@ def smc(
             seed=key,
         ),
     )
-    prior_key, run_key = density.jit('smc_keys', None, lambda: jax.random.split)(key)
+    prior_key, run_key = density.jit(jax.random.split, None, lambda: jax.random.split)(key)
     thetas = _prior_particles(target, num_particles, prior_key)
-    start = density.jit('smc_start', None, lambda: _start_function(density))
+    start = density.jit(_start_function, None, lambda: _start_function(density))
     particles = start(thetas, run_key, posterior.data)
     lost = float(np.mean(np.isneginf(np.asarray(particles.likelihood))))
     if lost == 1:
@@ -165,7 +165,7 @@ def smc(
             'posterior.check(), give the prior more of its mass where the data can be, or raise num_particles.'
         )
     settings = (max_tree_depth, density.size <= min(_MOST_DENSE, num_particles // 10))
-    stage = density.jit('smc_stage', settings, lambda: _stage_function(density, *settings))
+    stage = density.jit(_stage_function, settings, lambda: _stage_function(density, *settings))
     stages = _Stages(particles, lambda now: stage(now, posterior.data, num_moves, target_ess))
     with Driver(stages, num_draws=0, most=1, saving=saving, progress=progress) as driver:
         driver.go(Phase('stages', 'Tempering', _MOST_STAGES, stages.step, _HISTORY))
@@ -230,7 +230,7 @@ def _prior_particles(target: Target, num: int, key: jax.Array) -> np.ndarray:
 def _start_function(density: Density) -> Callable:
     def run(thetas: jax.Array, key: jax.Array, data: Data) -> _Particles:
         thetas = thetas.astype(jnp.result_type(float))
-        likelihood, lp = jax.vmap(lambda theta: split_log_density(density, theta, data))(thetas)
+        likelihood, lp = jax.vmap(lambda theta: density.log_likelihood_and_density(theta, data))(thetas)
         zero, one = jnp.zeros((), thetas.dtype), jnp.ones((), thetas.dtype)
         likelihood = jnp.where(jnp.isfinite(likelihood) & jnp.isfinite(lp), likelihood, -jnp.inf)
         return _Particles(thetas, likelihood, lp, zero, zero, 0.5 * one, key)
@@ -255,7 +255,7 @@ def _stage_function(density: Density, max_tree_depth: int, dense: bool) -> Calla
         theta = p.theta[chosen]
 
         def potential(theta: jax.Array) -> jax.Array:
-            likelihood, lp = split_log_density(density, theta, data)
+            likelihood, lp = density.log_likelihood_and_density(theta, data)
             return (1 - temperature) * likelihood - lp
 
         def move(i: jax.Array, loop: tuple) -> tuple:
@@ -277,7 +277,7 @@ def _stage_function(density: Density, max_tree_depth: int, dense: bool) -> Calla
         value, grad = jax.vmap(jax.value_and_grad(potential))(theta)
         loop = (theta, value, grad, p.step_size, jnp.zeros((), dtype))
         theta, _, _, step_size, accepted = lax.fori_loop(0, num_moves, move, loop)
-        likelihood, lp = jax.vmap(lambda theta: split_log_density(density, theta, data))(theta)
+        likelihood, lp = jax.vmap(lambda theta: density.log_likelihood_and_density(theta, data))(theta)
         new = _Particles(theta, likelihood, lp, temperature, log_evidence, step_size, key)
         stats = {
             'temperature': temperature,

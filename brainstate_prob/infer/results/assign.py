@@ -84,7 +84,7 @@ def _draw(fit: Fit, model: Module, density: Density, which: Any) -> dict[str, An
     for name, columns in columns_of(density).items():
         theta[columns] = row[fit.columns[name]]
     states = others_of(model) if fit.posterior is None else fit.posterior.data.states
-    return density.jit('thetas', None, lambda: density.thetas)(theta, states)
+    return density.compiled(Density.thetas)(theta, states)
 
 
 def _means(fit: Fit, entries: list[Entry]) -> dict[str, Any]:

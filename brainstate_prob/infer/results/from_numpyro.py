@@ -74,6 +74,6 @@ def _flat_thetas(density: Density, entry: Entry, samples: Mapping[str, Any]) -> 
     if expanded:
         arrays[1] = np.log(arrays[1])
     else:
-        run = density.jit('inverse', entry.name, lambda: jax.vmap(jax.vmap(entry.t._inv)))
+        run = density.jit(from_numpyro, entry.name, lambda: jax.vmap(jax.vmap(entry.t._inv)))
         arrays = [np.asarray(run(arrays[0].astype(entry.dtype)))]
     return np.concatenate([a.reshape(*a.shape[:2], -1) for a in arrays], axis=2)

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from brainstate_prob import environ
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import is_padded
 from brainstate_prob.infer.density.classes import Predicted, precision_of, predicted
@@ -37,7 +36,7 @@ def num_terms(density: Density, theta: Any, data: Data) -> int:
     """How many terms the log-likelihood is the sum of."""
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((np.shape(x), jax.dtypes.result_type(x)) for x in leaves)
-    key = ('likelihood_terms', treedef, shapes)
+    key = (num_terms, treedef, shapes)
 
     def trace() -> int:
         with precision_of(density):
@@ -150,15 +149,13 @@ def counted(density: Density, theta: Any, data: Data, part: Data) -> np.ndarray 
     if density.own_log_likelihood is not None or not predicted(density, theta, part).is_masked:
         return None
 
-    def build() -> Any:
-        def run(theta: jax.Array, data: Data) -> jax.Array:
-            with density.open(theta, data):
-                return _mask_of(density.distribution(data))
-
-        return run
-
     with precision_of(density):
-        return np.asarray(density.jit('mask', environ.static_key(), build)(theta, data))
+        return np.asarray(density.compiled(_mask)(theta, data))
+
+
+def _mask(density: Density, theta: jax.Array, data: Data) -> jax.Array:
+    with density.open(theta, data) as model:
+        return _mask_of(model.distribution(data))
 
 
 def _mask_of(distribution: Any) -> jax.Array:
@@ -181,16 +178,17 @@ def has_moments(fit: Fit, data: Data) -> tuple[bool, bool]:
     """
     density = fit.density
 
-    def run(theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
-        with density.open(theta, data):
-            distribution = density.distribution(data)
-            return tuple(_are_finite(lambda moment=moment: getattr(distribution, moment)) for moment in _MOMENTS)
-
     with precision_of(density):
-        look = density.jit('has_moments', environ.static_key(), lambda: run)
+        look = density.compiled(_finite_moments)
         rows = fit.rows[np.linspace(0, len(fit.rows) - 1, min(_LOOKED_AT, len(fit.rows))).astype(int)]
         found = np.array([[bool(x) for x in look(row, data)] for row in rows])
     return bool(found[:, 0].all()), bool(found.all())
+
+
+def _finite_moments(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, ...]:
+    with density.open(theta, data) as model:
+        distribution = model.distribution(data)
+        return tuple(_are_finite(lambda moment=moment: getattr(distribution, moment)) for moment in _MOMENTS)
 
 
 _MOMENTS, _LOOKED_AT = ('mean', 'variance'), 16

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob import environ, random
+from brainstate_prob import random
 from brainstate_prob.core import StateTrace
 from brainstate_prob.core.quantities import with_unit
 from brainstate_prob.infer.data.arrays import Data
@@ -59,15 +59,18 @@ def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, d
     with precision_of(density):
         rows = _rows(fit, num_draws)
         args = jax.tree.map(jnp.asarray, args)
-
-        def one(theta: jax.Array, data: Data, args: tuple) -> Any:
-            return density.evaluate(function, theta, data, args)
-
         # What the function does depends on the methods of the model, too.
-        key = (function, present_code(density.model))
-        run = density.jit('evaluate_rows', key, lambda: jax.vmap(one, in_axes=(0, None, None)))
+        code = present_code(density.model)
+        run = density.compiled(_evaluated, in_axes=(0, None, None), function=function, code=code)
         size = draws_at_once_of(draws_at_once, len(rows), density, posterior.data)
         return over_draws(lambda t: run(t, posterior.data, args), (rows,), size)
+
+
+def _evaluated(
+    density: Density, theta: jax.Array, data: Data, args: tuple, *, function: Callable, code: Hashable
+) -> Any:
+    del code  # tells programs apart
+    return density.evaluate(function, theta, data, args)
 
 
 def _rows(fit: Fit, num_draws: int | None) -> np.ndarray:
@@ -84,14 +87,13 @@ def _enough(fit: Fit) -> int:
     return total * -(-1000 // total)
 
 
-def _drawing(density: Density, kind: str) -> Callable:
-    def one(theta: jax.Array, index: jax.Array, key: jax.Array, data: Data) -> jax.Array:
-        noise, sample = jax.random.split(jax.random.fold_in(key, index))
-        with StateTrace() as outer:  # a model that draws random numbers (dropout) draws others for each row
-            outer.bind(random.DEFAULT, noise)
-            return density.predict(theta, data, sample) if kind == 'draws' else density.predict_mean(theta, data)
-
-    return jax.vmap(one, in_axes=(0, 0, None, None))
+def _drawn_one(
+    density: Density, theta: jax.Array, index: jax.Array, key: jax.Array, data: Data, *, mean: bool
+) -> jax.Array:
+    noise, sample = jax.random.split(jax.random.fold_in(key, index))
+    with StateTrace() as outer:  # a model that draws random numbers (dropout) draws others for each row
+        outer.bind(random.DEFAULT, noise)
+        return density.predict_mean(theta, data) if mean else density.predict(theta, data, sample)
 
 
 def predict(
@@ -233,9 +235,7 @@ def drawn(
         check_parts(fit.posterior_for('predict'), data, batch_size, predicted=True)
         rows, root = _rows(fit, num_draws), to_key(seed)
         index = np.arange(len(rows), dtype=np.int32)
-        run = density.jit(
-            'predict_rows', (mean, environ.static_key()), lambda: _drawing(density, 'mean' if mean else 'draws')
-        )
+        run = density.compiled(_drawn_one, in_axes=(0, 0, None, None), mean=mean)
         batches = itertools.count()
 
         def draw(part: Data) -> Any:

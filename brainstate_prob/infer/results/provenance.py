@@ -104,5 +104,5 @@ def _program(posterior: Posterior, data: Any) -> str:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     leaves, tree = jax.tree.flatten(outline)
-    key = ('provenance', tuple((x.shape, str(x.dtype)) for x in leaves), tree)
+    key = (provenance_of, tuple((x.shape, str(x.dtype)) for x in leaves), tree)
     return density.kept(key, read)

@@ -83,7 +83,7 @@ class ChainStarts:
         return jax.eval_shape(self._program(target.density), *options.keys(target), thetas, radii, target.data)[0]
 
     def _program(self, density: Density) -> Callable:
-        return density.jit('chain_starts', (self.name, self.key), lambda: _all_chains(self.chain(density)))
+        return density.jit(_all_chains, (self.name, self.key), lambda: _all_chains(self.chain(density)))
 
 
 def _all_chains(chain: Callable) -> Callable:

@@ -81,7 +81,7 @@ class Runner:
     Parameters
     ----------
     jit
-        ``jit(name, key, build)`` keeps compiled functions.
+        `Density.jit`, which keeps compiled functions.
     key
         What ``advance`` depends on.
     """
@@ -99,10 +99,10 @@ class Runner:
         self._workers = min(num_chains, num_cores()) if method == 'parallel' and devices is None else 1
         if self._one_by_one:
             self.description = 'one after another' if method == 'sequential' else f'in {self._workers} threads'
-            self._run = jit('chain', key, lambda: advance)
+            self._run = jit(Runner, key, lambda: advance)
         elif method == 'vectorized':
             self.description = 'vectorized'
-            self._run = jit('chains', key, lambda: _vectorized(advance))
+            self._run = jit(_vectorized, key, lambda: _vectorized(advance))
         else:
             # A mesh has the same number of chains on every device: copies of the last one fill it up.
             self._each = -(-num_chains // len(devices))
@@ -110,9 +110,7 @@ class Runner:
             self.description = f'on {len(used)} device{"s" * (len(used) > 1)}'
             self._mesh = Mesh(np.array(used), ('chains',))
             options = _AS_ON_ONE_DEVICE if used[0].platform == 'cpu' else None
-            self._run = jit(
-                'spread_chains', (key, used), lambda: _spread(advance, self._mesh), compiler_options=options
-            )
+            self._run = jit(_spread, (key, used), lambda: _spread(advance, self._mesh), compiler_options=options)
 
     @property
     def arithmetic(self) -> str:
@@ -187,7 +185,7 @@ class Together:
             )
         self.arithmetic = f'{1 if self._devices is None else len(self._devices)} devices'
         self.description = f'vectorized on {len(self._devices)} devices' if self._devices else 'vectorized'
-        self._run = jit('chains_together', (key, num_chains), lambda: advance)
+        self._run = jit(Together, (key, num_chains), lambda: advance)
 
     def spread(self, tree: Any) -> Any:
         """Arrays with a row a chain, over the devices; others on all of them."""
@@ -274,12 +272,9 @@ def _spread(advance: Callable, mesh: Mesh) -> Callable:
 
 def keys_of_chains(density: Density, key: jax.Array, num_chains: int) -> tuple[jax.Array, jax.Array]:
     """A key for the start and one for the run of each chain; chain i's do not depend on the number of chains."""
+    return density.compiled(_keys, num_chains=num_chains)(key)
 
-    def build() -> Callable:
-        def run(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(num_chains))
-            return keys[:, 0], keys[:, 1]
 
-        return run
-
-    return density.jit('keys_of_chains', num_chains, build)(key)
+def _keys(density: Density, key: jax.Array, *, num_chains: int) -> tuple[jax.Array, jax.Array]:
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(num_chains))
+    return keys[:, 0], keys[:, 1]

@@ -148,7 +148,14 @@ class Run:
         wait = None
         if isinstance(algorithm.init, ChainStarts) and not algorithm.together:
             shapes = lambda: algorithm.init.shapes(target, options)
-            key = ('compiled early', algorithm.key, method, options.num_chains, _shapes(data), jnp.result_type(float))
+            key = (
+                Runner.compile_early,
+                algorithm.key,
+                method,
+                options.num_chains,
+                _shapes(data),
+                jnp.result_type(float),
+            )
             wait = target.density.kept(key, lambda: self.runner.compile_early(shapes(), *nothing))
         states = algorithm.init(target, options)
         if wait is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainstate_prob import environ, graph, random
+from brainstate_prob import graph, random
 from brainstate_prob.core.calls import nearest
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import find_states
@@ -48,9 +47,11 @@ def starts_named(name: str) -> Callable:
 
 def member_keys(density: Density, key: jax.Array, num: int) -> jax.Array:
     """A key for each member, which does not depend on how many there are."""
-    return density.jit('member_keys', None, lambda: jax.vmap(jax.random.fold_in, in_axes=(None, 0)))(
-        key, np.arange(num)
-    )
+    return density.compiled(_folded, in_axes=(None, 0))(key, np.arange(num))
+
+
+def _folded(density: Density, key: jax.Array, i: jax.Array) -> jax.Array:
+    return jax.random.fold_in(key, i)
 
 
 def member_starts(target: Target, init: Any, keys: jax.Array, *, jacobian: bool = True) -> jax.Array:
@@ -81,15 +82,10 @@ def member_starts(target: Target, init: Any, keys: jax.Array, *, jacobian: bool 
 
 def _finite(target: Target, draw: Callable, key: jax.Array, jacobian: bool) -> jax.Array:
     posterior, density = target.posterior, target.density
-    run = density.jit(
-        'is_finite',
-        (jacobian, environ.static_key()),
-        lambda: lambda theta, data: _is_finite(density, theta, data, jacobian),
-    )
+    run = density.compiled(_is_finite, jacobian=jacobian)
     for i in range(_TRIES):
-        drawn = copy.copy(posterior)
-        drawn.model = draw(posterior, key if i == 0 else jax.random.fold_in(key, i))
-        theta = drawn.start(density)
+        drawn = draw(posterior, key if i == 0 else jax.random.fold_in(key, i))
+        theta = posterior.replaced(model=drawn).start(density)
         if run(theta, posterior.data):
             return theta
     return checked_start(target, theta, jacobian=jacobian)  # says why
@@ -159,9 +155,8 @@ def _given(density: Density, init: Any, num: int) -> jax.Array:
 
 
 def _prior_start(target: Target, key: jax.Array) -> jax.Array:
-    drawn = copy.copy(target.posterior)
-    drawn.model = draw_from_prior(drawn.model, key)
-    return drawn.start(target.density)
+    posterior = target.posterior
+    return posterior.replaced(model=draw_from_prior(posterior.model, key)).start(target.density)
 
 
 def draw_from_prior(model: Module, key: jax.Array) -> Module:

@@ -17,11 +17,11 @@ from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.report import Finding, Report
 from brainstate_prob.infer.table import Table
 from brainstate_prob.infer.target.forgotten import listed, some_priors_message
+from brainstate_prob.infer.target.gradients import loop_message, stepped_messages
 from brainstate_prob.infer.target.pairs import squared_messages
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
 from brainstate_prob.infer.target.start import to_key, what_is_not_finite
-from brainstate_prob.infer.target.steps import loop_message, stepped_messages
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.precision import PrecisionWarning, narrowed, of_large_integers, widened
 from brainstate_prob.infer.data.sharding import on_host
 
-__all__ = ['call_arguments', 'checked_targets', 'magnitude_in', 'new_arguments']
+__all__ = ['call_arguments', 'checked_dims', 'checked_targets', 'magnitude_in', 'new_arguments']
 
 
 def call_arguments(inputs: Any) -> tuple[tuple, dict]:
@@ -238,6 +238,32 @@ def _one_array(targets: Any) -> str:
         f'targets must be one array, got {type(targets).__name__}. For several outputs stack them, or use '
         'log_likelihood=f with everything as inputs.'
     )
+
+
+def checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The names of the axes of the data, by array, as tuples.
+
+    Raises
+    ------
+    ValueError
+        For names of what is no array, another number of axes, a name twice, or that of an array.
+    """
+    checked = {}
+    for name, axes in dims.items():
+        if name not in arrays:
+            raise ValueError(f'dims names the axes of {name!r}, but the data are {list(arrays)}.')
+        checked[name] = (axes,) if isinstance(axes, str) else tuple(axes)
+        shape = np.shape(u.get_magnitude(arrays[name]))
+        if len(checked[name]) != len(shape) or not all(isinstance(axis, str) for axis in checked[name]):
+            raise ValueError(f'dims[{name!r}] must be one name an axis of shape {shape}, got {axes!r}.')
+        taken = [axis for axis in checked[name] if axis in arrays]
+        if taken:
+            raise ValueError(
+                f"dims[{name!r}] has the axis {taken[0]!r}, which is the name of one of the data's arrays. Rename it."
+            )
+        if len(set(checked[name])) != len(shape):
+            raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
+    return checked
 
 
 # What is no array of numbers

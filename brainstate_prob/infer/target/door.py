@@ -7,7 +7,6 @@ depends, and the traced program is what its compiled programs are kept under.
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from jax import lax
 
 from brainstate_prob import environ
 from brainstate_prob.core import ParamState, State, StateTrace
-from brainstate_prob.core.calls import users_line
+from brainstate_prob.core.calls import caller_of_named, users_line
 from brainstate_prob.core.program import ProgramKey, depends_on, has_own_rules, has_while_loop, program_key
 from brainstate_prob.core.structure import Identity
 from brainstate_prob.graph.walk import dotted
@@ -32,9 +31,9 @@ from brainstate_prob.infer.density.log_density import (
 )
 from brainstate_prob.infer.density.statements import refused_handlers, refused_statements
 from brainstate_prob.infer.target.forgotten import no_data_message, no_priors_message
+from brainstate_prob.infer.target.gradients import stepped_messages
 from brainstate_prob.infer.target.pairs import squared_messages, sums_all_pairs
 from brainstate_prob.infer.target.reach import place_of
-from brainstate_prob.infer.target.steps import stepped_messages
 from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
@@ -210,11 +209,11 @@ def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
     """
 
     def terms_at_the_door(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
-        with refused_statements(), refused_handlers(), density.open_at(pieces, data) as trace:
-            likelihood = density._pointwise(data)
+        with refused_statements(), refused_handlers(), density.open_at(pieces, data) as model:
+            likelihood = model.log_probs(data)
             with StateTrace() as of_priors:
                 blocks = _by_block(density, theta)
-            note(_Seen(trace, frozenset(of_priors.reads)))
+            note(_Seen(model.trace, frozenset(of_priors.reads)))
         return likelihood, blocks
 
     return terms_at_the_door
@@ -379,9 +378,8 @@ def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradien
     texts = unused_messages(posterior) + squared_messages(posterior)
     texts += stepped_messages(posterior) if by_gradient else []
     texts += [text for text in (precision, no_data, no_priors) if text is not None]
-    # The frames are this one, check_options, the way to fit and `named`; a way to fit that begins with another one (MAP
-    # before NUTS) says it once.
-    if not sys._getframe(4).f_globals.get('__name__', '').startswith('brainstate_prob.'):
+    # A way to fit that begins with another one (MAP before NUTS) says it once.
+    if not caller_of_named().startswith('brainstate_prob.'):
         for text in texts:
             warnings.warn(text, ModelWarning, stacklevel=users_line())
 

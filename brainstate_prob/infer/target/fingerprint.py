@@ -111,7 +111,7 @@ def _program(target: Target) -> str:
         run = jax.jit(lambda theta, data: density.log_density(theta, data, jacobian))
         return hashlib.sha256(run.lower(theta, data).as_text().encode()).hexdigest()[:12]
 
-    return density.kept(('fingerprint', shapes, jax.tree.structure(data)), read)
+    return density.kept((fingerprint_of, shapes, jax.tree.structure(data)), read)
 
 
 def _hash(x: Any) -> str:

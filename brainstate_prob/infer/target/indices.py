@@ -20,7 +20,7 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import on_host, whole
 from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density
-from brainstate_prob.infer.target.lookups import Traced, Uses
+from brainstate_prob.infer.target.lookups import PARAMETERS, Lookups, Traced
 
 __all__ = ['refuse_out_of_range']
 
@@ -39,46 +39,49 @@ def refuse_out_of_range(density: Density, theta: Any, data: Data, *, new: bool =
         With the input, its range and the length of the axis.
     """
     data = whole(data)
-    found, treedef = jax.tree_util.tree_flatten_with_path(data)
-    leaves = [x for _, x in found]
+    paths, treedef = jax.tree_util.tree_flatten_with_path(data)
+    leaves = [x for _, x in paths]
     sides = ('args', 'kwargs') if density.own_log_likelihood is None else ('args', 'kwargs', 'targets')
     labels = frozenset(
-        i for i, (where, x) in enumerate(found) if where[0].name in sides and jnp.issubdtype(x.dtype, jnp.integer)
+        i for i, (where, x) in enumerate(paths) if where[0].name in sides and jnp.issubdtype(x.dtype, jnp.integer)
     )
     if not labels and (new or data.targets is None):
         return
-    others = frozenset(i for i, (where, _) in enumerate(found) if where[0].name in ('args', 'kwargs', 'targets'))
+    others = frozenset(i for i, (where, _) in enumerate(paths) if where[0].name in ('args', 'kwargs', 'targets'))
     numbers = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
 
     def build() -> tuple[list[tuple[frozenset[int], int, int]], list, Callable]:
         program = jax.make_jaxpr(_likelihood(density))(theta, data)
 
-        def uses(leaves: list) -> list:
-            given = [Traced.fit(), *(Traced.known(x, i) for i, x in enumerate(leaves))]
+        def lookups(leaves: list) -> list:
+            given = [Traced(PARAMETERS), *(Traced.known(x, i) for i, x in enumerate(leaves))]
             constants = [Traced.known(x, len(leaves) + i) for i, x in enumerate(program.consts)]
             closed_over = frozenset(
                 len(leaves) + i
                 for i, v in enumerate(program.jaxpr.constvars)
                 if jnp.issubdtype(v.aval.dtype, jnp.integer) and v.aval.size
             )
-            return Uses(labels, others - labels, closed_over).of(program.jaxpr, constants, given)
+            interpreter = Lookups(labels, others - labels, closed_over)
+            interpreter.run(program, given, constants)
+            return interpreter.all
 
         def ranges(leaves: list) -> list[tuple[jax.Array, jax.Array]]:
-            return [use.range() for use in uses(leaves)]
+            return [x.range() for x in lookups(leaves)]
 
-        return [use[:3] for use in uses(leaves)], program.consts, jax.jit(ranges)
+        return [x[:3] for x in lookups(leaves)], program.consts, jax.jit(ranges)
 
     with precision_of(density):
-        uses, constants, ranges = density.compiled.get(('indices', treedef, numbers, environ.static_key()), build)
+        key = refuse_out_of_range, treedef, numbers, environ.static_key()
+        uses, constants, ranges = density.programs.get(key, build)
         if not uses:
             return
         for (which, length, last), (low, high) in zip(uses, on_host(ranges(leaves)), strict=True):
             if low < 0 or high > last:
-                named = [*found, *(((), x) for x in constants)]
-                raise ValueError(_said([named[i] for i in sorted(which)], length))
+                named = [*paths, *(((), x) for x in constants)]
+                raise ValueError(_message([named[i] for i in sorted(which)], length))
 
 
-def _said(labels: list[tuple], length: int) -> str:
+def _message(labels: list[tuple], length: int) -> str:
     def described(where: tuple, x: Any) -> str:
         if not where:
             name = 'an array of whole numbers that the model closes over'
@@ -104,8 +107,8 @@ def _likelihood(density: Density) -> Callable:
     def likelihood(theta: jax.Array, data: Data) -> list[jax.Array]:
         if data.targets is not None or density.own_log_likelihood is not None:
             return [density.pointwise(theta, data)]
-        with density.open(theta, data):
-            found = jax.tree.leaves(density.distribution(data))
+        with density.open(theta, data) as model:
+            found = jax.tree.leaves(model.distribution(data))
         return [jnp.asarray(u.get_magnitude(x)) for x in found]
 
     return likelihood

@@ -1,7 +1,7 @@
-"""Where a traced program looks something up, and at which places: within its loops and branches too.
+"""The indices at which a traced program looks something up, within its loops and branches too.
 
-A program is read twice: once for what follows from what, and once, inside a compiled function, for the values of the
-places. In a loop these are the values of all its steps: the loop is run with the numbers that do not depend on
+A program is read twice: once for what depends on what, and once, inside a compiled function, for the values of the
+indices. In a loop these are the values of all its steps: the loop is run with the numbers that do not depend on
 parameters. Of a branch they are those of the branch that is taken.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,41 +17,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from brainstate_prob.core.program import inner_program, scan_counts
+from brainstate_prob.core.interpreter import Interpreter, split_inputs
 
-__all__ = ['Traced', 'Use', 'Uses']
+__all__ = ['PARAMETERS', 'Lookup', 'Lookups', 'Traced']
 
-_NOTHING: frozenset[int] = frozenset()
+PARAMETERS = frozenset({-1})  # among the numbers of the given values
 
 
-class Use(NamedTuple):
-    """An axis of ``length`` entries, looked up at places that follow from the numbers ``leaves``."""
+class Lookup(NamedTuple):
+    """An axis of ``length`` entries, looked up at indices that depend on the numbers ``leaves``."""
 
     leaves: frozenset[int]
     length: int
-    last: int  # the largest place that there is
-    range: Callable[[], tuple[jax.Array, jax.Array]]  # the smallest and the largest place that is looked up
+    last: int  # the largest index that there is
+    range: Callable[[], tuple[jax.Array, jax.Array]]  # the smallest and the largest index that is looked up
 
 
 class Traced:
-    """A number in a program: from which numbers given to it it follows, whether from parameters, and its value."""
+    """A value in a program: the numbers ``leaves`` of the given values on which it depends, and what it is.
 
-    def __init__(self, leaves: frozenset[int], fitted: bool, compute: Callable[[], Any]):
-        self.leaves, self.fitted, self._compute = leaves, fitted, compute
+    What depends on `PARAMETERS` has no value here.
+    """
+
+    def __init__(self, leaves: frozenset[int], compute: Callable[[], Any] = lambda: None):
+        self.leaves, self.fitted, self._compute = leaves, bool(leaves & PARAMETERS), compute
         self._value: Any = None
 
     @classmethod
-    def known(cls, x: Any, *leaf: int) -> Traced:
-        return cls(frozenset(leaf), False, lambda: x)
-
-    @classmethod
-    def fit(cls, leaves: frozenset[int] = _NOTHING) -> Traced:
-        """What depends on parameters; its value is not asked for."""
-        return cls(leaves, True, lambda: None)
-
-    @property
-    def flow(self) -> tuple[frozenset[int], bool]:
-        return self.leaves, self.fitted
+    def known(cls, x: Any, *leaves: int) -> Traced:
+        return cls(frozenset(leaves), lambda: x)
 
     def value(self) -> Any:
         if self._value is None:
@@ -59,175 +53,161 @@ class Traced:
         return self._value
 
 
-class Uses:
-    """The look-ups at places that follow from ``labels``, or from ``constants`` alone, in what is no other data.
+class Lookups(Interpreter[Traced]):
+    """The look-ups in all but other data, at indices that depend on ``labels``, or on ``constants`` alone.
 
     Those that fill are left out: NaN does not stay unseen. Those that clip are what `jax.vmap` makes of single ones.
     """
 
     def __init__(self, labels: frozenset[int], others: frozenset[int], constants: frozenset[int]):
         self.labels, self.others, self.constants = labels, others, constants
+        self.all: list[Lookup] = []
 
-    def of(self, jaxpr: Any, constants: list[Traced], given: list[Traced]) -> list[Use]:
-        return self._run(jaxpr, constants, given)[1]
+    def constant(self, variable: Any, value: Any) -> Traced:
+        return Traced.known(value if isinstance(value, jax.Array) else np.asarray(value, variable.aval.dtype))
 
-    def _run(self, jaxpr: Any, constants: Sequence[Traced], given: Sequence[Traced]) -> tuple[list[Traced], list[Use]]:
-        known = dict(zip(map(id, (*jaxpr.constvars, *jaxpr.invars)), (*constants, *given), strict=True))
-        found: list[Use] = []
+    def operation(self, operation: Any, inputs: list[Traced]) -> list[Traced]:
+        name, params = operation.primitive.name, operation.params
+        if name == 'dynamic_slice' or (name == 'gather' and params['mode'].name != 'FILL_OR_DROP'):
+            self.all += self._looked_up(operation, *inputs)
+        elif name in ('scan', 'while', 'cond'):
+            self.all += getattr(self, f'_in_{name}')(operation, inputs)
+        leaves = _union(inputs)
 
-        def look(variable: Any) -> Traced:
-            if hasattr(variable, 'val'):
-                return Traced.known(np.asarray(variable.val, variable.aval.dtype))
-            return known[id(variable)]
+        def compute() -> list:
+            out = operation.primitive.bind(*(x.value() for x in inputs), **params)
+            return list(out) if operation.primitive.multiple_results else [out]
 
-        for operation in jaxpr.eqns:
-            taken = [look(v) for v in operation.invars]
-            name = operation.primitive.name
-            inner = inner_program(operation)
-            if inner is not None and not inner.constvars:
-                results, uses = self._run(inner, (), taken)
-                found.extend(uses)
-            else:
-                results = _results(operation, taken)
-            if name == 'dynamic_slice' or (name == 'gather' and operation.params['mode'].name != 'FILL_OR_DROP'):
-                found.extend(self._looked_up(operation, *taken))
-            elif name in ('scan', 'while', 'cond'):
-                found.extend(getattr(self, f'_in_{name}')(operation.params, taken))
-            known.update(zip(map(id, operation.outvars), results, strict=True))
-        return [look(v) for v in jaxpr.outvars], found
+        results = Traced(leaves, compute)
+        return [Traced(leaves, functools.partial(_entry, results, i)) for i in range(len(operation.outvars))]
 
-    def _looked_up(self, operation: Any, looked_up: Traced, *places: Traced) -> Iterator[Use]:
-        leaves = _NOTHING.union(*(p.leaves for p in places))
-        if any(p.fitted for p in places) or leaves & self.others:
+    def _within(self, program: Any, inputs: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
+        """The results of the body of a loop or branch, and the look-ups in it."""
+        body = Lookups(self.labels, self.others, self.constants)
+        return body.run(program, inputs), body.all
+
+    def _looked_up(self, operation: Any, array: Traced, *indices: Traced) -> Iterator[Lookup]:
+        leaves = _union(indices)
+        if leaves & (PARAMETERS | self.others):
             return
-        if not looked_up.fitted and (looked_up.leaves & (self.others | self.labels) or not leaves & self.labels):
+        if not array.fitted and (array.leaves & (self.others | self.labels) or not leaves & self.labels):
             return  # rows of other data: a lag, say
         labels = leaves & self.labels or leaves & self.constants
         if not labels:
             return
         shape, sizes = operation.invars[0].aval.shape, operation.params['slice_sizes']
         if operation.primitive.name == 'dynamic_slice':
-            for axis, place in enumerate(places):
-                if place.leaves & labels:
-                    yield Use(labels, shape[axis], shape[axis] - sizes[axis], functools.partial(_range, place, ...))
+            for axis, index in enumerate(indices):
+                if index.leaves & labels:
+                    yield Lookup(labels, shape[axis], shape[axis] - sizes[axis], functools.partial(_range, index, ...))
         elif math.prod(operation.invars[1].aval.shape):
             for column, axis in enumerate(operation.params['dimension_numbers'].start_index_map):
-                at = functools.partial(_range, places[0], (..., column))
-                yield Use(labels, shape[axis], shape[axis] - sizes[axis], at)
+                at = functools.partial(_range, indices[0], (..., column))
+                yield Lookup(labels, shape[axis], shape[axis] - sizes[axis], at)
 
-    def _in_scan(self, params: dict[str, Any], taken: list[Traced]) -> list[Use]:
-        program, length = params['jaxpr'], params['length']
-        constants, carry, rows = _split(taken, *scan_counts(params))
-        if not length:
+    def _in_scan(self, operation: Any, inputs: list[Traced]) -> list[Lookup]:
+        params, (constants, carry, rows) = operation.params, split_inputs(operation, inputs)
+        if not params['length']:
             return []
 
-        def step(carry: Sequence[Traced], rows: Sequence[Traced]) -> tuple[list[Traced], list[Use]]:
-            return self._run(program.jaxpr, _known(program.consts), (*constants, *carry, *rows))
+        def step(carry: Sequence[Traced], rows: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
+            return self._within(params['jaxpr'], (*constants, *carry, *rows))
 
-        flows, uses = _settled(lambda carry: step(carry, rows), carry)
+        flows, lookups = _settled(lambda carry: step(carry, rows), carry)
+        of_rows = [x.leaves for x in rows]
 
         def ranges() -> list:
             def body(values: list, entries: list) -> tuple[list, list]:
-                results, uses = step(_with(flows, values), _with([r.flow for r in rows], entries))
-                return _values(results, flows), [use.range() for use in uses]
+                results, lookups = step(_with(flows, values), _with(of_rows, entries))
+                return _values(results, flows), [x.range() for x in lookups]
 
-            start, entries = _values(carry, flows), _values(rows, [r.flow for r in rows])
-            lows_and_highs = lax.scan(body, start, entries, length, params['reverse'])[1]
+            start, entries = _values(carry, flows), _values(rows, of_rows)
+            lows_and_highs = lax.scan(body, start, entries, params['length'], params['reverse'])[1]
             return [(low.min(), high.max()) for low, high in lows_and_highs]
 
-        return _each(uses, ranges, taken)
+        return _each(lookups, ranges, inputs)
 
-    def _in_while(self, params: dict[str, Any], taken: list[Traced]) -> list[Use]:
-        test, program = params['cond_jaxpr'], params['body_jaxpr']
-        of_test, constants, carry = _split(taken, params['cond_nconsts'], params['body_nconsts'])
+    def _in_while(self, operation: Any, inputs: list[Traced]) -> list[Lookup]:
+        params, (of_test, of_body, carry) = operation.params, split_inputs(operation, inputs)
 
-        def tested(carry: Sequence[Traced]) -> Traced:
-            return self._run(test.jaxpr, _known(test.consts), (*of_test, *carry))[0][0]
+        def test(carry: Sequence[Traced]) -> Traced:
+            return self._within(params['cond_jaxpr'], (*of_test, *carry))[0][0]
 
-        def step(carry: Sequence[Traced]) -> tuple[list[Traced], list[Use]]:
-            return self._run(program.jaxpr, _known(program.consts), (*constants, *carry))
+        def step(carry: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
+            return self._within(params['body_jaxpr'], (*of_body, *carry))
 
-        flows, _ = _settled(step, carry)
-        goes_on = tested(_with(flows))
+        flows, lookups = _settled(step, carry)
         # What `jax.vmap` makes of loops of different lengths goes on while any of them does, and drops the steps of the
         # others.
-        together = bool(test.jaxpr.outvars[0].aval.shape)
-        if goes_on.fitted or together:  # which steps count is unknown, and what all of them share is known
-            return step([Traced.fit(leaves) for leaves, _ in flows])[1]
-        uses = step(_with(flows))[1]
+        together = bool(params['cond_jaxpr'].jaxpr.outvars[0].aval.shape)
+        if test(_with(flows)).fitted or together:  # which steps count is unknown, and what all of them share is known
+            return step([Traced(leaves | PARAMETERS) for leaves in flows])[1]
 
         def ranges() -> list:
             def body(state: tuple[list, list]) -> tuple[list, list]:
-                results, uses = step(_with(flows, state[0]))
-                both = zip(state[1], (use.range() for use in uses), strict=True)
+                results, lookups = step(_with(flows, state[0]))
+                both = zip(state[1], (x.range() for x in lookups), strict=True)
                 return _values(results, flows), [(jnp.minimum(a, c), jnp.maximum(b, d)) for (a, b), (c, d) in both]
 
-            start = _values(carry, flows), [_no_range()] * len(uses)
-            return lax.while_loop(lambda state: tested(_with(flows, state[0])).value(), body, start)[1]
+            start = _values(carry, flows), [_no_range()] * len(lookups)
+            return lax.while_loop(lambda state: test(_with(flows, state[0])).value(), body, start)[1]
 
-        return _each(uses, ranges, taken)
+        return _each(lookups, ranges, inputs)
 
-    def _in_cond(self, params: dict[str, Any], taken: list[Traced]) -> list[Use]:
-        which, *given = taken
-        branches = [self._run(b.jaxpr, _known(b.consts), given)[1] for b in params['branches']]
-        uses = [use for branch in branches for use in branch]
+    def _in_cond(self, operation: Any, inputs: list[Traced]) -> list[Lookup]:
+        which = inputs[0]
+        branches = [self._within(branch, inputs[1:])[1] for branch in operation.params['branches']]
+        lookups = [x for branch in branches for x in branch]
         if which.fitted:  # any of them may be taken, unless the labels themselves choose
-            return [] if which.leaves & (self.labels | self.others) else uses
+            return [] if which.leaves & (self.labels | self.others) else lookups
 
         def ranges() -> list:
-            def taken_branch(number: int) -> list:
-                return [use.range() if i == number else _no_range() for i, b in enumerate(branches) for use in b]
+            def ranges_of_branch(number: int) -> list:
+                return [x.range() if i == number else _no_range() for i, b in enumerate(branches) for x in b]
 
-            return lax.switch(which.value(), [functools.partial(taken_branch, i) for i in range(len(branches))])
+            return lax.switch(which.value(), [functools.partial(ranges_of_branch, i) for i in range(len(branches))])
 
-        return _each(uses, ranges, taken)
+        return _each(lookups, ranges, inputs)
 
 
-def _settled(step: Callable, carry: Sequence[Traced]) -> tuple[list, list[Use]]:
-    """What the carried numbers of a loop follow from, after any number of steps, and the look-ups of a step."""
-    flows = [c.flow for c in carry]
+def _settled(step: Callable, carry: Sequence[Traced]) -> tuple[list[frozenset[int]], list[Lookup]]:
+    """What the carried values of a loop depend on, after any number of steps, and the look-ups of a step."""
+    flows = [x.leaves for x in carry]
     while True:
-        results, uses = step(_with(flows))
-        joined = [(a | r.leaves, b or r.fitted) for (a, b), r in zip(flows, results, strict=False)]
+        results, lookups = step(_with(flows))
+        joined = [leaves | x.leaves for leaves, x in zip(flows, results, strict=False)]
         if joined == flows:
-            return flows, uses
+            return flows, lookups
         flows = joined
 
 
-def _with(flows: Sequence[tuple[frozenset[int], bool]], values: Sequence[Any] = ()) -> list[Traced]:
-    """Numbers of these flows, with the values of those that do not depend on parameters, in order."""
+def _with(flows: Sequence[frozenset[int]], values: Sequence[Any] = ()) -> list[Traced]:
+    """Values that depend on these numbers; ``values`` are those that do not depend on parameters, in order."""
     rest = iter(values)
-    return [
-        Traced.fit(leaves) if fitted else Traced(leaves, False, functools.partial(lambda x: x, next(rest, None)))
-        for leaves, fitted in flows
-    ]
+    return [Traced(x) if x & PARAMETERS else Traced.known(next(rest, None), *x) for x in flows]
 
 
-def _values(numbers: Sequence[Traced], flows: Sequence[tuple[frozenset[int], bool]]) -> list[Any]:
-    return [jnp.asarray(x.value()) for x, (_, fitted) in zip(numbers, flows, strict=False) if not fitted]
+def _values(numbers: Sequence[Traced], flows: Sequence[frozenset[int]]) -> list[Any]:
+    return [jnp.asarray(x.value()) for x, leaves in zip(numbers, flows, strict=False) if not leaves & PARAMETERS]
 
 
-def _split(taken: list[Traced], first: int, second: int) -> tuple[list[Traced], list[Traced], list[Traced]]:
-    return taken[:first], taken[first : first + second], taken[first + second :]
+def _union(values: Iterable[Traced]) -> frozenset[int]:
+    return frozenset().union(*(x.leaves for x in values))
 
 
-def _known(values: Sequence[Any]) -> list[Traced]:
-    return [Traced.known(x) for x in values]
-
-
-def _each(uses: list[Use], ranges: Callable[[], list], taken: Sequence[Traced]) -> list[Use]:
+def _each(lookups: list[Lookup], ranges: Callable[[], list], inputs: Sequence[Traced]) -> list[Lookup]:
     def compute() -> list:
-        for x in taken:  # computed outside the loop, once: no value from within it is kept outside
+        for x in inputs:  # computed outside the loop, once: no value from within it is kept outside
             if not x.fitted:
                 x.value()
         return ranges()
 
-    together = Traced(_NOTHING, False, compute)
-    return [use._replace(range=functools.partial(_entry, together, i)) for i, use in enumerate(uses)]
+    together = Traced(frozenset(), compute)
+    return [x._replace(range=functools.partial(_entry, together, i)) for i, x in enumerate(lookups)]
 
 
-def _range(place: Traced, at: Any) -> tuple[jax.Array, jax.Array]:
-    x = jnp.asarray(place.value())[at].astype(jnp.result_type(int))
+def _range(index: Traced, at: Any) -> tuple[jax.Array, jax.Array]:
+    x = jnp.asarray(index.value())[at].astype(jnp.result_type(int))
     return x.min(), x.max()
 
 
@@ -235,18 +215,6 @@ def _no_range() -> tuple[jax.Array, jax.Array]:
     """The range of no number."""
     kind = np.iinfo(jnp.result_type(int))
     return jnp.asarray(kind.max), jnp.asarray(kind.min)
-
-
-def _results(operation: Any, taken: list[Traced]) -> list[Traced]:
-    leaves = _NOTHING.union(*(t.leaves for t in taken))
-    fitted = any(t.fitted for t in taken)
-
-    def compute() -> list:
-        out = operation.primitive.bind(*(t.value() for t in taken), **operation.params)
-        return list(out) if operation.primitive.multiple_results else [out]
-
-    whole_of = Traced(leaves, fitted, compute)
-    return [Traced(leaves, fitted, functools.partial(_entry, whole_of, i)) for i in range(len(operation.outvars))]
 
 
 def _entry(traced: Traced, at: Any) -> Any:

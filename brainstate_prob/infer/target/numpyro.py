@@ -22,6 +22,7 @@ from brainstate_prob.infer.data.support import Bounded, bounds_of
 from brainstate_prob.infer.density.blocks import Entry, HorseshoeBlock, is_horseshoe
 from brainstate_prob.infer.density.log_density import Density, density_of, others_of, plain_values
 from brainstate_prob.infer.density.observed import expanded_to
+from brainstate_prob.infer.density.opened import ModelAt
 from brainstate_prob.infer.target.posterior import _refuse_for_sampling, _refuse_narrow_priors
 from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
 from brainstate_prob.nn.memo import serve_values
@@ -210,8 +211,9 @@ def sites_model(density: Density) -> Callable:
             for state, value in plain_values(density.entries, thetas).items():
                 trace.bind(state, value)
             with serve_values({entry.param: pieces[entry.name] for entry, _ in order if entry.param is not None}):
+                opened = ModelAt(density.model, density.likelihood, density.own_log_likelihood, density.dtype, trace)
                 own = density.own_log_likelihood is not None
-                scored = density._pointwise(data) if own else density.distribution(data)
+                scored = opened.log_probs(data) if own else opened.distribution(data)
             if any(isinstance(state, RandomState) for state in trace.uses):
                 raise ValueError(
                     'The model draws random numbers when it is called (dropout, noise), which NumPyro cannot see. Call '

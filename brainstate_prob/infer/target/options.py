@@ -30,8 +30,8 @@ from brainstate_prob.infer.rules import (
     step_size,
 )
 from brainstate_prob.infer.target.door import announce
+from brainstate_prob.infer.target.gradients import BY_WEIGHTS, WITHOUT_GRADIENTS, loop_message
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.steps import BY_WEIGHTS, WITHOUT_GRADIENTS, loop_message
 from brainstate_prob.infer.words import what_is_no_posterior
 
 __all__ = ['RULES', 'check_options', 'check_saving', 'check_thinning']

@@ -13,7 +13,6 @@ else are found by maximizing the evidence lower bound over fixed draws: variatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -64,7 +63,7 @@ def chosen_by_data(posterior: Posterior, data: Data | None = None) -> tuple[str,
     # What lies deepest comes first: where it is centred, its prior is what informs the level above.
     for depth in sorted(set(depths.values()), reverse=True):
         if now is not density:
-            theta = _translated(density, now)(theta, states)
+            theta = _translated(density, now, theta, states)
             density = now
         products = _products(density, theta, data, [n for n, d in depths.items() if d == depth])
         scales = _scales(density, theta, data)
@@ -77,11 +76,9 @@ def _density(posterior: Posterior, noncentered: tuple[str, ...]) -> Density:
     return posterior.density.variant(scores_horseshoe(posterior.entries), noncentered)
 
 
-def _translated(source: Density, density: Density) -> Callable:
-    def run(theta: jax.Array, states: tuple) -> jax.Array:
-        return density.flatten(source.thetas(theta, states), states)
-
-    return density.jit('translate', source.noncentered, lambda: run)
+def _translated(source: Density, density: Density, theta: jax.Array, states: tuple) -> jax.Array:
+    thetas = source.compiled(Density.thetas)(theta, states)
+    return density.compiled(Density.flatten)(thetas, states)
 
 
 def _informed(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -125,14 +122,8 @@ class _Descent:
 
     def __init__(self, density: Density, data: Data, columns: np.ndarray, signs: np.ndarray):
         self._density, self._data, self._given = density, data, (columns, signs)
-        self._run = density.jit('elbo_of_standardized', None, lambda: jax.value_and_grad(self._negative))
+        self._run = density.compiled(_negative_elbo)
         self._least = np.inf
-
-    def _negative(self, x: jax.Array, columns: jax.Array, signs: jax.Array, data: Data) -> jax.Array:
-        theta, log_widths = x[: self._density.size], x[self._density.size :]
-        width = jnp.zeros_like(theta).at[columns].set(jnp.exp(log_widths))
-        draws = jnp.concatenate([theta + width * signs, theta - width * signs])
-        return -jnp.mean(jax.vmap(lambda t: self._density.log_density(t, data))(draws)) - jnp.sum(log_widths)
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         found = self._run(x.astype(self._density.dtype), *self._given, self._data)
@@ -142,6 +133,18 @@ class _Descent:
             return float(value), grad
         # The line search turns back; at the start this is infinite.
         return self._least + 10 * (1 + abs(self._least)), np.zeros_like(grad)
+
+
+def _negative_elbo(density: Density, x: jax.Array, columns: jax.Array, signs: jax.Array, data: Data) -> tuple:
+    """Minus the evidence lower bound, and its gradient."""
+
+    def negative(x: jax.Array) -> jax.Array:
+        theta, log_widths = x[: density.size], x[density.size :]
+        width = jnp.zeros_like(theta).at[columns].set(jnp.exp(log_widths))
+        draws = jnp.concatenate([theta + width * signs, theta - width * signs])
+        return -jnp.mean(jax.vmap(lambda t: density.log_density(t, data))(draws)) - jnp.sum(log_widths)
+
+    return jax.value_and_grad(negative)(x)
 
 
 def _columns(density: Density) -> dict[str, np.ndarray]:
@@ -157,16 +160,16 @@ def _columns(density: Density) -> dict[str, np.ndarray]:
 
 def _scales(density: Density, theta: Any, data: Data) -> dict[str, np.ndarray]:
     """By entry that is moved non-centred, the scale of each number's prior."""
-
-    def run(theta: jax.Array, data: Data) -> jax.Array:
-        with density.open(theta, data):
-            blocks = [b for b in density.blocks if isinstance(b, NoncenteredBlock)]
-            return jnp.concatenate([jnp.broadcast_to(b.location_scale()[1], (b.size,)) for b in blocks])
-
-    found = np.asarray(on_host(density.jit('prior_scales', None, lambda: run)(theta, data)), np.float64)
+    found = np.asarray(on_host(density.compiled(_prior_scales)(theta, data)), np.float64)
     where = _columns(density)
     pieces = np.split(found, np.cumsum([len(at) for at in where.values()])[:-1])
     return dict(zip(where, pieces, strict=True))
+
+
+def _prior_scales(density: Density, theta: jax.Array, data: Data) -> jax.Array:
+    with density.open(theta, data):
+        blocks = [b for b in density.blocks if isinstance(b, NoncenteredBlock)]
+        return jnp.concatenate([jnp.broadcast_to(b.location_scale()[1], (b.size,)) for b in blocks])
 
 
 # The curvature
@@ -175,8 +178,8 @@ def _scales(density: Density, theta: Any, data: Data) -> dict[str, np.ndarray]:
 def _products(density: Density, theta: Any, data: Data, names: list[str]) -> dict[str, np.ndarray]:
     """By entry, information * scale**2 of each number: minus the second derivative of all but its own prior."""
     theta = np.asarray(on_host(theta), density.dtype)
-    gradient = density.jit('gradient', None, lambda: jax.grad(density.log_density))
-    own = density.jit('own_gradient', None, lambda: jax.grad(lambda theta, data: _own_priors(density, theta, data)))
+    gradient = density.compiled(_gradient)
+    own = density.compiled(_gradient_of_own_priors)
     where = {name: at for name, at in _columns(density).items() if name in names}
     columns = np.concatenate(list(where.values()))
     few = len(columns) <= _FEW
@@ -192,10 +195,18 @@ def _products(density: Density, theta: Any, data: Data, names: list[str]) -> dic
     return {name: np.array([by_column[c] for c in at]) for name, at in where.items()}
 
 
+def _gradient(density: Density, theta: jax.Array, data: Data) -> jax.Array:
+    return jax.grad(density.log_density)(theta, data)
+
+
+def _gradient_of_own_priors(density: Density, theta: jax.Array, data: Data) -> jax.Array:
+    return jax.grad(lambda theta: _own_priors(density, theta, data))(theta)
+
+
 def _own_priors(density: Density, theta: jax.Array, data: Data) -> jax.Array:
     """The log density of all standardized values."""
-    with density.open(theta, data) as (computed, _):
+    with density.open(theta, data) as model:
         return sum(
-            (b.standardized_prior(stretch) for b, stretch, _ in computed if isinstance(b, NoncenteredBlock)),
+            (b.standardized_prior(stretch) for b, stretch, _ in model.computed if isinstance(b, NoncenteredBlock)),
             jnp.zeros((), density.dtype),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +18,17 @@ from brainstate_prob.infer.data.quantities import InUnit, warn_of_unchecked
 from brainstate_prob.infer.data.sharding import is_padded, is_sharded, shard_data, whole
 from brainstate_prob.infer.data.support import refuse_impossible, warn_of_large_integers
 from brainstate_prob.infer.density.blocks import Entry
+from brainstate_prob.infer.density.classes import says_unit
 from brainstate_prob.infer.density.log_density import Density, find_entries, scores_horseshoe
 from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.density.noncentered import chosen
 from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
-from brainstate_prob.infer.target.data import call_arguments, checked_targets, magnitude_in
+from brainstate_prob.infer.target.data import call_arguments, checked_dims, checked_targets, magnitude_in
 from brainstate_prob.infer.target.door import admitted, guard, no_leaks
 from brainstate_prob.infer.target.indices import refuse_out_of_range
 from brainstate_prob.infer.target.parameterization import chosen_by_data
-from brainstate_prob.infer.target.reach import told_of_hidden
+from brainstate_prob.infer.target.reach import hidden_parameter_message
 from brainstate_prob.infer.target.target import Target
 from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
 from brainstate_prob.nn.module import Module
@@ -133,7 +133,7 @@ class Posterior:
             raise ValueError(
                 f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
                 'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
-                + told_of_hidden(model)
+                + hidden_parameter_message(model)
             )
         _refuse_equal_paths(self.entries)
         _refuse_narrow_priors(self.entries)
@@ -147,18 +147,21 @@ class Posterior:
         states = find_states(model)
         others = tuple(states[path].value for path in self.density.other_paths)
         self.data = Data(args, kwargs, checked, others, one, unit)
-        self.dims = _checked_dims(dims or {}, self.arrays)
+        self.dims = checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
-        traced = self.density
-        self.density, self.inspection = admitted(traced, model, self.data)
+        self.density, self.inspection = admitted(self.density, model, self.data)
         with no_leaks():
-            self._inspect(traced.says_unit)
+            self._inspect()
         guard(self.density, self.data, self.inspection)
 
-    def __copy__(self) -> Posterior:
+    def replaced(self, **changes: Any) -> Posterior:
+        """The same posterior but for these attributes, which are not checked again."""
         new = object.__new__(type(self))
-        new.__dict__.update(vars(self))
+        for name, value in {**vars(self), **changes}.items():
+            setattr(new, name, value)
         return new
+
+    __copy__ = replaced
 
     def __getstate__(self) -> dict[str, Any]:
         data = whole(self.data) if is_sharded(self.data) else self.data  # devices stay here
@@ -171,7 +174,7 @@ class Posterior:
                 'The Posterior that was pickled is in double precision, and JAX is in single precision here, which '
                 "takes half of its digits. First call jax.config.update('jax_enable_x64', True) in this process."
             )
-        self.__dict__.update(state)
+        vars(self).update(state)
 
     # Data
 
@@ -312,9 +315,7 @@ class Posterior:
         """The same posterior, with these running statistics of the model's layers."""
         if not values:
             return self
-        new = copy.copy(self)
-        new.data = density.with_carried(self.data, values)
-        return new
+        return self.replaced(data=density.with_carried(self.data, values))
 
     def shard(self, devices: Any = None, *, axis: str | None = None) -> Posterior:
         """The same posterior with its observations spread over devices: each computes its part of the log-likelihood.
@@ -354,31 +355,33 @@ class Posterior:
         >>> round(float(posterior.log_density()), 4)
         -7.7568
         """
-        new = copy.copy(self)
-        new.data = shard_data(self.data, devices, axis)
-        return new
+        return self.replaced(data=shard_data(self.data, devices, axis))
 
     # Evaluation
 
     def log_density(self, theta: Any = None, *, jacobian: bool = True) -> jax.Array:
         """The log density at a flat ``theta`` (default: the model's); without ``jacobian`` that of the values."""
-        run = self.density.jit(
-            'log_density', jacobian, lambda: lambda t, data: self.density.log_density(t, data, jacobian)
-        )
-        return run(self._theta(theta), self.data)
+        return self.density.compiled(Density.log_density, jacobian=jacobian)(self._theta(theta), self.data)
 
     def terms(self, theta: Any = None) -> dict[str, Any]:
         """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
-        run = self.density.jit('terms', True, lambda: lambda t, data: self.density.terms(t, data))
-        return run(self._theta(theta), self.data)
+        return self.density.compiled(Density.terms)(self._theta(theta), self.data)
+
+    def log_prior(self, theta: Any = None) -> jax.Array:
+        """The log density of the parameters' values under their priors, at ``theta``."""
+        return self.density.compiled(Density.log_prior)(self._theta(theta), self.data.states)
+
+    def log_det(self, theta: Any = None) -> jax.Array:
+        """The log-determinant of the map from ``theta`` to the parameters' values."""
+        return self.density.compiled(Density.log_det)(self._theta(theta), self.data.states)
 
     def log_likelihood(self, theta: Any = None) -> jax.Array:
-        """The log-likelihood of each observation at ``theta``."""
-        return self.density.jit('pointwise', None, lambda: self.density.pointwise)(self._theta(theta), self.data)
+        """The log-likelihood of each observation at ``theta``; `terms` has their sum."""
+        return self.density.compiled(Density.pointwise)(self._theta(theta), self.data)
 
     def constrain(self, theta: Any = None) -> dict[str, Any]:
         """The constrained values by path, with units."""
-        values = self.density.jit('constrain', None, lambda: self.density.constrain)(self._theta(theta))
+        values = self.density.compiled(Density.constrain)(self._theta(theta))
         return {e.name: with_unit(values[e.name], e.unit) for e in self.entries}
 
     def unconstrain(self, values: Mapping[str, Any]) -> jax.Array:
@@ -425,38 +428,20 @@ class Posterior:
             raise ValueError(f'theta must be one flat vector of {self.density.size} numbers, got shape {theta.shape}.')
         return theta
 
-    def _inspect(self, says_unit: bool) -> None:
+    def _inspect(self) -> None:
         """Evaluate once: shapes, types, supports and units are right before anything long starts."""
         refuse_out_of_range(self.density, self.theta, self.data)
         refuse_impossible(self.density, self.theta, self.data)
         warn_of_large_integers(self, self.data.targets)
-        if self.data.unit is not None and not (says_unit and self.log_likelihood_function is None):
-            warn_of_unchecked(self.targets_unit, self.log_likelihood_function is not None)
+        own = self.log_likelihood_function is not None
+        if self.data.unit is not None and (own or not says_unit(self.density, self.theta, self.data)):
+            warn_of_unchecked(self.targets_unit, own)
 
     def __repr__(self) -> str:
         return (
             f'Posterior({type(self.model).__name__}, {len(self.entries)} parameters of {self.density.size} numbers, '
             f'{self.num_observations} observations)'
         )
-
-
-def _checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    checked = {}
-    for name, axes in dims.items():
-        if name not in arrays:
-            raise ValueError(f'dims names the axes of {name!r}, but the data are {list(arrays)}.')
-        checked[name] = (axes,) if isinstance(axes, str) else tuple(axes)
-        shape = np.shape(u.get_magnitude(arrays[name]))
-        if len(checked[name]) != len(shape) or not all(isinstance(axis, str) for axis in checked[name]):
-            raise ValueError(f'dims[{name!r}] must be one name an axis of shape {shape}, got {axes!r}.')
-        taken = [axis for axis in checked[name] if axis in arrays]
-        if taken:
-            raise ValueError(
-                f"dims[{name!r}] has the axis {taken[0]!r}, which is the name of one of the data's arrays. Rename it."
-            )
-        if len(set(checked[name])) != len(shape):
-            raise ValueError(f'dims[{name!r}] has a name twice: {axes!r}.')
-    return checked
 
 
 def _refuse_equal_paths(entries: list[Entry]) -> None:

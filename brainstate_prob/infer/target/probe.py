@@ -46,14 +46,10 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
     """
 
     def one(theta: jax.Array, data: Data) -> tuple:
-        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array, list]:
-            with density.open(theta, data) as (computed, _):
-                likelihood = density._log_likelihood(data).astype(density.dtype)
-                priors = [block.log_prior(stretch, value) for block, stretch, value in computed]
-                others = [x for x in priors if x is not None]
-                if jacobian:
-                    others += [block.log_det(stretch, value) for block, stretch, value in computed]
-            return likelihood, jnp.asarray(sum(map(jnp.sum, others)), density.dtype), priors
+        def parts(theta: jax.Array) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+            terms = density.terms(theta, data, jacobian)
+            others = sum([*terms['prior'].values(), *terms['log_det'].values()])
+            return terms['likelihood'].astype(density.dtype), jnp.asarray(others, density.dtype), terms['prior']
 
         # Each part pulled back by itself: the likelihood's derivative, the larger part, is compiled once.
         (likelihood, others, prior), pull = jax.vjp(parts, theta)
@@ -65,13 +61,13 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
 
     with precision_of(density):
         # Called from the host for each point, and hardly optimized: it compiles in half the time of a loop.
-        run = density.jit('probe', jacobian, lambda: one, compiler_options={'xla_backend_optimization_level': 0})
+        run = density.jit(probe, jacobian, lambda: one, compiler_options={'xla_backend_optimization_level': 0})
         found = []
         shape = np.shape(data.targets)
         lower, upper = np.full(shape, np.inf, density.dtype), np.full(shape, -np.inf, density.dtype)
         for theta, counts in zip(thetas, counted, strict=True):
-            (*values, priors), (mean, sd) = on_host(run(theta, data))
-            found.append((*values, _by_entry(density, priors), np.mean(mean)))
+            values, (mean, sd) = on_host(run(theta, data))
+            found.append((*values, np.mean(mean)))
             if counts:
                 known = np.isfinite(mean) & np.isfinite(sd)  # elsewhere anything may come
                 with np.errstate(invalid='ignore'):  # infinite moments minus one another
@@ -80,23 +76,14 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
     return Probe(*jax.tree.map(lambda *x: np.stack(x), *found)), Reach(lower, upper)
 
 
-def _by_entry(density: Density, priors: list) -> dict[str, np.ndarray]:
-    """The log prior of each parameter, of what `Block.log_prior` gives: a sum, or numbers of several parameters."""
-    found: dict[str, np.ndarray] = {}
-    for block, term in zip(density.blocks, priors, strict=True):
-        parts = np.split(np.ravel(0.0 if term is None else term), np.cumsum(block.sizes)[:-1])
-        found.update((e.name, np.sum(part)) for e, part in zip(block.entries, parts, strict=True))
-    return found
-
-
 def _predictions(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """How many targets lie outside the support, and mean and standard deviation of each: NaN where there are none."""
     shape = np.shape(data.targets)
     nothing = jnp.full(shape, jnp.nan, density.dtype)
     if density.own_log_likelihood is not None or data.targets is None:
         return jnp.zeros((), int), (nothing, nothing)
-    with density.open(theta, data):
-        distribution = density.distribution(data)
+    with density.open(theta, data) as model:
+        distribution = model.distribution(data)
         outside = jnp.sum(outside_of(distribution, data.targets))
         if num_classes(distribution) is not None:
             return outside, (nothing, nothing)
@@ -129,15 +116,6 @@ def unread_inputs(density: Density, theta: Any, data: Data) -> list[str]:
 
 def prior_terms(density: Density, rows: np.ndarray, states: tuple) -> dict[str, np.ndarray]:
     """The log prior of each parameter by name, at each row of flat vectors."""
-
-    def one(theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
-        found: dict[str, jax.Array] = {}
-        with density.open(theta, Data((), {}, None, states)) as (computed, _):
-            for block, stretch, value in computed:
-                terms = block.split_terms(block.log_prior(stretch, value))
-                found.update(zip((e.name for e in block.entries), terms, strict=True))
-        return found
-
     with precision_of(density):
-        run = density.jit('prior_rows', None, lambda: jax.vmap(one, in_axes=(0, None)))
+        run = density.compiled(Density.log_priors, in_axes=(0, None))
         return over_draws(lambda t: run(t, states), (rows,), rows_at_once(density))

@@ -12,7 +12,7 @@ from brainstate_prob.core import ParamState, State
 from brainstate_prob.core.structure import globals_of
 from brainstate_prob.graph import Node
 
-__all__ = ['place_of', 'told_of_hidden']
+__all__ = ['hidden_parameter_message', 'place_of']
 
 _MOST = 20_000  # objects that are looked at: a message is not worth more
 
@@ -23,7 +23,7 @@ def place_of(state: State, roots: Mapping[str, Any]) -> str:
     return _described('' if found is None else found[0], state)
 
 
-def told_of_hidden(model: Any) -> str:
+def hidden_parameter_message(model: Any) -> str:
     """A sentence about the first trainable State that hangs outside the tree of a model; empty where there is none."""
     found = _search({'the model': model}, lambda value: isinstance(value, ParamState))
     if found is None:

@@ -2,13 +2,12 @@
 
 A minibatch, a bootstrap sample and a prediction of a few rows at a time are right only where the log-likelihood of a
 row does not depend on the other rows that the model is called with. This is looked at on a few hundred rows
-(`telling`): all of them together against halves of them, at several points of the parameters.
+(`informative_rows`): all of them together against halves of them, at several points of the parameters.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ from brainstate_prob.infer.data.sharding import on_host, whole
 from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.noise import draws_noise, noise
-from brainstate_prob.infer.target.telling import VERSIONS, rows_of, telling_order, telling_rows
+from brainstate_prob.infer.target.informative_rows import VERSIONS, informative_rows, row_order, rows_of
 from brainstate_prob.infer.words import misfit
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ _POINTS = (
 _NUDGE, _MARGIN, _ULPS, _LARGEST_SHARE = 4, 50, 100, 0.1
 _CAUSES = '(a series whose rows read the rows before, a joint distribution of all rows, a mean over the rows)'
 
-_found: weakref.WeakKeyDictionary[Posterior, dict[Any, str | None]] = weakref.WeakKeyDictionary()
+_problems: weakref.WeakKeyDictionary[Posterior, dict[Any, str | None]] = weakref.WeakKeyDictionary()
 
 
 def check_rows(
@@ -94,7 +93,7 @@ def check_rows(
     if num < 2 or _is_trained_on_batches_alone(posterior):
         return
     in_batches = what == 'batches='
-    known = _found.setdefault(posterior, {})
+    known = _problems.setdefault(posterior, {})
     key = predicted, in_batches, environ.static_key()
     new = not (in_batches or data is posterior.data)  # inputs of which nothing is known
     if new or key not in known:
@@ -139,7 +138,7 @@ class _Comparison:
         rng = np.random.default_rng(0)
         data = whole(data)
         size = None if most is None else _size(data, num, most)
-        self.rows, self.data = telling_rows(rng, data, num, size)
+        self.rows, self.data = informative_rows(rng, data, num, size)
         self.num = len(self.rows)
         self.density, self.predicted = posterior.density, predicted
         self.eps = float(jnp.finfo(self.density.dtype).eps)
@@ -147,7 +146,7 @@ class _Comparison:
         points = [p.sign * theta + p.shift * rng.normal(size=theta.shape) for p in _POINTS]
         self.thetas = np.stack([point.astype(self.density.dtype) for point in points])
         self.near = [self._near(rng) for _ in range(2)]
-        self.order = np.stack([telling_order(rng, self.data, self.num, p.version, p.sort) for p in _POINTS])
+        self.order = np.stack([row_order(rng, self.data, self.num, p.version, p.sort) for p in _POINTS])
 
     @property
     def first(self) -> Data:
@@ -205,7 +204,7 @@ class _Comparison:
 
     def _values(self, thetas: np.ndarray, index: np.ndarray, data: Data) -> list[np.ndarray]:
         """What is compared, of the rows at each ``index`` under each theta: (thetas, ...)."""
-        run = _program(self.density, self.predicted, self.num * len(VERSIONS))
+        run = self.density.compiled(_values, predicted=self.predicted, num=self.num * len(VERSIONS))
         version = np.repeat([p.version for p in _POINTS], len(index) // len(_POINTS))
         index = index + self.num * version[:, None]
         out = run(jnp.asarray(thetas, self.density.dtype), index.astype(np.int32), data)
@@ -214,11 +213,11 @@ class _Comparison:
     def _together(self, index: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """As they are, and changed by a little, which shows what rounding does: twice, the larger change of both."""
         values = self._values(self.thetas, index, self.data)
-        found = [self._values(thetas, index, data) for thetas, data in self.near]
+        changed = [self._values(thetas, index, data) for thetas, data in self.near]
         with np.errstate(all='ignore'):
             near = [
                 np.where(np.isfinite(b) & ~(np.abs(c - a) > np.abs(b - a)), b, c)
-                for a, b, c in zip(values, *found, strict=True)
+                for a, b, c in zip(values, *changed, strict=True)
             ]
         return values, near
 
@@ -289,27 +288,26 @@ def _is_joint(distribution: dist.Distribution, num: int) -> bool:
     return not distribution.batch_shape and distribution.event_shape[:1] == (num,)
 
 
-def _program(density: Density, predicted: bool, num: int) -> Callable:
-    """``run(thetas, index, data)``: the values of each pair of a theta and rows."""
+def _values(
+    density: Density, thetas: jax.Array, index: jax.Array, data: Data, *, predicted: bool, num: int
+) -> list[jax.Array]:
+    """The values of each pair of a theta and rows."""
 
     def value(theta: jax.Array, data: Data, length: int) -> list[jax.Array]:
         with noise(density, jax.random.key(0), data) as noisy:
             if not predicted:
                 return [density.pointwise(theta, noisy)]
-            with density.open(theta, noisy):
-                distribution = density.distribution(noisy)
+            with density.open(theta, noisy) as model:
+                distribution = model.distribution(noisy)
                 if _is_joint(distribution, length):
                     raise _JointError
                 found = jax.tree.leaves(distribution)
         return [x for x in map(jnp.asarray, found) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
-    def run(thetas: jax.Array, index: jax.Array, data: Data) -> list[jax.Array]:
-        # Of one precision for any number of rows: on accelerators the faster products depend on it.
-        with jax.default_matmul_precision('highest'):
-            length = index.shape[1]
-            return lax.map(lambda pair: value(pair[0], rows_of(data, pair[1], num), length), (thetas, index))
-
-    return density.jit('rows', (predicted, num), lambda: run)
+    # Of one precision for any number of rows: on accelerators the faster products depend on it.
+    with jax.default_matmul_precision('highest'):
+        length = index.shape[1]
+        return lax.map(lambda pair: value(pair[0], rows_of(data, pair[1], num), length), (thetas, index))
 
 
 def _size(data: Data, num: int, most: int) -> int:

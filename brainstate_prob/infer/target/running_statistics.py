@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
@@ -147,34 +147,31 @@ def recomputed(target: Target, rows: np.ndarray) -> tuple:
     """
     density, data = target.density, target.data
     with precision_of(density), environ.context(fit=True):
-        run = density.jit('running_statistics', None, lambda: jax.vmap(_solved(density), in_axes=(0, None)))
+        run = density.compiled(_solved, in_axes=(0, None))
         size = rows_at_once(density, (data.args, data.kwargs))
         return over_draws(lambda part: run(part, data), (rows,), size)
 
 
-def _solved(density: Density) -> Callable:
-    def run(theta: jax.Array, data: Data) -> tuple:
-        def update(values: tuple) -> tuple:
-            return density.training_log_density(theta, density.with_carried(data, values))[1]
+def _solved(density: Density, theta: jax.Array, data: Data) -> tuple:
+    def update(values: tuple) -> tuple:
+        return density.training_log_density(theta, density.with_carried(data, values))[1]
 
-        present = tuple(data.states[i] for i in density.carried)
-        once = update(jax.tree.map(jnp.zeros_like, present))
-        twice = update(once)
+    present = tuple(data.states[i] for i in density.carried)
+    once = update(jax.tree.map(jnp.zeros_like, present))
+    twice = update(once)
 
-        def mean(first: jax.Array, second: jax.Array) -> jax.Array:
-            square = jnp.sum(first * first)
-            kept = jnp.sum((second - first) * first) / jnp.where(square > 0, square, 1)
-            return first / (1 - kept)
+    def mean(first: jax.Array, second: jax.Array) -> jax.Array:
+        square = jnp.sum(first * first)
+        kept = jnp.sum((second - first) * first) / jnp.where(square > 0, square, 1)
+        return first / (1 - kept)
 
-        fixed = jax.tree.map(mean, once, twice)
+    fixed = jax.tree.map(mean, once, twice)
 
-        def checked(value: jax.Array, again: jax.Array, before: jax.Array) -> jax.Array:
-            still = jnp.max(jnp.abs(again - value)) <= _OFF * jnp.max(jnp.abs(value))  # false for NaN
-            return jnp.where(still, value, before).astype(before.dtype)
+    def checked(value: jax.Array, again: jax.Array, before: jax.Array) -> jax.Array:
+        still = jnp.max(jnp.abs(again - value)) <= _OFF * jnp.max(jnp.abs(value))  # false for NaN
+        return jnp.where(still, value, before).astype(before.dtype)
 
-        return jax.tree.map(checked, fixed, update(fixed), present)
-
-    return run
+    return jax.tree.map(checked, fixed, update(fixed), present)
 
 
 def settled(fit: FitT) -> FitT:

@@ -42,12 +42,7 @@ def checked_start(target: Target, theta: jax.Array | None = None, *, jacobian: b
     """
     density, data = target.density, target.data
     theta = target.start if theta is None else theta
-    value_and_grad = density.jit(
-        'value_and_grad',
-        jacobian,
-        lambda: jax.value_and_grad(lambda t, data: density.log_density(t, data, jacobian)),
-    )
-    value, grad = value_and_grad(theta, data)
+    value, grad = density.compiled(Density.value_and_grad, jacobian=jacobian)(theta, data)
     if not np.isfinite(value):
         raise ValueError(what_is_not_finite(target, theta, jacobian))
     if not np.isfinite(np.asarray(grad)).all():
@@ -71,9 +66,8 @@ def _not_finite(density: Density, grad: jax.Array) -> list[str]:
 def what_is_not_finite(target: Target, theta: jax.Array, jacobian: bool) -> str:
     """Which term of the log density is not finite at ``theta``, of which parameter, in words."""
     density, data = target.density, target.data
-    find = density.jit('terms', jacobian, lambda: lambda t, data: density.terms(t, data, jacobian))
-    terms = find(theta, data)
-    values = density.jit('constrain', None, lambda: density.constrain)(theta)
+    terms = density.compiled(Density.terms, jacobian=jacobian)(theta, data)
+    values = density.compiled(Density.constrain)(theta)
     causes = [
         f'the prior of {name!r} is {float(v):g} at {np.asarray(values[name]).tolist()}'
         for name, v in terms['prior'].items()
@@ -83,7 +77,7 @@ def what_is_not_finite(target: Target, theta: jax.Array, jacobian: bool) -> str:
         f'the log-determinant of {name!r} is {float(v):g}' for name, v in terms['log_det'].items() if not np.isfinite(v)
     ]
     if not np.isfinite(terms['likelihood']):
-        pointwise = np.asarray(density.jit('pointwise', None, lambda: density.pointwise)(theta, data))
+        pointwise = np.asarray(density.compiled(Density.pointwise)(theta, data))
         bad = np.argwhere(~np.isfinite(np.atleast_1d(pointwise)))
         causes.append(
             f'the likelihood is {float(terms["likelihood"]):g} ({len(bad)} observations, the first at '

@@ -63,6 +63,18 @@ class Target:
         """The log density of theta, for use inside `jax.jit`; ``data`` in place of the posterior's own."""
         return self.density.log_density(theta, self.data if data is None else data)
 
+    def log_likelihood(self, theta: jax.Array, data: Data | None = None) -> jax.Array:
+        """The log-likelihood of all observations."""
+        return self.density.log_likelihood(theta, self.data if data is None else data)
+
+    def log_prior(self, theta: jax.Array) -> jax.Array:
+        """The log density of the parameters' values under their priors."""
+        return self.density.log_prior(theta, self.data.states)
+
+    def log_det(self, theta: jax.Array) -> jax.Array:
+        """The log-determinant of the map from theta to the parameters' values."""
+        return self.density.log_det(theta, self.data.states)
+
     def with_carried(self, values: tuple) -> Target:
         """The same target, with these running statistics of the model's layers."""
         return dataclasses.replace(self, posterior=self.posterior.with_carried(self.density, values))

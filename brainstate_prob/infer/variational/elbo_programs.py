@@ -65,10 +65,10 @@ class Programs:
     def __init__(self, density: Density, settings: Settings, streamed: bool, num_observations: int):
         self.density, self.settings, self.num = density, settings, num_observations
         self.whole = settings.batch_size is None and not streamed  # whether the data are all of them
-        self.start = density.jit('svi_start', settings, lambda: self._start)
-        self.advance = density.jit('svi', settings, lambda: self._advance)
-        self.params = density.jit('svi_params', settings, lambda: self._params)
-        self.draw = density.jit('svi_draws', (settings.family, settings.sites, self.whole), lambda: self._draw)
+        self.start = density.jit(Programs._start, settings, lambda: self._start)
+        self.advance = density.jit(Programs._advance, settings, lambda: self._advance)
+        self.params = density.jit(Programs._params, settings, lambda: self._params)
+        self.draw = density.jit(Programs._draw, (settings.family, settings.sites, self.whole), lambda: self._draw)
 
     def _setup(self, key: jax.Array, data: Data, theta: jax.Array, total: jax.Array) -> tuple[SVI, Any, _Model, Any]:
         """SVI, guide, model and first state, made anew in each trace, as guides keep what they were set up with."""

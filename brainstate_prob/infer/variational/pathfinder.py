@@ -178,7 +178,7 @@ def _found(
 ) -> tuple[Any, jax.Array, jax.Array]:
     """The best Gaussian of the path from each theta, the keys of its draws, and how many steps the paths have."""
     settings = (num_steps, num_elbo_draws)
-    return density.jit('pathfinder_paths', settings, lambda: _paths(density, *settings))(thetas, keys, data)
+    return density.jit(_paths, settings, lambda: _paths(density, *settings))(thetas, keys, data)
 
 
 def _paths(density: Density, num_steps: int, num_elbo_draws: int) -> Callable:
@@ -217,7 +217,7 @@ def _drawn(density: Density, found: Any, keys: jax.Array, data: Data, num: int) 
     In blocks of one length, so that another number of draws compiles nothing.
     """
     vi, blocks = import_blackjax().vi.pathfinder, []
-    mixture = density.jit('pathfinder_mixture', None, lambda: functools.partial(_mixture, vi))
+    mixture = density.jit(_mixture, None, lambda: functools.partial(_mixture, vi))
     for i in range(-(-num // _DRAWS)):
         draws, lp, log_q = _draw_program(density)(found, keys, np.int32(i), data)
         blocks.append(jax.device_get((draws, lp, mixture(found, draws) if density.size <= _MOST_MIXED else log_q)))
@@ -234,7 +234,7 @@ def _draw_program(density: Density) -> Callable:
 
         return lax.map(one, (found, keys))
 
-    return density.jit('pathfinder_draws', None, lambda: run)
+    return density.jit(_draw_program, None, lambda: run)
 
 
 def _uphill(vi: Any, steps: Any) -> jax.Array:

@@ -10,19 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from brainstate_prob.core.functionalize import Pure
+from brainstate_prob.core.interpreter import ELEMENTWISE, Interpreter
 from brainstate_prob.transform import jacfwd, jvp
 
 __all__ = ['is_elementwise', 'value_and_diagonal']
-
-# Operations (by JAX's names) whose result at one place depends on their operands at that place only.
-_NAMES = """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp
-    convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac
-    integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or
-    polygamma pow rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
-"""
-_ELEMENTWISE = frozenset(_NAMES.split())
-_CALLS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
 
 
 def value_and_diagonal(f: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -43,34 +34,33 @@ def is_elementwise(f: Callable, x: jax.Array) -> bool:
     >>> is_elementwise(lambda x: jnp.exp(-x) * jnp.arange(3.0), x), is_elementwise(lambda x: x - x.mean(), x)
     (True, False)
     """
-    jaxpr = jax.make_jaxpr(lambda x: Pure(f)((), x)[0])(x).jaxpr
-    return _follows(jaxpr, [True], x.shape) is not None
+    program = jax.make_jaxpr(lambda x: Pure(f)((), x)[0])(x)
+    try:
+        _Dependence(x.shape).run(program, [True])
+    except _NotElementwiseError:
+        return False
+    return True
 
 
-def _follows(jaxpr: Any, dependent: list[bool], shape: tuple[int, ...]) -> list[bool] | None:
-    """Which outputs depend on the dependent inputs, each place on the same place; None where that may not be."""
-    follows = {var for var, depends in zip(jaxpr.invars, dependent, strict=True) if depends}
+class _NotElementwiseError(Exception):
+    """A result may depend on its argument at another place."""
 
-    def depends(var: Any) -> bool:
-        return not hasattr(var, 'val') and var in follows  # literals have a value, and no hash
 
-    for equation in jaxpr.eqns:
-        inputs = [depends(var) for var in equation.invars]
-        if not any(inputs):
-            continue
-        inner: Any = next((equation.params[name] for name in _CALLS if name in equation.params), None)
-        inner = getattr(inner, 'jaxpr', inner)
-        if hasattr(inner, 'eqns') and len(inner.invars) == len(inputs) and equation.primitive.name not in ('scan',):
-            outputs = _follows(inner, inputs, shape)
-            if outputs is None:
-                return None
-        elif equation.primitive.name in _ELEMENTWISE:
-            if any(math.prod(var.aval.shape) != 1 and var.aval.shape != shape for var in equation.outvars):
-                return None
-            if any(d and var.aval.shape != shape for d, var in zip(inputs, equation.invars, strict=True)):
-                return None
-            outputs = [True] * len(equation.outvars)
-        else:
-            return None
-        follows |= {var for var, d in zip(equation.outvars, outputs, strict=True) if d}
-    return [depends(var) for var in jaxpr.outvars]
+class _Dependence(Interpreter[bool]):
+    """Follows whether a value depends on the argument: each place on the same place."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._shape = shape
+
+    def constant(self, variable: Any, value: Any) -> bool:
+        return False
+
+    def operation(self, operation: Any, inputs: list[bool]) -> list[bool]:
+        if any(inputs):
+            dependent = [v for v, depends in zip(operation.invars, inputs, strict=True) if depends]
+            results = [v for v in operation.outvars if math.prod(v.aval.shape) != 1]
+            if operation.primitive.name not in ELEMENTWISE or any(
+                v.aval.shape != self._shape for v in (*dependent, *results)
+            ):
+                raise _NotElementwiseError
+        return [any(inputs)] * len(operation.outvars)

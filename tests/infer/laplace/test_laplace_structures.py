@@ -341,11 +341,11 @@ def gaussians():
     scale = rng.uniform(0.5, 2.0, 6)
     diagonal = rng.uniform(0.5, 2.0, 6)
     kron = np.diag(scale) @ (np.kron(a, b) + 0.3 * np.eye(6)) @ np.diag(scale)
-    yield 'full', Full(dense), dense
-    yield 'diagonal', Diagonal(diagonal), np.diag(diagonal)
-    yield 'low_rank', LowRank(lambda v: dense @ v, np.diag(dense).copy(), 6), dense
-    yield 'kronecker', Kronecker(a, b, scale, 0.3), kron
-    yield 'blocks', Blocks([Full(dense), Kronecker(a, b, scale, 0.3)]), linalg.block_diag(dense, kron)
+    yield 'full', Full.of(dense), dense
+    yield 'diagonal', Diagonal.of(diagonal), np.diag(diagonal)
+    yield 'low_rank', LowRank.of(lambda v: dense @ v, np.diag(dense).copy(), 6), dense
+    yield 'kronecker', Kronecker.of(a, b, scale, 0.3), kron
+    yield 'blocks', Blocks([Full.of(dense), Kronecker.of(a, b, scale, 0.3)]), linalg.block_diag(dense, kron)
 
 
 @pytest.mark.parametrize('name, gaussian, precision', list(gaussians()), ids=lambda v: v if isinstance(v, str) else '')
@@ -362,11 +362,11 @@ def test_roots_solutions_and_determinants(name, gaussian, precision):
 @pytest.mark.parametrize(
     'build',
     [
-        lambda: Full(np.diag([1.0, -1.0])),
-        lambda: Full(np.ones((2, 2)), 1e-9),
-        lambda: Diagonal(np.array([1.0, 0.0])),
-        lambda: LowRank(lambda v: -v, np.ones(3), 2),
-        lambda: Kronecker(np.zeros((2, 2)), np.eye(2), np.ones(4), 0.0),
+        lambda: Full.of(np.diag([1.0, -1.0])),
+        lambda: Full.of(np.ones((2, 2)), 1e-9),
+        lambda: Diagonal.of(np.array([1.0, 0.0])),
+        lambda: LowRank.of(lambda v: -v, np.ones(3), 2),
+        lambda: Kronecker.of(np.zeros((2, 2)), np.eye(2), np.ones(4), 0.0),
     ],
 )
 def test_what_is_no_precision_is_refused(build):
@@ -378,9 +378,9 @@ def test_what_is_no_precision_is_refused(build):
 @pytest.mark.parametrize(
     'make',
     [
-        lambda bad: Full(np.diag([1.0, bad, 2.0])),
-        lambda bad: Diagonal(np.array([1.0, bad, 2.0])),
-        lambda bad: LowRank(lambda v: v, np.array([1.0, bad, 2.0]), 1),
+        lambda bad: Full.of(np.diag([1.0, bad, 2.0])),
+        lambda bad: Diagonal.of(np.array([1.0, bad, 2.0])),
+        lambda bad: LowRank.of(lambda v: v, np.array([1.0, bad, 2.0]), 1),
     ],
     ids=['full', 'diagonal', 'low_rank'],
 )

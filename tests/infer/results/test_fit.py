@@ -9,6 +9,7 @@ import pytest
 
 from brainstate_prob import infer, nn
 from brainstate_prob.core import ParamState
+from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.variables import columns_of
 from tests.support.rich_model import COORDS, RichModel, in_millivolt, rich_posterior, scattered
 
@@ -241,7 +242,7 @@ def test_a_draw_written_into_a_model_is_there_bit_for_bit(posterior, expanded):
     fit = scattered(posterior, posterior.sampling_target() if expanded else posterior.target)
     model = RichModel()
     fit.assign_to(model, (1, 3))
-    own = fit.density.jit('thetas', None, lambda: fit.density.thetas)(fit.thetas[1, 3])
+    own = fit.density.compiled(Density.thetas)(fit.thetas[1, 3])
     for name in ('scale', 'w', 'rate', 'mix', 'sparse'):
         np.testing.assert_array_equal(getattr(model, name).val.value, own[name])
     np.testing.assert_array_equal(model.bare.value['a'], own['bare.a'])

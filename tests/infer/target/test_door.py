@@ -19,6 +19,7 @@ import pytest
 
 from brainstate_prob import environ, graph, infer, nn, transform
 from brainstate_prob.infer import ModelWarning
+from brainstate_prob.infer.density.log_density import Density
 
 X = jnp.linspace(-1.0, 1.0, 20)
 Y = 2.0 * X + 0.1
@@ -255,8 +256,8 @@ scaled_rule.defjvp(lambda x, dx: (x[0], RATE * dx[0]))
 def test_a_derivative_rule_that_reads_a_global_is_part_of_the_key(monkeypatch):
     def gradient():
         posterior = infer.Posterior(Slope(), X, Y, likelihood=lambda m, x: dist.Normal(scaled_rule(m.line(x)), 0.5))
-        run = posterior.density.jit('gradient', None, lambda: jax.grad(posterior.density.log_density))
-        return float(run(jnp.array([1.5]), posterior.data)[0] + 1.5 / 100)
+        run = posterior.density.compiled(Density.value_and_grad)
+        return float(run(jnp.array([1.5]), posterior.data)[1][0] + 1.5 / 100)
 
     first = gradient()
     monkeypatch.setitem(globals(), 'RATE', 2.0)

@@ -103,6 +103,33 @@ def test_the_likelihood_is_the_models_and_the_parts_sum_to_the_whole():
     )
 
 
+class Scale(nn.Module):
+    """One positive parameter, whose terms are known in closed form."""
+
+    def __init__(self):
+        super().__init__()
+        self.sigma = nn.Param(0.7, t=nn.ExpT(), reg=dist.Gamma(3.0, 2.0))
+
+    def __call__(self):
+        return dist.Normal(1.0, self.sigma.value())
+
+
+def test_prior_log_det_and_likelihood_are_those_of_scipy(x64):
+    post, theta = infer.Posterior(Scale(), targets=np.asarray(Y, np.float64)), np.array([0.4])
+    prior = st.gamma(3.0, scale=0.5).logpdf(np.exp(0.4))
+    likelihood = st.norm(1.0, np.exp(0.4)).logpdf(np.asarray(Y))
+    np.testing.assert_allclose(post.log_prior(theta), prior, rtol=1e-12)
+    np.testing.assert_allclose(post.log_det(theta), 0.4, rtol=1e-12)
+    np.testing.assert_allclose(post.log_likelihood(theta), likelihood, rtol=1e-12)
+    target = post.target
+    parts = [target.log_likelihood(theta), target.log_prior(theta), target.log_det(theta)]
+    np.testing.assert_allclose(parts, [likelihood.sum(), prior, 0.4], rtol=1e-12)
+    np.testing.assert_allclose(target.log_density(theta), sum(parts), rtol=1e-12)
+    both = target.density.log_likelihood_and_density(jnp.asarray(theta), target.data)
+    np.testing.assert_allclose(both, [likelihood.sum(), sum(parts)], rtol=1e-12)
+    np.testing.assert_allclose(target.density.log_prior_of_theta(theta, ()), prior + 0.4, rtol=1e-12)
+
+
 def test_the_models_own_losses_are_the_same_numbers():
     model = Mixed()
     post = infer.Posterior(model, X, Y)
@@ -120,10 +147,10 @@ def test_gradients_of_grouped_and_single_expressions_agree(x64):
 
     def one_by_one(theta):
         model = density.model
-        with density.open(theta, post.data):
+        with density.open(theta, post.data) as opened:
             scored = [p for p in model.param_modules() if p.fit]
             log_det = sum(p.log_abs_det_jacobian() for p in scored if p.prior_on == 'value')
-            return density._pointwise(post.data).sum() + model.log_prior() + log_det
+            return opened.log_probs(post.data).sum() + model.log_prior() + log_det
 
     for key in jax.random.split(jax.random.key(1), 3):
         theta = post.theta + 0.5 * jax.random.normal(key, post.theta.shape)

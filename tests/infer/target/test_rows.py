@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from brainstate_prob import environ, infer, nn, random
+from brainstate_prob.infer.target.informative_rows import informative_rows
 from brainstate_prob.infer.target.rows import check_rows
-from brainstate_prob.infer.target.telling import telling_rows
 from tests.infer.mistakes.row import IN_BATCHES, WAYS
 from tests.support.rich_model import compilations
 
@@ -272,7 +272,7 @@ def test_a_dependence_on_rare_targets_is_found():
 
 def test_rows_with_rare_values_are_among_those_that_are_compared_with_those_around_them():
     data = infer.Posterior(Model(lambda w, x: dist.Normal(w * x, 1.0)), ONCE, TWICE).data
-    rows, seen = telling_rows(np.random.default_rng(3), data, len(ONCE), 100)
+    rows, seen = informative_rows(np.random.default_rng(3), data, len(ONCE), 100)
     assert len(rows) == len(set(rows)) == 100
     assert {13_337 + i for i in range(-1, 4)} | {4_321, 17_017} <= set(rows.tolist())
     as_they_are, drawn, between = np.asarray(seen.args[0]).reshape(3, 100)

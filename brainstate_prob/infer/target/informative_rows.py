@@ -1,9 +1,9 @@
-"""Rows on which it shows whether they depend on each other: which of the data, and with which values in them.
+"""Rows that are informative about whether rows depend on each other, and other values for them.
 
-Most rows of a sparse series are alike, and say nothing. So rows with rare and extreme values are chosen, with those
-around them, beside some at random. And the same rows come a second and a third time: with each column drawn anew from
-its distinct values, so that what is rare is frequent, and with values between them, so that no two rows are alike.
-Rows that are independent are so for any values.
+Most rows of a sparse series are alike and carry no information. So rows with rare and extreme values are chosen, with
+their neighbours, and some at random. The same rows come a second and a third time: with each column drawn anew from its
+distinct values, so that what is rare is frequent, and with values between them, so that no two rows are alike. Rows
+that are independent are so for any values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.sharding import on_host
 
-__all__ = ['VERSIONS', 'rows_of', 'telling_order', 'telling_rows']
+__all__ = ['VERSIONS', 'informative_rows', 'row_order', 'rows_of']
 
 # In words: as they are, drawn, and between those that are drawn.
 VERSIONS = (
@@ -40,21 +40,21 @@ def rows_of(data: Data, index: Any, num: int) -> Data:
     return _with_rows(data, num, lambda x: x[index])
 
 
-def telling_rows(rng: np.random.Generator, data: Data, num: int, size: int | None) -> tuple[np.ndarray, Data]:
+def informative_rows(rng: np.random.Generator, data: Data, num: int, size: int | None) -> tuple[np.ndarray, Data]:
     """About ``size`` rows, in order (all for None), and the data of them: once for each of `VERSIONS`, in a row."""
     columns = [_columns(rng, x, num) for x in _leaves(data, num)]
     rows = np.arange(num) if size is None or num <= size else _chosen(rng, columns, num, size)
     known = iter(columns)
 
     def versions(x: Any, mixed: bool) -> Any:
-        found, x = next(known), x[rows]
-        if found is None:
+        columns_of_x, x = next(known), x[rows]
+        if columns_of_x is None:
             order = rng.permutation(len(rows))
             return jnp.concatenate([x, x[order], x[order]])
         host = np.asarray(on_host(x))
-        drawn = [host, _drawn(rng, host, found), _drawn(rng, host, found)]
+        drawn = [host, _drawn(rng, host, columns_of_x), _drawn(rng, host, columns_of_x)]
         if mixed and jnp.issubdtype(host.dtype, jnp.floating):
-            drawn[2] = _between(rng, drawn[2], _drawn(rng, host, found)).astype(host.dtype)
+            drawn[2] = _between(rng, drawn[2], _drawn(rng, host, columns_of_x)).astype(host.dtype)
         return np.concatenate(drawn)
 
     # In the order of `_leaves`. Targets are drawn only: whole numbers stay so.
@@ -63,7 +63,7 @@ def telling_rows(rng: np.random.Generator, data: Data, num: int, size: int | Non
     return rows, data._replace(args=args, kwargs=kwargs, targets=targets)
 
 
-def telling_order(rng: np.random.Generator, data: Data, num: int, version: int, sort: bool) -> np.ndarray:
+def row_order(rng: np.random.Generator, data: Data, num: int, version: int, sort: bool) -> np.ndarray:
     """An order of the ``num`` rows of a version: random, or from large to small values of some column."""
     order = rng.permutation(num)
     leaves = [x for x in _leaves(data, num * len(VERSIONS)) if _is_number(x)]
@@ -108,10 +108,10 @@ def _columns(rng: np.random.Generator, x: Any, num: int) -> list[_Column] | None
     table = np.asarray(on_host(x.reshape(num, wide)[:, which]))
     if jnp.issubdtype(table.dtype, jnp.floating):
         table = table.astype(np.float64)  # NumPy sorts it, whatever the precision was
-    return [_looked_at(rng, column) for column in table.T]
+    return [_summarized(rng, column) for column in table.T]
 
 
-def _looked_at(rng: np.random.Generator, column: np.ndarray) -> _Column:
+def _summarized(rng: np.random.Generator, column: np.ndarray) -> _Column:
     sample = column if len(column) <= _SAMPLE else rng.choice(column, _SAMPLE)
     values, counts = np.unique(sample, return_counts=True)
     rows = np.array([np.argmin(column), np.argmax(column)])
@@ -124,16 +124,16 @@ def _looked_at(rng: np.random.Generator, column: np.ndarray) -> _Column:
 
 
 def _chosen(rng: np.random.Generator, columns: list[list[_Column] | None], num: int, size: int) -> np.ndarray:
-    """Rows of rare and extreme values with those around them, a stretch of rows, and others at random, in order."""
-    rare = [rng.permutation(column.rows) for found in columns for column in found or ()]
+    """Rows of rare and extreme values with their neighbours, a block of successive rows, others at random; in order."""
+    rare = [rng.permutation(column.rows) for of_array in columns for column in of_array or ()]
     chosen: dict[int, None] = {}
     for place in range(max(map(len, rare), default=0)):  # from each column one, then from each the next
         for rows in rare:
             if place < len(rows) and len(chosen) + len(_AROUND) <= size // 2:
                 chosen.update(dict.fromkeys(np.clip(rows[place] + _AROUND, 0, num - 1).tolist()))
-    stretch = max(1, (size - len(chosen)) // 2)
-    start = int(rng.integers(num - stretch + 1))
-    chosen.update(dict.fromkeys(range(start, start + stretch)))
+    length = max(1, (size - len(chosen)) // 2)
+    start = int(rng.integers(num - length + 1))
+    chosen.update(dict.fromkeys(range(start, start + length)))
     rest = np.setdiff1d(rng.choice(num, min(num, 2 * size), replace=False), list(chosen))
     chosen.update(dict.fromkeys(rng.permutation(rest)[: size - len(chosen)].tolist()))
     return np.sort(np.array(list(chosen)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 __all__ = ['BY_WEIGHTS', 'WITHOUT_GRADIENTS', 'loop_message', 'stepped_messages']
 
 WITHOUT_GRADIENTS = ('elliptical_slice', 'prior')  # ways to fit, and what is no fit
-# Steps do no harm here: particles are weighted by the likelihood, whatever its gradient.
+# These do without a gradient too: particles are weighted by the likelihood.
 BY_WEIGHTS = (*WITHOUT_GRADIENTS, 'smc')
 
 
@@ -41,7 +41,7 @@ def loop_message(posterior: Any) -> str | None:
 
     leaves, tree = jax.tree.flatten(data)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    if not density.kept(('has_no_gradient', tree, shapes), look):
+    if not density.kept((loop_message, tree, shapes), look):
         return None
     return (
         'The model has a loop whose number of steps is not fixed (jax.lax.while_loop, or fori_loop with computed '
