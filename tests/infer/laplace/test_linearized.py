@@ -51,7 +51,7 @@ def test_the_default_is_the_one_near_nuts(posterior, reference, curvature):
     new, y = data(300, posterior.model.classes, 1)
     fit = infer.laplace(posterior, curvature=curvature, **QUIET)
 
-    assert any(text.startswith('Not looked at: k-hat') for text in fit.check().notes)  # of another posterior
+    assert any(text.startswith('Not checked: k-hat') for text in fit.check().notes)  # of another posterior
 
     def moments(fit, **options):
         drawn = fit.predict(new, kind='mean', **options)
