@@ -5,6 +5,7 @@ import importlib
 import pathlib
 
 import pytest
+from tests.support.slow_rows import slow_rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULES = [
@@ -14,7 +15,11 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize('name', MODULES)
+# Fits in docstrings compile for seconds each.
+FITS = [name for name in MODULES if name.startswith('brainstate_prob.infer.')]
+
+
+@pytest.mark.parametrize('name', slow_rows(MODULES, FITS))
 def test_examples_of_module(name):
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
