@@ -5,6 +5,7 @@ import importlib
 import pathlib
 
 import pytest
+
 from tests.support.slow_rows import slow_rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
