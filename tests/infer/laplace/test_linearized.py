@@ -74,6 +74,7 @@ def network():
     return infer.laplace(infer.Posterior(Net(), *data(30, False, 0)), curvature='ggn', **QUIET)
 
 
+@pytest.mark.slow
 def test_all_that_judges_a_fit_does_the_same(network):
     new, y = data(80, False, 2)
     options = {'num_draws': 400}
