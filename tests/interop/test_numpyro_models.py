@@ -101,7 +101,7 @@ def test_other_data_share_programs():
     assert from_hierarchy().density is from_hierarchy(Y + 1).density
 
 
-def test_minibatches_and_pickled_posteriors_are_those_of_the_data():
+def test_arrays_are_inputs_and_the_observed_one_is_the_targets():
     posterior = infer.Posterior.from_numpyro(regression, X, Y)
     np.testing.assert_allclose(posterior.log_likelihood().shape, (24,))
     np.testing.assert_array_equal(posterior.arrays['targets'], Y)
