@@ -46,7 +46,7 @@ def refuse(name: str, allowed: str, value: Any, hint: str = '') -> ValueError:
 
 def shown(value: Any) -> str:
     """The value as an error shows it: arrays by their shape, the rest by at most 80 characters."""
-    if np.ndim(value) and hasattr(value, 'shape'):
+    if hasattr(value, 'shape') and np.ndim(value):
         return f'an array of shape {tuple(value.shape)}'
     text = repr(value)
     return text if len(text) <= 80 else f'{text[:77]}...'

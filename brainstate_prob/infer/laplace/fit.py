@@ -195,7 +195,7 @@ class LaplaceFit(Fit):
         themselves predict far worse: see Immer et al. (2021), "Improving predictions of Bayesian neural nets via local
         linearization". False elsewhere: draws then keep what is not linear in the model.
         """
-        if self.posterior_for('predictions').log_likelihood_function is not None:
+        if self.posterior_for('predict').log_likelihood_function is not None:
             return False  # there is nothing to linearize: no distribution of the targets
         return self.info.get('curvature') == 'ggn' or is_network(self.density.entries)
 

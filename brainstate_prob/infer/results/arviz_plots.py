@@ -95,6 +95,11 @@ def _plot(fit: Fit, name: str, **kwargs: Any) -> Any:
         raise ValueError(f'ArviZ {arviz.__version__} has no plot_{name}; there are {there}.')
     if fit.num_chains * fit.num_draws < 2:
         raise ValueError(f'plot_{name} needs draws of the posterior; {fit.method!r} gives one point. Use nuts, say.')
+    if known == 'energy' and 'energy' not in fit.stats:
+        raise ValueError(
+            f'plot_energy needs the energy of a Hamiltonian sampler (infer.nuts, hmc_ecs, ...), which {fit.method!r} '
+            'does not have.'
+        )
     if known == 'khat':
         return arviz.plot_khat(loo(fit, 'plot_khat', pointwise=True), **kwargs)
     if known == 'loo_pit' and is_old(arviz):

@@ -23,7 +23,7 @@ __all__ = ['predicts_classes', 'score']
 
 def predicts_classes(fit: Fit) -> bool:
     """Whether the targets are classes (Bernoulli or categorical)."""
-    posterior = fit.posterior_for('scores')
+    posterior = fit.posterior_for('score')
     if posterior.log_likelihood_function is not None:
         return False
     return predicted(fit.density, fit.rows[0], posterior.data).num_classes is not None

@@ -156,9 +156,10 @@ def centres(target: Target, init: Any, keys: jax.Array) -> tuple[str, jax.Array]
 def _given(density: Density, init: Any, num: int) -> jax.Array:
     thetas = jnp.asarray(init, density.dtype)
     if thetas.shape not in ((density.size,), (num, density.size)):
+        several = f', or ({num}, {density.size}) for {num} starts' if num > 1 else ''
         raise ValueError(
-            f'init must have shape ({density.size},) or (num_chains, size) = ({num}, {density.size}), in theta '
-            f'(posterior.unconstrain gives it), got {thetas.shape}.'
+            f'init must have shape ({density.size},){several}, in theta (posterior.unconstrain gives it), got '
+            f'{thetas.shape}.'
         )
     return jnp.broadcast_to(thetas, (num, density.size))
 

@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from brainstate_prob.infer.data.sharding import devices_of
 from brainstate_prob.infer.rules import (
     Rule,
@@ -44,12 +46,23 @@ def init(name: str, value: Any) -> None:
     """The word, if it is one: fits, arrays and functions are looked at where they are used."""
     if isinstance(value, str):
         _WORDS_OF_INIT(name, value)
-    elif isinstance(value, bool | int | float | Module):
+    elif not _may_be_a_start(value):
         allowed = (
             "'model', 'map', 'pathfinder', 'prior', a Fit, values by path ({'scale': 1.5}), an array of theta or a "
             'function that builds the model'
         )
         raise refuse(name, allowed, value)
+
+
+def _may_be_a_start(value: Any) -> bool:
+    if isinstance(value, bool | int | float | Module):
+        return False
+    if hasattr(value, 'thetas') or callable(value) or isinstance(value, Mapping):
+        return True
+    try:
+        return np.asarray(value).dtype.kind in 'fiu'
+    except (TypeError, ValueError):  # a quantity, or rows of unequal lengths
+        return False
 
 
 def posterior(name: str, value: Any) -> None:

@@ -120,7 +120,7 @@ def test_wrong_options_are_refused():
         ({'thinning': 41}, 'thinning=41 keeps none of num_samples=40'),
         ({'chain_method': 'pmap'}, 'chain_method must be one of'),
         ({'devices': 2, 'chain_method': 'sequential'}, 'Drop one of them'),
-        ({'init': np.zeros(3)}, r'\(4,\) or \(num_chains, size\) = \(2, 4\)'),
+        ({'init': np.zeros(3)}, r'shape \(4,\), or \(2, 4\) for 2 starts'),
         ({'checkpoint_every': 5}, 'checkpoint_every=5 needs checkpoint=path'),
     ):
         with pytest.raises(ValueError, match=message):

@@ -349,7 +349,7 @@ REFUSED = [
     ({'devices': [0]}, ValueError, r'jax.devices\(\)'),
     ({'devices': jax.devices, 'chain_method': 'vectorized'}, ValueError, 'Drop one of them'),
     ({'init': 'mode'}, ValueError, r"\['model', 'map', 'pathfinder', 'prior'\].*'mode'"),
-    ({'init': np.zeros(3)}, ValueError, r'\(4,\) or \(num_chains, size\) = \(2, 4\).*got \(3,\)'),
+    ({'init': np.zeros(3)}, ValueError, r'shape \(4,\), or \(2, 4\) for 2 starts.*got \(3,\)'),
     ({'init': np.full(4, np.nan)}, ValueError, 'not finite'),
 ]
 

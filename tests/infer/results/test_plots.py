@@ -53,6 +53,9 @@ def test_a_plot_that_there_is_not_lists_those_there_are(fit):
     point = infer.Fit(fit.target, fit.thetas[:1, :1], method='map')
     with pytest.raises(ValueError, match="plot_trace needs draws of the posterior; 'map' gives one point"):
         point.plot_trace()
+    without = infer.Fit(fit.target, fit.thetas, method='svi')
+    with pytest.raises(ValueError, match="plot_energy needs the energy of a Hamiltonian sampler .*'svi' does not have"):
+        without.plot_energy()
 
 
 def test_a_plot_without_a_method_goes_by_its_name(fit):

@@ -108,6 +108,15 @@ def test_a_function_builds_another_start_for_each_chain():
         infer.nuts(posterior, init=posterior.model, **CHAINS)
 
 
+@pytest.mark.parametrize('way', ['nuts', 'barker', 'svi', 'laplace'])
+@pytest.mark.parametrize('init', [None, plain, object(), [[1.0], [1.0, 2.0]], 'here'], ids=repr)
+def test_what_is_no_start_is_refused_in_words(way, init):
+    run, options = WAYS[way]
+    init = init() if init is plain else init  # a Posterior
+    with pytest.raises(ValueError, match="init must be .*'model'.*'prior'"):
+        run(plain(), init=init, **options)
+
+
 @pytest.fixture(scope='module')
 def trained():
     posterior = infer.Posterior(Normed(), X, Y)
