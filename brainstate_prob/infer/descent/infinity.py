@@ -33,7 +33,7 @@ _RESOLVED = 64  # units in the last place of the numbers that a scale belongs to
 def modes_at_infinity(target: Target, start: np.ndarray, end: np.ndarray, jacobian: bool) -> list[str]:
     """In words, which parameters have no finite mode, of a descent that has converged in theta."""
     collapsed = _collapsed_scales(target, start, end)
-    found = [
+    messages = [
         f'The mode of Param {scale!r}, the scale of {group!r}, lies at zero: the joint density of a scale and its '
         'numbers grows without bound where the scale goes to zero and they to one value, and the descent ended where '
         f'the precision does ({value:.2g}). The estimates of {scale!r} and {group!r} say nothing. Integrate over them '
@@ -42,13 +42,13 @@ def modes_at_infinity(target: Target, start: np.ndarray, end: np.ndarray, jacobi
     ]
     for name in _still_rising(target, start, end, jacobian):
         if name not in collapsed:
-            found.append(
+            messages.append(
                 f'The mode of Param {name!r} lies at infinity: the log density still rises, or is flat to rounding, at '
                 'eight times the distance from the start at which the descent ended, with a gradient of zero. The '
                 f'estimate says nothing but its sign. Give {name!r} a prior (reg=), or hold it (nn.Const): classes '
                 'that the inputs separate without error determine no slope.'
             )
-    return found
+    return messages
 
 
 def _still_rising(target: Target, start: np.ndarray, end: np.ndarray, jacobian: bool) -> list[str]:
@@ -91,7 +91,7 @@ def _collapsed_scales(target: Target, start: np.ndarray, end: np.ndarray) -> dic
         {k: np.asarray(x, np.float64) for k, x in on_host(constrain(jnp.asarray(t), target.data.states)).items()}
         for t in (start, end)
     )
-    eps, found = float(jnp.finfo(density.dtype).eps), {}
+    eps, collapsed = float(jnp.finfo(density.dtype).eps), {}
     for group in groups:
         hypers = set(find_states(group.reg).values())
         size = _RESOLVED * eps * np.abs(after[group.name]).max()
@@ -101,5 +101,5 @@ def _collapsed_scales(target: Target, start: np.ndarray, end: np.ndarray) -> dic
                 continue
             first = before[e.name].min()
             if scale.max() < eps * first or scale.max() < min(size, 1e-3 * first):
-                found[e.name] = group.name, float(scale.max())
-    return found
+                collapsed[e.name] = group.name, float(scale.max())
+    return collapsed

@@ -73,5 +73,5 @@ def relative_spread(
     if values[0] <= 0:
         return None
     leading = values >= _LEADING * values[0]
-    found = directions[leading] ** 2 @ variance + np.sum((directions[leading] @ roots.T) ** 2, axis=1)
-    return float(np.sqrt(np.mean(found * values[leading])))
+    path_variances = directions[leading] ** 2 @ variance + np.sum((directions[leading] @ roots.T) ** 2, axis=1)
+    return float(np.sqrt(np.mean(path_variances * values[leading])))

@@ -30,7 +30,7 @@ from brainstate_prob.infer.target.target import Target
 if TYPE_CHECKING:
     from brainstate_prob.infer.table import Table
 
-__all__ = ['LaplaceFit', 'held_terms', 'make_fit', 'refuse_own_density']
+__all__ = ['LaplaceFit', 'fixed_terms', 'make_fit', 'refuse_own_density']
 
 
 class LaplaceFit(Fit):
@@ -264,13 +264,13 @@ def make_fit(
     constant = gaussian.size / 2 * math.log(2 * math.pi) - gaussian.log_det / 2
     log_q = -constant - np.sum(noise**2, axis=1) / 2
     lp = log_densities(target.density, thetas, target.data)
-    held = held_terms(target, theta, moved)
+    fixed = fixed_terms(target, theta, moved)
     return LaplaceFit(
         target,
         thetas[None],
         method=method,
         stats={'lp': lp[None], 'log_q': log_q[None].astype(lp.dtype)},
-        info=info | {'log_evidence': value - held + constant},
+        info=info | {'log_evidence': value - fixed + constant},
         gaussian=gaussian,
         mode_theta=theta,
         moved=moved,
@@ -278,15 +278,15 @@ def make_fit(
     )
 
 
-def held_terms(target: Target, theta: np.ndarray, moved: np.ndarray) -> float:
+def fixed_terms(target: Target, theta: np.ndarray, moved: np.ndarray) -> float:
     """The log priors and log-determinants of the Params that do not move."""
     density = target.density
     columns = columns_of(density)
-    held = [name for name in columns if not np.isin(columns[name], moved).any()]
-    if not held:
+    names = [name for name in columns if not np.isin(columns[name], moved).any()]
+    if not names:
         return 0.0
     terms = density.compiled(Density.terms)(theta, target.data)
-    return float(sum(terms['prior'][name] + terms['log_det'][name] for name in held))
+    return float(sum(terms['prior'][name] + terms['log_det'][name] for name in names))
 
 
 def refuse_own_density(posterior: Posterior, what: str) -> None:

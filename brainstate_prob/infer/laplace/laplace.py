@@ -19,7 +19,7 @@ from brainstate_prob.infer.density.wider import base_of
 from brainstate_prob.infer.descent.map import map as fit_map
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
+from brainstate_prob.infer.diagnostics.prior_conflict import issue_warnings
 from brainstate_prob.infer.laplace.curvature import Curvature, curvature_of
 from brainstate_prob.infer.laplace.fit import LaplaceFit, make_fit, refuse_own_density
 from brainstate_prob.infer.laplace.gaussians import NotPositiveDefinite
@@ -158,7 +158,7 @@ def laplace(
         'warnings': notes,
         'seconds': time.perf_counter() - began,
     }
-    return warned(make_fit(target, programs, theta, value, gaussian, num_draws, seed, info))
+    return issue_warnings(make_fit(target, programs, theta, value, gaussian, num_draws, seed, info))
 
 
 def information_of(programs: Curvature) -> str | None:
@@ -196,8 +196,8 @@ def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bo
     optimizer: Any = 'lbfgs'
     if not programs.is_whole:
         moves = np.isin(np.arange(len(theta)), programs.columns)
-        held = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
-        optimizer = optax.chain(held, optax.lbfgs())
+        keep_fixed = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
+        optimizer = optax.chain(keep_fixed, optax.lbfgs())
     tol = 1e-8 if programs.density.dtype == jnp.float64 else 1e-5
     with warnings.catch_warnings(), as_a_part():
         warnings.simplefilter('ignore', ConvergenceWarning)
@@ -269,7 +269,7 @@ def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
             '(a scale may grow, or shrink to zero, without bound); hold some Params by params=; sample with infer.nuts.'
         )
     flat = abs(error.curvature) <= tolerance_of(programs)
-    found = (
+    problem = (
         f'The posterior is flat, to rounding in {programs.density.dtype}, along {where}'
         if flat
         else f'This is no maximum of the log density: it curves upwards along {where}'
@@ -283,6 +283,6 @@ def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
         fixes.append('scale the inputs, or work under jax.enable_x64(True)')
     fixes.append('hold some Params by params=')
     return ValueError(
-        f'{found} (curvature {error.curvature:.2g}, where each number alone has one of size 1). There is no Gaussian '
+        f'{problem} (curvature {error.curvature:.2g}, where each number alone has one of size 1). There is no Gaussian '
         f'around such a point. What helps: {"; ".join(fixes)}.'
     )

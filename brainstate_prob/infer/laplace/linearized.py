@@ -82,7 +82,7 @@ class _LinearizedModel(ModelAt):
 
 def output_constraints(distribution: dist.Distribution) -> list[constraints.Constraint]:
     """Where each floating number of `outputs_of` lies; the reals where that is not known."""
-    found: list[constraints.Constraint] = []
+    result: list[constraints.Constraint] = []
 
     def visit(node: Any, constraint: constraints.Constraint) -> None:
         if isinstance(node, dist.Distribution):
@@ -93,10 +93,10 @@ def output_constraints(distribution: dist.Distribution) -> list[constraints.Cons
             if isinstance(leaf, dist.Distribution):
                 visit(leaf, constraints.real)
             elif jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                found.append(constraint)
+                result.append(constraint)
 
     visit(distribution, constraints.real)
-    return found
+    return result
 
 
 def _constraint_of(family: type, name: str) -> constraints.Constraint:

@@ -50,10 +50,10 @@ def newton(curvature: Curvature, theta: np.ndarray, data: Data, *, num_steps: in
         direction, distance = _step(curvature, matrices, grad[curvature.columns])
         if step == num_steps or distance < tol:
             break
-        found = _uphill(curvature, theta, value, direction, data)
-        if found is None:  # rounding has the last word
+        uphill = _uphill(curvature, theta, value, direction, data)
+        if uphill is None:  # no step is uphill beyond rounding
             break
-        theta, value, grad = found
+        theta, value, grad = uphill
     return Point(theta, value, matrices, distance)
 
 

@@ -15,7 +15,7 @@ from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.laplace.curvature import Curvature
 from brainstate_prob.infer.laplace.gaussians import Blocks, Diagonal, Full, Kronecker, LowRank, NotPositiveDefinite
 
-__all__ = ['LARGEST', 'STRUCTURES', 'describe', 'full_from', 'stretches_of', 'tolerance_of']
+__all__ = ['LARGEST', 'STRUCTURES', 'describe', 'full_from', 'param_blocks', 'tolerance_of']
 
 LARGEST = 5000  # columns of a dense matrix: 200 MB in double precision, and it takes a few of them
 _FEW = 1000  # columns up to which a diagonal costs no more than a check whether observations can be taken singly
@@ -126,11 +126,11 @@ def _kronecker(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | 
             f"structure='kronecker' takes the observations one at a time, but {problem}. Use structure='full', "
             "'low_rank' or 'diagonal'."
         )
-    stretches = stretches_of(curvature)
+    blocks = param_blocks(curvature)
     prior = np.asarray(curvature.prior_diagonal(theta, data), np.float64)
     scales, notes = np.ones(curvature.size), []
     extras = {}
-    for name, where, shape in stretches:
+    for name, where, shape in blocks:
         own = prior[where]
         # A prior that is proper everywhere is made the unit matrix, so that its precisions may differ entry by entry.
         if (own > 0).all() and len(shape) == 2:
@@ -143,15 +143,15 @@ def _kronecker(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | 
                     'Kronecker factors the mean of its curvature was used, with zero for negative ones.'
                 )
     dtype = curvature.density.dtype
-    factors = curvature.kronecker([shape for _, _, shape in stretches], scales.astype(dtype), theta, data)
-    dense = [where for _, where, shape in stretches if len(shape) == 1]
+    factors = curvature.kronecker([shape for _, _, shape in blocks], scales.astype(dtype), theta, data)
+    dense = [where for _, where, shape in blocks if len(shape) == 1]
     rows = iter(_prior_rows(curvature, dense, theta, data))
     parts: list[Any] = []
-    for (name, where, shape), found in zip(stretches, factors, strict=True):
-        arrays = [np.asarray(x, np.float64) for x in found]
+    for (name, where, shape), factor_arrays in zip(blocks, factors, strict=True):
+        arrays = [np.asarray(x, np.float64) for x in factor_arrays]
         if len(shape) == 1:
-            dense_part, said = full_from((arrays[0], next(rows)[:, where]), curvature, where)
-            notes += said
+            dense_part, dense_notes = full_from((arrays[0], next(rows)[:, where]), curvature, where)
+            notes += dense_notes
             parts.append(dense_part)
         else:
             try:
@@ -172,7 +172,7 @@ def _prior_rows(curvature: Curvature, groups: list[np.ndarray], theta: np.ndarra
     return np.split(rows, np.cumsum([len(g) for g in groups])[:-1])
 
 
-def stretches_of(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
+def param_blocks(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
     """By Param in the order of the columns: name, places among them, and the shape of its block.
 
     ``(rows, columns)`` has Kronecker factors of these sizes: the last axis and all before it, as in ``x @ w`` and in
@@ -184,7 +184,7 @@ def stretches_of(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int,
         For a block that is too large.
     """
     place = {column: i for i, column in enumerate(curvature.columns.tolist())}
-    found = []
+    factor_arrays = []
     shapes = {entry.name: entry.shape for entry in curvature.density.entries}
     for name, columns in columns_of(curvature.density).items():
         if columns[0] not in place:
@@ -195,8 +195,8 @@ def stretches_of(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int,
         block = (math.prod(shape[:-1]), shape[-1]) if is_matrix else (len(where),)
         for size in block:
             refuse_large(size)
-        found.append((name, where, block))
-    return sorted(found, key=lambda item: int(item[1][0]))
+        factor_arrays.append((name, where, block))
+    return sorted(factor_arrays, key=lambda item: int(item[1][0]))
 
 
 def describe(direction: np.ndarray, curvature: Curvature) -> str:

@@ -66,25 +66,25 @@ def schedule(num_warmup: int, warmup: str = 'stan', settle: float = 0.0) -> np.n
     size alone. ``'gradient'`` (as nutpie does it): after 2 % for the step size alone, windows of 10 up to three tenths,
     then of 80, and 15 % for the step size.
     """
-    codes = np.full(num_warmup, FAST, np.int32)
+    actions = np.full(num_warmup, FAST, np.int32)
     if warmup == 'stan':
         for window in build_adaptation_schedule(int((1 - settle) * num_warmup))[1:-1]:
-            codes[window.start : window.end + 1] = SLOW
-            codes[window.end] = SLOW_END
+            actions[window.start : window.end + 1] = SLOW
+            actions[window.end] = SLOW_END
     else:
         early, end = int(0.3 * num_warmup), int(0.85 * num_warmup)
-        codes[:early] = EARLY
-        codes[: num_warmup // 50] = FAST
-        codes[num_warmup // 50 + 9 : early : 10] = EARLY_END
-        codes[early:end] = SLOW
+        actions[:early] = EARLY
+        actions[: num_warmup // 50] = FAST
+        actions[num_warmup // 50 + 9 : early : 10] = EARLY_END
+        actions[early:end] = SLOW
         if end > early:
             ends = np.arange(early + 79, end, 80)
             ends = ends[end - ends > 60]  # what is left is joined to the last window
-            codes[ends] = SLOW_END
-            codes[end - 1] = SLOW_END
-            codes[end : end + 1] = RESTART
-    codes[-1:] = LAST
-    return codes
+            actions[ends] = SLOW_END
+            actions[end - 1] = SLOW_END
+            actions[end : end + 1] = RESTART
+    actions[-1:] = LAST
+    return actions
 
 
 def first_adaptation(mass_matrix: str, warmup: str, grad: jax.Array) -> Adaptation:
@@ -99,7 +99,7 @@ def first_adaptation(mass_matrix: str, warmup: str, grad: jax.Array) -> Adaptati
 
 
 def adapted(
-    code: jax.Array,
+    action: jax.Array,
     a: Adaptation,
     theta: jax.Array,
     grad: jax.Array,
@@ -124,24 +124,24 @@ def adapted(
         start_step_size, update_step_size = dual_averaging()
         averaging = update_step_size(target - accept, a.averaging)
         finite = jnp.finfo(averaging[0].dtype)
-        log_step = jnp.where(code == LAST, averaging[1], averaging[0])
+        log_step = jnp.where(action == LAST, averaging[1], averaging[0])
         step = jnp.clip(jnp.exp(log_step), finite.tiny, finite.max)
         a = a._replace(step_size=step, averaging=averaging)
         mass, warmup = kind
         if warmup == 'stan':
-            a = _draws_only(code, a, theta, mass)
-            anew = code == SLOW_END
+            a = _draws_only(action, a, theta, mass)
+            anew = action == SLOW_END
         else:
-            a = _with_gradients(code, a, theta, a.metric.push(grad), fell, mass)
-            anew = code == RESTART
+            a = _with_gradients(action, a, theta, a.metric.push(grad), fell, mass)
+            anew = action == RESTART
         first = start_step_size(jnp.log(10.0) + jnp.log(a.step_size))
         return a._replace(averaging=jax.tree.map(lambda x, y: jnp.where(anew, x, y), first, a.averaging)), grad
 
     old = a.metric
-    a, grad = lax.cond(code == SAMPLE, lambda a: (a, grad), adapt, a)
-    changes = code == SLOW_END
+    a, grad = lax.cond(action == SAMPLE, lambda a: (a, grad), adapt, a)
+    changes = action == SLOW_END
     if kind[1] == 'gradient':
-        changes = changes | (code == EARLY) | (code == EARLY_END) | (code == SLOW)
+        changes = changes | (action == EARLY) | (action == EARLY_END) | (action == SLOW)
     return a, lax.cond(changes, lambda: a.metric.pull(old.push(grad)), lambda: grad)
 
 
@@ -159,7 +159,7 @@ def _start(mass_matrix: str, warmup: str, size: int, dtype: Any) -> Any:
 # From the draws, as Stan does
 
 
-def _draws_only(code: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -> Adaptation:
+def _draws_only(action: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -> Adaptation:
     start, update, final = welford_covariance(diagonal=mass == 'diagonal')
 
     def close(a: Adaptation) -> Adaptation:
@@ -167,23 +167,23 @@ def _draws_only(code: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -> 
         metric = Diagonal(root) if mass == 'diagonal' else Dense(root.T, inverse.T)
         return a._replace(metric=metric, estimator=start(theta.shape[0]))
 
-    slow = (code == SLOW) | (code == SLOW_END)
+    slow = (action == SLOW) | (action == SLOW_END)
     a = a._replace(estimator=lax.cond(slow, lambda e: update(theta, e), lambda e: e, a.estimator))
-    return lax.cond(code == SLOW_END, close, lambda a: a, a)
+    return lax.cond(action == SLOW_END, close, lambda a: a, a)
 
 
 # From draws and gradients: the variance at which both are as wide as each other (it minimizes the Fisher divergence)
 
 
 def _with_gradients(
-    code: jax.Array, a: Adaptation, theta: jax.Array, grad: jax.Array, fell: jax.Array, mass: str
+    action: jax.Array, a: Adaptation, theta: jax.Array, grad: jax.Array, fell: jax.Array, mass: str
 ) -> Adaptation:
     _, update, _ = welford_covariance()
     # On the way down from a far start nothing is typical: a mass matrix of those places would hold the chain there.
     falling = jnp.abs(fell) > 10 + 2 * theta.shape[0]
-    collects = (code != FAST) & (code != LAST) & (code != RESTART) & jnp.isfinite(grad).all() & ~falling
-    early = (code == EARLY) | (code == EARLY_END)
-    ends = (code == SLOW_END) | (code == EARLY_END)
+    collects = (action != FAST) & (action != LAST) & (action != RESTART) & jnp.isfinite(grad).all() & ~falling
+    early = (action == EARLY) | (action == EARLY_END)
+    ends = (action == SLOW_END) | (action == EARLY_END)
 
     def add(pair: tuple) -> tuple:
         return update(theta, pair[0]), update(grad, pair[1])
@@ -211,7 +211,7 @@ def _with_gradients(
         metric = lax.cond(collects, refresh, lambda m: m, a.metric)
     else:
         metric = lax.cond(collects & early, refresh, lambda m: m, a.metric)
-        metric = lax.cond(code == SLOW_END, lambda m: low_rank_of(estimator, m), lambda m: m, metric)
+        metric = lax.cond(action == SLOW_END, lambda m: low_rank_of(estimator, m), lambda m: m, metric)
     return a._replace(metric=metric, estimator=lax.cond(ends, close, lambda e: e, estimator))
 
 
@@ -246,15 +246,15 @@ def low_rank_of(e: Buffer, metric: Any) -> LowRank:
     weight = dim * jnp.minimum(1.0, dim / n)
     shrunk = lambda x: (x.T @ x + weight * jnp.eye(dim, dtype=x.dtype)) / (n + weight)
     variances, vectors = jnp.linalg.eigh(_spd_mean(shrunk(draws), shrunk(grads)))
-    rank = metric.stretch.shape[0]
+    rank = metric.factors.shape[0]
     order = jnp.argsort(-jnp.abs(jnp.log(jnp.maximum(variances, 1e-20))))[:rank]
     variances, vectors = variances[order], vectors[:, order]
     off = (variances > _CUTOFF) | (variances < 1 / _CUTOFF)
-    stretch = jnp.where(off, jnp.sqrt(jnp.maximum(variances, 1e-20)), 1.0)
+    factors = jnp.where(off, jnp.sqrt(jnp.maximum(variances, 1e-20)), 1.0)
     vectors = span @ vectors if size > 2 * _BUFFER else vectors
-    good = jnp.isfinite(vectors).all() & jnp.isfinite(stretch).all() & (n >= 10)
+    good = jnp.isfinite(vectors).all() & jnp.isfinite(factors).all() & (n >= 10)
     return LowRank(
-        scale, jnp.where(good, vectors, metric.vectors), jnp.where(good, stretch, jnp.ones_like(metric.stretch))
+        scale, jnp.where(good, vectors, metric.vectors), jnp.where(good, factors, jnp.ones_like(metric.factors))
     )
 
 

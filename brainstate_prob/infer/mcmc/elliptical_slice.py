@@ -22,7 +22,7 @@ from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.run.algorithm import Algorithm
 from brainstate_prob.infer.run.options import RunOptions
 from brainstate_prob.infer.run.sampling import sample
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import what_is_not_finite
 from brainstate_prob.infer.target.target import Target
@@ -124,7 +124,7 @@ def elliptical_slice(
 
 
 def _step_function(density: Density) -> Any:
-    def step(state: _State, data: Data, code: jax.Array, mean: jax.Array, scales: tuple) -> tuple:
+    def step(state: _State, data: Data, action: jax.Array, mean: jax.Array, scales: tuple) -> tuple:
         key, level_key, angle_key, prior_key, shrink_key = jax.random.split(state.key, 5)
         dtype = state.theta.dtype
         other = draw(prior_key, density, scales)
@@ -168,7 +168,7 @@ def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
     density, init = target.density, options.init
     from_prior = isinstance(init, str) and init == 'prior'
     start_keys, keys = options.keys(target)
-    thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
+    thetas = jnp.zeros((len(keys), density.size)) if from_prior else start_points(target, init, start_keys)[1]
     thetas = jnp.asarray(thetas, jnp.result_type(float))
     run = density.jit(_start_function, from_prior, lambda: _start_function(density, from_prior))
     states = run(start_keys, keys, thetas, target.data, *prior)

@@ -47,10 +47,10 @@ def gaussian_prior(density: Density, states: tuple) -> tuple[np.ndarray, tuple[n
             )
     with jax.enable_x64(True):  # differences of gradients: single precision would lose a prior far from zero
         run = density.compiled(_all_blocks)
-        found = jax.device_get(run(states))
-    for block, (_, _, off) in zip(density.blocks, found, strict=True):
+        moments = jax.device_get(run(states))
+    for block, (_, _, off) in zip(density.blocks, moments, strict=True):
         _refuse(block, off)
-    return np.concatenate([mean for mean, _, _ in found]), tuple(scale for _, scale, _ in found)
+    return np.concatenate([mean for mean, _, _ in moments]), tuple(scale for _, scale, _ in moments)
 
 
 def _all_blocks(density: Density, states: tuple) -> list[tuple]:

@@ -29,7 +29,7 @@ from brainstate_prob.infer.run.algorithm import Algorithm
 from brainstate_prob.infer.run.members import plain_types
 from brainstate_prob.infer.run.options import RunOptions
 from brainstate_prob.infer.run.sampling import sample
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from brainstate_prob.infer.target.minibatch import check_parts, take
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start
@@ -213,7 +213,7 @@ def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, 
 
 def _reference(target: Target, init: Any, keys: jax.Array) -> _Reference:
     density = target.density
-    theta = centres(target, init, keys[:1])[1][0]
+    theta = start_points(target, init, keys[:1])[1][0]
     checked_start(target, theta)
 
     def build() -> Callable:
@@ -267,7 +267,7 @@ def _step_function(
     step = transition_of('numpyro')
     block_size = -(-batch_size // num_blocks)
 
-    def run(state: _State, data: Data, code: jax.Array, at: _Reference, target_accept: Any) -> tuple:
+    def run(state: _State, data: Data, action: jax.Array, at: _Reference, target_accept: Any) -> tuple:
         num = jnp.shape(data.targets)[0]
         key, block_key, index_key, accept_key, move_key = jax.random.split(state.key, 5)
         block = jax.random.randint(block_key, (), 0, num_blocks)
@@ -293,7 +293,7 @@ def _step_function(
         theta = state.theta + metric.forward(point.w)
         kind = (mass_matrix, _KIND)
         fell = value - point.potential
-        adaptation, _ = adapted(code, state.adaptation, theta, point.grad, fell, info.acceptance, target_accept, kind)
+        adaptation, _ = adapted(action, state.adaptation, theta, point.grad, fell, info.acceptance, target_accept, kind)
         stats = {
             'lp': -point.potential,
             'energy': info.energy,

@@ -71,7 +71,7 @@ def nuts_step(density: Density, settings: Settings) -> Callable:
     """``f(chain, data, code, target_accept) -> (chain, theta, stats)``: a transition, and what it adapts."""
     transition = transition_of(settings.backend)
 
-    def step(chain: Chain, data: Data, code: jax.Array, target_accept: jax.Array) -> tuple:
+    def step(chain: Chain, data: Data, action: jax.Array, target_accept: jax.Array) -> tuple:
         potential = potential_of(density, data)
         metric = chain.adaptation.metric
         at = Point(jnp.zeros_like(chain.theta), chain.potential, chain.grad)
@@ -85,7 +85,7 @@ def nuts_step(density: Density, settings: Settings) -> Callable:
         theta = chain.theta + metric.forward(at.w)
         kind = (settings.mass_matrix, settings.warmup)
         fell = chain.potential - at.potential
-        adaptation, grad = adapted(code, chain.adaptation, theta, at.grad, fell, info.acceptance, target_accept, kind)
+        adaptation, grad = adapted(action, chain.adaptation, theta, at.grad, fell, info.acceptance, target_accept, kind)
         stats = {
             'lp': -at.potential,
             'energy': info.energy,

@@ -223,7 +223,7 @@ def _sample(posterior: Posterior, name: str, options: RunOptions, tuned: dict[st
     def step(density: Density) -> Callable:
         move = kernel.step(density)
 
-        def run(chains: _Chains, data: Data, code: jax.Array) -> tuple:
+        def run(chains: _Chains, data: Data, action: jax.Array) -> tuple:
             state, theta, stats = move(chains.state, data, chains.parameters)
             return chains._replace(state=state), theta, stats
 

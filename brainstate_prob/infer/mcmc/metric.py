@@ -54,19 +54,19 @@ class LowRank(NamedTuple):
 
     scale: jax.Array
     vectors: jax.Array
-    stretch: jax.Array
+    factors: jax.Array
 
-    def _stretched(self, x: jax.Array, by: jax.Array) -> jax.Array:
+    def _along_vectors(self, x: jax.Array, by: jax.Array) -> jax.Array:
         return x + self.vectors @ ((by - 1) * (x @ self.vectors))
 
     def forward(self, w: jax.Array) -> jax.Array:
-        return self.scale * self._stretched(w, self.stretch)
+        return self.scale * self._along_vectors(w, self.factors)
 
     def pull(self, grad: jax.Array) -> jax.Array:
-        return self._stretched(self.scale * grad, self.stretch)
+        return self._along_vectors(self.scale * grad, self.factors)
 
     def push(self, grad: jax.Array) -> jax.Array:
-        return self._stretched(grad, 1 / self.stretch) / self.scale
+        return self._along_vectors(grad, 1 / self.factors) / self.scale
 
 
 Metric = Diagonal | Dense | LowRank

@@ -88,7 +88,7 @@ def sample_by_nutpie(target: Target, algorithm: Algorithm, options: RunOptions) 
         ]
         results = [run.result() for run, _ in zip(runs, bar, strict=True)]
     draws = np.stack([draws for draws, _, _ in results])
-    stats = {name: np.stack([found[name] for _, found, _ in results]) for name in _STATS}
+    stats = {name: np.stack([chain_stats[name] for _, chain_stats, _ in results]) for name in _STATS}
     stats['energy'] = stats['energy'].astype(float)
     thinning = options.thinning
     kept = options.num_draws * thinning

@@ -27,8 +27,8 @@ _KEPT = ('diverging', 'lp', 'n_steps', 'step_size')
 def nuts_phases(run: Run) -> None:
     """Warm up, again if need be, and draw."""
     driver = run.driver
-    codes = run.algorithm.schedule(run.options.num_warmup)
-    run.warm_up(codes, _FIRST, keep=_KEPT)
+    actions = run.algorithm.schedule(run.options.num_warmup)
+    run.warm_up(actions, _FIRST, keep=_KEPT)
     problem = ''
     if run.algorithm.settings['mass_matrix'] == 'low_rank' and not driver.interrupted:
         problem = _problem_of_low_rank(driver)
@@ -36,8 +36,8 @@ def nuts_phases(run: Run) -> None:
         if driver.done(_SECOND) == 0:
             run.runner.take(_without_directions(run.runner.state()))
         # A diagonal matrix, in the same program: its directions are never set again.
-        codes = np.where(codes == SLOW, EARLY, np.where(codes == SLOW_END, EARLY_END, codes)).astype(np.int32)
-        run.warm_up(codes, _SECOND, 'Warm-up, diagonal', _KEPT)
+        actions = np.where(actions == SLOW, EARLY, np.where(actions == SLOW_END, EARLY_END, actions)).astype(np.int32)
+        run.warm_up(actions, _SECOND, 'Warm-up, diagonal', _KEPT)
         run.info |= {'mass_matrix': 'diagonal', 'low_rank_harmed': True}
         run.notes.append(
             f'The low-rank mass matrix fails here ({problem}): the chains were warmed up again with a diagonal one. '
@@ -68,7 +68,7 @@ def _problem_of_low_rank(driver: Driver) -> str:
 def _without_directions(chains: Chain) -> Chain:
     """The chains where they are, with a diagonal mass matrix and fresh adaptation state."""
     metric: Any = chains.adaptation.metric
-    plain = metric._replace(vectors=jnp.zeros_like(metric.vectors), stretch=jnp.ones_like(metric.stretch))
+    plain = metric._replace(vectors=jnp.zeros_like(metric.vectors), factors=jnp.ones_like(metric.factors))
     grad = jax.vmap(lambda old, new, grad: new.pull(old.push(grad)))(metric, plain, chains.grad)
     estimator = jax.tree.map(jnp.zeros_like, chains.adaptation.estimator)
     return chains._replace(grad=grad, adaptation=chains.adaptation._replace(metric=plain, estimator=estimator))

@@ -17,7 +17,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.descent.step_size import sgmcmc_step_size
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
-from brainstate_prob.infer.run.algorithm import Algorithm, nothing_adapted
+from brainstate_prob.infer.run.algorithm import Algorithm, no_adaptation
 from brainstate_prob.infer.run.inference_loop import chunk_length
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.members import checked_devices, plain_types
@@ -211,13 +211,13 @@ def sgmcmc(
 
     def phases(run: Run) -> None:
         for i in range(1, num_cycles + 1):
-            run.warm_up(nothing_adapted(i * exploring))
+            run.warm_up(no_adaptation(i * exploring))
             run.draw(i * kept)
 
     def report(stats: dict[str, np.ndarray]) -> dict[str, Any]:
         named = {'step_size': getattr(step_schedule, '__name__', 'schedule')} if step_schedule else {}
-        found = {'num_samples': stats['step_size'].shape[1] * thinning}
-        return found | named | batching.info()
+        counts = {'num_samples': stats['step_size'].shape[1] * thinning}
+        return counts | named | batching.info()
 
     algorithm = Algorithm(
         name=method,
@@ -251,7 +251,7 @@ def _step_function(density: Density, momentum: bool, schedule: Callable | None, 
         cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * (step % plan.cycle) / plan.cycle))
         return jnp.asarray(eps * jnp.where(plan.cyclical, cosine, 1.0), density.dtype)
 
-    def run(state: _State, data: Data, code: Any, plan: _Plan) -> tuple:
+    def run(state: _State, data: Data, action: Any, plan: _Plan) -> tuple:
         g = jax.grad(density.log_density)(state.theta, data)
         eps, square = size_of_step(state.step, plan), state.square
         scale: Any = 1.0
@@ -281,7 +281,7 @@ def _loop_over_batches(
     """As `inference_loop`, each step on another batch of the data."""
     size = chunk_length(density)
 
-    def advance(state: _State, data: Data, codes: Any, length: Any, thinning: Any, *args: Any) -> tuple:
+    def advance(state: _State, data: Data, actions: Any, length: Any, thinning: Any, *args: Any) -> tuple:
         def body(index: Any, state: _State, i: jax.Array, draws: jax.Array, kept: dict[str, jax.Array]) -> tuple:
             state, theta, now = step(state, data if index is None else take(data, index), 0, *args)
             place = i // thinning  # the last one of its place stays

@@ -25,7 +25,7 @@ from brainstate_prob.infer.density.potential import block_slices
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
+from brainstate_prob.infer.diagnostics.prior_conflict import issue_warnings
 from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.mcmc.backends import Point, transition_of
 from brainstate_prob.infer.results.fit import Fit
@@ -192,7 +192,7 @@ def smc(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = _problems(density, draws, stats, history, info)
-    return warned(Fit(target, draws, method='smc', stats=stats, history=history, info=info))
+    return issue_warnings(Fit(target, draws, method='smc', stats=stats, history=history, info=info))
 
 
 class _Stages:
@@ -330,8 +330,8 @@ def _systematic(key: jax.Array, weights: jax.Array) -> jax.Array:
     num = weights.shape[0]
     points = (jnp.arange(num) + jax.random.uniform(key, (), weights.dtype)) / num
     heights = jnp.cumsum(weights)
-    found = jnp.searchsorted(heights / heights[-1], points, side='right')
-    return jnp.minimum(found, jnp.max(jnp.where(weights > 0, jnp.arange(num), 0)))  # rounding: never one of weight 0
+    indices = jnp.searchsorted(heights / heights[-1], points, side='right')
+    return jnp.minimum(indices, jnp.max(jnp.where(weights > 0, jnp.arange(num), 0)))  # rounding: never one of weight 0
 
 
 def _error(ess: np.ndarray, num: int) -> float:

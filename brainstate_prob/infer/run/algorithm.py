@@ -12,10 +12,10 @@ from brainstate_prob.infer.run.inference_loop import inference_loop
 if TYPE_CHECKING:
     from brainstate_prob.infer.run.sampling import Run
 
-__all__ = ['Algorithm', 'nothing_adapted', 'warm_up_and_draw']
+__all__ = ['Algorithm', 'no_adaptation', 'warm_up_and_draw']
 
 
-def nothing_adapted(num_warmup: int) -> np.ndarray:
+def no_adaptation(num_warmup: int) -> np.ndarray:
     """The codes of a warm-up that adapts nothing."""
     return np.zeros(num_warmup, np.int32)
 
@@ -68,7 +68,7 @@ class Algorithm(NamedTuple):
     settings: Mapping[str, Any] = {}
     numbers: Mapping[str, Any] = {}
     arguments: tuple | None = None
-    schedule: Callable[[int], np.ndarray] = nothing_adapted
+    schedule: Callable[[int], np.ndarray] = no_adaptation
     phases: Callable[[Run], None] = warm_up_and_draw
     report: Callable[[dict], dict[str, Any]] = lambda stats: {}
     problems: Callable[[dict, dict], list[str]] = lambda stats, info: []

@@ -14,7 +14,7 @@ from jax import lax
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.run.members import plain_types
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from brainstate_prob.infer.target.start import checked_start
 from brainstate_prob.infer.target.target import Target
 
@@ -60,7 +60,7 @@ class ChainStarts:
         ValueError
             For an unknown ``init``, an array of another shape, or a start without finite density.
         """
-        kind, thetas = centres(target, init, keys[0])
+        kind, thetas = start_points(target, init, keys[0])
         start, radii = self._program(target.density), np.full(len(keys[0]), _RADIUS[kind])
         for _ in range(_TRIES):
             states, is_finite = start(*keys, thetas, radii, target.data)
@@ -87,7 +87,7 @@ class ChainStarts:
 
 
 def _all_chains(chain: Callable) -> Callable:
-    def run(start_keys: jax.Array, keys: jax.Array, centres: jax.Array, radii: jax.Array, data: Any) -> tuple:
+    def run(start_keys: jax.Array, keys: jax.Array, points: jax.Array, radii: jax.Array, data: Any) -> tuple:
         def one(given: tuple) -> tuple:
             start_key, key, centre, radius = given
             centre = centre.astype(jnp.result_type(float))
@@ -96,6 +96,6 @@ def _all_chains(chain: Callable) -> Callable:
             return plain_types(state), is_finite
 
         # Mapped, not vectorized: it runs once, and compiles in two thirds of the time.
-        return lax.map(one, (start_keys, keys, centres, radii.astype(jnp.result_type(float))))
+        return lax.map(one, (start_keys, keys, points, radii.astype(jnp.result_type(float))))
 
     return run

@@ -160,10 +160,10 @@ class Checkpoint:
         if self.path is None:
             return
         began = time.monotonic()
-        held = {f's/{i}': leaf for i, leaf in enumerate(jax.tree.leaves(state))}
-        held |= {f'a/{name}': array for name, array in (arrays or {}).items()}
+        contents = {f's/{i}': leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+        contents |= {f'a/{name}': array for name, array in (arrays or {}).items()}
         record = {'fingerprint': self._fingerprint, 'step': self.step, 'extra': dict(extra or {})}
-        write_checkpoint(self.path, record, held)
+        write_checkpoint(self.path, record, contents)
         self._saved_step, self._saved_at = self.step, time.monotonic()
         self._cost = self._saved_at - began
 
@@ -193,11 +193,11 @@ def keep_in(error: Exception, fit: Callable[[], Any], done: str, saving: Checkpo
     fit
         Makes the result; where it cannot, there is none.
     """
-    held = 'there is no fit of so few'
+    what = 'there is no fit of so few'
     with contextlib.suppress(Exception, KeyboardInterrupt):
         error.fit = fit()  # type: ignore[attr-defined]
-        held = 'the fit of what there was then is the attribute fit of this error'
-    error.add_note(f'It was raised after {done}: {held}.{_go_on(saving)}')
+        what = 'the fit of what there was then is the attribute fit of this error'
+    error.add_note(f'It was raised after {done}: {what}.{_go_on(saving)}')
 
 
 def _go_on(saving: Checkpoint) -> str:
@@ -281,14 +281,18 @@ def _decoded(kind: str, x: np.ndarray) -> Any:
 def _state_of(path: str, record: dict[str, Any], arrays: Mapping[str, Any], like: Any) -> Any:
     """The leaves of the file as ``like`` has them: on the host or on its devices."""
     leaves, tree = jax.tree.flatten(like)
-    found = [arrays[f's/{i}'] for i in range(sum(name.startswith('s/') for name in arrays))]
+    saved = [arrays[f's/{i}'] for i in range(sum(name.startswith('s/') for name in arrays))]
     kinds = [(_encoded(x)[0], np.shape(x)) for x in leaves]
-    held = [(record['kinds'][f's/{i}'], np.shape(x)) for i, x in enumerate(found)]
-    if kinds != held:
-        at = next((i for i, (a, b) in enumerate(zip(held, kinds, strict=False)) if a != b), None)
-        what = f'{len(held)} arrays there, {len(kinds)} here' if at is None else f'{held[at]} there, {kinds[at]} here'
+    saved_kinds = [(record['kinds'][f's/{i}'], np.shape(x)) for i, x in enumerate(saved)]
+    if kinds != saved_kinds:
+        at = next((i for i, (a, b) in enumerate(zip(saved_kinds, kinds, strict=False)) if a != b), None)
+        what = (
+            f'{len(saved_kinds)} arrays there, {len(kinds)} here'
+            if at is None
+            else f'{saved_kinds[at]} there, {kinds[at]} here'
+        )
         raise ValueError(f'{path!r} holds a state of another structure: {what}. Remove the file to start anew.')
-    return jax.tree.unflatten(tree, [_placed(x, a) for x, a in zip(found, leaves, strict=True)])
+    return jax.tree.unflatten(tree, [_placed(x, a) for x, a in zip(saved, leaves, strict=True)])
 
 
 def _placed(x: Any, like: Any) -> Any:

@@ -168,15 +168,15 @@ class Driver:
     @staticmethod
     def _note(chunks: Chunks, stats: dict[str, np.ndarray], before: int) -> int:
         """Show what tells of progress behind the bar; how many divergences there were."""
-        found, shown = int(stats['diverging'].sum()) if 'diverging' in stats else 0, {}
+        divergences, shown = int(stats['diverging'].sum()) if 'diverging' in stats else 0, {}
         if 'diverging' in stats:
-            shown['divergences'] = str(before + found)
+            shown['divergences'] = str(before + divergences)
         for name in ('step_size', 'temperature'):
             if name in stats and stats[name].size:
                 shown[name] = f'{np.median(stats[name][:, -1]):.2g}'
         if shown:
             chunks.note(**shown)
-        return found
+        return divergences
 
     def _add(self, arrays: dict[str, np.ndarray]) -> None:
         for name, array in arrays.items():

@@ -33,14 +33,14 @@ def inference_loop(
     """
     size = chunk_length(density, *chains)
 
-    def advance(state: Any, data: Any, codes: Any, length: Any, thinning: Any, *args: Any) -> tuple:
+    def advance(state: Any, data: Any, actions: Any, length: Any, thinning: Any, *args: Any) -> tuple:
         no_theta = jnp.zeros((*chains, density.size), density.dtype)
         no_stats = {name: jnp.zeros(chains, kind) for name, kind in stats.items()}
 
         def kept(i: Any, loop: tuple) -> tuple:
             def thin(_: Any, inner: tuple) -> tuple:
                 state, _, before = inner
-                state, theta, now = step(state, data, codes[i], *args)
+                state, theta, now = step(state, data, actions[i], *args)
                 now = {name: jnp.asarray(now[name], none.dtype) for name, none in no_stats.items()}
                 if 'n_steps' in now:
                     now['n_steps'] = now['n_steps'] + before['n_steps']

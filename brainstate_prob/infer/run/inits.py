@@ -38,9 +38,9 @@ def started_from(posterior: Posterior, init: Any, *, each: bool = False) -> Post
     """
     if not isinstance(init, Fit):
         return posterior
-    found = [f for f in differences(init.variables, variables_of(posterior.entries)) if ' has dtype ' not in f]
-    if found:
-        raise ValueError(f'init is the fit of another model than the posterior: {"; ".join(found)}.')
+    differing = [f for f in differences(init.variables, variables_of(posterior.entries)) if ' has dtype ' not in f]
+    if differing:
+        raise ValueError(f'init is the fit of another model than the posterior: {"; ".join(differing)}.')
     if not init.has_own_statistics:
         return with_statistics(posterior, init.running_statistics)
     if init.num_chains * init.num_draws == 1:

@@ -24,7 +24,7 @@ from brainstate_prob.infer.target.start import checked_start
 from brainstate_prob.infer.target.target import Target
 from brainstate_prob.nn.module import Module
 
-__all__ = ['centres', 'draw_from_prior', 'member_keys', 'member_starts', 'starts_named']
+__all__ = ['draw_from_prior', 'member_keys', 'member_starts', 'start_points', 'starts_named']
 
 INITS = ('model', 'map', 'pathfinder', 'prior')
 
@@ -74,7 +74,7 @@ def member_starts(target: Target, init: Any, keys: jax.Array, *, jacobian: bool 
     if init == 'prior' if isinstance(init, str) else (callable(init) and not isinstance(init, Module)):
         draw = _from_prior if init == 'prior' else _built_by(init)
         return jnp.stack([_finite(target, draw, key, jacobian) for key in keys])
-    thetas = centres(target, init, keys)[1]
+    thetas = start_points(target, init, keys)[1]
     for theta in np.unique(np.asarray(thetas), axis=0):
         checked_start(target, jnp.asarray(theta), jacobian=jacobian)
     return thetas
@@ -114,15 +114,15 @@ def _built_by(build: Callable[[], Module]) -> Callable:
             model = build()
         if not isinstance(model, Module):
             raise TypeError(f'init() must build the model anew, but it returned {type(model).__name__}.')
-        found = differences(variables_of(find_entries(model)), variables_of(posterior.entries))
-        if found:
-            raise ValueError(f'init() builds another model than the posterior has: {"; ".join(found)}.')
+        differing = differences(variables_of(find_entries(model)), variables_of(posterior.entries))
+        if differing:
+            raise ValueError(f'init() builds another model than the posterior has: {"; ".join(differing)}.')
         return model
 
     return draw
 
 
-def centres(target: Target, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
+def start_points(target: Target, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
     """What kind of start ``init`` is, and a theta for each key."""
     posterior, density, num = target.posterior, target.density, len(keys)
     if isinstance(init, Fit):

@@ -33,7 +33,7 @@ _NEIGHBOURS = 16  # points, each evaluated once: as far from the start as chains
 _TINY = 8  # points that differ in the last digits
 _PRIOR_DRAWS = 32
 _BELOW = 4.0  # below the lowest log prior density of so many draws: of a normal prior, more than 3.5 deviations out
-_STRAY = 0.15  # of the points around a start, which a sampler rejects without harm
+_REJECTED_SHARE = 0.15  # of the points around a start, which a sampler rejects without harm
 _NOISE = 0.1  # of a log density: samplers tell differences of this size apart
 _SPREAD = 1e3  # ratio of scales that starts to hurt
 
@@ -52,8 +52,8 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
         tiny = _around(start, 4 * np.finfo(start.dtype).eps * np.maximum(np.abs(start), 0.1), rng, _TINY)
         drawn, excuse = _prior_draws(density, rng, start, data.states)
         points = np.concatenate([near, tiny, drawn])
-        found, reach = probe(density, points, np.arange(len(points)) >= _NEIGHBOURS + _TINY, data, jacobian)
-    at = jax.tree.map(lambda x: x[:_NEIGHBOURS], found)
+        probed, reach = probe(density, points, np.arange(len(points)) >= _NEIGHBOURS + _TINY, data, jacobian)
+    at = jax.tree.map(lambda x: x[:_NEIGHBOURS], probed)
     findings = list(_start(posterior, jnp.asarray(start), at, jacobian))
     starts = not findings or findings[0].kind != 'error'  # else nothing further can be said of it
     findings += [
@@ -61,8 +61,8 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
         *_unread(posterior, start),
         *_inputs(posterior),
         *_gradients(posterior, at),
-        *(_rounding(density, found, tiny - start.astype(np.float64)) if starts else ()),
-        *(_priors(posterior, found, reach, excuse) if starts else ()),
+        *(_rounding(density, probed, tiny - start.astype(np.float64)) if starts else ()),
+        *(_priors(posterior, probed, reach, excuse) if starts else ()),
         *_ways_to_fit(posterior),
     ]
     return Report(title, tuple(findings), _table(posterior, at))
@@ -107,7 +107,7 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
         where = ~np.isfinite(near.gradient).all(axis=0)
         names = f', of {_named(density, where)}' if where.any() else ''
         yield Finding(
-            'warning' if bad[1:].sum() > _STRAY * _NEIGHBOURS else 'note',
+            'warning' if bad[1:].sum() > _REJECTED_SHARE * _NEIGHBOURS else 'note',
             f'At {int(bad[1:].sum())} of {_NEIGHBOURS - 1} points near the start (theta plus Uniform(-1, 1)) the log '
             f'density or its gradient{names} is not finite: samplers will reject these. Constrain what must stay '
             'positive by a transform, or start elsewhere.',
@@ -166,12 +166,12 @@ def _unread(posterior: Posterior, start: np.ndarray) -> Iterator[Finding]:
     if posterior.log_likelihood_function is not None or posterior.num_observations < 2:
         return
     if posterior.arrays.keys() - {'targets'}:
-        found = predicted(posterior.density, start, posterior.data)
+        distribution = predicted(posterior.density, start, posterior.data)
         # A joint distribution of all targets, a Gaussian process say, has one for each by its event.
-        if np.prod(found.batch_shape) == 1 and np.ndim(posterior.data.targets) > len(found.event_shape):
+        if np.prod(distribution.batch_shape) == 1 and np.ndim(posterior.data.targets) > len(distribution.event_shape):
             yield Finding(
                 'warning',
-                f'There are inputs, but the model predicts one {found.name} for all {posterior.num_observations} '
+                f'There are inputs, but the model predicts one {distribution.name} for all {posterior.num_observations} '
                 'targets.',
             )
 
@@ -221,10 +221,10 @@ def _gradients(posterior: Posterior, near: Probe) -> Iterator[Finding]:
         )
 
 
-def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Finding]:
+def _rounding(density: Density, probed: Probe, steps: np.ndarray) -> Iterator[Finding]:
     """The noise of the log density: what is left of tiny steps once their gradient is taken off."""
-    values = found.log_density.astype(np.float64)
-    left = values[_NEIGHBOURS : _NEIGHBOURS + _TINY] - values[0] - steps @ found.gradient[0].astype(np.float64)
+    values = probed.log_density.astype(np.float64)
+    left = values[_NEIGHBOURS : _NEIGHBOURS + _TINY] - values[0] - steps @ probed.gradient[0].astype(np.float64)
     noise = float(np.sqrt(np.mean(left**2)))
     jump, last_digits = np.abs(left).max(), float(jnp.finfo(density.dtype).eps) * abs(values[0])
     unmoved = np.sum(np.abs(left) < 0.01 * jump)
@@ -245,7 +245,7 @@ def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Fin
         )
 
 
-def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None) -> Iterator[Finding]:
+def _priors(posterior: Posterior, probed: Probe, reach: Reach, excuse: str | None) -> Iterator[Finding]:
     """Starts far out in their prior, and targets that no draw of the prior predicts."""
     density = posterior.density
     scored = [e for e in density.entries if e.reg is not None]
@@ -254,7 +254,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None
             yield Finding('note', f'The priors were not drawn from: {excuse}')
         return
     for e in scored:
-        here, drawn = found.prior[e.name][0], found.prior[e.name][_NEIGHBOURS + _TINY :]
+        here, drawn = probed.prior[e.name][0], probed.prior[e.name][_NEIGHBOURS + _TINY :]
         if here < drawn.min() - _BELOW:
             yield Finding(
                 'warning',
@@ -271,7 +271,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None
             'warning',
             f'{100 * outside:.0f} % of the targets lie outside all of {_PRIOR_DRAWS} draws of what the priors predict '
             f'(targets around {np.mean(targets):.3g}, predictions around '
-            f'{np.median(found.level[_NEIGHBOURS + _TINY :]):.3g}): prior and data are in conflict. Check units and '
+            f'{np.median(probed.level[_NEIGHBOURS + _TINY :]):.3g}): prior and data are in conflict. Check units and '
             'scales, or widen the priors.',
         )
 

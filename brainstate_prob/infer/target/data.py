@@ -145,7 +145,7 @@ def as_array(x: Any, name: str) -> Any:
     """
     if isinstance(x, jax.Array):
         _refuse_nan(x, name)
-        return _told(widened(x, name), name)
+        return _with_integers_checked(widened(x, name), name)
     _refuse_foreign(x, name)
     try:
         array = np.asarray(x)
@@ -162,10 +162,10 @@ def as_array(x: Any, name: str) -> Any:
     # A Python number stays one of weak type. NumPy's memory is copied: it may be changed in place later.
     if isinstance(x, bool | int | float | complex):
         return jnp.asarray(x)
-    return jnp.array(_told(widened(narrow, name), name))
+    return jnp.array(_with_integers_checked(widened(narrow, name), name))
 
 
-def _told(array: Any, name: str) -> Any:
+def _with_integers_checked(array: Any, name: str) -> Any:
     """The same array; of inputs it is said where a model's arithmetic does not tell its integers apart."""
     if not name.startswith('targets'):  # of targets the law decides, which is not known yet
         text = of_large_integers(array, name)

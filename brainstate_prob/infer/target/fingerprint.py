@@ -38,7 +38,7 @@ def fingerprint_of(target: Target, method: str, **options: Any) -> dict[str, Any
         (more steps) or that changes no number (the progress bar) stays out.
     """
     model, data = target.posterior.model, target.data
-    found: dict[str, Any] = {
+    fingerprint: dict[str, Any] = {
         'brainstate_prob': brainstate_prob.__version__,
         'jax': jax.__version__,
         'numpyro': numpyro.__version__,
@@ -48,32 +48,32 @@ def fingerprint_of(target: Target, method: str, **options: Any) -> dict[str, Any
     }
     for e in target.posterior.entries:
         v = Variable.of(e)
-        found[f'Param {v.name!r}'] = f'{v.shape} {v.dtype} {v.unit}, {v.transform}, prior {one_line(e.reg)}'
+        fingerprint[f'Param {v.name!r}'] = f'{v.shape} {v.dtype} {v.unit}, {v.transform}, prior {one_line(e.reg)}'
     for where, leaf in jax.tree_util.tree_flatten_with_path(data.args)[0]:
-        found[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
+        fingerprint[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
     for where, leaf in jax.tree_util.tree_flatten_with_path(data.kwargs)[0]:
-        found[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
-    found['targets'] = describe(data.targets)
+        fingerprint[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
+    fingerprint['targets'] = describe(data.targets)
     fitted = {e.state for e in find_entries(model)}
     paths = [path for path, state in find_states(model).items() if state not in fitted]
     for path, value in zip(paths, data.states, strict=True):
-        found[f'State {dotted(path)!r}'] = describe(value)
-    found['parameters at the start'] = describe(target.start)
-    found['log density (the code of model, likelihood, priors and transforms)'] = _program(target)
-    return found | {name: describe(value) for name, value in options.items()}
+        fingerprint[f'State {dotted(path)!r}'] = describe(value)
+    fingerprint['parameters at the start'] = describe(target.start)
+    fingerprint['log density (the code of model, likelihood, priors and transforms)'] = _program(target)
+    return fingerprint | {name: describe(value) for name, value in options.items()}
 
 
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """In words, where two fingerprints differ: ``theirs`` is in the file, ``ours`` is that of the run at hand."""
-    found = []
+    differing = []
     for name in [*theirs, *(name for name in ours if name not in theirs)]:
         if name not in ours:
-            found.append(f'{name} is {theirs[name]} there and absent here')
+            differing.append(f'{name} is {theirs[name]} there and absent here')
         elif name not in theirs:
-            found.append(f'{name} is absent there and {ours[name]} here')
+            differing.append(f'{name} is absent there and {ours[name]} here')
         elif theirs[name] != ours[name]:
-            found.append(f'{name} is {theirs[name]} there and {ours[name]} here')
-    return found
+            differing.append(f'{name} is {theirs[name]} there and {ours[name]} here')
+    return differing
 
 
 def describe(x: Any) -> Any:
@@ -153,8 +153,8 @@ def _feed(put: Callable[[bytes], None], x: Any, seen: dict[int, tuple[int, Any]]
     if isinstance(x, types.ModuleType | types.BuiltinFunctionType):
         return put(f'{type(x).__name__} {x.__name__};'.encode())
     if isinstance(x, type):
-        held = attributes_of_class(x) if is_users(x.__module__) else ()
-        return parts(f'class {x.__module__}.{x.__qualname__}', *held)
+        attributes = attributes_of_class(x) if is_users(x.__module__) else ()
+        return parts(f'class {x.__module__}.{x.__qualname__}', *attributes)
     if isinstance(x, list | tuple):
         return parts(type(x).__qualname__, *x)
     if isinstance(x, dict):

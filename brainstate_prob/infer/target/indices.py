@@ -108,7 +108,7 @@ def _likelihood(density: Density) -> Callable:
         if data.targets is not None or density.own_log_likelihood is not None:
             return [density.pointwise(theta, data)]
         with density.open(theta, data) as model:
-            found = jax.tree.leaves(model.distribution(data))
-        return [jnp.asarray(u.get_magnitude(x)) for x in found]
+            parameters = jax.tree.leaves(model.distribution(data))
+        return [jnp.asarray(u.get_magnitude(x)) for x in parameters]
 
     return likelihood

@@ -27,7 +27,7 @@ VERSIONS = (
 )
 
 _COLUMNS, _SAMPLE, _RARE = 16, 4096, 64  # columns of an array that are looked at, and values of each
-_AROUND = np.arange(-1, 4)  # a series reads the rows before
+_NEIGHBOURS = np.arange(-1, 4)  # a series reads the rows before
 
 
 class _Column(NamedTuple):
@@ -129,8 +129,8 @@ def _chosen(rng: np.random.Generator, columns: list[list[_Column] | None], num: 
     chosen: dict[int, None] = {}
     for place in range(max(map(len, rare), default=0)):  # from each column one, then from each the next
         for rows in rare:
-            if place < len(rows) and len(chosen) + len(_AROUND) <= size // 2:
-                chosen.update(dict.fromkeys(np.clip(rows[place] + _AROUND, 0, num - 1).tolist()))
+            if place < len(rows) and len(chosen) + len(_NEIGHBOURS) <= size // 2:
+                chosen.update(dict.fromkeys(np.clip(rows[place] + _NEIGHBOURS, 0, num - 1).tolist()))
     length = max(1, (size - len(chosen)) // 2)
     start = int(rng.integers(num - length + 1))
     chosen.update(dict.fromkeys(range(start, start + length)))

@@ -29,8 +29,8 @@ from brainstate_prob.infer.rules import (
     share,
     step_size,
 )
-from brainstate_prob.infer.target.door import announce
 from brainstate_prob.infer.target.gradients import BY_WEIGHTS, WITHOUT_GRADIENTS, loop_message
+from brainstate_prob.infer.target.inspection import issue_model_warnings
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.words import what_is_no_posterior
 
@@ -154,7 +154,7 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
         in_batches = given.get('batches') is not None
         if function.__name__ not in WITHOUT_GRADIENTS and (loop := loop_message(given['posterior'])):
             raise ValueError(loop)
-        announce(
+        issue_model_warnings(
             given['posterior'],
             moves_freely=function.__name__ in _MOVE_FREELY,
             in_batches=in_batches,

@@ -126,8 +126,8 @@ class _Descent:
         self._least = np.inf
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        found = self._run(x.astype(self._density.dtype), *self._given, self._data)
-        value, grad = (np.asarray(on_host(y), np.float64) for y in found)
+        result = self._run(x.astype(self._density.dtype), *self._given, self._data)
+        value, grad = (np.asarray(on_host(y), np.float64) for y in result)
         if np.isfinite(value) and np.isfinite(grad).all():
             self._least = min(self._least, float(value))
             return float(value), grad
@@ -149,20 +149,20 @@ def _negative_elbo(density: Density, x: jax.Array, columns: jax.Array, signs: ja
 
 def _columns(density: Density) -> dict[str, np.ndarray]:
     """Where each entry that is moved non-centred, wholly or in part, lies in theta."""
-    found, offset = {}, 0
+    columns, offset = {}, 0
     for block in density.blocks:
         for entry, size in zip(block.entries, block.sizes, strict=True):
             if isinstance(block, NoncenteredBlock):
-                found[entry.name] = np.arange(offset, offset + size)
+                columns[entry.name] = np.arange(offset, offset + size)
             offset += size
-    return found
+    return columns
 
 
 def _scales(density: Density, theta: Any, data: Data) -> dict[str, np.ndarray]:
     """By entry that is moved non-centred, the scale of each number's prior."""
-    found = np.asarray(on_host(density.compiled(_prior_scales)(theta, data)), np.float64)
+    scales = np.asarray(on_host(density.compiled(_prior_scales)(theta, data)), np.float64)
     where = _columns(density)
-    pieces = np.split(found, np.cumsum([len(at) for at in where.values()])[:-1])
+    pieces = np.split(scales, np.cumsum([len(at) for at in where.values()])[:-1])
     return dict(zip(where, pieces, strict=True))
 
 
@@ -207,6 +207,6 @@ def _own_priors(density: Density, theta: jax.Array, data: Data) -> jax.Array:
     """The log density of all standardized values."""
     with density.open(theta, data) as model:
         return sum(
-            (b.standardized_prior(stretch) for b, stretch, _ in model.computed if isinstance(b, NoncenteredBlock)),
+            (b.standardized_prior(part) for b, part, _ in model.computed if isinstance(b, NoncenteredBlock)),
             jnp.zeros((), density.dtype),
         )

@@ -25,8 +25,8 @@ from brainstate_prob.infer.density.noncentered import chosen
 from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
 from brainstate_prob.infer.target.data import call_arguments, checked_dims, checked_targets, magnitude_in
-from brainstate_prob.infer.target.door import admitted, guard, no_leaks
 from brainstate_prob.infer.target.indices import refuse_out_of_range
+from brainstate_prob.infer.target.inspection import inspected, no_leaks, refuse_changes
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import hidden_parameter_message
 from brainstate_prob.infer.target.target import Target
@@ -149,10 +149,10 @@ class Posterior:
         self.data = Data(args, kwargs, checked, others, one, unit)
         self.dims = checked_dims(dims or {}, self.arrays)
         self.labels  # noqa: B018 checked now
-        self.density, self.inspection = admitted(self.density, model, self.data)
+        self.density, self.inspection = inspected(self.density, model, self.data)
         with no_leaks():
             self._inspect()
-        guard(self.density, self.data, self.inspection)
+        refuse_changes(self.density, self.data, self.inspection)
 
     def replaced(self, **changes: Any) -> Posterior:
         """The same posterior but for these attributes, which are not checked again."""
@@ -211,7 +211,7 @@ class Posterior:
     @property
     def arrays(self) -> dict[str, Any]:
         """The data by name: numeric inputs (keyword arguments by theirs, ``input_0``, ...) and ``targets``."""
-        found = {}
+        arrays = {}
         leaves = jax.tree_util.tree_flatten_with_path(
             (self.data.args, self.data.kwargs), is_leaf=lambda x: isinstance(x, u.Quantity) or is_padded(x)
         )
@@ -219,12 +219,12 @@ class Posterior:
             leaf = leaf.whole() if is_padded(leaf) else leaf
             parts = [str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in where]
             if not jax.dtypes.issubdtype(u.get_magnitude(leaf).dtype, jax.dtypes.extended):
-                found[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
+                arrays[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
         if self.data.targets is not None:
             targets = self.data.targets
             targets = targets.whole() if is_padded(targets) else targets
-            found['targets'] = with_unit(targets, self.targets_unit)
-        return found
+            arrays['targets'] = with_unit(targets, self.targets_unit)
+        return arrays
 
     @property
     def labels(self) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from brainstate_prob.infer.density.variables import columns_of
 
 __all__ = ['prior_points']
 
-_SPARE = 4  # draws for each that is kept: those outside the transform's codomain are left out
+_DRAWS_PER_KEPT = 4  # draws for each that is kept: those outside the transform's codomain are left out
 
 # By NumPyro's class: draws of NumPy, broadcast to a shape. JAX's samplers take seconds to compile (Gamma: several).
 _DRAW: dict[type, Callable[[np.random.Generator, Any, tuple[int, ...]], np.ndarray]] = {
@@ -62,13 +62,13 @@ def prior_points(density: Density, num: int, rng: np.random.Generator, start: np
         for e in scored:
             above = [by_state[s] for s in find_states(e.reg).values() if s in by_state]
             if not above:
-                thetas[e.name] = _inside(e, _drawn(e, _SPARE * num, rng), num)
+                thetas[e.name] = _inside(e, _drawn(e, _DRAWS_PER_KEPT * num, rng), num)
                 continue
             children = []
             for i in range(num):  # with the hyper-parameters of this draw
                 for other in above:
                     trace.bind(other.state, thetas[other.name][i])
-                children.append(_inside(e, _drawn(e, 2 * _SPARE, rng), 1)[0])
+                children.append(_inside(e, _drawn(e, 2 * _DRAWS_PER_KEPT, rng), 1)[0])
             thetas[e.name] = np.stack(children)
     rows = np.empty((num, density.size), density.dtype)
     for name, where in columns.items():

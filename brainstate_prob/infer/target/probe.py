@@ -62,18 +62,18 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
     with precision_of(density):
         # Called from the host for each point, and hardly optimized: it compiles in half the time of a loop.
         run = density.jit(probe, jacobian, lambda: one, compiler_options={'xla_backend_optimization_level': 0})
-        found = []
+        evaluated = []
         shape = np.shape(data.targets)
         lower, upper = np.full(shape, np.inf, density.dtype), np.full(shape, -np.inf, density.dtype)
         for theta, counts in zip(thetas, counted, strict=True):
             values, (mean, sd) = on_host(run(theta, data))
-            found.append((*values, np.mean(mean)))
+            evaluated.append((*values, np.mean(mean)))
             if counts:
                 known = np.isfinite(mean) & np.isfinite(sd)  # elsewhere anything may come
                 with np.errstate(invalid='ignore'):  # infinite moments minus one another
                     lower = np.minimum(lower, np.where(known, mean - 3 * sd, -np.inf))
                     upper = np.maximum(upper, np.where(known, mean + 3 * sd, np.inf))
-    return Probe(*jax.tree.map(lambda *x: np.stack(x), *found)), Reach(lower, upper)
+    return Probe(*jax.tree.map(lambda *x: np.stack(x), *evaluated)), Reach(lower, upper)
 
 
 def _predictions(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:

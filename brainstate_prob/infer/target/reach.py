@@ -19,17 +19,17 @@ _MOST = 20_000  # objects that are looked at: a message is not worth more
 
 def place_of(state: State, roots: Mapping[str, Any]) -> str:
     """In words, how ``state`` is reached from one of ``roots``, by attributes, containers, closures and globals."""
-    found = _search(roots, lambda value: value is state)
-    return _described('' if found is None else found[0], state)
+    reached = _search(roots, lambda value: value is state)
+    return _described('' if reached is None else reached[0], state)
 
 
 def hidden_parameter_message(model: Any) -> str:
     """A sentence about the first trainable State that hangs outside the tree of a model; empty where there is none."""
-    found = _search({'the model': model}, lambda value: isinstance(value, ParamState))
-    if found is None:
+    reached = _search({'the model': model}, lambda value: isinstance(value, ParamState))
+    if reached is None:
         return ''
     return (
-        f' There is {_described(*found)}, where none is looked for: make it an attribute of the model, of an nn.Module '
+        f' There is {_described(*reached)}, where none is looked for: make it an attribute of the model, of an nn.Module '
         'in it, or an entry of a list or dict in it.'
     )
 

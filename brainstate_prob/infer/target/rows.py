@@ -301,8 +301,8 @@ def _values(
                 distribution = model.distribution(noisy)
                 if _is_joint(distribution, length):
                     raise _JointError
-                found = jax.tree.leaves(distribution)
-        return [x for x in map(jnp.asarray, found) if jnp.issubdtype(x.dtype, jnp.inexact)]
+                parameters = jax.tree.leaves(distribution)
+        return [x for x in map(jnp.asarray, parameters) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
     # Of one precision for any number of rows: on accelerators the faster products depend on it.
     with jax.default_matmul_precision('highest'):

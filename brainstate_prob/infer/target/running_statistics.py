@@ -64,14 +64,16 @@ def with_statistics(posterior: Posterior, statistics: Mapping[str, Any]) -> Post
     own = statistics_of(posterior)
     if not own and not statistics:
         return posterior
-    found = [f'{path!r} is missing' for path in own if path not in statistics]
-    found += [f'there is no {path!r}' for path in statistics if path not in own]
+    problems = [f'{path!r} is missing' for path in own if path not in statistics]
+    problems += [f'there is no {path!r}' for path in statistics if path not in own]
     for path in own.keys() & statistics.keys():
         ours, theirs = _shapes(own[path]), _shapes(statistics[path])
         if ours != theirs:
-            found.append(f'{path!r} has shape {ours[1]}, there {theirs[1]}')
-    if found:
-        raise ValueError(f"The running statistics are those of another model than the posterior's: {'; '.join(found)}.")
+            problems.append(f'{path!r} has shape {ours[1]}, there {theirs[1]}')
+    if problems:
+        raise ValueError(
+            f"The running statistics are those of another model than the posterior's: {'; '.join(problems)}."
+        )
     values = tuple(jax.tree.map(_placed, statistics[path], own[path]) for path in own)
     return posterior.with_carried(base_of(posterior.density), values)
 
@@ -102,12 +104,12 @@ class StatisticsDensity(WiderDensity):
 
     def split(self, rows: Any) -> tuple:
         """The statistics of rows of the flat vector, (..., size), in the order of ``carried``, as flat arrays."""
-        found, offset = [], self.base.size
+        parts, offset = [], self.base.size
         for shape, dtype in self.outline:
             size = math.prod(shape)
-            found.append(rows[..., offset : offset + size].reshape(*rows.shape[:-1], *shape).astype(jnp.dtype(dtype)))
+            parts.append(rows[..., offset : offset + size].reshape(*rows.shape[:-1], *shape).astype(jnp.dtype(dtype)))
             offset += size
-        return tuple(found)
+        return tuple(parts)
 
     def statistics(self, rows: Any, states: tuple) -> tuple:
         """`split` in the structure of the States' values."""

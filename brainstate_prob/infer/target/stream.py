@@ -74,14 +74,14 @@ class Stream:
         self._pushed: Data | None = None
         self._form: Any = None  # of the inputs of the first batch
         self._sizes: set[int] = set()
-        self._pass = self._all = self._whole = _Count(0, 0)  # this pass, all batches, those of whole passes
+        self._pass = self._all = self._whole_passes = _Count(0, 0)  # this pass, all batches, those of whole passes
         self._passes = 0
-        self._told = self._ended = False
+        self._has_warned = self._ended = False
         self._is_list = isinstance(batches, list | tuple)
         if self._is_list:
             for i, batch in enumerate(batches):
-                self._whole = self._whole.plus(self._size_of(batch, i))
-            self._check_pass(self._whole)
+                self._whole_passes = self._whole_passes.plus(self._size_of(batch, i))
+            self._check_pass(self._whole_passes)
 
     def __iter__(self) -> Stream:
         return self
@@ -140,8 +140,8 @@ class Stream:
     @property
     def mean_size(self) -> float:
         """Of a batch, by what is known so far."""
-        recent = not self._is_used_up or self._all.seen - self._whole.seen <= self.num_observations
-        count = self._whole if self._whole.number and recent else self._all
+        recent = not self._is_used_up or self._all.seen - self._whole_passes.seen <= self.num_observations
+        count = self._whole_passes if self._whole_passes.number and recent else self._all
         return count.seen / max(1, count.number)
 
     def describe(self) -> dict[str, Any]:
@@ -189,14 +189,14 @@ class Stream:
                 )
             return
         self._check_pass(self._pass)
-        self._passes, self._whole = self._passes + 1, self._whole if self._is_list else self._all
+        self._passes, self._whole_passes = self._passes + 1, self._whole_passes if self._is_list else self._all
 
     def _check_pass(self, count: _Count) -> None:
         """One that is wrong is an error before the work starts and after the first pass; later, a warning."""
         num = self.num_observations
         if not count.number:
             raise ValueError(_NO_BATCH)
-        if num - max(self._sizes) < count.seen <= num or count.seen % num == 0 or self._told:
+        if num - max(self._sizes) < count.seen <= num or count.seen % num == 0 or self._has_warned:
             return
         problem = (
             f'A pass over batches had {count.seen} observations, but num_observations={num} was given, by which the '
@@ -204,7 +204,7 @@ class Stream:
         )
         if not self._passes:
             raise ValueError(problem)
-        self._told = True
+        self._has_warned = True
         warnings.warn(f'{problem} The passes before had them all.', UserWarning, stacklevel=2)
 
     # Batches
@@ -224,7 +224,7 @@ class Stream:
         if self._is_used_up:
             self._passes = self._all.seen // self.num_observations
             if self._all.seen % self.num_observations == 0:
-                self._whole = self._all
+                self._whole_passes = self._all
         return self.posterior.data._replace(args=args, kwargs=kwargs, targets=targets, scale=self._scale(mean))
 
     def _scale(self, size: float) -> np.ndarray:

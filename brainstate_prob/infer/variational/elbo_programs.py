@@ -210,9 +210,9 @@ class _Sites(_Model):
 
     def values(self, theta, data):
         values = self.density.constrain(theta, data.states)
-        for block, stretch in zip(self.density.blocks, self._stretches(theta), strict=True):
+        for block, block_theta in zip(self.density.blocks, self._by_block(theta), strict=True):
             if isinstance(block, HorseshoeBlock):
-                z, log_local = (x.reshape(block.entry.shape) for x in jnp.split(stretch, 2))
+                z, log_local = (x.reshape(block.entry.shape) for x in jnp.split(block_theta, 2))
                 name = block.entry.name
                 del values[name]
                 values |= {f'{name}.z': z, f'{name}.local_scale': jnp.exp(log_local)}
@@ -230,16 +230,16 @@ class _Sites(_Model):
 
     def log_det(self, theta, data):
         total = jnp.zeros((), theta.dtype)
-        for block, stretch in zip(self.density.blocks, self._stretches(theta), strict=True):
+        for block, block_theta in zip(self.density.blocks, self._by_block(theta), strict=True):
             if isinstance(block, HorseshoeBlock):
-                total = total + jnp.sum(jnp.split(stretch, 2)[1])
+                total = total + jnp.sum(jnp.split(block_theta, 2)[1])
                 continue
-            for e, own in zip(block.entries, lax.split(stretch, block.sizes), strict=True):
+            for e, own in zip(block.entries, lax.split(block_theta, block.sizes), strict=True):
                 own = own.reshape(e.shape)
                 total = total + jnp.sum(e.t.log_abs_det_jacobian(own, e.t.forward(own)))
         return total
 
-    def _stretches(self, theta: jax.Array) -> list[jax.Array]:
+    def _by_block(self, theta: jax.Array) -> list[jax.Array]:
         return list(lax.split(theta, [block.size for block in self.density.blocks]))
 
 

@@ -123,9 +123,9 @@ def pathfinder(
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
     thetas = nuts_starts(Settings()).at(target, init, (start_keys, keys)).theta
-    found, keys, steps = _found(density, thetas, keys, posterior.data, num_steps, num_elbo_draws)
-    draws, lp, log_q = _drawn(density, found, keys, posterior.data, -(-num_draws // num_paths))
-    elbo = np.asarray(found.elbo)
+    gaussians, keys, steps = _best_gaussians(density, thetas, keys, posterior.data, num_steps, num_elbo_draws)
+    draws, lp, log_q = _drawn(density, gaussians, keys, posterior.data, -(-num_draws // num_paths))
+    elbo = np.asarray(gaussians.elbo)
     good = np.isfinite(lp) & np.isfinite(log_q) & np.isfinite(elbo)[:, None]
     if not good.any():
         raise ValueError(
@@ -167,13 +167,13 @@ def pathfinder_starts(target: Target, keys: jax.Array) -> jax.Array:
     """A draw of a path for each key, (num, size): where chains start with ``init='pathfinder'``."""
     density, data, centre = target.density, target.data, target.start
     around = jax.vmap(lambda key: jax.random.uniform(key, centre.shape, centre.dtype, -1.0, 1.0))
-    found, keys, _ = _found(density, centre + around(keys), keys, data, 100, 25)
-    draws, lp, _ = _draw_program(density)(found, keys, np.int32(0), data)
-    good = jnp.isfinite(lp[:, :1]) & jnp.isfinite(found.elbo)[:, None]
+    gaussians, keys, _ = _best_gaussians(density, centre + around(keys), keys, data, 100, 25)
+    draws, lp, _ = _draw_program(density)(gaussians, keys, np.int32(0), data)
+    good = jnp.isfinite(lp[:, :1]) & jnp.isfinite(gaussians.elbo)[:, None]
     return jnp.where(good, draws[:, 0], centre).astype(centre.dtype)
 
 
-def _found(
+def _best_gaussians(
     density: Density, thetas: jax.Array, keys: jax.Array, data: Data, num_steps: int, num_elbo_draws: int
 ) -> tuple[Any, jax.Array, jax.Array]:
     """The best Gaussian of the path from each theta, the keys of its draws, and how many steps the paths have."""
@@ -191,27 +191,27 @@ def _paths(density: Density, num_steps: int, num_elbo_draws: int) -> Callable:
             theta, key = path
             path_key, elbo_key, draw_key = jax.random.split(key, 3)
             # Its own choice is not used, see `_uphill`: one draw is enough to tell which steps there are.
-            _, told = vi.approximate(
+            _, info = vi.approximate(
                 path_key, lambda x: -potential(x), theta, num_samples=1, maxiter=num_steps, ftol=_TOLERANCE
             )
-            steps = told.path._replace(grad_position=told.path.grad_position * _uphill(vi, told.path))
+            steps = info.path._replace(grad_position=info.path.grad_position * _uphill(vi, info.path))
 
             def elbo_of(step: Any, key: jax.Array) -> jax.Array:
                 draws, log_q = vi.sample(key, step, num_elbo_draws)
                 return jnp.mean(-jax.vmap(potential)(draws) - log_q)
 
             elbo = jax.vmap(elbo_of)(steps, jax.random.split(elbo_key, num_steps + 1))
-            there = jnp.isfinite(told.path.elbo)
+            there = jnp.isfinite(info.path.elbo)
             elbo = jnp.where(there & jnp.isfinite(elbo), elbo, -jnp.inf)
-            found = jax.tree.map(lambda x: x[jnp.argmax(elbo)], steps._replace(elbo=elbo))
-            return found, draw_key, jnp.sum(there)
+            gaussians = jax.tree.map(lambda x: x[jnp.argmax(elbo)], steps._replace(elbo=elbo))
+            return gaussians, draw_key, jnp.sum(there)
 
         return lax.map(one, (thetas, keys))
 
     return run
 
 
-def _drawn(density: Density, found: Any, keys: jax.Array, data: Data, num: int) -> tuple[np.ndarray, ...]:
+def _drawn(density: Density, gaussians: Any, keys: jax.Array, data: Data, num: int) -> tuple[np.ndarray, ...]:
     """``num`` draws of each Gaussian, their log density, and that of the mixture: shapes (paths, num, ...).
 
     In blocks of one length, so that another number of draws compiles nothing.
@@ -219,20 +219,20 @@ def _drawn(density: Density, found: Any, keys: jax.Array, data: Data, num: int) 
     vi, blocks = import_blackjax().vi.pathfinder, []
     mixture = density.jit(_mixture, None, lambda: functools.partial(_mixture, vi))
     for i in range(-(-num // _DRAWS)):
-        draws, lp, log_q = _draw_program(density)(found, keys, np.int32(i), data)
-        blocks.append(jax.device_get((draws, lp, mixture(found, draws) if density.size <= _MOST_MIXED else log_q)))
+        draws, lp, log_q = _draw_program(density)(gaussians, keys, np.int32(i), data)
+        blocks.append(jax.device_get((draws, lp, mixture(gaussians, draws) if density.size <= _MOST_MIXED else log_q)))
     return tuple(np.concatenate(parts, axis=1)[:, :num] for parts in zip(*blocks, strict=True))
 
 
 def _draw_program(density: Density) -> Callable:
     vi = import_blackjax().vi.pathfinder
 
-    def run(found: Any, keys: jax.Array, block: jax.Array, data: Data) -> tuple:
+    def run(gaussians: Any, keys: jax.Array, block: jax.Array, data: Data) -> tuple:
         def one(path: tuple) -> tuple:
             draws, log_q = vi.sample(jax.random.fold_in(path[1], block), path[0], _DRAWS)
             return draws, -jax.vmap(potential_of(density, data))(draws), log_q
 
-        return lax.map(one, (found, keys))
+        return lax.map(one, (gaussians, keys))
 
     return density.jit(_draw_program, None, lambda: run)
 
@@ -248,9 +248,9 @@ def _uphill(vi: Any, steps: Any) -> jax.Array:
     return jnp.where(jnp.mean(vi.sample(jax.random.key(0), flat, 1)[0]) > 0, -1.0, 1.0).astype(flat.alpha.dtype)
 
 
-def _mixture(vi: Any, found: Any, draws: jax.Array) -> jax.Array:
+def _mixture(vi: Any, gaussians: Any, draws: jax.Array) -> jax.Array:
     """The log density of the mixture of the paths' Gaussians at draws (paths, draws, size)."""
-    along = -_uphill(vi, found)
+    along = -_uphill(vi, gaussians)
 
     def one(path: Any) -> jax.Array:
         covariance = jnp.diag(path.alpha) + path.beta @ path.gamma @ path.beta.T
@@ -258,5 +258,5 @@ def _mixture(vi: Any, found: Any, draws: jax.Array) -> jax.Array:
         log_q = multivariate_normal.logpdf(draws, mean, covariance)
         return jnp.where(jnp.isfinite(path.elbo) & jnp.isfinite(log_q), log_q, -jnp.inf)
 
-    each = lax.map(one, found)
-    return logsumexp(each, axis=0) - jnp.log(jnp.sum(jnp.isfinite(found.elbo)))
+    each = lax.map(one, gaussians)
+    return logsumexp(each, axis=0) - jnp.log(jnp.sum(jnp.isfinite(gaussians.elbo)))

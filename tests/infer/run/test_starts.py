@@ -9,7 +9,7 @@ import pytest
 
 from brainstate_prob import environ, infer, nn
 from brainstate_prob.infer.density.batching import chosen_draws
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from tests.support.result_kinds import posterior_of
 from tests.support.slow_rows import slow_rows
 
@@ -149,7 +149,7 @@ def test_values_by_path_are_a_start_and_the_rest_is_the_models(way):
 @pytest.mark.parametrize('way', slow_rows(['nuts', 'barker', 'chees'], ['chees']))
 def test_samplers_start_at_values_by_path(way):
     posterior = posterior_of(Line)
-    kind, thetas = centres(posterior.sampling_target(), VALUES, jax.random.split(jax.random.key(0), 3))
+    kind, thetas = start_points(posterior.sampling_target(), VALUES, jax.random.split(jax.random.key(0), 3))
     assert kind == 'array'  # exactly there
     for theta in thetas:
         for name, value in posterior.constrain(theta).items():

@@ -37,7 +37,15 @@ from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
-__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'no_leaks', 'unused_messages']
+__all__ = [
+    'Inspection',
+    'ModelWarning',
+    'inspected',
+    'issue_model_warnings',
+    'no_leaks',
+    'refuse_changes',
+    'unused_messages',
+]
 
 
 class Inspection(NamedTuple):
@@ -67,7 +75,7 @@ class Inspection(NamedTuple):
     has_loop: bool = False
 
 
-def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Inspection]:
+def inspected(density: Density, model: Module, data: Data) -> tuple[Density, Inspection]:
     """The density under which compiled programs of ``density`` are kept, and what its trace shows.
 
     Models of one structure whose traces are equal have one density, so that a second fit compiles nothing.
@@ -94,10 +102,10 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     seen = traces[0]
     _refuse_unfitted(density, model, seen.trace)
-    unused, stepped = _without_gradient(density, program, seen, data)
-    squared = density.own_log_likelihood is not None and sums_all_pairs(program, data)
+    unused, without_gradient = _without_gradient(density, program, seen, data)
+    sums_pairs = density.own_log_likelihood is not None and sums_all_pairs(program, data)
     key = _key_of(program, density, data)
-    inspection = Inspection(key, unused, _frozen(model, unused), stepped, squared, has_while_loop(program))
+    inspection = Inspection(key, unused, _frozen(model, unused), without_gradient, sums_pairs, has_while_loop(program))
     # A function that reads the user's own object, which the copy does not reach, is that of this object only.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in seen.trace.reads) else None
@@ -141,7 +149,7 @@ def _check_call(density: Density, data: Data) -> None:
         check_call(model if own else model.update, data.args, data.kwargs)
 
 
-def guard(density: Density, data: Data, inspection: Inspection) -> None:
+def refuse_changes(density: Density, data: Data, inspection: Inspection) -> None:
     """Let the density compile a new program only where it computes what was inspected.
 
     What a model reads may change after its posterior was made; all its programs must be of one density.
@@ -149,13 +157,13 @@ def guard(density: Density, data: Data, inspection: Inspection) -> None:
     if density.verify is None:
         shapes = _shapes_of(data)  # data are not kept
         density.verify = _verifier(density, shapes, inspection.program)
-        density.origin = reopened, (density.model, density.likelihood, density.own_log_likelihood, shapes)
+        density.origin = unpickled_density, (density.model, density.likelihood, density.own_log_likelihood, shapes)
 
 
-def reopened(model: Module, likelihood: Any, log_likelihood: Any, shapes: Any) -> Density:
+def unpickled_density(model: Module, likelihood: Any, log_likelihood: Any, shapes: Any) -> Density:
     """A density that was sent from another process, or the equal one that is kept here."""
-    density, inspection = admitted(Density(model, likelihood, log_likelihood, expand=False), model, shapes)
-    guard(density, shapes, inspection)
+    density, inspection = inspected(Density(model, likelihood, log_likelihood, expand=False), model, shapes)
+    refuse_changes(density, shapes, inspection)
     return density
 
 
@@ -208,7 +216,7 @@ def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
     time: JAX keeps traces by function.
     """
 
-    def terms_at_the_door(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
+    def inspected_terms(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
         with refused_statements(), refused_handlers(), density.open_at(pieces, data) as model:
             likelihood = model.log_probs(data)
             with StateTrace() as of_priors:
@@ -216,17 +224,17 @@ def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
             note(_Seen(model.trace, frozenset(of_priors.reads)))
         return likelihood, blocks
 
-    return terms_at_the_door
+    return inspected_terms
 
 
 def _by_block(density: Density, theta: jax.Array) -> list[tuple]:
     """The constrained value, the log-determinant and the log prior of each block."""
-    found = []
+    terms = []
     for block, part in zip(density.blocks, lax.split(theta, [b.size for b in density.blocks]), strict=True):
         value = block.forward(part)
         log_det = block.log_det(part, value) if block.t.has_density else None
-        found.append((value, log_det, block.log_prior(part, value)))
-    return found
+        terms.append((value, log_det, block.log_prior(part, value)))
+    return terms
 
 
 def _key_of(program: Any, density: Density, data: Any) -> tuple[ProgramKey, ...]:
@@ -355,7 +363,7 @@ def _check_precision(density: Density) -> str | None:
     )
 
 
-def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradient: bool) -> None:
+def issue_model_warnings(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradient: bool) -> None:
     """Warn, at the line that calls a way to fit, of what the door found that is no error.
 
     Parameters
