@@ -1,4 +1,4 @@
-"""Early stopping: when a descent has nothing more to gain, by its loss or by data that it does not see."""
+"""Early stopping: stop descents when the loss, or the loss on held-out data, no longer improves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of', 'early_stopping_rule
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when there was no gain for so many evaluations in a row.
+    """Stop after ``patience`` evaluations in a row without improvement.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class EarlyStopping:
 
 
 def early_stopping_of(option: Any) -> EarlyStopping | None:
-    """What ``early_stopping=`` stands for: an int is a patience.
+    """The `EarlyStopping` given by ``early_stopping=``: an int is the patience.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def early_stopping_rule(name: str, value: Any) -> None:
 
 
 class Monitor:
-    """Watches several descents at once; all have to stall before they stop."""
+    """Monitors several descents, which stop when all have stalled."""
 
     reason = 'early stopping'
 
@@ -138,7 +138,7 @@ class Monitor:
     # For checkpoints
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a resumed run needs."""
+        """The state for a checkpoint."""
         return {
             'watched': self.values,
             'best': self.best,
@@ -148,7 +148,7 @@ class Monitor:
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take what `arrays` gave."""
+        """Restore the state from `arrays`."""
         self.values, self.best = arrays['watched'], arrays['best']
         self.best_theta, self._waited = arrays['best_theta'], arrays['waited']
         leaves, tree = jax.tree.flatten(self.best_carried)

@@ -1,4 +1,4 @@
-"""Deep ensembles: many descents from different starts, each of which stands for one draw."""
+"""Deep ensembles: many descents from different starts, each of which is one draw."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Modes at infinity: where a descent has ended because nothing changes any more, and not because it has arrived.
+"""Modes at infinity: descents that stopped because the density became flat, without a finite mode.
 
 The likelihood of separable classes rises as long as the slope grows; the joint density of a hierarchy grows without
 bound where its scale goes to zero and its numbers to their mean. Both descents end with a gradient of zero or with the
-precision, at a number that says nothing. They are told only where it is certain.
+precision, at a number that says nothing. They are reported only where it is certain.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ['modes_at_infinity']
 
-_FAR = 5.0  # in theta: of a shorter way nothing is looked at
-_FARTHER = (1.0, 3.0, 7.0)  # times the way from the start to the end, beyond the end
-_RESOLVED = 64  # units in the last place of the numbers that a scale belongs to
+_FAR = 5.0  # in theta: parameters that moved less are not checked
+_FARTHER = (1.0, 3.0, 7.0)  # extrapolation beyond the end, relative to the way from the start
+_RESOLVED = 64  # units in the last place of the numbers under the scale
 
 
 def modes_at_infinity(target: Target, start: np.ndarray, end: np.ndarray, jacobian: bool) -> list[str]:
-    """In words, which parameters have no finite mode, of a descent that has converged in theta."""
+    """Messages about the parameters without a finite mode, after a descent that has converged."""
     collapsed = _collapsed_scales(target, start, end)
     messages = [
         f'The mode of Param {scale!r}, the scale of {group!r}, lies at zero: the joint density of a scale and its '
@@ -52,7 +52,7 @@ def modes_at_infinity(target: Target, start: np.ndarray, end: np.ndarray, jacobi
 
 
 def _still_rising(target: Target, start: np.ndarray, end: np.ndarray, jacobian: bool) -> list[str]:
-    """The parameters that went far, and along whose way the density does not fall however far one goes on."""
+    """The parameters that moved far and along whose direction the density keeps rising."""
     density = target.density
     way = end.astype(np.float64) - start.astype(np.float64)
     far = {name: c for name, c in columns_of(density).items() if np.abs(way[c]).max(initial=0) > _FAR}
@@ -71,7 +71,7 @@ def _still_rising(target: Target, start: np.ndarray, end: np.ndarray, jacobian: 
         name
         for name, columns in far.items()
         if all(value(columns, factor) >= here - rounding for factor in _FARTHER)
-        and value(columns, -0.5) < here - rounding  # else it is a parameter on which nothing depends
+        and value(columns, -0.5) < here - rounding  # otherwise the parameter is unused
     ]
 
 
@@ -81,7 +81,7 @@ def _is_positive(entry: Entry) -> bool:
 
 
 def _collapsed_scales(target: Target, start: np.ndarray, end: np.ndarray) -> dict[str, tuple[str, float]]:
-    """By scale of a hierarchical prior that is below what the precision resolves: the numbers, and the scale."""
+    """The scales of hierarchical priors that have shrunk below rounding, with their group."""
     density = target.density
     groups = able_entries(density.entries)
     if not groups:

@@ -1,4 +1,4 @@
-"""From the curvature at a point to a Gaussian around it: one function a structure of the precision matrix."""
+"""Gaussians from the curvature at a point, with one function for each structure of the precision matrix."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from brainstate_prob.infer.laplace.gaussians import Blocks, Diagonal, Full, Kron
 
 __all__ = ['LARGEST', 'STRUCTURES', 'describe', 'full_from', 'param_blocks', 'tolerance_of']
 
-LARGEST = 5000  # columns of a dense matrix: 200 MB in double precision, and it takes a few of them
-_FEW = 1000  # columns up to which a diagonal costs no more than a check whether observations can be taken singly
+LARGEST = 5000  # columns of a dense matrix: 200 MB in double precision, of which a few copies are needed
+_FEW = 1000  # up to this size the exact diagonal is as cheap as the check for single observations
 
 
 def tolerance_of(curvature: Curvature) -> float:
@@ -30,7 +30,7 @@ def full_from(matrices: Any, curvature: Curvature, where: Any = slice(None)) -> 
     """The Gaussian of the sum of the likelihood's and the prior's matrix, about all columns or those at ``where``.
 
     A prior that is not log-concave may have negative curvature. Under Gauss-Newton it is then taken as zero along these
-    directions, and said so.
+    directions, with a note.
     """
     likelihood, prior = (np.asarray(m, np.float64) for m in matrices)
     tolerance = tolerance_of(curvature)
@@ -66,7 +66,7 @@ def _full(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None)
 
 
 def refuse_large(size: int) -> None:
-    """Refuse a dense matrix that would not fit.
+    """Refuse a dense matrix that is too large for memory.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _low_rank(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | N
             f'have a prior that is flat (most in {describe(_axis(curvature, loose[0]), curvature)}). Give '
             "these Params a prior, or use structure='kronecker' or 'diagonal'."
         )
-    for i in loose:  # without a prior: what the likelihood says about this number alone
+    for i in loose:  # without a prior: the likelihood's own diagonal
         diagonal[i] = times(_axis(curvature, i))[i]
     if (diagonal <= 0).any():
         worst = int(np.argmin(diagonal))
@@ -132,7 +132,7 @@ def _kronecker(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | 
     extras = {}
     for name, where, shape in blocks:
         own = prior[where]
-        # A prior that is proper everywhere is made the unit matrix, so that its precisions may differ entry by entry.
+        # Scaling makes a proper prior the unit matrix, so its precisions may differ between entries.
         if (own > 0).all() and len(shape) == 2:
             scales[where], extras[name] = np.sqrt(own), 1.0
         elif len(shape) == 2:
@@ -173,7 +173,7 @@ def _prior_rows(curvature: Curvature, groups: list[np.ndarray], theta: np.ndarra
 
 
 def param_blocks(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
-    """By Param in the order of the columns: name, places among them, and the shape of its block.
+    """The blocks of Params in the order of the columns: name, positions, and shape.
 
     ``(rows, columns)`` has Kronecker factors of these sizes: the last axis and all before it, as in ``x @ w`` and in
     convolutions. Anything else is one dense block, ``(size,)``.
@@ -200,7 +200,7 @@ def param_blocks(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int,
 
 
 def describe(direction: np.ndarray, curvature: Curvature) -> str:
-    """The Params that a direction is made of, the largest share first."""
+    """The Params with the largest shares in a direction, for messages."""
     full = np.zeros(curvature.density.size)
     full[curvature.columns] = direction**2 / np.sum(direction**2)
     shares = []

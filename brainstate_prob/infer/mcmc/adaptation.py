@@ -1,6 +1,6 @@
-"""Warm-up: what each step adapts, the step size by dual averaging, and the mass matrix from draws or gradients.
+"""Warm-up: adaptation of the step size by dual averaging and of the mass matrix from draws or gradients.
 
-What a step does is told by a code, so that the length of the warm-up is data and not part of the compiled program.
+Each step has an integer action, so that the warm-up schedule is data and not part of the compiled program.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ __all__ = ['SAMPLE', 'WARMUPS', 'Adaptation', 'adapted', 'first_adaptation', 'sc
 
 WARMUPS = ('stan', 'gradient')
 
-# What a step adapts. All but SAMPLE: the step size.
+# Actions, i.e. what a step adapts. All but SAMPLE adapt the step size.
 SAMPLE = 0  # nothing
 FAST = 1
 SLOW = 2  # the mass matrix as well
 SLOW_END = 3  # the same, at the end of a window
-LAST = 4  # the step size for good
+LAST = 4  # fix the final step size
 EARLY = 5  # the mass matrix at once, by gradients
 EARLY_END = 6
-RESTART = 7  # the step size anew: the mass matrix will not change any more
+RESTART = 7  # restart the step size; the mass matrix is final
 
-_BUFFER = 200  # draws that a low-rank matrix is estimated from
+_BUFFER = 200  # draws from which a low-rank matrix is estimated
 _RANK = 20
-_CUTOFF = 2.0  # directions whose variance is off by less stay as they are
+_CUTOFF = 2.0  # directions with a smaller ratio of variances are not corrected
 
 
 class Adaptation(NamedTuple):
-    """What a chain adapts, and what it does so from."""
+    """The adaptation state of a chain: step size, metric, and their estimators."""
 
     step_size: jax.Array
     metric: Metric
@@ -44,14 +44,14 @@ class Adaptation(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """Running variances of draws and gradients: of this window, and of the one before with it."""
+    """Running variances of draws and gradients, of this window and of the last two."""
 
     now: tuple
     before: tuple
 
 
 class Buffer(NamedTuple):
-    """The last draws and gradients, beside the running variances."""
+    """The last draws and gradients, in addition to running variances."""
 
     streams: Streams
     draws: jax.Array
@@ -60,7 +60,7 @@ class Buffer(NamedTuple):
 
 
 def schedule(num_warmup: int, warmup: str = 'stan', settle: float = 0.0) -> np.ndarray:
-    """The codes of a warm-up, one a step.
+    """The actions of a warm-up, one for each step.
 
     ``'stan'``: a fast window, slow windows of growing length, a fast window, and ``settle`` of all steps for the step
     size alone. ``'gradient'`` (as nutpie does it): after 2 % for the step size alone, windows of 10 up to three tenths,
@@ -79,7 +79,7 @@ def schedule(num_warmup: int, warmup: str = 'stan', settle: float = 0.0) -> np.n
         actions[early:end] = SLOW
         if end > early:
             ends = np.arange(early + 79, end, 80)
-            ends = ends[end - ends > 60]  # what is left is joined to the last window
+            ends = ends[end - ends > 60]  # the remainder joins the last window
             actions[ends] = SLOW_END
             actions[end - 1] = SLOW_END
             actions[end : end + 1] = RESTART
@@ -88,7 +88,7 @@ def schedule(num_warmup: int, warmup: str = 'stan', settle: float = 0.0) -> np.n
 
 
 def first_adaptation(mass_matrix: str, warmup: str, grad: jax.Array) -> Adaptation:
-    """Before the first step: step size 1, unit mass; where gradients adapt it, the mass that they suggest."""
+    """The initial adaptation: step size 1 and unit mass, or a mass from the initial gradient."""
     size, dtype = grad.shape[0], grad.dtype
     metric: Any = unit_metric(mass_matrix, size, min(_RANK, size), dtype)
     if warmup == 'gradient':
@@ -156,7 +156,7 @@ def _start(mass_matrix: str, warmup: str, size: int, dtype: Any) -> Any:
     return Buffer(streams, none, none, jnp.zeros((), int))
 
 
-# From the draws, as Stan does
+# From draws, as in Stan
 
 
 def _draws_only(action: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -> Adaptation:
@@ -172,14 +172,14 @@ def _draws_only(action: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -
     return lax.cond(action == SLOW_END, close, lambda a: a, a)
 
 
-# From draws and gradients: the variance at which both are as wide as each other (it minimizes the Fisher divergence)
+# From draws and gradients: the variance that minimizes the Fisher divergence, as in nutpie
 
 
 def _with_gradients(
     action: jax.Array, a: Adaptation, theta: jax.Array, grad: jax.Array, fell: jax.Array, mass: str
 ) -> Adaptation:
     _, update, _ = welford_covariance()
-    # On the way down from a far start nothing is typical: a mass matrix of those places would hold the chain there.
+    # Points on the way from a far start are not typical, and a mass matrix from them would slow the chain down.
     falling = jnp.abs(fell) > 10 + 2 * theta.shape[0]
     collects = (action != FAST) & (action != LAST) & (action != RESTART) & jnp.isfinite(grad).all() & ~falling
     early = (action == EARLY) | (action == EARLY_END)
@@ -217,13 +217,13 @@ def _with_gradients(
 
 def _scale_of(streams: Streams) -> tuple[jax.Array, jax.Array]:
     (_, draws, n), (_, grads, _) = streams.before
-    ratio = jnp.sqrt(draws / grads)  # of the sums of squares, whose ratio is that of the variances
+    ratio = jnp.sqrt(draws / grads)  # a ratio of sums of squares equals that of variances
     known = (n >= 3) & jnp.isfinite(ratio) & (ratio > 0)
     return jnp.sqrt(jnp.clip(jnp.where(known, ratio, 1.0), 1e-20, 1e20)), known
 
 
 def low_rank_of(e: Buffer, metric: Any) -> LowRank:
-    """The matrix of the window: diagonal, and the directions in which it is wrong by more than the cutoff.
+    """The low-rank matrix of the window: a diagonal, and directions whose ratio of variances exceeds the cutoff.
 
     In the span of the scaled draws and gradients it is the geometric mean of the draws' covariance and the inverse of
     the gradients' (the minimum of the Fisher divergence; nutpie's).
@@ -241,7 +241,7 @@ def low_rank_of(e: Buffer, metric: Any) -> LowRank:
     if size > 2 * _BUFFER:
         span = jnp.linalg.qr(jnp.concatenate([draws, grads]).T)[0]
         draws, grads = draws @ span, grads @ span
-    # Towards the identity, which is right but for a few directions: by more, the fewer draws there are a dimension.
+    # Shrinkage towards the identity, which is stronger with fewer draws per dimension.
     dim = draws.shape[1]
     weight = dim * jnp.minimum(1.0, dim / n)
     shrunk = lambda x: (x.T @ x + weight * jnp.eye(dim, dtype=x.dtype)) / (n + weight)

@@ -74,7 +74,7 @@ def barker(
         step=_step_function,
         stats={'lp': float, 'acceptance_rate': float, 'step_size': float, 'n_steps': int},
         numbers={'target_accept': target_accept},
-        schedule=lambda num_warmup: schedule(num_warmup, settle=0.3),  # acceptance is noisy
+        schedule=lambda num_warmup: schedule(num_warmup, settle=0.3),  # noise of the acceptance rate
     )
     return sample(options.target(posterior), algorithm, options)
 

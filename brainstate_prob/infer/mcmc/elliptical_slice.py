@@ -30,12 +30,12 @@ from brainstate_prob.infer.target.target import Target
 __all__ = ['elliptical_slice']
 
 _TRIES = 100
-_MOST_SHRINKS = 200  # the bracket is then below rounding
+_MOST_SHRINKS = 200  # after so many the bracket is below rounding
 _STATS = {'lp': float, 'n_steps': int}
 
 
 class _State(NamedTuple):
-    """Where a chain stands."""
+    """The state of a chain."""
 
     theta: jax.Array
     likelihood: jax.Array
@@ -137,7 +137,7 @@ def _step_function(density: Density) -> Any:
 
         def again(loop: tuple) -> jax.Array:
             _, _, _, (_, likelihood, _), count = loop
-            return ~(likelihood >= level) & (count < _MOST_SHRINKS)  # NaN is below every level
+            return ~(likelihood >= level) & (count < _MOST_SHRINKS)  # NaN counts as below the level
 
         def shrink(loop: tuple) -> tuple:
             low, high, angle, _, count = loop

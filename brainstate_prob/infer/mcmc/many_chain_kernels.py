@@ -1,4 +1,4 @@
-"""BlackJAX's samplers for many chains at once, as a warm-up of all chains and a step of all chains."""
+"""BlackJAX's many-chain samplers as two functions: a warm-up and a step of all chains."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from brainstate_prob.infer.run.optional import import_blackjax
 
 __all__ = ['KERNELS', 'Kernel']
 
-# Of ChEES: the quasi-random numbers that jitter the trajectories have so many digits, enough for any number of steps.
+# ChEES: binary digits of the Halton sequence that jitters trajectory lengths.
 _BITS = 22
 _LEARNING_RATE = 0.025
 _FIRST_STEP = 0.1
-_PARTS = (0.3, 0.3, 0.3)  # of MCLMC's warm-up: step size, then variances (and a third of that again), then length
+_PARTS = (0.3, 0.3, 0.3)  # of MCLMC's warm-up: step size, variances (plus a third of that), length
 
 
 class Kernel(NamedTuple):
@@ -36,7 +36,7 @@ class Kernel(NamedTuple):
 
 
 class _WarmUpInfo(NamedTuple):
-    """What of the warm-up is kept."""
+    """Statistics that are kept of the warm-up."""
 
     num_steps: jax.Array
     diverging: jax.Array
@@ -154,7 +154,7 @@ def _warm_up_mclmc(density: Density, num_warmup: int, target: float) -> Callable
             )
 
         states, tuned, _ = jax.vmap(one)(jax.random.split(key, thetas.shape[0]), thetas)
-        # One for all: a chain that was tuned in an odd place does not keep what it found there.
+        # The medians serve all chains, so that a chain tuned at an atypical point does no damage.
         length, step_size = jnp.nanmedian(tuned.L), jnp.nanmedian(tuned.step_size)
         parameters = (jnp.nanmedian(tuned.inverse_mass_matrix, axis=0), length, step_size)
         gradients = jnp.asarray(2 * num_warmup * thetas.shape[0])

@@ -1,4 +1,4 @@
-"""The mass matrix as a linear map: kernels walk in w with unit mass, where theta = here + L w and L L' is its inverse.
+"""The inverse mass matrix L L' as a linear map: kernels move in w with unit mass, where theta = origin + L w.
 
 Diagonal, dense and low-rank matrices differ in L alone, and every kernel works with all of them.
 """
@@ -50,7 +50,7 @@ class Dense(NamedTuple):
 
 
 class LowRank(NamedTuple):
-    """L = diag(scale) (I + V diag(stretch - 1) V'), with orthonormal columns in V."""
+    """L = diag(scale) (I + V diag(factors - 1) V'), with orthonormal columns in V."""
 
     scale: jax.Array
     vectors: jax.Array

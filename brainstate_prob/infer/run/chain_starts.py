@@ -1,4 +1,4 @@
-"""Where the chains start: around the model's parameters, the mode or a fit, at values or prior draws, or anywhere."""
+"""Initial points of chains: around the model's parameters, a mode or a fit, or at given values or prior draws."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ['ChainStarts']
 
-_TRIES = 100  # each of a radius of nine tenths
+_TRIES = 100  # each with 0.9 times the radius of the last
 
-# In theta. Around the model's parameters as wide as a standard normal's bulk, so that R-hat can see chains that do not
-# meet; around a mode, which stands for the posterior already, narrow.
+# In theta. Around the model's parameters the bulk of a standard normal, so that R-hat can detect chains that do not
+# mix; around a mode, which is typical already, narrow.
 _RADIUS = {'model': 1.0, 'map': 0.1, 'pathfinder': 0.0, 'prior': 0.0, 'draws': 0.0, 'array': 0.0}
 
 
@@ -49,11 +49,11 @@ class ChainStarts:
     key: Hashable = None
 
     def __call__(self, target: Target, options: RunOptions) -> Any:
-        """The chains' states before their first step, stacked."""
+        """The initial states of the chains, stacked."""
         return self.at(target, options.init, options.keys(target))
 
     def at(self, target: Target, init: Any, keys: tuple[jax.Array, jax.Array]) -> Any:
-        """The same for ``init`` and these keys, one for the start and one for the run of each chain.
+        """The initial states for ``init`` and pairs of keys, for the start and the run of each chain.
 
         Raises
         ------
@@ -70,7 +70,7 @@ class ChainStarts:
             if not radii[missed].any():
                 break
             radii[missed] *= 0.9
-        checked_start(target, thetas[missed[0]])  # says why
+        checked_start(target, thetas[missed[0]])  # raises with the reason
         raise ValueError(
             f'The log density or its gradient is not finite around the start of {missed.size} of {len(keys[0])} '
             f'chains, with init={kind!r}. {advice("start", self.name, {"init": kind})}'

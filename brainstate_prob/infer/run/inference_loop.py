@@ -1,4 +1,4 @@
-"""The inference loop: a sampler's steps as one compiled program, however many they are."""
+"""The inference loop: any number of sampler steps in one compiled program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['chunk_length', 'inference_loop']
 def inference_loop(
     density: Density, step: Callable, stats: Mapping[str, Any], chains: tuple[int, ...] = ()
 ) -> Callable:
-    """``advance(state, data, codes, length, thinning, *args) -> (state, draws, stats)`` of a sampler's step.
+    """``advance(state, data, actions, length, thinning, *args) -> (state, draws, stats)`` of a sampler's step.
 
     The first ``length`` entries are filled; ``length`` and ``thinning`` are dynamic. Of the steps between kept draws
     ``n_steps`` is the sum, and ``diverging`` whether any did.
@@ -25,7 +25,7 @@ def inference_loop(
     Parameters
     ----------
     step
-        ``step(state, data, code, *args) -> (state, theta, stats)``.
+        ``step(state, data, action, *args) -> (state, theta, stats)``.
     stats
         Their types by name.
     chains
@@ -60,5 +60,5 @@ def inference_loop(
 
 
 def chunk_length(density: Density, num_chains: int = 1) -> int:
-    """The most draws of one compiled call: fewer for large models and many chains, whose draws fill memory."""
+    """The maximum number of draws of a compiled call, smaller for large models and many chains to save memory."""
     return min(buffer_length(density), max(1, 8_000_000 // (num_chains * density.size)))

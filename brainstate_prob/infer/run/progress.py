@@ -1,4 +1,4 @@
-"""A progress bar around work that runs in compiled chunks on the host's loop, and what Ctrl-C does to it."""
+"""A progress bar for work in compiled chunks, and the handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IS_A_PART: contextvars.ContextVar[bool] = contextvars.ContextVar('is_a_part', d
 
 @contextlib.contextmanager
 def as_a_part() -> Iterator[None]:
-    """A fit within the block is a part of another one: Ctrl-C ends the whole, not the part alone."""
+    """Mark the fits within the block as parts of another one, so that Ctrl-C ends the whole."""
     token = _IS_A_PART.set(True)
     try:
         yield
@@ -118,10 +118,10 @@ class Chunks:
         self._bar.set_postfix_str('interrupted: ends with this chunk')
 
     def stop(self, done: int) -> None:
-        """The work ended early, ``done`` steps into the present chunk: the bar is full at that length."""
+        """The work ended early, ``done`` steps into the present chunk: the bar ends there."""
         self._bar.total = self._bar.n + done
         self._bar.update(done)
 
     def note(self, **values: str) -> None:
-        """Show values behind the bar."""
+        """Show values next to the bar."""
         self._bar.set_postfix(values, refresh=False)

@@ -1,4 +1,4 @@
-"""`sample`: a fit by an algorithm. Chains, devices, checkpoints, progress, findings and the report are written here."""
+"""`sample`: a fit by an algorithm, with chains, devices, checkpoints, progress, warnings and the report."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def fit_of(
     more: dict[str, Any],
     notes: list[str],
 ) -> Fit:
-    """The `Fit` of draws, with its report and with what was found wrong, which is issued as warnings.
+    """The `Fit` of draws, with its report and its problems, which are issued as warnings.
 
     Parameters
     ----------
     more
         Of the report, what was seen during the run.
     notes
-        What was found during the run.
+        Problems noticed during the run.
     """
     info = {
         'num_warmup': options.num_warmup,
@@ -101,7 +101,7 @@ class Run:
     runner
         The chains.
     notes
-        What was found during the run, in words.
+        Messages about problems during the run.
     info
         What of the run is reported.
     """
@@ -141,7 +141,7 @@ class Run:
         )
 
     def _prepare(self, method: str) -> None:
-        """Compile, with the chains at their starts. The first time, the starts compile at the same time."""
+        """Compile, with the chains at their starts. At first the program of the starts compiles at the same time."""
         target, algorithm, options = self.target, self.algorithm, self.options
         data = target.data if self._batches is None else self._batches.peek()
         nothing = (data, self._no_actions, 0, 1, *algorithm.given)
@@ -181,7 +181,7 @@ class Run:
     def warm_up(
         self, actions: np.ndarray, name: str = 'warm-up', description: str = 'Warm-up', keep: tuple[str, ...] = ()
     ) -> None:
-        """A warm-up of so many steps, as the codes say.
+        """A warm-up with one step for each action.
 
         Parameters
         ----------
@@ -197,7 +197,7 @@ class Run:
         self.driver.go(Phase(name, description, len(actions), step, keep))
 
     def draw(self, total: int | None = None) -> None:
-        """Draws, up to ``total``; by default all."""
+        """Draw up to a total of ``total``, by default all."""
         total = self.options.num_draws if total is None else total
         self.driver.go(Phase.of_draws(total, lambda _, n: self._step(self._no_actions, n, self.options.thinning)))
 
@@ -218,7 +218,7 @@ class Run:
         return draws, stats
 
     def _step_by_batches(self, actions: np.ndarray, length: int, thinning: int) -> tuple:
-        """One compiled call a batch; fewer draws than asked for where the batches end."""
+        """One compiled call for each batch; fewer draws than requested if the batches end."""
         assert self._batches is not None
         num, density = self.options.num_chains, self.target.density
         pieces: list = [

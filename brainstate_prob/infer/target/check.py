@@ -1,4 +1,4 @@
-"""Pre-flight: what is wrong, or will be, with a posterior, before any time goes into fitting it."""
+"""Checks of a posterior before it is fitted: problems that would make the fit fail or mislead."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ['check']
 
-_NEIGHBOURS = 16  # points, each evaluated once: as far from the start as chains of NUTS begin
+_NEIGHBOURS = 16  # points around the start, within the radius of initial points of NUTS chains
 _TINY = 8  # points that differ in the last digits
 _PRIOR_DRAWS = 32
-_BELOW = 4.0  # below the lowest log prior density of so many draws: of a normal prior, more than 3.5 deviations out
-_REJECTED_SHARE = 0.15  # of the points around a start, which a sampler rejects without harm
-_NOISE = 0.1  # of a log density: samplers tell differences of this size apart
-_SPREAD = 1e3  # ratio of scales that starts to hurt
+_BELOW = 4.0  # a log prior below that of all these draws is more than 3.5 standard deviations out for a normal prior
+_REJECTED_SHARE = 0.15  # the share of points around a start at which a sampler can reject without problems
+_NOISE = 0.1  # error of a log density that affects acceptance probabilities
+_SPREAD = 1e3  # ratio of scales beyond which gradients are badly conditioned
 
 
 def check(posterior: Posterior, seed: Any = 0) -> Report:
@@ -55,7 +55,7 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
         probed, reach = probe(density, points, np.arange(len(points)) >= _NEIGHBOURS + _TINY, data, jacobian)
     at = jax.tree.map(lambda x: x[:_NEIGHBOURS], probed)
     findings = list(_start(posterior, jnp.asarray(start), at, jacobian))
-    starts = not findings or findings[0].kind != 'error'  # else nothing further can be said of it
+    starts = not findings or findings[0].kind != 'error'  # after an error the other checks cannot run
     findings += [
         *_unused(posterior, at),
         *_unread(posterior, start),
@@ -69,7 +69,7 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
 
 
 def _seed_of(seed: Any) -> Any:
-    """A seed for NumPy of an int or a key."""
+    """A NumPy seed from an int or a random key."""
     if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
         return abs(int(seed))
     return np.ravel(jax.random.key_data(to_key(seed))).tolist()
@@ -81,7 +81,7 @@ def _around(start: np.ndarray, size: np.ndarray, rng: np.random.Generator, num: 
 
 
 def _prior_draws(density: Density, rng: np.random.Generator, start: np.ndarray, states: tuple) -> tuple:
-    """Draws of the priors, always as many, and why they are none (the start, then) if they cannot be drawn."""
+    """Draws from the priors; where that fails, copies of the start and the reason."""
     nowhere = np.broadcast_to(start, (_PRIOR_DRAWS, len(start)))
     if not any(e.reg is not None for e in density.entries):
         return nowhere, 'there are none'
@@ -167,17 +167,17 @@ def _unread(posterior: Posterior, start: np.ndarray) -> Iterator[Finding]:
         return
     if posterior.arrays.keys() - {'targets'}:
         distribution = predicted(posterior.density, start, posterior.data)
-        # A joint distribution of all targets, a Gaussian process say, has one for each by its event.
+        # A joint distribution of all targets, such as a Gaussian process, has an event dimension instead.
         if np.prod(distribution.batch_shape) == 1 and np.ndim(posterior.data.targets) > len(distribution.event_shape):
             yield Finding(
                 'warning',
-                f'There are inputs, but the model predicts one {distribution.name} for all {posterior.num_observations} '
-                'targets.',
+                f'There are inputs, but the model predicts one {distribution.name} for all '
+                f'{posterior.num_observations} targets.',
             )
 
 
 def _inputs(posterior: Posterior) -> Iterator[Finding]:
-    """Columns of inputs on scales that gradients and float32 do not like."""
+    """Columns of inputs whose scales are bad for gradients or for float32."""
     for name, array in posterior.arrays.items():
         x = np.asarray(u.get_magnitude(array))
         if name == 'targets' or x.dtype.kind != 'f' or x.ndim == 0 or len(x) < 2:
@@ -222,13 +222,13 @@ def _gradients(posterior: Posterior, near: Probe) -> Iterator[Finding]:
 
 
 def _rounding(density: Density, probed: Probe, steps: np.ndarray) -> Iterator[Finding]:
-    """The noise of the log density: what is left of tiny steps once their gradient is taken off."""
+    """Rounding noise of the log density: the residual of tiny steps after the linear term is subtracted."""
     values = probed.log_density.astype(np.float64)
     left = values[_NEIGHBOURS : _NEIGHBOURS + _TINY] - values[0] - steps @ probed.gradient[0].astype(np.float64)
     noise = float(np.sqrt(np.mean(left**2)))
     jump, last_digits = np.abs(left).max(), float(jnp.finfo(density.dtype).eps) * abs(values[0])
     unmoved = np.sum(np.abs(left) < 0.01 * jump)
-    if noise > _NOISE and unmoved >= 2 and jump > 100 * last_digits:  # rounding would move them all
+    if noise > _NOISE and unmoved >= 2 and jump > 100 * last_digits:  # rounding would change all of them
         yield Finding(
             'warning',
             f'The log density jumps by {jump:.3g} between points that differ from the start in their last digits: the '
@@ -240,8 +240,8 @@ def _rounding(density: Density, probed: Probe, steps: np.ndarray) -> Iterator[Fi
         yield Finding(
             'warning',
             f'The log density ({values[0]:.4g}) has a rounding noise of {noise:.2g} in {density.dtype}: '
-            f'samplers and optimizers cannot see differences below that. To mend it, {fix}subtract large offsets from '
-            'inputs and targets.',
+            f'samplers and optimizers cannot see differences below that. To reduce it, {fix}subtract large offsets '
+            'from inputs and targets.',
         )
 
 
@@ -280,11 +280,11 @@ def _ways_to_fit(posterior: Posterior) -> Iterator[Finding]:
     try:
         posterior.sampling_target(False)
     except ValueError as error:
-        yield Finding('note', f'Can be fitted by MAP only. {error}')
+        yield Finding('note', f'Only MAP can fit this posterior. {error}')
 
 
 def _table(posterior: Posterior, near: Probe) -> Table:
-    """A row a parameter: shape, unit, prior, and how large the likelihood's gradient is."""
+    """One row for each parameter: shape, unit, prior, and size of the likelihood's gradient."""
     density, columns = posterior.density, columns_of(posterior.density)
     entries = density.entries
 
@@ -310,5 +310,5 @@ def _prior(param: Any, model: Any) -> str:
 
 
 def _named(density: Any, where: np.ndarray) -> str:
-    """The parameters of the flat vector's entries in ``where``."""
+    """The names of the parameters whose entries of the flat vector are in ``where``."""
     return listed([name for name, columns in columns_of(density).items() if where[columns].any()])

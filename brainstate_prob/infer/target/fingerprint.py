@@ -1,4 +1,4 @@
-"""What a run is a run of: model, data, versions and options as short plain texts that can be compared and named."""
+"""Fingerprints of runs: model, data, versions and options as short texts that can be compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ['describe', 'differences_of', 'fingerprint_of', 'is_key', 'one_line']
 
 
 def fingerprint_of(target: Target, method: str, **options: Any) -> dict[str, Any]:
-    """By name, everything that the numbers of a run depend on.
+    """Everything that the results of a run depend on, by name.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def fingerprint_of(target: Target, method: str, **options: Any) -> dict[str, Any
 
 
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """In words, where two fingerprints differ: ``theirs`` is in the file, ``ours`` is that of the run at hand."""
+    """The differences of two fingerprints: ``theirs`` is that of the file, ``ours`` that of this run."""
     differing = []
     for name in [*theirs, *(name for name in ours if name not in theirs)]:
         if name not in ours:
@@ -77,7 +77,7 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
 
 
 def describe(x: Any) -> Any:
-    """``x`` as plain data, the same in every process: numbers and texts as they are, all else as type and hash.
+    """``x`` as plain data, equal in every process: numbers and strings unchanged, other objects as type and hash.
 
     Functions count by their code, what they close over and the globals that they read, arrays and keys by their bytes,
     a `Fit` by its draws.
@@ -121,7 +121,7 @@ def _hash(x: Any) -> str:
 
 
 def _feed(put: Callable[[bytes], None], x: Any, seen: dict[int, tuple[int, Any]]) -> None:
-    """Pass on what ``x`` is made of, in an order that does not depend on the process.
+    """Feed the parts of ``x`` to the hash, in an order that does not depend on the process.
 
     Objects that were ``seen`` are written as their numbers; they are kept, as their ids must not go to others.
     """
@@ -173,7 +173,7 @@ def _feed(put: Callable[[bytes], None], x: Any, seen: dict[int, tuple[int, Any]]
 def _is_filled(cell: Any) -> bool:
     try:
         cell.cell_contents  # noqa: B018
-    except ValueError:  # a name that is bound later
+    except ValueError:  # an unbound name
         return False
     return True
 
@@ -184,5 +184,5 @@ def is_key(x: Any) -> TypeGuard[jax.Array]:
 
 
 def one_line(x: Any) -> str:
-    """The repr without addresses in memory."""
+    """The repr on one line, without memory addresses."""
     return ' '.join(re.sub(r' at 0x[0-9a-fA-F]+', '', repr(x)).split())

@@ -1,4 +1,4 @@
-"""Whole numbers among the inputs that a model takes as indices: are they within the axis that they count?
+"""Bounds check of integer inputs that a model uses as indices.
 
 JAX takes the last entry for an index that is too large, and passes no error. Where the traced likelihood looks
 something up at places that follow from whole numbers among the inputs alone, or from arrays of whole numbers that the
@@ -26,7 +26,7 @@ __all__ = ['refuse_out_of_range']
 
 
 def refuse_out_of_range(density: Density, theta: Any, data: Data, *, new: bool = False) -> None:
-    """Refuse whole numbers that are used as indices and lie outside the axis that they count.
+    """Refuse integers that are used as indices and are out of range of their axis.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def _message(labels: list[tuple], length: int) -> str:
 
 
 def _likelihood(density: Density) -> Callable:
-    """What is traced: the likelihood, or what is predicted where there are no targets."""
+    """The traced function: the likelihood, or the predicted distribution if there are no targets."""
 
     def likelihood(theta: jax.Array, data: Data) -> list[jax.Array]:
         if data.targets is not None or density.own_log_likelihood is not None:

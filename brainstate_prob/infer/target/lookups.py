@@ -1,4 +1,4 @@
-"""The indices at which a traced program looks something up, within its loops and branches too.
+"""The index ranges of gathers and slices in a traced program, also within loops and branches.
 
 A program is read twice: once for what depends on what, and once, inside a compiled function, for the values of the
 indices. In a loop these are the values of all its steps: the loop is run with the numbers that do not depend on
@@ -29,12 +29,12 @@ class Lookup(NamedTuple):
 
     leaves: frozenset[int]
     length: int
-    last: int  # the largest index that there is
-    range: Callable[[], tuple[jax.Array, jax.Array]]  # the smallest and the largest index that is looked up
+    last: int  # the largest integer of the index type
+    range: Callable[[], tuple[jax.Array, jax.Array]]  # the smallest and the largest index used
 
 
 class Traced:
-    """A value in a program: the numbers ``leaves`` of the given values on which it depends, and what it is.
+    """A value in a program: the input leaves on which it depends (``leaves``), and its value if known.
 
     What depends on `PARAMETERS` has no value here.
     """
@@ -54,7 +54,7 @@ class Traced:
 
 
 class Lookups(Interpreter[Traced]):
-    """The look-ups in all but other data, at indices that depend on ``labels``, or on ``constants`` alone.
+    """The look-ups whose indices depend on ``labels``, or on ``constants`` alone; those in data are left out.
 
     Those that fill are left out: NaN does not stay unseen. Those that clip are what `jax.vmap` makes of single ones.
     """
@@ -82,7 +82,7 @@ class Lookups(Interpreter[Traced]):
         return [Traced(leaves, functools.partial(_entry, results, i)) for i in range(len(operation.outvars))]
 
     def _within(self, program: Any, inputs: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
-        """The results of the body of a loop or branch, and the look-ups in it."""
+        """The results and look-ups of the body of a loop or branch."""
         body = Lookups(self.labels, self.others, self.constants)
         return body.run(program, inputs), body.all
 
@@ -91,7 +91,7 @@ class Lookups(Interpreter[Traced]):
         if leaves & (PARAMETERS | self.others):
             return
         if not array.fitted and (array.leaves & (self.others | self.labels) or not leaves & self.labels):
-            return  # rows of other data: a lag, say
+            return  # rows of other data, such as a lag
         labels = leaves & self.labels or leaves & self.constants
         if not labels:
             return
@@ -140,7 +140,7 @@ class Lookups(Interpreter[Traced]):
         # What `jax.vmap` makes of loops of different lengths goes on while any of them does, and drops the steps of the
         # others.
         together = bool(params['cond_jaxpr'].jaxpr.outvars[0].aval.shape)
-        if test(_with(flows)).fitted or together:  # which steps count is unknown, and what all of them share is known
+        if test(_with(flows)).fitted or together:  # the active steps are unknown; use what all of them share
             return step([Traced(leaves | PARAMETERS) for leaves in flows])[1]
 
         def ranges() -> list:
@@ -158,7 +158,7 @@ class Lookups(Interpreter[Traced]):
         which = inputs[0]
         branches = [self._within(branch, inputs[1:])[1] for branch in operation.params['branches']]
         lookups = [x for branch in branches for x in branch]
-        if which.fitted:  # any of them may be taken, unless the labels themselves choose
+        if which.fitted:  # any branch may be taken, unless the labels choose it
             return [] if which.leaves & (self.labels | self.others) else lookups
 
         def ranges() -> list:
@@ -171,7 +171,7 @@ class Lookups(Interpreter[Traced]):
 
 
 def _settled(step: Callable, carry: Sequence[Traced]) -> tuple[list[frozenset[int]], list[Lookup]]:
-    """What the carried values of a loop depend on, after any number of steps, and the look-ups of a step."""
+    """The dependencies of a loop's carry after any number of steps (a fixed point), and the look-ups of a step."""
     flows = [x.leaves for x in carry]
     while True:
         results, lookups = step(_with(flows))
@@ -197,7 +197,7 @@ def _union(values: Iterable[Traced]) -> frozenset[int]:
 
 def _each(lookups: list[Lookup], ranges: Callable[[], list], inputs: Sequence[Traced]) -> list[Lookup]:
     def compute() -> list:
-        for x in inputs:  # computed outside the loop, once: no value from within it is kept outside
+        for x in inputs:  # loop constants are computed once, outside of it
             if not x.fitted:
                 x.value()
         return ranges()
@@ -212,7 +212,7 @@ def _range(index: Traced, at: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def _no_range() -> tuple[jax.Array, jax.Array]:
-    """The range of no number."""
+    """The empty range."""
     kind = np.iinfo(jnp.result_type(int))
     return jnp.asarray(kind.max), jnp.asarray(kind.min)
 

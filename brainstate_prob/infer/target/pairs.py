@@ -25,14 +25,14 @@ _LINEAR_OPERATIONS = (
     'select_n slice squeeze sub transpose'
 )
 _LINEAR = frozenset(_LINEAR_OPERATIONS.split())
-# Of the sum over both axes these make a score of the same mistake: a norm and its square, a profile likelihood.
+# Functions of the sum over both axes that occur in the same mistake: norms, profile likelihoods.
 _OF_A_TOTAL = frozenset({'abs', 'integer_pow', 'log', 'mul', 'pow', 'sqrt', 'square'})
 _TARGETS, _ROWS, _CONSTANTS, _PARAMETERS, _PAIRS = 'targets', 'rows', 'constants', 'parameters', 'pairs'
 _NUMBERS = 'numbers'  # 0, 1, 2, ...
 
 
 class _Origin(NamedTuple):
-    """From what the entries of an array are computed.
+    """The inputs from which the entries of an array are computed.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class _Origin(NamedTuple):
 
     @property
     def is_of_pairs(self) -> bool:
-        """Targets along one axis, rows along the other.
+        """Whether targets vary along one axis and rows along the other.
 
         Constants count as rows that a model holds itself, unless something else varies with the targets: then they
         are the nodes of a quadrature for every row.
@@ -82,7 +82,7 @@ class _Origin(NamedTuple):
 
 
 def sums_all_pairs(program: Any, data: Data) -> bool:
-    """Whether the first result of a program adds up terms of all pairs of a target and a row of something else.
+    """Whether the first result of a program sums over all pairs of a target and a row of another array.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def sums_all_pairs(program: Any, data: Data) -> bool:
 
 
 def squared_messages(posterior: Any) -> list[str]:
-    """In words, whether the log-likelihood scores every target against every prediction."""
+    """A message if the log-likelihood scores every target against every prediction."""
     if not posterior.inspection.sums_pairs:
         return []
     num = posterior.num_observations
@@ -113,18 +113,18 @@ def squared_messages(posterior: Any) -> list[str]:
 
 
 class _Pairs(Interpreter[_Origin]):
-    """Follows from what arrays are computed, for ``num`` rows."""
+    """Propagates origins through a program, for ``num`` rows."""
 
     def __init__(self, num: int):
         self._num = num
-        self._steps: list[int] = []  # of the scans around an operation
+        self._steps: list[int] = []  # the lengths of the enclosing scans
 
     @property
     def _depth(self) -> int:
         return -len(self._steps)
 
     def origin(self, variable: Any, kinds: Set[str]) -> _Origin:
-        """An array that is computed from these, which vary along its axis of rows."""
+        """The origin of an input array that varies along its axis of rows."""
         axes = [i for i, n in enumerate(variable.aval.shape) if n == self._num]
         if not kinds or not axes:
             return _Origin({})
@@ -163,7 +163,7 @@ class _Pairs(Interpreter[_Origin]):
         return [*last, *map(stacked, results[len(carry) :])]
 
     def _merged(self, variable: Any, inputs: Any) -> _Origin:
-        """The result of an operation that is not followed: everything varies along each axis.
+        """The result of an unknown operation: everything varies along each axis.
 
         The axes of scans that are over are left out.
         """
@@ -204,10 +204,10 @@ class _Pairs(Interpreter[_Origin]):
         return name in _LINEAR and bool(summed)
 
     def _followed(self, operation: Any, name: str, variable: Any, inputs: list[_Origin]) -> _Origin | None:
-        """The result of an operation whose axes are those of its arguments; None for another operation."""
+        """The result of an operation that preserves axes; None for other operations."""
         if name in ELEMENTWISE and not operation.primitive.multiple_results:
             axes = _joined(inputs)
-            # A comparison of row and column numbers is a mask, e.g. the diagonal: a square that is no broadcast.
+            # A comparison of row and column indices is a mask such as the diagonal, not an accidental broadcast.
             return _Origin(None if axes and len(axes) > 1 and set(axes.values()) == {frozenset({_NUMBERS})} else axes)
         if name == 'iota':
             along = operation.params['dimension']
@@ -222,7 +222,7 @@ class _Pairs(Interpreter[_Origin]):
         if name == 'transpose':
             return _moved(origin, {axis: i for i, axis in enumerate(operation.params['permutation'])})
         if name == 'dynamic_slice' and self._steps and self._steps[-1] == self._num:
-            # A row by its number, in a loop over as many: it is the row of the step.
+            # Row i in a loop over all rows: the row of this step.
             sizes = operation.params['slice_sizes']
             return _moved(origin, {axis: axis if sizes[axis] > 1 else self._depth for axis in range(len(shape))})
         if name in ('reshape', 'squeeze', 'expand_dims'):
@@ -245,7 +245,7 @@ class _Pairs(Interpreter[_Origin]):
 
 
 def _any_of(results: Sequence[_Origin]) -> _Origin:
-    """The result of a branch, whichever is taken."""
+    """The union over the branches of a cond."""
     return _Origin(
         _joined(results),
         summed=any(x.summed for x in results),
@@ -255,7 +255,7 @@ def _any_of(results: Sequence[_Origin]) -> _Origin:
 
 
 def _joined(inputs: Iterable[_Origin]) -> dict[int, frozenset[str]] | None:
-    """What varies along the axes of an element-wise function of these."""
+    """The result of an element-wise function of these."""
     axes: dict[int, frozenset[str]] = {}
     for x in inputs:
         if x.axes is None:
@@ -266,5 +266,5 @@ def _joined(inputs: Iterable[_Origin]) -> dict[int, frozenset[str]] | None:
 
 
 def _moved(origin: _Origin, to: dict[int, int]) -> _Origin:
-    """With its axes at their new places, those of scans where they were."""
+    """The origin with its axes moved; the axes of scans stay first."""
     return _Origin({to.get(axis, axis): kinds for axis, kinds in (origin.axes or {}).items() if axis < 0 or axis in to})

@@ -1,4 +1,4 @@
-"""Centred or non-centred, by the data: which hierarchical numbers are moved in standardized form.
+"""The choice between centred and non-centred parameterization of hierarchical parameters, by the data.
 
 Of a number with prior location + scale * z the centred form is the better one where the likelihood says more about it
 than the prior does: where information * scale**2 > 1, the information being minus the second derivative of the
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ['chosen_by_data']
 
-_STEPS = 100  # of L-BFGS
-_PAIRS = 4  # of draws on both sides
-_WIDTH = 0.3  # of standardized values at the start
-_FEW = 16  # numbers up to which each has a difference of its own; more share as many random directions
-_DIFFERENCE = 1e-2  # in standardized coordinates
-_ALIKE = 10.0  # an entry whose products differ by a smaller factor is moved in one form
+_STEPS = 100  # steps of L-BFGS
+_PAIRS = 4  # antithetic pairs of draws
+_WIDTH = 0.3  # initial standard deviation of standardized values
+_FEW = 16  # up to this size one finite difference for each number; beyond it, as many random directions
+_DIFFERENCE = 1e-2  # step of finite differences, in standardized coordinates
+_ALIKE = 10.0  # an entry whose ratios differ by less than this factor has one parameterization
 
 
 def chosen_by_data(posterior: Posterior, data: Data | None = None) -> tuple[str, ...]:
-    """The names of what is moved non-centred (`noncentered.named`), the same for the same model, start and data.
+    """The names of the non-centred entries (`noncentered.named`); deterministic given model, start and data.
 
     Where nothing can be computed (no likelihood, a start that is not finite) it is everything.
 
@@ -60,7 +60,7 @@ def chosen_by_data(posterior: Posterior, data: Data | None = None) -> tuple[str,
     depths = {e.name: depth_of(e, posterior.entries) for e in able}
     masks = {e.name: np.ones(e.size, bool) for e in able}
     now, states = density, data.states
-    # What lies deepest comes first: where it is centred, its prior is what informs the level above.
+    # The deepest level comes first: where it is centred, its prior informs the level above.
     for depth in sorted(set(depths.values()), reverse=True):
         if now is not density:
             theta = _translated(density, now, theta, states)
@@ -82,7 +82,7 @@ def _translated(source: Density, density: Density, theta: jax.Array, states: tup
 
 
 def _informed(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Which numbers of one entry the data determine better than the prior does, also where its scale is small.
+    """The numbers of an entry that the data determine better than the prior, even at small scales.
 
     A number with y ~ N(location, scale**2 + 1 / information) has the information 2 * (product / (1 + product))**2 about
     the logarithm of its scale; those with the same scale add up. The product is taken where the scale is three standard
@@ -97,11 +97,11 @@ def _informed(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return logs > 0
 
 
-# The point
+# Typical point
 
 
 def _typical_point(density: Density, theta: Any, data: Data) -> Any:
-    """The most probable point once the standardized values are integrated out, with their means; None if not finite."""
+    """The mode with standardized values integrated out, and their means; None if it is not finite."""
     from scipy.optimize import minimize
 
     columns = np.concatenate(list(_columns(density).values()))
@@ -118,7 +118,7 @@ def _typical_point(density: Density, theta: Any, data: Data) -> Any:
 
 
 class _Descent:
-    """Minus the evidence lower bound, of theta and the logarithms of the standardized values' widths."""
+    """The negative ELBO as a function of theta and the log widths of the standardized values."""
 
     def __init__(self, density: Density, data: Data, columns: np.ndarray, signs: np.ndarray):
         self._density, self._data, self._given = density, data, (columns, signs)
@@ -131,12 +131,12 @@ class _Descent:
         if np.isfinite(value) and np.isfinite(grad).all():
             self._least = min(self._least, float(value))
             return float(value), grad
-        # The line search turns back; at the start this is infinite.
+        # A large value makes the line search shorten its step; at the start it is infinite.
         return self._least + 10 * (1 + abs(self._least)), np.zeros_like(grad)
 
 
 def _negative_elbo(density: Density, x: jax.Array, columns: jax.Array, signs: jax.Array, data: Data) -> tuple:
-    """Minus the evidence lower bound, and its gradient."""
+    """The negative evidence lower bound and its gradient."""
 
     def negative(x: jax.Array) -> jax.Array:
         theta, log_widths = x[: density.size], x[density.size :]
@@ -148,7 +148,7 @@ def _negative_elbo(density: Density, x: jax.Array, columns: jax.Array, signs: ja
 
 
 def _columns(density: Density) -> dict[str, np.ndarray]:
-    """Where each entry that is moved non-centred, wholly or in part, lies in theta."""
+    """The positions in theta of each entry that is non-centred, wholly or in part."""
     columns, offset = {}, 0
     for block in density.blocks:
         for entry, size in zip(block.entries, block.sizes, strict=True):
@@ -159,7 +159,7 @@ def _columns(density: Density) -> dict[str, np.ndarray]:
 
 
 def _scales(density: Density, theta: Any, data: Data) -> dict[str, np.ndarray]:
-    """By entry that is moved non-centred, the scale of each number's prior."""
+    """The prior scale of each number of each non-centred entry."""
     scales = np.asarray(on_host(density.compiled(_prior_scales)(theta, data)), np.float64)
     where = _columns(density)
     pieces = np.split(scales, np.cumsum([len(at) for at in where.values()])[:-1])
@@ -172,11 +172,11 @@ def _prior_scales(density: Density, theta: jax.Array, data: Data) -> jax.Array:
         return jnp.concatenate([jnp.broadcast_to(b.location_scale()[1], (b.size,)) for b in blocks])
 
 
-# The curvature
+# Curvature
 
 
 def _products(density: Density, theta: Any, data: Data, names: list[str]) -> dict[str, np.ndarray]:
-    """By entry, information * scale**2 of each number: minus the second derivative of all but its own prior."""
+    """Information * scale**2 of each number, by entry, where the information excludes the number's own prior."""
     theta = np.asarray(on_host(theta), density.dtype)
     gradient = density.compiled(_gradient)
     own = density.compiled(_gradient_of_own_priors)

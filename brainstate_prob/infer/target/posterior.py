@@ -1,4 +1,4 @@
-"""Posterior: a model, its data and how the data are scored; what every way to fit takes."""
+"""Posterior: a model, its data and its likelihood, the argument of every way to fit."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Posterior:
     -7.7568
     """
 
-    fixed_choice: tuple[str, ...] | None = None  # what noncentered='auto' means, where many data sets share one choice
+    fixed_choice: tuple[str, ...] | None = None  # the choice of noncentered='auto', where many data sets share it
 
     @named
     def __init__(
@@ -141,21 +141,21 @@ class Posterior:
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
         magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
         checked = None if targets is None else checked_targets(magnitude)
-        # An array: a Python number would be moved to the device at every call.
+        # As an array, since a Python number would be copied to the device at every call.
         one = jnp.ones((), self.density.dtype)
         unit = None if self.targets_unit.is_unitless else InUnit(self.targets_unit)
         states = find_states(model)
         others = tuple(states[path].value for path in self.density.other_paths)
         self.data = Data(args, kwargs, checked, others, one, unit)
         self.dims = checked_dims(dims or {}, self.arrays)
-        self.labels  # noqa: B018 checked now
+        self.labels  # noqa: B018 checked here
         self.density, self.inspection = inspected(self.density, model, self.data)
         with no_leaks():
             self._inspect()
         refuse_changes(self.density, self.data, self.inspection)
 
     def replaced(self, **changes: Any) -> Posterior:
-        """The same posterior but for these attributes, which are not checked again."""
+        """A copy with some attributes replaced, without new checks."""
         new = object.__new__(type(self))
         for name, value in {**vars(self), **changes}.items():
             setattr(new, name, value)
@@ -164,7 +164,7 @@ class Posterior:
     __copy__ = replaced
 
     def __getstate__(self) -> dict[str, Any]:
-        data = whole(self.data) if is_sharded(self.data) else self.data  # devices stay here
+        data = whole(self.data) if is_sharded(self.data) else self.data  # devices are not pickled
         return {**vars(self), 'data': data, 'dtype': self.density.dtype}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ class Posterior:
 
     @staticmethod
     def inputs_of(inputs: Any) -> tuple[tuple, dict]:
-        """The positional and keyword arguments that ``inputs`` stand for, as arrays.
+        """The positional and keyword arguments of the model given by ``inputs``, as arrays.
 
         Raises
         ------
@@ -192,7 +192,7 @@ class Posterior:
         return call_arguments(inputs)
 
     def targets_of(self, targets: Any) -> jax.Array:
-        """The magnitude of other targets, in the unit of those that were given.
+        """The magnitude of new targets in the unit of the posterior's targets.
 
         Raises
         ------
@@ -228,12 +228,12 @@ class Posterior:
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The labels of every named dim that has some."""
+        """The labels of the named dims."""
         shapes = {name: np.shape(u.get_magnitude(x)) for name, x in self.arrays.items()}
         axes = {name: (dims, shapes[name]) for name, dims in self.dims.items()}
         return check_coords(variables_of(self.entries), self.coords, axes)
 
-    # What is fitted
+    # Parameters
 
     @property
     def entries(self) -> list[Entry]:
@@ -242,7 +242,7 @@ class Posterior:
 
     @property
     def names(self) -> list[str]:
-        """Their dotted paths."""
+        """The dotted paths of the parameters."""
         return [e.name for e in self.entries]
 
     @property
@@ -253,11 +253,11 @@ class Posterior:
 
     @property
     def theta(self) -> jax.Array:
-        """The model's present parameters as one flat unconstrained vector."""
+        """The model's current parameters as one flat unconstrained vector."""
         return self.start(self.density)
 
     def start(self, density: Density) -> jax.Array:
-        """The model's present parameters in the coordinates of ``density``."""
+        """The model's current parameters in the coordinates of ``density``."""
         thetas = {}
         for entry in find_entries(self.model):
             value = entry.state.value
@@ -274,7 +274,7 @@ class Posterior:
         return Target(self, self.density)
 
     def sampling_target(self, noncentered: Any = 'auto', example: Data | None = None) -> Target:
-        """The log density in the coordinates that samplers and guides move: horseshoe priors as scale mixtures.
+        """The log density in the coordinates of samplers and guides: non-centred, horseshoes as scale mixtures.
 
         Parameters
         ----------
@@ -318,7 +318,7 @@ class Posterior:
         return self.replaced(data=density.with_carried(self.data, values))
 
     def shard(self, devices: Any = None, *, axis: str | None = None) -> Posterior:
-        """The same posterior with its observations spread over devices: each computes its part of the log-likelihood.
+        """The same posterior with its observations sharded over devices, each of which computes its part.
 
         Targets, and inputs whose first axis has as many entries, are laid out by `jax.sharding.NamedSharding`; other
         inputs and the model are on every device. Every way to fit takes the result: the compiler splits the work and
@@ -364,7 +364,7 @@ class Posterior:
         return self.density.compiled(Density.log_density, jacobian=jacobian)(self._theta(theta), self.data)
 
     def terms(self, theta: Any = None) -> dict[str, Any]:
-        """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
+        """The terms of the log density: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
         return self.density.compiled(Density.terms)(self._theta(theta), self.data)
 
     def log_prior(self, theta: Any = None) -> jax.Array:
@@ -401,7 +401,7 @@ class Posterior:
         return self.density.flatten(thetas)
 
     def check(self, seed: Any = 0) -> Report:
-        """Pre-flight: look for what would go wrong, before fitting.
+        """Check the posterior for problems before fitting.
 
         Evaluates the log density, its parts and gradients at the start, near it and at draws from the priors. Finds
         starts that are not finite or far out in their prior; supports that targets can leave; Params that the
@@ -429,7 +429,7 @@ class Posterior:
         return theta
 
     def _inspect(self) -> None:
-        """Evaluate once: shapes, types, supports and units are right before anything long starts."""
+        """Evaluate once, so that errors of shapes, dtypes, supports and units appear before a long run."""
         refuse_out_of_range(self.density, self.theta, self.data)
         refuse_impossible(self.density, self.theta, self.data)
         warn_of_large_integers(self, self.data.targets)
@@ -445,7 +445,7 @@ class Posterior:
 
 
 def _refuse_equal_paths(entries: list[Entry]) -> None:
-    """Refuse parameters that have one name in results: their keys differ in kind, or contain dots."""
+    """Refuse parameters with the same dotted name, from keys of different types or keys with dots."""
     by_name: dict[str, tuple] = {}
     for e in entries:
         if e.name in by_name:

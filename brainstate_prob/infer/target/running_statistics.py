@@ -1,4 +1,4 @@
-"""Running statistics of a model's layers (BatchNorm): which belong to a fit, and how they go on to the next one."""
+"""Running statistics of a model's layers (BatchNorm): those of a fit, and how the next fit starts from them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
     'with_statistics',
 ]
 
-_OFF = 1e-3  # relative error of a mean that is taken as one that stands still
+_OFF = 1e-3  # relative error below which a running mean counts as unchanged
 
 
 def paths_of(density: Density) -> list[str]:
@@ -71,9 +71,7 @@ def with_statistics(posterior: Posterior, statistics: Mapping[str, Any]) -> Post
         if ours != theirs:
             problems.append(f'{path!r} has shape {ours[1]}, there {theirs[1]}')
     if problems:
-        raise ValueError(
-            f"The running statistics are those of another model than the posterior's: {'; '.join(problems)}."
-        )
+        raise ValueError(f"The running statistics do not match the posterior's model: {'; '.join(problems)}.")
     values = tuple(jax.tree.map(_placed, statistics[path], own[path]) for path in own)
     return posterior.with_carried(base_of(posterior.density), values)
 
@@ -90,7 +88,7 @@ def _placed(new: Any, old: Any) -> jax.Array:
 
 
 class StatisticsDensity(WiderDensity):
-    """A density whose flat vector is theta and then the running statistics of the draw.
+    """A density whose flat vector is theta followed by the running statistics of the draw.
 
     The outline has shape and dtype of each of their arrays.
     """
@@ -103,7 +101,7 @@ class StatisticsDensity(WiderDensity):
         return sum(math.prod(shape) for shape, _ in self.outline)
 
     def split(self, rows: Any) -> tuple:
-        """The statistics of rows of the flat vector, (..., size), in the order of ``carried``, as flat arrays."""
+        """The running statistics in rows of the flat vector, (..., size), in the order of ``carried``, as arrays."""
         parts, offset = [], self.base.size
         for shape, dtype in self.outline:
             size = math.prod(shape)
@@ -112,7 +110,7 @@ class StatisticsDensity(WiderDensity):
         return tuple(parts)
 
     def statistics(self, rows: Any, states: tuple) -> tuple:
-        """`split` in the structure of the States' values."""
+        """`split` with the tree structure of the States' values."""
         tree = jax.tree.structure(tuple(states[i] for i in self.carried))
         return jax.tree.unflatten(tree, self.split(rows))
 
@@ -136,7 +134,7 @@ def each_with_its_own(target: Target, thetas: np.ndarray, carried: tuple) -> tup
     if not leaves:
         return target, thetas
     wide = StatisticsDensity.of(target.density, tuple((x.shape[1:], x.dtype.name) for x in leaves))
-    dtype = jnp.result_type(thetas.dtype, *(x.dtype for x in leaves))  # holds all of them exactly
+    dtype = jnp.result_type(thetas.dtype, *(x.dtype for x in leaves))  # represents all of them exactly
     flat = [x.reshape(*thetas.shape[:2], -1).astype(dtype) for x in leaves]
     return Target(target.posterior, wide), np.concatenate([np.asarray(thetas).astype(dtype), *flat], axis=-1)
 
@@ -177,7 +175,7 @@ def _solved(density: Density, theta: jax.Array, data: Data) -> tuple:
 
 
 def settled(fit: FitT) -> FitT:
-    """A fit that was made in training mode, with the running statistics that its draws predict with.
+    """A fit in training mode, with the running statistics for predictions from its draws.
 
     Under ``environ.context(fit=True)`` a layer normalizes by the data and does not read its running statistics. The
     draws get those of the data at their parameters; a Gaussian around a mode has those of the mode.

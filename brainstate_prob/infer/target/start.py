@@ -1,4 +1,4 @@
-"""Where a fit starts: keys from seeds, and a log density that is finite there or an error that says why not."""
+"""Random keys from seeds, and starting points with a finite log density, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ['checked_start', 'to_key', 'what_is_not_finite']
 
 
 def to_key(seed: Any) -> jax.Array:
-    """A random key of an int or a key.
+    """A random key from an int or a key.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def to_key(seed: Any) -> jax.Array:
 
 
 def checked_start(target: Target, theta: jax.Array | None = None, *, jacobian: bool = True) -> jax.Array:
-    """``theta``, by default the model's present one, where the log density and its gradient are finite.
+    """``theta``, by default the model's current one, where the log density and its gradient are finite.
 
     Without ``jacobian`` that of the values, which transforms that are no bijections have too.
 
@@ -64,7 +64,7 @@ def _not_finite(density: Density, grad: jax.Array) -> list[str]:
 
 
 def what_is_not_finite(target: Target, theta: jax.Array, jacobian: bool) -> str:
-    """Which term of the log density is not finite at ``theta``, of which parameter, in words."""
+    """A description of the term of the log density, and the parameter, that is not finite at ``theta``."""
     density, data = target.density, target.data
     terms = density.compiled(Density.terms, jacobian=jacobian)(theta, data)
     values = density.compiled(Density.constrain)(theta)

@@ -1,4 +1,4 @@
-"""The compiled functions of SVI: NumPyro's update, many steps to a call, and draws from the fitted guide."""
+"""The compiled functions of SVI: NumPyro's update, with many steps in a call, and draws from the fitted guide."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DRAWS = 1000  # of one compiled call
 
 
 class Settings(NamedTuple):
-    """What the compiled functions depend on beside the model's structure."""
+    """Static settings of the compiled functions, apart from the model's structure."""
 
     family: Callable
     sites: bool
@@ -49,7 +49,7 @@ class Window(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """Where a fit stands; a pytree."""
+    """The state of a fit; a pytree."""
 
     svi: Any
     batches: Batches | None
@@ -57,7 +57,7 @@ class Carry(NamedTuple):
 
 
 class Programs:
-    """The compiled functions of one guide, optimizer and minibatch size, kept with the density.
+    """The compiled functions of a guide, optimizer and minibatch size, cached with the density.
 
     All take ``given``: the data, the start and the number of steps.
     """
@@ -71,7 +71,7 @@ class Programs:
         self.draw = density.jit(Programs._draw, (settings.family, settings.sites, self.whole), lambda: self._draw)
 
     def _setup(self, key: jax.Array, data: Data, theta: jax.Array, total: jax.Array) -> tuple[SVI, Any, _Model, Any]:
-        """SVI, guide, model and first state, made anew in each trace, as guides keep what they were set up with."""
+        """SVI, guide, model and initial state, rebuilt in each trace, since guides cache their setup."""
         settings = self.settings
         model = (_Sites if settings.sites else _Flat)(self.density)
         args, kwargs = model.arguments(data)
@@ -110,7 +110,7 @@ class Programs:
         return carry, losses[None]
 
     def _params(self, carry: Carry, average: jax.Array | None, *given: Any) -> dict:
-        """The guide's parameters; with ``average`` in place of the state's."""
+        """The guide's parameters; or ``average`` in their place."""
         svi = self._setup(jax.random.key(0), *given)[0]
         if average is None:
             return svi.get_params(carry.svi)
@@ -129,7 +129,7 @@ class Programs:
             lp = {'lp': self.density.log_density(theta, data)} if self.whole else {}
             return theta, {'log_q': log_q, **lp}
 
-        # Mapped, not vectorized: random numbers for a batch of keys compile for more than a second.
+        # Mapped, since vectorized random numbers take more than a second to compile.
         return lax.map(draw, jax.random.split(key, DRAWS))
 
     def _drawn(self, guide: Any, model: _Model, params: dict, key: jax.Array, data: Data) -> tuple:
@@ -144,7 +144,7 @@ class Programs:
 
 
 class _Model:
-    """The posterior as a NumPyro model, and how its sites make up theta."""
+    """The posterior as a NumPyro model, with the map between its sites and theta."""
 
     run: Callable
 
@@ -152,7 +152,7 @@ class _Model:
         self.density = density
 
     def arguments(self, data: Data) -> tuple[tuple, dict]:
-        """What the model and its guide are called with."""
+        """The arguments of the model and its guide."""
         raise NotImplementedError
 
     def values(self, theta: jax.Array, data: Data) -> dict[str, jax.Array]:
@@ -164,12 +164,12 @@ class _Model:
         raise NotImplementedError
 
     def log_det(self, theta: jax.Array, data: Data) -> Any:
-        """What turns a log density of the sites' values into one of theta."""
+        """The log-determinant from the sites' values to theta."""
         return 0.0
 
 
 class _Flat(_Model):
-    """With the one site ``'theta'``."""
+    """A model with a single site ``'theta'``."""
 
     def __init__(self, density: Density):
         super().__init__(density)
@@ -186,7 +186,7 @@ class _Flat(_Model):
 
 
 class _Sites(_Model):
-    """With one site a parameter, as `to_numpyro` writes them; it is called as the user's model is."""
+    """A model with one site for each parameter, as in `to_numpyro`, with the arguments of the user's model."""
 
     def __init__(self, density: Density):
         super().__init__(density)
@@ -197,7 +197,7 @@ class _Sites(_Model):
                     'nothing about theta. Use a guide of theta (sites=False).'
                 )
         model = sites_model(density)
-        self._now: Any = None  # the data of the present call: States and scale are no arguments of a guide
+        self._now: Any = None  # the data of this call, as a guide takes no States or scale
 
         def run(*args: Any, targets: Any = None, **kwargs: Any) -> Any:
             return model(self._now._replace(args=args, kwargs=kwargs, targets=targets))
@@ -244,7 +244,7 @@ class _Sites(_Model):
 
 
 def _falling(total: jax.Array) -> optax.GradientTransformation:
-    """The default optimizer; ``total`` may be traced, so that another number of steps compiles nothing."""
+    """The default optimizer with a decaying rate; ``total`` may be traced, so that its changes compile nothing."""
     return optax.adam(lambda count: 5e-3 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / total, 1.0))))
 
 
@@ -253,7 +253,7 @@ def _flat_params(svi: SVI, state: Any) -> jax.Array:
 
 
 def _added(window: Window, x: jax.Array) -> Window:
-    """Welford's update; a window begins anew after `MOST_STEPS` steps."""
+    """Welford's update; a new window starts after `MOST_STEPS` steps."""
     fresh = window.steps == MOST_STEPS
     steps = jnp.where(fresh, 0, window.steps) + 1
     mean = jnp.where(fresh, 0.0, window.mean)
@@ -264,7 +264,7 @@ def _added(window: Window, x: jax.Array) -> Window:
 
 
 def drawn(programs: Programs, params: dict, given: tuple, key: jax.Array, num_draws: int) -> tuple[Any, dict]:
-    """Draws in blocks of one size, so that another number of them compiles nothing and keeps the first ones."""
+    """Draws in blocks of fixed size, so that another number of draws compiles nothing and has the same first ones."""
     blocks = [programs.draw(params, jax.random.fold_in(key, i), *given) for i in range(-(-num_draws // DRAWS))]
     if blocks[0][0].shape[0] == 1:  # a point
         return np.asarray(blocks[0][0])[None], {}

@@ -1,4 +1,4 @@
-"""Pathfinder: Gaussian approximations along several quasi-Newton paths, their draws weighted by importance.
+"""Pathfinder: Gaussian approximations along several quasi-Newton paths, with importance-weighted draws.
 
 Zhang et al. (2022), by BlackJAX. A quick look at a posterior, and a start for `nuts`.
 """
@@ -41,8 +41,8 @@ __all__ = ['pathfinder', 'pathfinder_starts']
 
 _MOST_MIXED = 1000
 _TOLERANCE = 1e-9  # of the log density, relative: BlackJAX's 1e-5 ends paths of large log densities far from their top
-_FEWEST_DRAWS = 25  # below, there is no tail to smooth
-_DRAWS = 128  # of each path in one compiled call
+_FEWEST_DRAWS = 25  # fewer draws have no tail to smooth
+_DRAWS = 128  # of each path in a compiled call
 
 
 @named
@@ -62,7 +62,7 @@ def pathfinder(
 
     Each path descends by L-BFGS, and where the Gaussian that L-BFGS sees is nearest to the posterior (by its ELBO), it
     is drawn from. The draws of all paths are weighted by posterior over the mixture of these Gaussians (over their
-    own one, beyond 1000 numbers), so that a path with a poor one does little harm. Another seed, more draws or other
+    own one, beyond 1000 numbers), so a path with a poor one has little influence. Another seed, more draws or other
     data of the same shape compile nothing.
 
     Parameters
@@ -143,8 +143,8 @@ def pathfinder(
     limit = k_hat_limit(num_draws)
     if not k_hat < limit:
         problems.append(
-            f'k-hat of the importance weights is {k_hat:.2f} (above {limit:.2f}): the paths do not see the posterior '
-            f'as it is, and {draws.shape[1]} draws are worth {ess:.0f}. {advice("paths", "pathfinder", {})}'
+            f'k-hat of the importance weights is {k_hat:.2f} (above {limit:.2f}): the paths do not cover the '
+            f'posterior, and {draws.shape[1]} draws are worth {ess:.0f}. {advice("paths", "pathfinder", {})}'
         )
     info = {
         'num_paths': num_paths,
@@ -164,7 +164,7 @@ def pathfinder(
 
 @starts_named('pathfinder')
 def pathfinder_starts(target: Target, keys: jax.Array) -> jax.Array:
-    """A draw of a path for each key, (num, size): where chains start with ``init='pathfinder'``."""
+    """A draw of a path for each key, (num, size), for ``init='pathfinder'``."""
     density, data, centre = target.density, target.data, target.start
     around = jax.vmap(lambda key: jax.random.uniform(key, centre.shape, centre.dtype, -1.0, 1.0))
     gaussians, keys, _ = _best_gaussians(density, centre + around(keys), keys, data, 100, 25)
@@ -176,7 +176,7 @@ def pathfinder_starts(target: Target, keys: jax.Array) -> jax.Array:
 def _best_gaussians(
     density: Density, thetas: jax.Array, keys: jax.Array, data: Data, num_steps: int, num_elbo_draws: int
 ) -> tuple[Any, jax.Array, jax.Array]:
-    """The best Gaussian of the path from each theta, the keys of its draws, and how many steps the paths have."""
+    """The Gaussian of highest ELBO on the path from each theta, keys for its draws, and the number of steps."""
     settings = (num_steps, num_elbo_draws)
     return density.jit(_paths, settings, lambda: _paths(density, *settings))(thetas, keys, data)
 
@@ -190,7 +190,7 @@ def _paths(density: Density, num_steps: int, num_elbo_draws: int) -> Callable:
         def one(path: tuple) -> tuple:
             theta, key = path
             path_key, elbo_key, draw_key = jax.random.split(key, 3)
-            # Its own choice is not used, see `_uphill`: one draw is enough to tell which steps there are.
+            # BlackJAX's own choice is not used, see `_uphill`, so one draw is enough.
             _, info = vi.approximate(
                 path_key, lambda x: -potential(x), theta, num_samples=1, maxiter=num_steps, ftol=_TOLERANCE
             )
@@ -212,7 +212,7 @@ def _paths(density: Density, num_steps: int, num_elbo_draws: int) -> Callable:
 
 
 def _drawn(density: Density, gaussians: Any, keys: jax.Array, data: Data, num: int) -> tuple[np.ndarray, ...]:
-    """``num`` draws of each Gaussian, their log density, and that of the mixture: shapes (paths, num, ...).
+    """``num`` draws of each Gaussian, their log density, and that of the mixture, of shape (paths, num, ...).
 
     In blocks of one length, so that another number of draws compiles nothing.
     """
@@ -238,10 +238,10 @@ def _draw_program(density: Density) -> Callable:
 
 
 def _uphill(vi: Any, steps: Any) -> jax.Array:
-    """What turns a step's gradient, that of minus the log density, into the one that BlackJAX's draws go along.
+    """The sign that turns a step's gradient into the one that BlackJAX's sampling expects.
 
-    The Gaussian's mean is a Newton step uphill from the path. BlackJAX 1.7 steps along the gradient as it keeps it,
-    which is downhill. So one is drawn to see: flat, with a gradient so large that the draw shows the side.
+    The Gaussian's mean is a Newton step uphill from the path. BlackJAX 1.7 steps along the stored gradient,
+    which is downhill. A test draw shows the sign in use: flat curvature, and a gradient that dominates the noise.
     """
     flat = jax.tree.map(lambda x: jnp.zeros_like(x[0]), steps)
     flat = flat._replace(alpha=jnp.ones_like(flat.alpha), grad_position=jnp.full_like(flat.grad_position, 1e4))

@@ -202,7 +202,7 @@ def svi(
     fit = Fit(target, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
     assessed = fit
-    if num_draws < 100 and 'log_q' in stats:  # too few for k-hat
+    if num_draws < 100 and 'log_q' in stats:  # too few draws for k-hat
         more, more_stats = drawn(programs, params, approximation.given, draw_key, 200)
         assessed = Fit(target, more, method='svi', stats=more_stats, info=info)
     fit.info |= {'warnings': _diagnose(fit, assessed, run.notes, r_hat), 'seconds': time.perf_counter() - began}
@@ -211,7 +211,7 @@ def svi(
 
 @never_raises('The diagnostics of the guide')
 def _diagnose(fit: Fit, assessed: Fit, notes: list[str], r_hat: float | None) -> list[str]:
-    """Add k-hat, by the draws of ``judged``, to ``fit.info``; what is wrong, in words."""
+    """Add k-hat from the draws of ``assessed`` to ``fit.info``; return messages about problems."""
     problems = list(notes)
     if r_hat is not None and fit.info['stopped'] not in ('converged', 'interrupted'):
         problems.append(

@@ -137,7 +137,7 @@ def test_several_troubles_are_all_named():
         "warning: The likelihood does not depend on 'idle'.*only its prior does. Use it in the model",
         "warning: 'fixed' has a prior that is never used",
         r'warning: The likelihood never reads inputs\[1\]. Drop it',
-        "note: Can be fitted by MAP only. Param 'clipped': ClipT",
+        "note: Only MAP can fit this posterior. Param 'clipped': ClipT",
     ):
         assert re.search(match, text), text
     assert not report.ok and report.problems[0].endswith('make it nn.Const.')  # errors first

@@ -32,7 +32,7 @@ def transition(
         next_key,
         Info(
             info.energy,
-            jnp.minimum(info.acceptance_rate, 1.0),  # a sum of exponentials
+            jnp.minimum(info.acceptance_rate, 1.0),  # rounding can exceed 1
             info.num_integration_steps,
             info.num_trajectory_expansions,
             info.is_divergent,
