@@ -1,8 +1,8 @@
 """Modes at infinity: descents that stopped because the density became flat, without a finite mode.
 
 The likelihood of separable classes rises as long as the slope grows; the joint density of a hierarchy grows without
-bound where its scale goes to zero and its numbers to their mean. Both descents end with a gradient of zero or with the
-precision, at a number that says nothing. They are reported only where it is certain.
+bound where its scale goes to zero and its numbers to their mean. Both descents end with a gradient of zero or at the
+limit of precision, and the estimate is meaningless. Only certain cases are reported.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def modes_at_infinity(target: Target, start: np.ndarray, end: np.ndarray, jacobi
     collapsed = _collapsed_scales(target, start, end)
     messages = [
         f'The mode of Param {scale!r}, the scale of {group!r}, lies at zero: the joint density of a scale and its '
-        'numbers grows without bound where the scale goes to zero and they to one value, and the descent ended where '
-        f'the precision does ({value:.2g}). The estimates of {scale!r} and {group!r} say nothing. Integrate over them '
-        '(infer.nuts, infer.svi), or take infer.laplace.'
+        'numbers grows without bound where the scale goes to zero and the numbers to one value, and the descent ended '
+        f'at the limit of precision ({value:.2g}). The estimates of {scale!r} and {group!r} are meaningless. '
+        'Integrate over them (infer.nuts, infer.svi), or use infer.laplace.'
         for scale, (group, value) in collapsed.items()
     ]
     for name in _still_rising(target, start, end, jacobian):
         if name not in collapsed:
             messages.append(
                 f'The mode of Param {name!r} lies at infinity: the log density still rises, or is flat to rounding, at '
-                'eight times the distance from the start at which the descent ended, with a gradient of zero. The '
-                f'estimate says nothing but its sign. Give {name!r} a prior (reg=), or hold it (nn.Const): classes '
+                'eight times the distance from the start at which the descent ended, with a gradient of zero. Only '
+                f'the sign of the estimate has a meaning. Give {name!r} a prior (reg=), or fix it (nn.Const): classes '
                 'that the inputs separate without error determine no slope.'
             )
     return messages

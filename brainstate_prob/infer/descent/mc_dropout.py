@@ -165,7 +165,7 @@ def mc_dropout(
 def _rows_of(fit: Fit, posterior: Posterior, num_draws: int) -> tuple[np.ndarray, Target]:
     """The parameters of each draw, evenly spread over those of ``fit``, in the parameters' own coordinates.
 
-    And the target with the running statistics of the fit.
+    Also the target with the running statistics of the fit.
     """
     chosen = chosen_draws(num_draws, fit.num_chains * fit.num_draws, fit.weights)
     target = started_from(posterior, fit).target  # raises for a fit of another model

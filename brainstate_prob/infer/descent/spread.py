@@ -1,8 +1,8 @@
 """A comparison of the spread of a path with the posterior standard deviations from the curvature.
 
 Along a direction v the normal approximation at a point has at least the variance 1 / (v' H v), with H minus the Hessian
-of the log density. It is compared with the variance of the path along the directions that the data determine best, the
-leading ones of H: what is seen of them is seen in the predictions.
+of the log density. It is compared with the variance of the path along the leading eigenvectors of H: the data determine
+these directions best, and predictions depend on them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def relative_spread(
 ) -> float | None:
     """The ratio of a path's standard deviation to that of the curvature, along the best determined directions.
 
-    None where the log density does not curve downwards there.
+    None if the log density is not concave there.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def start_function(settings: Settings, num_observations: int) -> Callable:
 def step_function(density: Density, settings: Settings) -> Callable:
     """``step(index, state, data) -> (state, loss)``: one optimizer step on the negative log density.
 
-    ``index`` is the batch that it sees; None: all ``data``.
+    ``index`` selects the batch; None means all ``data``.
     """
     optimizer = optax.with_extra_args_support(settings.optimizer)
 

@@ -171,7 +171,7 @@ def swag(
     -------
     Fit
         One chain of independent draws; ``fit.history['loss']``, ``fit.info['num_snapshots']``. Draws that are ten
-        times narrower than the curvature at their mean, along the directions that the data determine best, are in
+        times narrower than the curvature at their mean, along the directions that the data determine best, give
         a `ConvergenceWarning`: a learning rate too small, or full data.
 
     Raises
@@ -288,10 +288,12 @@ def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_o
         return []
     size, scale = info.get('batch_size'), info['scale_of_covariance']
     if relative / np.sqrt(scale) >= _NARROW:
-        advice = f'scale={scale:g} makes them so: leave it out, for the covariance of the path.'
+        advice = f'scale={scale:g} makes them so: leave it out, to use the covariance of the path.'
     elif size is None or size >= num_observations > 1:
         some = f' (of {num_observations})' if num_observations > 1 else ''
-        advice = f'All data at each step leave no noise for a path to have a width: give a small batch_size{some}.'
+        advice = (
+            f'All data at each step leave the path without noise, hence without spread: give a small batch_size{some}.'
+        )
     else:
         smaller = f'take fewer observations a step (now {size})' if size > 1 else ''
         larger = (
@@ -305,8 +307,8 @@ def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_o
     narrow = f'{1 / relative:.2g} times narrower than' if relative > 0 else 'a single point, not as wide as'
     return [
         f'The draws of SWAG are {narrow} the curvature of the log density at their mean says, along the directions '
-        'that the data determine best (standard deviations; Laplace has those of the curvature). Predictions look '
-        f'surer than they are. {advice}'
+        'that the data determine best (standard deviations; Laplace has those of the curvature). Predictions '
+        f'are overconfident. {advice}'
     ]
 
 

@@ -179,7 +179,7 @@ def checked_options(
     """The kind of curvature, if the options agree."""
     if structure == 'kronecker' and curvature == 'hessian':
         raise ValueError(
-            "structure='kronecker' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. "
+            "structure='kronecker' factors the Gauss-Newton matrix, which is a sum of squares, unlike the Hessian. "
             "Leave curvature out, or use structure='full', 'low_rank' or 'diagonal'."
         )
     if rank is not None and structure != 'low_rank':
@@ -210,7 +210,7 @@ def _find_mode(
 ) -> np.ndarray:
     """Theta of the point given by ``init``, after a search for the mode if needed.
 
-    Newton's method needs no other program than the curvature's: it alone serves for few numbers, and ends the search
+    Newton's method needs only the programs of the curvature. It is used alone for few numbers, and to end the search
     for many, or ``always``.
     """
     density, data = target.density, target.data
@@ -256,7 +256,7 @@ def _coordinates(posterior: Posterior, init: Any, noncentered: Any) -> Target:
     for one in (posterior.target, target):
         if base_of(init.density) is one.density:
             return one
-    raise ValueError("init was found in other coordinates than this posterior has. Leave init='map'.")
+    raise ValueError("init has other coordinates than this posterior. Leave init='map'.")
 
 
 def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
@@ -264,13 +264,13 @@ def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
     where = describe(error.direction, programs)
     if not np.isfinite(error.curvature):
         return ValueError(
-            f'The curvature of the log density is not finite along {where}, at the point that was reached: the mode '
-            'lies at infinity, most likely. What helps: give Params without a prior one that is proper, scales first '
+            f'The curvature of the log density is not finite along {where}, at the final point: the mode '
+            'probably lies at infinity. What helps: give Params without a prior one that is proper, scales first '
             '(a scale may grow, or shrink to zero, without bound); fix some Params by params=; sample with infer.nuts.'
         )
     flat = abs(error.curvature) <= tolerance_of(programs)
     problem = (
-        f'The posterior is flat, to rounding in {programs.density.dtype}, along {where}'
+        f'The posterior is flat, up to rounding in {programs.density.dtype}, along {where}'
         if flat
         else f'The point is not a maximum of the log density, which curves upwards along {where}'
     )

@@ -1,7 +1,7 @@
 """Predictions of a model that is linear in theta around the mode: the generalized linear model of a Laplace fit.
 
-Linear are the natural coordinates of what the model predicts: each parameter of the predicted distribution through the
-link of its constraint (the log of a rate, the logit of a probability, a mean as it is).
+The model is linearized in the natural coordinates of the predicted distribution: each of its parameters through the
+link of its constraint (the log of a rate, the logit of a probability, the identity for a mean).
 """
 
 from __future__ import annotations

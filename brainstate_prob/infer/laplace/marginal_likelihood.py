@@ -60,9 +60,9 @@ def marginal_likelihood(
 ) -> LaplaceFit:
     """Choose hyper-parameters by the marginal likelihood of the data, and approximate the posterior of the others.
 
-    What is maximized over the tuned Params is log p(targets | tuned), the other Params integrated out by Laplace's
-    approximation around their mode, plus the log prior of the tuned values if they have one (empirical Bayes, type-II
-    maximum likelihood). Its gradient is exact: the mode's and the curvature's dependence are differentiated through.
+    The tuned Params maximize log p(targets | tuned), with the other Params integrated out by Laplace's approximation
+    around their mode, plus the log prior of the tuned values if they have one (empirical Bayes, type-II maximum
+    likelihood). The gradient is exact: it includes the dependence of the mode and the curvature on the tuned Params.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def value_and_grad(density: Density, theta: Any, data: Data) -> tuple[float, np.
 def newton(curvature: Curvature, theta: np.ndarray, data: Data, *, num_steps: int, tol: float) -> Point:
     """Move the columns of ``theta`` uphill until the mode is less than ``tol`` standard deviations away.
 
-    Where the curvature is not positive its absolute value serves, so that a saddle is left.
+    Negative eigenvalues are replaced by their absolute values, so that the method leaves saddle points.
     """
     density = curvature.density
     theta = np.asarray(theta)

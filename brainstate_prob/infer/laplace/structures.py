@@ -52,7 +52,7 @@ def full_from(matrices: Any, curvature: Curvature, where: Any = slice(None)) -> 
             clipped = Full.of(likelihood + (vectors * values.clip(0)) @ vectors.T, tolerance)
             note = (
                 'The prior with its log-determinant curves upwards along '
-                f'{describe(placed(vectors[:, 0]), curvature)}; there its curvature was taken as zero, which makes the '
+                f'{describe(placed(vectors[:, 0]), curvature)}; its curvature there was taken as zero, which makes the '
                 'Gaussian wider.'
             )
             return clipped, [note]

@@ -43,8 +43,8 @@ def barker(
 ) -> Fit:
     """Sample by Barker proposals, one gradient a step.
 
-    Unlike Langevin steps they forgive step sizes that are too large and scales unlike each other; their draws are more
-    correlated than those of `nuts`. A second call for a model of the same structure compiles nothing.
+    Unlike Langevin steps they are robust to large step sizes and to unequal scales; their draws are more correlated
+    than those of `nuts`. A second call for a model of the same structure compiles nothing.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Elliptical slice sampling: draws under a Gaussian prior without gradients, step sizes or rejections.
 
-Murray, Adams & MacKay (2010): a draw of the prior and the present point span an ellipse on which the prior is constant;
-the next point is drawn from it where the likelihood is above a random level.
+Murray, Adams & MacKay (2010): a draw from the prior and the current point define an ellipse, and the next point is
+sampled on it where the likelihood is above a random level.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Detection of priors that are Gaussian in theta, from their densities and not their class.
 
-A density is Gaussian where the gradient of its logarithm is linear. So a normal prior, an `L2Reg`, a multivariate
-normal (a Gaussian process), a log-normal under `ExpT` and any of these under an affine transform are all found.
+A density is Gaussian if the gradient of its logarithm is linear. So a normal prior, an `L2Reg`, a multivariate normal
+(a Gaussian process), a log-normal under `ExpT` and any of these under an affine transform are detected.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The inverse mass matrix L L' as a linear map: kernels move in w with unit mass, where theta = origin + L w.
 
-Diagonal, dense and low-rank matrices differ in L alone, and every kernel works with all of them.
+Diagonal, dense and low-rank matrices differ only in L, and every kernel works with all of them.
 """
 
 from __future__ import annotations

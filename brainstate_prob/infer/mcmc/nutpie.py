@@ -1,7 +1,7 @@
 """nutpie's NUTS, which is written in Rust and calls the compiled density through Python at each gradient.
 
-A gradient costs 40 to 180 microseconds more than within a compiled loop. Where the density itself costs milliseconds
-that does not matter.
+A gradient costs 40 to 180 microseconds more than within a compiled loop, which is negligible if the density takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def sample_by_nutpie(target: Target, algorithm: Algorithm, options: RunOptions) 
             "spread over devices (posterior.shard), which compute it together. Use 'numpyro' or 'blackjax'."
         )
     if options.checkpoint is not None:
-        raise ValueError("backend='nutpie' keeps its state to itself: checkpoints need 'numpyro' or 'blackjax'.")
+        raise ValueError("backend='nutpie' does not expose its state: checkpoints need 'numpyro' or 'blackjax'.")
     density, data, num_chains = target.density, target.data, options.num_chains
     chains = algorithm.init(target, options)
     starts = np.asarray(chains.theta, np.float64)

@@ -349,6 +349,6 @@ def _problems(
     if rate < _LEAST_ACCEPT:
         texts.append(
             f'At temperature {temperature:.2g} the moves were accepted at a rate of only {rate:.2g}: the particles are '
-            f'copies of few. {advice("copies", "smc", used)}'
+            f'copies of a few. {advice("copies", "smc", used)}'
         )
     return texts

@@ -1,9 +1,9 @@
 """How several chains run: vectorized, one after another, in threads, or spread over devices.
 
-Every method runs the same chain. One after another and in threads it is the same compiled program. Over devices of a
-CPU it is another, whose draws are the same bit for bit over any number of devices and processes, and those of one
-device unless XLA works out a constant of the model otherwise. Vectorized, and over accelerators, which vectorize their
-chains, it orders the arithmetic differently, and rounding makes long chains drift apart.
+Every method runs the same chain. 'sequential' and threads use the same compiled program. Over CPU devices the program
+is another one, whose draws are equal bit for bit for any number of devices and processes, and equal to those of one
+device unless XLA folds a constant of the model differently. Vectorized chains, and chains on accelerators, which are
+vectorized, have another order of arithmetic, and rounding makes long chains diverge.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def choose_method(method: str | None, devices: Any, num_chains: int, data: Any =
     """The requested method, or the fastest one for these devices.
 
     On an accelerator many chains cost as much as one, so they are vectorized. On a CPU vectorized chains wait for the
-    longest tree at each step; a thread a chain does not. Where ``data`` lie on several devices, all of them compute the
-    density of each chain, and threads would wait for each other's sums.
+    longest tree at each step, but chains in threads do not. If ``data`` are sharded over devices, all devices compute
+    the density of each chain, and threads would wait for each other's sums.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Checkpoints: a long run saves its state to a file at intervals, and resumes from it after a crash.
 
-`Driver` and `Optimization` say when. The numbers must not depend on where the chunks end.
+`Driver` and `Optimization` decide when to save. Results must not depend on where the chunks end.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Checkpoint:
 
 def interruption(done: str, saving: Checkpoint) -> str:
     """The message of a run that Ctrl-C ended after ``done``, with a partial result."""
-    return f'The run was interrupted after {done}: the fit is of what there was then.{_go_on(saving)}'
+    return f'The run was interrupted after {done}: the fit is of the partial result.{_go_on(saving)}'
 
 
 def nothing_yet(done: str, saving: Checkpoint) -> KeyboardInterrupt:
@@ -193,19 +193,19 @@ def keep_in(error: Exception, fit: Callable[[], Any], done: str, saving: Checkpo
     fit
         Makes the result; where it cannot, there is none.
     """
-    what = 'there is no fit of so few'
+    what = 'there is no fit of so few steps'
     with contextlib.suppress(Exception, KeyboardInterrupt):
         error.fit = fit()  # type: ignore[attr-defined]
-        what = 'the fit of what there was then is the attribute fit of this error'
+        what = 'the partial fit is the attribute fit of this error'
     error.add_note(f'It was raised after {done}: {what}.{_go_on(saving)}')
 
 
 def _go_on(saving: Checkpoint) -> str:
     if saving.path is None:
-        return ' With checkpoint=path the next run would go on from here.'
+        return ' With checkpoint=path the next run would resume from here.'
     if not saving.exists:
         return f' Nothing was saved to {saving.path!r} yet.'
-    return f' {saving.path!r} holds its first {saving.saved_step} steps; the same call goes on from there.'
+    return f' {saving.path!r} holds its first {saving.saved_step} steps; the same call resumes from there.'
 
 
 def write_checkpoint(path: str, record: dict[str, Any], arrays: Mapping[str, Any]) -> None:
@@ -248,8 +248,8 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise
     except Exception as error:  # a damaged file can raise anything in the readers
         raise ValueError(
-            f'{path!r} is no checkpoint, or was damaged: {type(error).__name__}: {error}. Give another path, or remove '
-            'the file to start anew.'
+            f'{path!r} is not a checkpoint, or is damaged: {type(error).__name__}: {error}. Give another path, or '
+            'remove the file to start anew.'
         ) from None
     if not known:
         raise ValueError(

@@ -62,8 +62,8 @@ class Chains(Protocol):
 class Driver:
     """A run of chains through phases, resumed from its checkpoint; used as a context.
 
-    A checkpoint is written when it is due, and at the end of each phase. Ctrl-C ends the run with the draws that there
-    are. The numbers must not depend on where calls end.
+    A checkpoint is written when it is due, and at the end of each phase. Ctrl-C ends the run and keeps the draws so
+    far. Results must not depend on where calls end.
 
     Parameters
     ----------

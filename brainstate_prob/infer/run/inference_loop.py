@@ -19,8 +19,8 @@ def inference_loop(
 ) -> Callable:
     """``advance(state, data, actions, length, thinning, *args) -> (state, draws, stats)`` of a sampler's step.
 
-    The first ``length`` entries are filled; ``length`` and ``thinning`` are dynamic. Of the steps between kept draws
-    ``n_steps`` is the sum, and ``diverging`` whether any did.
+    The first ``length`` entries are filled; ``length`` and ``thinning`` are dynamic. Over the steps between kept draws
+    ``n_steps`` is summed, and ``diverging`` is true if any step diverged.
 
     Parameters
     ----------

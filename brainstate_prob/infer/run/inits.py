@@ -70,7 +70,7 @@ def in_coordinates(init: Fit, rows: np.ndarray, target: Target) -> jax.Array:
         source = (posterior.sampling_target(list(init.noncentered)) if init.noncentered else posterior.target).density
         if source.size != sum(map(len, init.columns.values())):
             raise ValueError(
-                'init was loaded without its posterior, and has other coordinates than this one. Load it by '
+                'init was loaded without its posterior, and has other coordinates than this posterior. Load it by '
                 'infer.load(path, posterior).'
             )
         placed = np.empty((len(rows), source.size), rows.dtype)
@@ -126,6 +126,6 @@ def of_values(target: Target, values: Mapping[Any, Any]) -> jax.Array:
         try:
             entry.t.check(magnitude)
         except ValueError as error:
-            raise ValueError(f'init[{name!r}] is no possible value: {error}') from None
+            raise ValueError(f'init[{name!r}] is not a possible value: {error}') from None
         thetas[name] = entry.t.inverse(magnitude)
     return density.flatten(thetas, states)

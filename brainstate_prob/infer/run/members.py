@@ -18,7 +18,7 @@ __all__ = ['checked_devices', 'plain_types']
 def checked_devices(devices: Any, method: str | None, num: int, data: Any = None) -> tuple[str, Sequence[Any] | None]:
     """The method and the devices for ``num`` members: see `devices_of` and `choose_method`.
 
-    A single one runs by itself, without ``vmap``.
+    A single member runs without ``vmap``.
 
     Raises
     ------

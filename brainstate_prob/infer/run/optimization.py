@@ -87,7 +87,7 @@ class FitProgress:
 class Optimization:
     """A run of optimization steps, resumed from its checkpoint.
 
-    A checkpoint is written when it is due and at the end. The numbers must not depend on where compiled calls end.
+    A checkpoint is written when it is due and at the end. Results must not depend on where compiled calls end.
 
     Parameters
     ----------

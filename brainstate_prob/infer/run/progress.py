@@ -29,9 +29,9 @@ def as_a_part() -> Iterator[None]:
 class Chunks:
     """Iterate over the lengths of chunks that make up ``total`` steps, with a progress bar.
 
-    As a context around the loop it keeps what was done from Ctrl-C: the chunk that runs is ended (a second Ctrl-C does
-    not wait for it), the loop ends, and ``interrupted`` is True. ``whole`` says that no chunk was broken off, so that
-    the state of the loop may be saved.
+    As a context around the loop it handles Ctrl-C: the running chunk is completed (a second Ctrl-C does not wait for
+    it), the loop ends, and ``interrupted`` is True. ``whole`` is true if no chunk was aborted, so that the state of the
+    loop may be saved.
 
     Parameters
     ----------

@@ -172,7 +172,7 @@ class Run:
         if driver.ended and not driver.done('draws'):
             raise ValueError(
                 f'batches ended before the first draw, after {driver.done("warm-up")} steps. Give an iterable that can '
-                'be begun anew (a list, a data loader), a longer generator, or fewer steps.'
+                'be restarted (a list, a data loader), a longer generator, or fewer steps.'
             )
         if driver.ended:
             kept = f'{driver.done("draws")} of {options.num_draws} draws'

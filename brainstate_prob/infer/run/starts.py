@@ -116,7 +116,7 @@ def _built_by(build: Callable[[], Module]) -> Callable:
             raise TypeError(f'init() must build the model anew, but it returned {type(model).__name__}.')
         differing = differences(variables_of(find_entries(model)), variables_of(posterior.entries))
         if differing:
-            raise ValueError(f'init() builds another model than the posterior has: {"; ".join(differing)}.')
+            raise ValueError(f'init() builds another model than that of the posterior: {"; ".join(differing)}.')
         return model
 
     return draw

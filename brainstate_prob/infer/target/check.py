@@ -117,8 +117,8 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
         yield Finding(
             'warning',
             f"At {outside} of {_NEIGHBOURS} points near the start some targets lie outside the likelihood's support, "
-            'which depends on the parameters: beyond its edge the density is 0, and gradients do not see the edge. Use '
-            'a likelihood whose support is fixed, or a transform that keeps the targets inside.',
+            'which depends on the parameters: beyond its edge the density is 0, and gradients do not show the edge. '
+            'Use a likelihood whose support is fixed, or a transform that keeps the targets inside.',
         )
 
 

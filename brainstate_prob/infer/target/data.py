@@ -46,7 +46,7 @@ def call_arguments(inputs: Any) -> tuple[tuple, dict]:
 def new_arguments(data: Data, inputs: Any) -> tuple[tuple, dict]:
     """`call_arguments` for new inputs; quantities are converted to the units of the inputs in ``data``.
 
-    Inputs of another form, which the model may refuse, stay as they are.
+    Inputs of another structure are not converted; the model may refuse them.
 
     Raises
     ------
@@ -139,9 +139,9 @@ def magnitude_in(targets: Any, unit: u.Unit) -> Any:
 def as_array(x: Any, name: str) -> Any:
     """``x`` as an array of real or complex numbers or bools in the current precision, without changing values.
 
-    Floating numbers are rounded to that precision. Where this loses more than digits, it is refused (infinity) or
-    warned of (zero, values that become equal). Integers have the default dtype of integers: those of 8 and 16 bits
-    wrap in sums, differences and products (`widened`).
+    Floating numbers are rounded to that precision. Overflow to infinity is an error; underflow to zero and values that
+    become equal give a warning. Integers get JAX's default integer dtype, since sums and products of 8 and 16 bits
+    overflow (`widened`).
     """
     if isinstance(x, jax.Array):
         _refuse_nan(x, name)
@@ -152,7 +152,7 @@ def as_array(x: Any, name: str) -> Any:
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         if isinstance(x, list | tuple):
             raise ValueError(
-                f'{name} is a list whose parts have unequal lengths, which is no array. Pad them and mask what is '
+                f'{name} is a list whose parts have unequal lengths, which is not an array. Pad them and mask what is '
                 'padded, or give one long array and an array of group numbers.'
             ) from None
         raise TypeError(f'{name}: a {type(x).__name__} cannot be read as an array ({error}). {_NUMBERS}') from None
@@ -276,7 +276,7 @@ def _refuse_foreign(x: Any, name: str) -> None:
     kind = type(x).__name__
     if isinstance(x, Node | State):
         raise TypeError(
-            f'{name} is a {kind}, which is part of a model and no data. Make it an attribute of the model, or give '
+            f'{name} is a {kind}, which is part of a model and not data. Make it an attribute of the model, or give '
             'its value: param.value().'
         )
     if isinstance(x, str | bytes):

@@ -79,8 +79,8 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
 def describe(x: Any) -> Any:
     """``x`` as plain data, equal in every process: numbers and strings unchanged, other objects as type and hash.
 
-    Functions count by their code, what they close over and the globals that they read, arrays and keys by their bytes,
-    a `Fit` by its draws.
+    Functions are hashed by their code, their closure and the globals that they read, arrays and keys by their bytes, a
+    `Fit` by its draws.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def _hash(x: Any) -> str:
 def _feed(put: Callable[[bytes], None], x: Any, seen: dict[int, tuple[int, Any]]) -> None:
     """Feed the parts of ``x`` to the hash, in an order that does not depend on the process.
 
-    Objects that were ``seen`` are written as their numbers; they are kept, as their ids must not go to others.
+    Objects in ``seen`` are written as their number in it; they are kept alive, so that their ids are not reused.
     """
     if id(x) in seen and not isinstance(x, bool | int | float | str | bytes | tuple | type(None)):
         return put(f'again {seen[id(x)][0]};'.encode())

@@ -65,7 +65,7 @@ def _are(names: list[str]) -> str:
 def no_data_message(posterior: Posterior) -> str | None:
     """A message if the model predicts targets but the posterior has none; None otherwise.
 
-    Parameters and priors alone, in a Module without a call, are a prior that is meant.
+    A Module without a call, with parameters and priors only, is an intended prior.
     """
     cls, data = type(posterior.model), posterior.data
     predicts = cls.__call__ is not Module.__call__ or cls.update is not Module.update

@@ -1,8 +1,7 @@
 """Bounds check of integer inputs that a model uses as indices.
 
-JAX takes the last entry for an index that is too large, and passes no error. Where the traced likelihood looks
-something up at places that follow from whole numbers among the inputs alone, or from arrays of whole numbers that the
-model closes over, these are computed for the data at hand.
+JAX clips an index that is out of range, without an error. The indices that the traced likelihood computes from integer
+inputs alone, or from integer arrays that the model closes over, are evaluated for the data and checked.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A choice of rows that shows dependence between rows, and perturbed values of them.
 
-Most rows of a sparse series are alike and carry no information. So rows with rare and extreme values are chosen, with
-their neighbours, and some at random. The same rows come a second and a third time: with each column drawn anew from its
-distinct values, so that what is rare is frequent, and with values between them, so that no two rows are alike. Rows
-that are independent are so for any values.
+Most rows of a sparse series are equal and carry no information. So rows with rare and extreme values are chosen, with
+their neighbours, and some at random. Two perturbed versions of these rows follow: one with each column resampled from
+its distinct values, so that rare values are frequent, and one with interpolated values, so that no two rows are equal.
+Independent rows are independent for any values.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def inspected(density: Density, model: Module, data: Data) -> tuple[Density, Ins
         For a trainable State that is read but is no parameter of the model, or is created by the call; for statements
         of NumPyro in the model.
     TypeError
-        For inputs that the model does not take, and for a model that looks at values while it is traced.
+        For inputs that the model does not take, and for a model whose control flow depends on traced values.
     """
     traces: list[_Seen] = []
     _check_call(density, data)
@@ -152,7 +152,7 @@ def _check_call(density: Density, data: Data) -> None:
 def refuse_changes(density: Density, data: Data, inspection: Inspection) -> None:
     """Make the density raise before it compiles a program that differs from the inspected one.
 
-    What a model reads may change after its posterior was made; all its programs must be of one density.
+    The objects that a model reads may change after its posterior was made, but all programs must compute one density.
     """
     if density.verify is None:
         shapes = _shapes_of(data)  # the data themselves are not kept
@@ -179,8 +179,8 @@ def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) ->
             forget_density(density)
             raise ChangedDensity(
                 'The log density has changed since this Posterior was made: what the model or its likelihood reads (a '
-                'global, an attribute, a method, an array) is different now. Make a new Posterior. A fit that is there '
-                'keeps its draws: set back what has changed, or predict as it is now, by '
+                'global, an attribute, a method, an array) is different now. Make a new Posterior. An existing fit '
+                'keeps its draws: undo the change, or predict with the changed model by '
                 'fit.with_posterior(posterior). If it changes at each call, the model draws from a generator of '
                 'Python or NumPy: use brainstate_prob.random.'
             )
@@ -211,9 +211,9 @@ class _Seen(NamedTuple):
 def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
     """The traced function: ``(pieces, theta, data)`` to the likelihood and the terms of each block.
 
-    The likelihood sees the parameters as separate arguments (pairs of theta and constrained value by name), so that the
-    traced program shows which it depends on; ``theta`` is that of transforms and priors. The function is a new one each
-    time: JAX keeps traces by function.
+    The likelihood gets the parameters as separate arguments (pairs of theta and constrained value by name), so that the
+    traced program shows on which of them it depends; transforms and priors get ``theta``. Each call returns a new
+    function, since JAX caches traces by function.
     """
 
     def inspected_terms(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
@@ -296,7 +296,7 @@ def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None
     created = [state for state in trace.created if isinstance(state, ParamState)]
     if created:
         raise ValueError(
-            f'Calling the model creates {len(created)} trainable parameter{"s" * (len(created) > 1)} anew at each '
+            f'Calling the model creates {len(created)} new trainable parameter{"s" * (len(created) > 1)} at each '
             'call, which cannot be fitted. Create layers and Params in __init__, as attributes.'
         )
     entries: dict[Any, str] = {e.state: e.name for e in density.entries}
@@ -316,7 +316,7 @@ def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None
             raise ValueError(
                 f'The log density reads a trainable parameter that is not part of the model: {where}. It would stay a '
                 f'constant in every fit. Make it an attribute of the model, of an nn.Module in it, or of a list, dict '
-                f'or dataclass in it (self.name = param); or nn.Const in place of nn.Param, if it is to stay as it is.'
+                f'or dataclass in it (self.name = param); or use nn.Const in place of nn.Param to keep it constant.'
             )
 
 
@@ -335,7 +335,7 @@ def unused_messages(posterior: Any) -> list[str]:
         for name in posterior.inspection.unused
     ] + [
         f'The prior of Param {name!r} was built with the number that Param {other!r} had, and keeps it while {other!r} '
-        f'is fitted. Hand over the Param and not its value, as in nn.GaussianReg(mean=0.0, std=self.{other}); if a '
+        f'is fitted. Pass the Param instead of its value, as in nn.GaussianReg(mean=0.0, std=self.{other}); if a '
         f'number is meant, write it, or float(self.{other}.value()).'
         for name, other in posterior.inspection.frozen
     ]

@@ -1,8 +1,8 @@
 """The index ranges of gathers and slices in a traced program, also within loops and branches.
 
-A program is read twice: once for what depends on what, and once, inside a compiled function, for the values of the
-indices. In a loop these are the values of all its steps: the loop is run with the numbers that do not depend on
-parameters. Of a branch they are those of the branch that is taken.
+A program is traversed twice: once for its dependencies, and once, inside a compiled function, for the values of the
+indices. A loop is run with the numbers that do not depend on parameters, which gives the indices of all its steps. A
+condition gives the indices of the branch that is taken.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Lookup(NamedTuple):
 class Traced:
     """A value in a program: the input leaves on which it depends (``leaves``), and its value if known.
 
-    What depends on `PARAMETERS` has no value here.
+    Values that depend on `PARAMETERS` are unknown.
     """
 
     def __init__(self, leaves: frozenset[int], compute: Callable[[], Any] = lambda: None):
@@ -56,7 +56,8 @@ class Traced:
 class Lookups(Interpreter[Traced]):
     """The look-ups whose indices depend on ``labels``, or on ``constants`` alone; those in data are left out.
 
-    Those that fill are left out: NaN does not stay unseen. Those that clip are what `jax.vmap` makes of single ones.
+    Gathers in mode 'fill' are left out, since their NaN is visible. Mode 'clip' is what `jax.vmap` makes of single
+    look-ups.
     """
 
     def __init__(self, labels: frozenset[int], others: frozenset[int], constants: frozenset[int]):

@@ -98,8 +98,8 @@ def _within_pass(batches: Batches, batch_size: int) -> tuple[jax.Array, Batches]
 def loop_in_batches(unfinished: Callable, body: Callable, state: Any, rest: tuple, batch_size: int | None) -> tuple:
     """``while unfinished(state, *rest): state, *rest = body(index, state, *rest)``; ``index`` is the next batch.
 
-    A new order is drawn outside the inner loop: under ``vmap`` both branches of a condition are computed, and the order
-    of all observations at each step would cost more than the step.
+    A new order is drawn outside the inner loop: under ``vmap`` both branches of a condition are computed, and a
+    permutation of all observations at each step would cost more than the step.
     """
     if batch_size is None:
         return lax.while_loop(lambda loop: unfinished(*loop), lambda loop: body(None, *loop), (state, *rest))

@@ -191,8 +191,8 @@ def sites_model(density: Density) -> Callable:
     for entry in density.entries:
         if entry.on_theta and entry.reg is not None and not entry.t.bijective:
             raise ValueError(
-                f'{entry.name!r}: a prior on theta says nothing about a value of {entry.t!r}, which many thetas have. '
-                "Put it on the value (prior_on='value')."
+                f'{entry.name!r}: a prior on theta defines no density for a value of {entry.t!r}, which many thetas '
+                "have. Put it on the value (prior_on='value')."
             )
     order = _hypers_first(density.entries)
     if any(entry.name == 'targets' for entry in density.entries):

@@ -1,7 +1,7 @@
 """Checks of the options of the ways to fit and of results, before anything is computed.
 
-An option means the same wherever it appears, so its rule stands here once, by its name. A wrong value is a ValueError
-of one form: what it must be, and what it was.
+An option has the same meaning everywhere, so there is one rule for each name. The ValueError for a wrong value says
+what is allowed and what was given.
 """
 
 from __future__ import annotations

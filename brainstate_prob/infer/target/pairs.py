@@ -1,10 +1,9 @@
 """Whether a log-likelihood sums over all pairs of a target and a prediction: shapes (N, 1) and (N,) that broadcast.
 
-The sum hides the square (N, N) from a check of shapes, so it is looked for in the traced program: numbers that were
-computed element by element from targets along one axis and other rows along another, and added up by a sum, a product
-of matrices, a norm or the carry of a scan. Squares that a model means do not look like this: matrices (of a Gaussian
-process, of weights, a mask) are no broadcasts, pairs of targets (risk sets, rankings) have targets along both axes, and
-a mixture takes a logarithm after its sum.
+The sum hides the shape (N, N) from a check of shapes, so the traced program is searched for it: element-wise functions
+of targets along one axis and other rows along another, which are summed by a reduction, a matrix product, a norm or the
+carry of a scan. Intended matrices do not match: covariances, weights and masks are not broadcasts, pairs of targets
+(risk sets, rankings) have targets along both axes, and a mixture takes a logarithm after its sum.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ class _Origin(NamedTuple):
     def is_of_pairs(self) -> bool:
         """Whether targets vary along one axis and rows along the other.
 
-        Constants count as rows that a model holds itself, unless something else varies with the targets: then they
-        are the nodes of a quadrature for every row.
+        Constants count as rows kept by the model, unless something else varies with the targets: then they are the
+        nodes of a quadrature for every row.
         """
         along = list((self.axes or {}).values())
         if any(_PAIRS in kinds for kinds in along):
@@ -108,7 +107,7 @@ def squared_messages(posterior: Any) -> list[str]:
     return [
         f'log_likelihood= scores each of the {num} targets against the predictions of all {num} rows, and sums the '
         f'{num} x {num} terms: predictions of shape ({num}, 1) and targets of shape ({num},), or the other way round, '
-        'broadcast to a square. Give both one shape, e.g. model(x)[:, 0] or y[:, None].'
+        'broadcast to a matrix. Give both the same shape, e.g. model(x)[:, 0] or y[:, None].'
     ]
 
 
@@ -165,7 +164,7 @@ class _Pairs(Interpreter[_Origin]):
     def _merged(self, variable: Any, inputs: Any) -> _Origin:
         """The result of an unknown operation: everything varies along each axis.
 
-        The axes of scans that are over are left out.
+        The axes of completed scans are left out.
         """
         kinds = frozenset().union(*(x.kinds for x in inputs))
         scanned = {axis: kinds for x in inputs for axis in x.scanned if axis >= self._depth}

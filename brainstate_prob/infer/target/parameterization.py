@@ -1,14 +1,14 @@
 """The choice between centred and non-centred parameterization of hierarchical parameters, by the data.
 
-Of a number with prior location + scale * z the centred form is the better one where the likelihood says more about it
-than the prior does: where information * scale**2 > 1, the information being minus the second derivative of the
-log-likelihood (Papaspiliopoulos, Roberts & Skoeld 2007; Betancourt & Girolami 2015). That product is the curvature of
-the likelihood in z, so it is read off at one point in the non-centred coordinates, by differences of the gradient. It
-must also hold at the small scales that the posterior has, where the funnel is: few groups say little about their scale.
+For a number with prior location + scale * z the centred form is better where the likelihood is more informative than
+the prior: where information * scale**2 > 1, with the information minus the second derivative of the log-likelihood
+(Papaspiliopoulos, Roberts & Skoeld 2007; Betancourt & Girolami 2015). This product is the curvature of the likelihood
+in z, so it is computed at one point in the non-centred coordinates, by differences of the gradient. It must also hold
+at small scales within the posterior, where the funnel is: few groups determine their scale poorly.
 
 The point must have a typical scale. At the joint mode of the centred coordinates the scale is zero, at that of the
-non-centred ones it is too large. So the standardized values get independent normals, and their means and widths and all
-else are found by maximizing the evidence lower bound over fixed draws: variational expectation maximization.
+non-centred ones it is too large. So the standardized values get independent normals, and the evidence lower bound over
+fixed draws is maximized in their means and widths and all other parameters: variational expectation maximization.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ALIKE = 10.0  # an entry whose ratios differ by less than this factor has one p
 def chosen_by_data(posterior: Posterior, data: Data | None = None) -> tuple[str, ...]:
     """The names of the non-centred entries (`noncentered.named`); deterministic given model, start and data.
 
-    Where nothing can be computed (no likelihood, a start that is not finite) it is everything.
+    Without a likelihood or a finite start, all entries are non-centred.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def _informed(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """The numbers of an entry that the data determine better than the prior, even at small scales.
 
     A number with y ~ N(location, scale**2 + 1 / information) has the information 2 * (product / (1 + product))**2 about
-    the logarithm of its scale; those with the same scale add up. The product is taken where the scale is three standard
-    deviations lower: at smaller ones there is a funnel that a sampler would enter.
+    its log scale, which is summed over the numbers with the same scale. The product is evaluated at a scale three
+    standard deviations lower: if it is small there, a sampler would enter the funnel.
     """
     product = np.clip(np.nan_to_num(product, nan=0.0), 1e-6, 1e6)
     about_scale = 2 * (product / (1 + product)) ** 2

@@ -132,7 +132,7 @@ class Posterior:
         if not self.entries:
             raise ValueError(
                 f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
-                'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
+                'fit=False are not trained; Params in a set, or in an object that is not an nn.Module, are not found).'
                 + hidden_parameter_message(model)
             )
         _refuse_equal_paths(self.entries)
@@ -475,8 +475,8 @@ def _refuse_for_sampling(entries: list[Entry]) -> None:
     for e in entries:
         if not e.t.has_density:
             raise ValueError(
-                f'Param {e.name!r}: {e.t!r} is no bijection, so theta has no density under it. Use SigmoidT in place '
-                'of ClipT, SoftplusT in place of ReluT, or fit by MAP.'
+                f'Param {e.name!r}: {e.t!r} is not a bijection, so theta has no density under it. Use SigmoidT in '
+                'place of ClipT, SoftplusT in place of ReluT, or fit by MAP.'
             )
         if not e.t.unconstrained:
             raise ValueError(

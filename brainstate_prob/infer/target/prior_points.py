@@ -42,7 +42,7 @@ _DRAW: dict[type, Callable[[np.random.Generator, Any, tuple[int, ...]], np.ndarr
 def prior_points(density: Density, num: int, rng: np.random.Generator, start: np.ndarray, states: tuple) -> np.ndarray:
     """Draws of the flat theta from the priors, (num, size); parameters without a prior stay at ``start``.
 
-    They are good enough to see how far a start is out and what priors predict; `prior_thetas` is exact.
+    They suffice to judge how far out a start is and what the priors predict; `prior_thetas` is exact.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """A check that the rows of the data are conditionally independent, as minibatching assumes.
 
-A minibatch, a bootstrap sample and a prediction of a few rows at a time are right only where the log-likelihood of a
-row does not depend on the other rows that the model is called with. This is looked at on a few hundred rows
-(`informative_rows`): all of them together against halves of them, at several points of the parameters.
+Minibatches, bootstrap samples and predictions in parts are valid only if the log-likelihood of a row does not depend on
+the other rows that the model is called with. This is checked on a few hundred rows (`informative_rows`): all of them
+together are compared with halves of them, at several points of the parameters.
 """
 
 from __future__ import annotations
@@ -180,8 +180,8 @@ class _Comparison:
     def in_place(self) -> str | None:
         """Compare half of the rows in place, with the other half replaced by other rows.
 
-        For models that draw random numbers, which are those of a place among the rows, and for those that take one
-        number of rows only.
+        For models whose random numbers depend on the position of a row, and for models that take a fixed number of
+        rows.
         """
         index = np.tile(np.arange(self.num), (len(_POINTS), 1))
         kept, rest = self.order[:, self.num // 2 :], self.order[:, : self.num // 2]

@@ -90,7 +90,7 @@ def _placed(new: Any, old: Any) -> jax.Array:
 class StatisticsDensity(WiderDensity):
     """A density whose flat vector is theta followed by the running statistics of the draw.
 
-    The outline has shape and dtype of each of their arrays.
+    The outline has the shape and dtype of each array of statistics.
     """
 
     kind = 'running statistics'
@@ -142,8 +142,8 @@ def each_with_its_own(target: Target, thetas: np.ndarray, carried: tuple) -> tup
 def recomputed(target: Target, rows: np.ndarray) -> tuple:
     """The running statistics of the data at each draw, with the draws as first axis: one pass, as SWAG's ``bn_update``.
 
-    An exponential average of what a batch gives, s <- a s + (1 - a) b, is solved for b, with all data as the batch.
-    What is updated in another way, and does not stand still there, stays as the posterior has it.
+    An exponential average of batch statistics, s <- a s + (1 - a) b, is solved for b, with all data as the batch.
+    Statistics with another update rule, for which this is not a fixed point, stay as in the posterior.
     """
     density, data = target.density, target.data
     with precision_of(density), environ.context(fit=True):

@@ -33,7 +33,7 @@ def to_key(seed: Any) -> jax.Array:
 def checked_start(target: Target, theta: jax.Array | None = None, *, jacobian: bool = True) -> jax.Array:
     """``theta``, by default the model's current one, where the log density and its gradient are finite.
 
-    Without ``jacobian`` that of the values, which transforms that are no bijections have too.
+    Without ``jacobian`` the density is that of the values, which also exists for transforms that are not bijections.
 
     Raises
     ------

@@ -102,7 +102,7 @@ class Stream:
                 raise
             self._ended = True
             warnings.warn(
-                f'The batches end here, after {self._all.number} steps, and the result is what was found by then: '
+                f'The batches ended after {self._all.number} steps, and the result is that of these steps: '
                 f'{type(error).__name__}: {error}',
                 UserWarning,
                 stacklevel=2,

@@ -143,7 +143,7 @@ def check_guide(
     if isinstance(guide, autoguide.AutoGuide):
         if not sites:
             raise ValueError(
-                f'{type(guide).__name__} was built for a model of its own; here the model is one flat theta. Pass '
+                f'{type(guide).__name__} was built for another model; here the model is one flat theta. Pass '
                 f'the class, or a function of the model: guide=lambda model: {type(guide).__name__}(model, ...). Or, '
                 'if it was built for infer.to_numpyro(model), set sites=True.'
             )

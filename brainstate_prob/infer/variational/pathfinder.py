@@ -1,6 +1,6 @@
 """Pathfinder: Gaussian approximations along several quasi-Newton paths, with importance-weighted draws.
 
-Zhang et al. (2022), by BlackJAX. A quick look at a posterior, and a start for `nuts`.
+Zhang et al. (2022), by BlackJAX. A fast approximation of a posterior, and a start for `nuts`.
 """
 
 from __future__ import annotations

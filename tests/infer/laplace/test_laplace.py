@@ -497,7 +497,7 @@ REFUSED = [
         )
         for structure in ('full', 'diagonal')
     ),
-    (Clipped, {}, {}, ValueError, r"Param 'c': ClipT.* is no bijection"),
+    (Clipped, {}, {}, ValueError, r"Param 'c': ClipT.* is not a bijection"),
     (
         Normalized,
         {},

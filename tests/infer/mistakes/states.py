@@ -170,7 +170,7 @@ ROWS = [
     started(
         'a start outside its transform',
         {'noise': -1.0},
-        (r"init\['noise'\] is no possible value", '-1'),
+        (r"init\['noise'\] is not a possible value", '-1'),
         scaled,
         ('map', 'ensemble', 'svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees'),
     ),

@@ -116,5 +116,5 @@ def finished(tmp_path_factory):
 
 def test_nutpie_has_no_checkpoints(tmp_path):
     pytest.importorskip('nutpie')
-    with pytest.raises(ValueError, match="'nutpie' keeps its state to itself"):
+    with pytest.raises(ValueError, match="'nutpie' does not expose its state"):
         infer.nuts(regression(), backend='nutpie', checkpoint=tmp_path / 'x', **SHORT)

@@ -224,7 +224,7 @@ def test_draws_are_kept_where_the_batches_end_early():
     assert fit.draws['mu'].shape == (2, 10) and fit.info['num_samples'] == 30  # three steps a draw
     assert any('10 of 33 draws' in text for text in fit.info['warnings'])
     assert whole.draws['mu'].shape == (2, 33)
-    with pytest.raises(ValueError, match='ended before the first draw, after 8 steps.*begun anew'):
+    with pytest.raises(ValueError, match='ended before the first draw, after 8 steps.*be restarted'):
         infer.sgmcmc(posterior, batches=generator(PARTS, 2), **run)
 
 
