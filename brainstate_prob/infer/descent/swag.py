@@ -291,9 +291,7 @@ def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_o
         advice = f'scale={scale:g} makes them so: leave it out, to use the covariance of the path.'
     elif size is None or size >= num_observations > 1:
         some = f' (of {num_observations})' if num_observations > 1 else ''
-        advice = (
-            f'All data at each step leave the path without noise, hence without spread: give a small batch_size{some}.'
-        )
+        advice = f'Full-data steps have no noise, so the path has no spread: give a small batch_size{some}.'
     else:
         smaller = f'take fewer observations a step (now {size})' if size > 1 else ''
         larger = (

@@ -92,9 +92,9 @@ def _message(labels: list[tuple], length: int) -> str:
 
     indices = ' and '.join(described(*label) for label in labels)
     return (
-        f'{indices} is used as an index along an axis of {length} entries (0 to {length - 1}), and leaves it: JAX '
-        f'would take the nearest entry in silence (where that is meant, write jnp.clip(i, 0, {length - 1})). Labels '
-        'count from 0: subtract 1 from those that count from 1 (np.unique(labels, return_inverse=True)[1] numbers any '
+        f'{indices} is used as an index along an axis of {length} entries (0 to {length - 1}), and is out of '
+        f'range: JAX would clip it silently (if that is intended, write jnp.clip(i, 0, {length - 1})). Labels count '
+        'from 0: subtract 1 from those that count from 1 (np.unique(labels, return_inverse=True)[1] numbers any '
         'labels), and make the Param as long as there are labels; of a group that was not fitted nothing can be '
         'predicted by its label.'
     )
