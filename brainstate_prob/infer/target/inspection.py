@@ -306,7 +306,7 @@ def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None
             raise ValueError(
                 f'Calling the model writes to its parameter {entries[state]!r}: what is written is dropped after each '
                 'evaluation, and would not be fitted. Compute with its value (p.value()) and keep the result in a '
-                'variable, or write to an nn.LongTermState that is no parameter.'
+                'variable, or write to an nn.LongTermState that is not a parameter.'
             )
     for state in trace.outside:
         if isinstance(state, ParamState):

@@ -258,7 +258,7 @@ LATE = [
 def test_what_goes_wrong_after_the_first_pass_ends_the_fit_and_keeps_it(error, words):
     posterior = infer.Posterior(Mean(), targets=Y)
     options = {**QUIET, 'num_observations': 10, 'num_steps': 100, 'optimizer': optax.adam(0.05)}
-    with pytest.warns(UserWarning, match=f'(?s)The batches end here.*{words}|{words}'):
+    with pytest.warns(UserWarning, match=f'(?s)The batches ended after.*{words}|{words}'):
         fit = infer.map(posterior, batches=broken(error), **options)
     assert (fit.info['num_steps'], fit.info['stopped']) == (10, 'the batches ended')
     whole = infer.map(posterior, batches=Loader([PARTS]), **{**options, 'num_steps': 10})
