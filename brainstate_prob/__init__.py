@@ -1,4 +1,4 @@
-"""Models written once, fitted in every way: constrained parameters with priors and units over JAX and NumPyro."""
+"""Bayesian models with constrained parameters, priors and units, on JAX and NumPyro."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == 'infer':  # imported on first use: NumPyro's and optax's modules take a second
+    if name == 'infer':  # imported on first use: NumPyro and optax take a second
         return importlib.import_module('brainstate_prob.infer')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 

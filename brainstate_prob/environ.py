@@ -1,4 +1,4 @@
-"""Settings that layers look up: the time step ``dt``, the ``fit`` mode, the precision, and whatever a user adds.
+"""Settings that layers read: the time step ``dt``, the ``fit`` mode, the precision, and the user's own.
 
 `set` changes a setting for the whole process, `context` for a block of code in one thread. Importing this
 module changes nothing in JAX.
@@ -48,13 +48,13 @@ _MISSING: Any = object()
 
 
 class MissingSettingError(KeyError):
-    """A setting that was asked for has no value."""
+    """A requested setting has no value."""
 
-    __str__ = Exception.__str__  # KeyError would print the quoted repr of the message
+    __str__ = Exception.__str__  # KeyError prints the repr of its message
 
 
 class _Frame:
-    """The settings of one level, its outer contexts included, and their key, computed once."""
+    """The settings of one context merged with those of its outer contexts, and their key."""
 
     def __init__(self, settings: dict[str, Any]):
         self.settings = settings
@@ -69,7 +69,7 @@ _local: contextvars.ContextVar[_Frame] = contextvars.ContextVar('brainstate_prob
 
 
 def _check(settings: dict[str, Any]) -> dict[str, Any]:
-    """Refuse values that could only fail later, far from here."""
+    """Raise for invalid values of known settings."""
     precision = settings.get('precision')
     if 'precision' in settings and (isinstance(precision, bool) or precision not in _FLOATS):
         raise ValueError(f"precision must be 16, 'bf16', 32 or 64; got {precision!r}.")
@@ -84,7 +84,7 @@ def _check(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def set(precision: int | str | None = None, dt: Any = None, **settings) -> None:
-    """Change settings for the whole process; contexts that are open stay in force.
+    """Change settings for the whole process; open contexts keep theirs.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def set(precision: int | str | None = None, dt: Any = None, **settings) -> None:
 
 @contextlib.contextmanager
 def context(**settings):
-    """Change settings for a block of code, in this thread only; they come back also after an exception.
+    """Change settings for a block of code, in this thread only; they are restored also after an exception.
 
     ``precision=64`` enters ``jax.enable_x64(True)`` for the block.
 
@@ -153,21 +153,21 @@ def context(**settings):
 
 
 def get(key: str, default: Any = _MISSING, desc: str | None = None) -> Any:
-    """The value of a setting: of the innermost context that has it, else of the process.
+    """The value of a setting: from the innermost context that has it, else from the process.
 
     Parameters
     ----------
     key
         The name of the setting.
     default
-        Returned where there is no value.
+        Returned if the setting has no value.
     desc
-        What the setting is for; it is printed in the error.
+        What the setting is for, printed in the error.
 
     Raises
     ------
     MissingSettingError
-        A ``KeyError``: there is neither a value nor a default. The message says how to give one.
+        If there is neither a value nor a default; a ``KeyError``.
     """
     for frame in (_local.get(), _process):
         if key in frame.settings:
@@ -186,7 +186,7 @@ def all() -> dict[str, Any]:
 
 
 def pop(key: str, default: Any = _MISSING) -> Any:
-    """Take a setting away from the process and return the value it had; contexts are left alone."""
+    """Remove a setting from the process and return its value; contexts are unchanged."""
     global _process
     with _lock:
         settings = dict(_process.settings)
@@ -219,7 +219,7 @@ def _x64() -> bool:
 
 
 def get_precision() -> int | str:
-    """The precision that is set, else the one of JAX: 64 under ``jax_enable_x64``, 32 otherwise."""
+    """The precision: as set, else that of JAX (64 under ``jax_enable_x64``, 32 otherwise)."""
     return get('precision', default=64 if _x64() else 32)
 
 
@@ -234,7 +234,7 @@ def _of_precision(kinds: dict, what: str) -> Any:
 
 
 def dftype() -> Any:
-    """The default floating type: that of the precision in force, so JAX's own where none is set.
+    """The default floating type, by the precision.
 
     Examples
     --------
@@ -247,12 +247,12 @@ def dftype() -> Any:
 
 
 def ditype() -> Any:
-    """The default integer type: that of the precision in force, so JAX's own where none is set."""
+    """The default integer type, by the precision."""
     return _of_precision(_INTS, 'integers')
 
 
 def static_key() -> tuple:
-    """A hashable fingerprint of the concrete settings, for caches of compiled code; () where nothing is set.
+    """A hashable key of the concrete settings, for caches of compiled code; () if nothing is set.
 
     Equal keys mean equal settings, arrays and quantities compared by value. Traced settings cannot be part of
     it: see `has_traced`.
@@ -261,5 +261,5 @@ def static_key() -> tuple:
 
 
 def has_traced() -> bool:
-    """Whether a setting in force is traced: then code compiled now may not be used again under another trace."""
+    """Whether a setting is traced, so that code compiled now cannot be reused under another trace."""
     return _local.get().traced

@@ -6,6 +6,8 @@ import pathlib
 
 import pytest
 
+from tests.support.slow_rows import slow_rows
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULES = [
     '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
@@ -14,7 +16,11 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize('name', MODULES)
+# Fits in docstrings compile for seconds each.
+FITS = [name for name in MODULES if name.startswith('brainstate_prob.infer.')]
+
+
+@pytest.mark.parametrize('name', slow_rows(MODULES, FITS))
 def test_examples_of_module(name):
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

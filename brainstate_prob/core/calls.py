@@ -1,4 +1,4 @@
-"""How the library is called: names of arguments that are none, and the line of the user that a warning is about."""
+"""Errors for wrong calls (misspelt and positional arguments), and the caller's line for warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ['caller_of_named', 'named', 'nearest', 'synonyms', 'too_many_argument
 P = ParamSpec('P')
 R = TypeVar('R')
 
-# What other libraries of the field, and earlier versions of this one, call it.
+# Names used by other libraries and by earlier versions of this one.
 _ELSEWHERE: dict[str, tuple[str, ...]] = {
     'bijector': ('t',),
     'draws': ('num_samples', 'num_draws'),
@@ -38,14 +38,14 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
 
 
 def nearest(word: Any, words: Iterable[str]) -> str:
-    """``Did you mean 'x'?`` where one of the words is like ``word``, else nothing."""
+    """``Did you mean 'x'?`` if one of the words is close to ``word``, else an empty string."""
     by_lower = {w.lower(): w for w in words}
-    found = difflib.get_close_matches(str(word).lower(), by_lower, 1, 0.5)
-    return f'Did you mean {by_lower[found[0]]!r}?' if found else ''
+    close = difflib.get_close_matches(str(word).lower(), by_lower, 1, 0.5)
+    return f'Did you mean {by_lower[close[0]]!r}?' if close else ''
 
 
 def unknown_argument(function: str, given: str, names: list[str]) -> TypeError:
-    """The error for an argument that a function lacks, with the one that is probably meant, and all that it has.
+    """The error for an unknown argument, with the probable one and all that exist.
 
     Examples
     --------
@@ -61,17 +61,17 @@ def unknown_argument(function: str, given: str, names: list[str]) -> TypeError:
 
 
 def too_many_arguments(function: str, args: tuple, parameters: Mapping[str, inspect.Parameter]) -> TypeError:
-    """The error for more arguments by position than a function takes, with those that go by name."""
+    """The error for too many positional arguments, with those to pass by name."""
     known = {name: p for name, p in parameters.items() if name != 'self'}
     by_place = [name for name, p in known.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     by_name = [name for name in known if name not in by_place]
     kinds = ', '.join(type(x).__name__ for x in args)
     posterior = (
-        ' The model and its data are one Posterior first: infer.Posterior(model, inputs, targets).'
+        ' Put the model and its data into a Posterior first: infer.Posterior(model, inputs, targets).'
         if by_place == ['posterior']
         else ''
     )
-    rest = f' By name come: {", ".join(by_name)}.' if by_name else ''
+    rest = f' Pass by name: {", ".join(by_name)}.' if by_name else ''
     return TypeError(
         f'{function} takes {len(by_place)} argument{"" if len(by_place) == 1 else "s"} by position '
         f'({", ".join(by_place) or "none"}), got {len(args)}: {kinds}.{posterior}{rest}'
@@ -79,7 +79,7 @@ def too_many_arguments(function: str, args: tuple, parameters: Mapping[str, insp
 
 
 def named(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function (or ``__init__``), which answers a misspelt argument with the name that is probably meant.
+    """Decorate a function (or ``__init__``): a misspelt argument raises an error with the probable name.
 
     Its signature stays what it is, for `inspect.signature`, editors and type checkers.
 
@@ -118,12 +118,12 @@ def named(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def synonyms(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator by which a function takes arguments by other names, too: ``synonyms(prior='reg')``.
+    """Decorate a function that accepts arguments by other names as well: ``synonyms(prior='reg')``.
 
     Raises
     ------
     TypeError
-        At a call that gives both.
+        If a call gives both.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def caller_of_named() -> str:
 
 
 def users_line() -> int:
-    """The ``stacklevel`` by which `warnings.warn`, called where this is, names the line outside of the library."""
+    """The ``stacklevel`` with which `warnings.warn`, called from here, reports the user's line."""
     frame: FrameType | None = sys._getframe(1)
     level = 1
     while frame is not None and str(frame.f_globals.get('__name__', '')).split('.')[0] == 'brainstate_prob':

@@ -1,7 +1,7 @@
-"""What objects, lists and dicts hold, piece by piece: what code can read of a config when it is traced.
+"""Keys of the contents of objects, lists and dicts, by path.
 
-A key of code alone does not have it. Here each number, text, array and function is found under its path, so that a key
-sees a change, and a counter that code keeps for itself can be left out by its path.
+Each number, text, array and function that code can read while it is traced has a key by its path, so that a change
+is seen, and a counter that the code itself updates can be left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 __all__ = ['Identity', 'attributes_of', 'changed_between', 'is_of_runtime', 'pieces_of']
 
-# Of the standard library only these are looked into: locks, files, loggers and the like say nothing about numbers.
+# The only classes of the standard library that are traversed; locks, files and loggers hold no numbers.
 _HOLDERS = (
     types.SimpleNamespace,
     argparse.Namespace,
@@ -30,13 +30,13 @@ _HOLDERS = (
     collections.ChainMap,
     configparser.RawConfigParser,
 )
-# Objects of these are what they are by identity: fits, densities, compiled functions.
+# Libraries whose objects are compared by identity: fits, densities, compiled functions.
 _OPAQUE = ('jax.', 'jaxlib.', 'brainstate_prob.core.', 'brainstate_prob.infer.', 'brainstate_prob.transform.')
-_MANY = 2000  # items of a list or dict, from which on they are compared all at once
+_MANY = 2000  # a list or dict with more items is compared as a whole
 
 
 class Identity:
-    """An object that only equals itself; the reference keeps its id from being given to another."""
+    """An object compared by identity; the reference keeps its id from being reused."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -56,16 +56,16 @@ def pieces_of(
     places: dict[int, tuple],
     without: Collection[tuple],
 ) -> Iterator[tuple[tuple, Hashable]]:
-    """``(path, key)`` of ``x`` and of everything in it; what is met again has its first path.
+    """``(path, key)`` of ``x`` and of everything in it; an object visited before has its first path.
 
     Parameters
     ----------
     key
-        The key of numbers, texts, arrays, classes and of what ``is_whole``, as code is.
+        The key of numbers, texts, arrays, classes, and of what ``is_whole``, such as code.
     places
-        By ``id``, the paths of what was met before.
+        By ``id``, the paths of visited objects.
     without
-        The paths of what is not looked at.
+        The paths to skip.
     """
     waiting: list[tuple[tuple, Any]] = [(path, x)]
     while waiting:
@@ -84,23 +84,23 @@ def pieces_of(
 
 
 def changed_between(before: Mapping[tuple, Hashable], after: Mapping[tuple, Hashable]) -> set[tuple]:
-    """The paths of pieces that changed. A list or dict that has gained or lost items has changed as a whole."""
-    found = set()
+    """The paths that changed. A list or dict that gained or lost items counts as changed as a whole."""
+    changed = set()
     for path in before.keys() | after.keys():
         if path not in before or path not in after:
-            found.add(path[:-1] if _is_item(path[-1]) and len(path) > 1 else path)
+            changed.add(path[:-1] if _is_item(path[-1]) and len(path) > 1 else path)
         elif before[path] != after[path]:
-            found.add(path)
-    return found
+            changed.add(path)
+    return changed
 
 
 def _is_item(name: Hashable) -> bool:
-    """Whether a part of a path is that of a list or dict, not an attribute."""
+    """Whether a part of a path is a list index or dict key, not an attribute."""
     return isinstance(name, int) or (isinstance(name, tuple) and name[:1] == ('item',))
 
 
 def _items(x: Any, key: Callable[[Any], Hashable]) -> list[tuple[Hashable, Any]] | None:
-    """What ``x`` holds, by name or number; None for what is compared as one."""
+    """The parts of ``x`` by name or number; None if it is compared as a whole."""
     own = list(attributes_of(x)) if _is_holder(type(x)) else []
     if isinstance(x, dict | types.MappingProxyType):
         return None if len(x) > _MANY else [*own, *((('item', key(k)), v) for k, v in x.items())]
@@ -112,7 +112,7 @@ def _items(x: Any, key: Callable[[Any], Hashable]) -> list[tuple[Hashable, Any]]
 
 
 def attributes_of(x: Any) -> Iterator[tuple[Hashable, Any]]:
-    """The attributes of an object, slots included; not the bookkeeping of this library's nodes."""
+    """The attributes of an object, slots included, without the bookkeeping of this library's nodes."""
     bookkeeping = getattr(type(x), '_not_in_graph', ())
     yield from ((k, v) for k, v in list(getattr(x, '__dict__', {}).items()) if k not in bookkeeping)
     for cls in type(x).__mro__:
@@ -134,7 +134,7 @@ def _is_holder(cls: type) -> bool:
 
 
 def _alone(x: Any, key: Callable[[Any], Hashable]) -> Hashable:
-    """The key of what holds nothing that can be looked at: by value where there is one, else by identity."""
+    """The key of an object without parts: by value if it has one, else by identity."""
     if isinstance(x, np.ndarray | jax.Array):
         return key(x)
     if isinstance(x, set | frozenset):

@@ -11,7 +11,7 @@ from brainstate_prob.core.quantities import magnitude
 
 __all__ = ['check_domain']
 
-# By name: whether an array lies inside, and what is allowed in the words of a message.
+# By name: whether an array lies inside, and the wording for messages.
 _DOMAINS = {
     'real': (lambda x: x == x, 'a number'),
     'positive': (lambda x: x > 0, '> 0'),
@@ -22,7 +22,7 @@ _DOMAINS = {
 
 
 def check_domain(label: str, name: str, domain: str, value: Any) -> None:
-    """Raise ValueError where a concrete ``value`` of the parameter ``name`` lies outside its domain; NaN always does.
+    """Raise ValueError if a concrete ``value`` of the parameter ``name`` lies outside its domain, or is NaN.
 
     Traced values pass.
     """

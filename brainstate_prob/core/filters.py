@@ -1,4 +1,4 @@
-"""Filters: what `states(*filters)` accepts, turned into predicates of (path, state).
+"""Filters of States, as accepted by `states(*filters)`, converted to predicates of (path, state).
 
 A filter is a type (``ParamState``), a tag (``'encoder'``), a path prefix (``('layers', 0)``), a predicate
 ``f(path, state) -> bool``, True or ``...`` (everything), False or None (nothing), or a combination by
@@ -16,12 +16,12 @@ Predicate = Callable[[tuple, Any], bool]
 
 
 def to_predicate(spec: Any) -> Predicate:
-    """Turn a filter into a predicate of ``(path, value)``.
+    """Convert a filter to a predicate of ``(path, value)``.
 
     Raises
     ------
     TypeError
-        For anything that is no filter; the message lists what is.
+        If ``spec`` is not a filter.
 
     Examples
     --------
@@ -45,24 +45,24 @@ def to_predicate(spec: Any) -> Predicate:
     if callable(spec):
         return spec
     raise TypeError(
-        f'{spec!r} is no filter. Allowed: a type (ParamState), a tag (str), a path prefix (tuple of names and '
+        f'{spec!r} is not a filter. Allowed: a type (ParamState), a tag (str), a path prefix (tuple of names and '
         'indices), a predicate f(path, state), True or ..., False or None, a list of filters (any of them).'
     )
 
 
 def any_of(*specs: Any) -> Predicate:
-    """A filter that matches what any of ``specs`` matches."""
+    """A filter that matches if any of ``specs`` matches."""
     predicates = [to_predicate(spec) for spec in specs]
     return lambda path, value: any(p(path, value) for p in predicates)
 
 
 def all_of(*specs: Any) -> Predicate:
-    """A filter that matches what all of ``specs`` match."""
+    """A filter that matches if all of ``specs`` match."""
     predicates = [to_predicate(spec) for spec in specs]
     return lambda path, value: all(p(path, value) for p in predicates)
 
 
 def not_(spec: Any) -> Predicate:
-    """A filter that matches what ``spec`` does not."""
+    """A filter that matches if ``spec`` does not."""
     predicate = to_predicate(spec)
     return lambda path, value: not predicate(path, value)

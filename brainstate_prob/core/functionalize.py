@@ -1,7 +1,7 @@
-"""Functionalize: a function that uses States, as a pure function of their values.
+"""Functionalize: convert a function that uses States to a pure function of their values.
 
-Every transform hands JAX a `Pure` function and gives back to the States what came out of it (`Pure.commit`).
-Those that must know beforehand which States a function uses ask a `Discovery`.
+Every transform passes a `Pure` function to JAX and writes its results to the States (`Pure.commit`).
+Transforms that need the States of a function in advance use a `Discovery`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax
 from brainstate_prob.core.state import State
 from brainstate_prob.core.trace import StateTrace, current_trace
 
-__all__ = ['Discovery', 'Pure', 'discovering', 'rehearse']
+__all__ = ['Discovery', 'Pure', 'discovering', 'run_once']
 
 
 class Pure:
@@ -25,15 +25,15 @@ class Pure:
     Parameters
     ----------
     fn
-        Any function; it may read, write and create States.
+        A function that may read, write and create States.
     inputs
-        The States whose values are given as the first argument, in this order.
+        The States whose values are the first argument, in this order.
     lift, discover
         See `StateTrace`.
 
     Notes
     -----
-    Only pytrees of arrays can cross a JAX transform, so States are known by numbers in what comes out:
+    Only pytrees of arrays can cross a JAX transform, so the results refer to States by number:
     ``written`` is ``{number: value}`` (``states[number]`` is the State; the inputs come first) and ``created`` is
     ``{number: (first value, last value)}`` of the States that outlive the run.
 
@@ -61,7 +61,7 @@ class Pure:
         self.tainted: set[int] = set()
         self.outside: dict[State, None] = {}
         self.reads: dict[State, None] = {}
-        self.faked = False
+        self.unstaged = False
         self.runs = 0
         self._lift = lift
         self._numbers = {state: number for number, state in enumerate(self.states)}
@@ -76,7 +76,7 @@ class Pure:
             out = self.fn(*args, **kwargs)
         self.outside.update(trace.outside)
         self.reads.update(trace.reads)
-        self.faked |= trace.faked
+        self.unstaged |= trace.unstaged
         written = {self._number(s): trace.value_of(s) for s in trace.writes if s not in trace.created}
         return out, written, self._outliving(trace)
 
@@ -88,13 +88,13 @@ class Pure:
             return self._numbers[state]
 
     def _outliving(self, trace: StateTrace) -> dict[int, tuple[Any, Any]]:
-        """What was created and is still referred to from elsewhere once the trace lets go of it."""
+        """The created States that are still referenced outside the trace."""
         if not trace.created:
             return {}
         made = [(weakref.ref(s), s in trace.tainted, first, trace.value_of(s)) for s, first in trace.created.items()]
         for state in list(trace.created):
             self.reads.pop(state, None)
-        del state  # or it would count as a reference from elsewhere
+        del state  # or it would count as a reference
         trace.forget()
         created = {}
         for ref, tainted, first, last in made:
@@ -109,7 +109,7 @@ class Pure:
         return created
 
     def commit(self, written: dict[int, Any], created: dict[int, tuple[Any, Any]]) -> None:
-        """Give the States what a run left: to the States themselves, or to the trace that is open."""
+        """Write the results of a run to the States, or to the open trace."""
         for number, value in written.items():
             self.states[number].value = value
         for number, (first, last) in created.items():
@@ -126,7 +126,7 @@ class Pure:
 
 
 class Discovery:
-    """What ``fn(*args, **kwargs)`` does to States, found by tracing it once; nothing is written.
+    """The States that ``fn(*args, **kwargs)`` uses, found by one trace; nothing is written.
 
     Attributes
     ----------
@@ -144,11 +144,11 @@ class Discovery:
 
     @property
     def states(self) -> list[State]:
-        """The States that ``fn`` writes, those that it creates left out."""
+        """The States that ``fn`` writes, without those that it creates."""
         return [self.pure.states[number] for number in self.written]
 
     def _created_values(self, numbers: Sequence[int]) -> list[tuple[Any, Any]]:
-        """The values of created States, computed for real; the trace is there already, ``fn`` does not run again."""
+        """The values of created States, computed from the existing trace; ``fn`` does not run again."""
 
         def values(args, kwargs):
             created = self.compiled([], *args, **kwargs)[2]
@@ -156,11 +156,10 @@ class Discovery:
 
         return jax.jit(values)(*self._arguments)
 
-    def settle(self) -> list[State]:
-        """Give the States that ``fn`` created, and that it will find there from now on, their first value.
+    def init_created(self) -> list[State]:
+        """Give the States that ``fn`` created their first value, and return those that got one.
 
-        Called when a run misses a value: ``fn`` creates States lazily (``if not hasattr(self, 'h')``), and the
-        tracing was what created them. Returns the States that got a value.
+        ``fn`` creates States lazily (``if not hasattr(self, 'h')``), and its tracing created them.
         """
         numbers = [n for n in self.created if n not in self.pure.tainted]
         missing = {n: s for n in numbers if (s := self.pure.made[n]()) is not None and not s._has_value()}
@@ -170,25 +169,25 @@ class Discovery:
         return list(missing.values())
 
     def created_last(self) -> list[Any]:
-        """The last values of the States that ``fn`` creates and that have no value yet."""
+        """The last values of the created States that have no value yet."""
         numbers = [n for n in self.created if (s := self.pure.made[n]()) is None or not s._has_value()]
         return [last for _, last in self._created_values(numbers)] if numbers else []
 
 
 def discovering() -> bool:
-    """Whether code runs only to find out which States it uses."""
+    """Whether the running code is only traced to find the States that it uses."""
     trace = current_trace()
     return trace is not None and trace.discovering
 
 
-def rehearse(fn: Callable, *args, **kwargs) -> Any:
-    """Run the body of a loop or branch once in a discovery, and do to the States what it does."""
+def run_once(fn: Callable, *args, **kwargs) -> Any:
+    """Run the body of a loop or branch once in a discovery, with its writes to States."""
     pure = Pure(fn)
     out, written, created = pure((), *args, **kwargs)
     trace = current_trace()
     if trace is not None:
-        trace.fake()
+        trace.mark_unstaged()
     for number in written:
-        _ = pure.states[number].value  # a staged body needs the value that the State has before
+        _ = pure.states[number].value  # a staged body needs the State's previous value
     pure.commit(written, created)
     return out

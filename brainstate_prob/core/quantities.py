@@ -1,4 +1,4 @@
-"""Quantities split into magnitude and unit, checked, and joined again."""
+"""Quantities: split into magnitude and unit, check, and join."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     'written_unit',
 ]
 
-# The role of a parameter, and the power of a function's or distribution's unit that a parameter in it carries.
+# The power of the distribution's (or function's) unit that a parameter carries, by the parameter's role.
 VALUE, RATE, SQUARE, NONE = 'value', 'rate', 'square', 'none'
 POWERS = {VALUE: 1, RATE: -1, 'rate2': -2, SQUARE: 2, NONE: 0}
 
@@ -45,7 +45,7 @@ def is_quantity(x: Any) -> bool:
 
 
 def is_concrete(value: Any) -> bool:
-    """Whether the numbers of ``value`` can be looked at now (they are not being traced)."""
+    """Whether ``value`` is concrete, not traced."""
     return not isinstance(magnitude(value), jax.core.Tracer)
 
 
@@ -62,7 +62,7 @@ def magnitude(value: Any) -> Any:
 
 
 def magnitude_in(value: Any, unit: u.Unit | None, what: str) -> Any:
-    """The numbers of ``value`` in ``unit``; a plain zero is zero in every unit, other plain numbers are no quantity."""
+    """The numbers of ``value`` in ``unit``; of plain numbers only zero has every unit."""
     own = unit_of(value)
     if own is None:
         number = magnitude(value)
@@ -92,9 +92,9 @@ def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.
         Numbers, lists of numbers, an array or a Quantity. Floating dtypes are kept; integers become the default
         float.
     label
-        Who asks, for messages.
+        The caller, for messages.
     unit
-        Convert to this unit. A plain value is then taken as a number in that unit only if the unit is none.
+        Convert to this unit. Plain numbers are then refused, unless it is dimensionless.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.
     ValueError
         For NaN or infinite entries.
     brainunit.UnitMismatchError
-        Where the value's dimension is not that of ``unit``.
+        If the value's dimension is not that of ``unit``.
     """
     if isinstance(value, u.Quantity):
         own = value.unit
@@ -147,7 +147,7 @@ def split_unit(value: Any, label: str, unit: u.Unit | None = None) -> tuple[jax.
 
 
 def _as_float(value: Any) -> Any:
-    """Integers as the default float: before JAX sees them, which would wrap those beyond 32 bits."""
+    """Convert integers to the default float in NumPy, since JAX wraps those beyond 32 bits."""
     if isinstance(value, jax.Array):
         integers = jnp.issubdtype(value.dtype, jnp.integer)
         return value.astype(jnp.result_type(float)) if integers else value
@@ -162,7 +162,7 @@ def _as_float(value: Any) -> Any:
 
 
 def _refuse_too_large(value: Any, array: jax.Array, label: str) -> None:
-    """Raise where finite numbers became infinite in the dtype of JAX."""
+    """Raise if finite numbers became infinite in the dtype of JAX."""
     host = np.asarray(value)
     if host.dtype != array.dtype and np.isfinite(host.astype(np.float64)).all():
         raise ValueError(
@@ -180,10 +180,10 @@ def _what_instead(value: Any) -> str:
 
 
 def common_unit(label: str, roles: Mapping[str, str], values: Mapping[str, Any]) -> u.Unit | None:
-    """The unit from which those of all parameters follow by their roles; None where none of them has one.
+    """The unit from which the units of all parameters follow by their roles; None if no parameter has a unit.
 
-    It is that of the first quantity. Where there is one, the other parameters in its unit must be quantities too;
-    0 and infinity are the same in every unit and may stand plain.
+    It is the unit of the first quantity; the other parameters in this unit must then be quantities too, except
+    0 and infinity, which are the same in every unit.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def common_unit(label: str, roles: Mapping[str, str], values: Mapping[str, Any])
     Raises
     ------
     brainunit.UnitMismatchError
-        For parameters of different dimensions, a plain number beside a quantity, a unit where none belongs.
+        For parameters of different dimensions, plain numbers beside quantities, or a unit on a plain parameter.
     """
     unit, first = None, ''
     for name, role in roles.items():
@@ -227,7 +227,7 @@ def split_units(label: str, roles: Mapping[str, str], values: Mapping[str, Any])
 
 
 def in_role(value: Any, role: str, unit: u.Unit | None) -> Any:
-    """The plain numbers of a parameter whose unit follows by its role from ``unit``."""
+    """The plain numbers of a parameter whose unit follows from ``unit`` by its role."""
     if not isinstance(value, u.Quantity):
         return np.asarray(value) if isinstance(value, list | tuple) else value
     return value.to_decimal(u.UNITLESS if unit is None else _power(unit, POWERS[role]))
@@ -249,12 +249,12 @@ def unit_name(unit: u.Unit) -> str:
 
 
 def with_unit(magnitude: Any, unit: u.Unit | None) -> Any:
-    """A Quantity, or the array as it is where the unit is none."""
+    """The array as a Quantity in ``unit``, or unchanged if the unit is None."""
     return magnitude if unit is None or unit.is_unitless else u.Quantity(magnitude, unit=unit)
 
 
 def short(value: Any) -> str:
-    """A value on one line: few digits, the middle of long arrays left out, its unit behind."""
+    """A value with its unit on one line, with few digits, long arrays abbreviated."""
     text = (
         np.array2string(np.asarray(u.get_magnitude(value)), precision=4, threshold=6, edgeitems=2)
         if isinstance(value, jax.Array | np.ndarray | u.Quantity) and not holds_tracer(value)

@@ -11,7 +11,7 @@ __all__ = ['to_shape']
 
 
 def to_shape(sizes: Any, name: str = 'A shape') -> tuple[int, ...]:
-    """An int or a sequence of ints as a shape; ``name`` is what messages call it.
+    """An int or a sequence of ints as a shape; ``name`` is used in messages.
 
     Examples
     --------
@@ -23,5 +23,5 @@ def to_shape(sizes: Any, name: str = 'A shape') -> tuple[int, ...]:
     except TypeError:
         raise TypeError(f'{name} must be an int or a sequence of ints; got {sizes!r}.') from None
     if any(n < 0 for n in shape):
-        raise ValueError(f'{name} has no negative sizes; got {sizes!r}.')
+        raise ValueError(f'{name} must not be negative; got {sizes!r}.')
     return shape

@@ -1,4 +1,4 @@
-"""State and its subclasses: mutable values whose reads and writes the open traces record."""
+"""State and its subclasses: mutable values whose reads and writes open traces record."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def holds_tracer(value: Any) -> bool:
 
 
 class State:
-    """A mutable box that holds one pytree.
+    """A mutable reference to one pytree.
 
     Parameters
     ----------
     value
-        Any pytree; of another State, its value.
+        Any pytree; a State stands for its value.
     name
         A label for messages.
     tag
-        A label that filters can ask for (``model.states('tag')``).
+        A label for filters (``model.states('tag')``).
     **metadata
         Kept in ``state.metadata``.
 
     Raises
     ------
     TraceError
-        On a write of a traced value outside the transforms of this package (under a plain ``jax.jit``, say),
-        since the value would be gone when the trace ends.
+        If a traced value is assigned outside the transforms of this package (under ``jax.jit``, say),
+        since the value would be lost when the trace ends.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class State:
 
     @property
     def value(self) -> Any:
-        """The value; under a transform, what it is inside the transform."""
+        """The value; inside a transform, the traced value."""
         trace = current_trace()
         return self._stored() if trace is None else trace.read(self)
 
@@ -104,14 +104,13 @@ class State:
         if holds_tracer(value) and not holds_tracer(self._value):
             raise TraceError(
                 f'{self._label()} was assigned a traced value outside the transforms of brainstate_prob. The value '
-                'would '
-                'be gone when the trace ends. Use brainstate_prob.transform.jit, grad, vmap, ... in place of the '
+                'would be lost when the trace ends. Use brainstate_prob.transform.jit, grad, vmap, ... in place of the '
                 'ones of jax.'
             )
         self._value = value
 
     def _stored(self) -> Any:
-        """The value kept in the State itself, whatever traces are open."""
+        """The value stored in the State itself, whatever traces are open."""
         if self._value is _UNSET:
             raise TraceError(
                 f'{self._label()} has no value: it was created inside a transform that failed or was only traced. '
@@ -120,7 +119,7 @@ class State:
         return self._value
 
     def _adopt(self, value: Any) -> None:
-        """Take ``value`` as a new State's first one, in the open trace if there is one."""
+        """Set the first value of a new State, in the open trace if there is one."""
         trace = current_trace()
         if trace is None:
             self._value = value
@@ -128,7 +127,7 @@ class State:
             trace.create(self, value)
 
     def _has_value(self) -> bool:
-        """Whether there is a value to read: not so for a State whose creation was only traced."""
+        """Whether the State has a value; false if its creation was only traced."""
         return self._peek() is not _UNSET
 
     def _peek(self) -> Any:
@@ -136,15 +135,15 @@ class State:
         return self._value if trace is None else trace.peek(self, self._value)
 
     def split_lanes(self, value: Any) -> tuple[Any, Callable[[Any], Any]] | None:
-        """What a mapped axis does to a State that is the same for all lanes; None: every lane sees ``value``.
+        """How a State shared by all lanes behaves under a mapped axis; None: every lane sees ``value``.
 
-        A State that must differ from lane to lane (a random stream) returns the value that stays outside after
+        A State that must differ between lanes (a random stream) returns its value outside after
         the mapped call, and a function from the lane's index to the lane's value.
         """
         return None
 
     def restore_value(self, value: Any) -> None:
-        """Write ``value``; the same as assigning to ``value``."""
+        """Assign to ``value``."""
         self.value = value
 
     def copy(self: _S) -> _S:
@@ -164,7 +163,7 @@ class State:
 
 
 class ShortTermState(State):
-    """A State that a new episode resets (delays, fixed masks)."""
+    """A State that is reset in each episode (delays, fixed masks)."""
 
 
 class LongTermState(State):
@@ -172,7 +171,7 @@ class LongTermState(State):
 
 
 class ParamState(LongTermState):
-    """A trainable State: what optimizers and samplers move."""
+    """A trainable State, updated by optimizers and samplers."""
 
 
 class HiddenState(ShortTermState):
@@ -198,7 +197,7 @@ class DelayState(ShortTermState):
 
 
 def maybe_state(value: Any) -> Any:
-    """The value of a State; anything else as it is."""
+    """The value of a State; anything else unchanged."""
     return value.value if isinstance(value, State) else value
 
 
@@ -225,14 +224,14 @@ _catchers = _Catchers()
 
 @contextlib.contextmanager
 def catch_new_states(state_tag: str | None = None, state_to_exclude: Any = None):
-    """Collect the States created in the block, in order, in a list.
+    """Collect the States created in the block in a list, in order.
 
     Parameters
     ----------
     state_tag
-        Given to every State that is caught.
+        The tag that collected States get.
     state_to_exclude
-        A filter (see `brainstate_prob.core.filters`): what it matches is not caught.
+        A filter (see `brainstate_prob.core.filters`): States that match are not collected.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Keys by structure: what is built alike compares equal, so that a second fit of one structure compiles nothing.
+"""Structural keys: objects built alike have equal keys, so that a second fit of one structure compiles nothing.
 
 JAX caches compiled code by the identity of the function. ``optax.adam(1e-2)`` written twice, or the same model class
 built twice, are new objects each time; here they get equal keys, under which compiled programs are kept. A key has
@@ -36,7 +36,7 @@ __all__ = [
     'structural_key',
 ]
 
-# Functions from here are fixed: what their globals hold does not change between two fits.
+# Functions of these libraries are fixed: their globals do not change between two fits.
 LIBRARIES = tuple(
     {
         *(sysconfig.get_path(name) for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')),
@@ -45,7 +45,7 @@ LIBRARIES = tuple(
     }
 )
 
-# What a global counts by, whatever else it may hold: numbers, texts, and code.
+# Globals of these types always count by content.
 _OF_CODE = (
     bool,
     int,
@@ -73,19 +73,18 @@ def array_digest(x: Any) -> Hashable:
 
 
 def structural_key(x: Any, known: Mapping[int, Hashable] | None = None, *, objects: bool = True) -> Hashable:
-    """A hashable key that is equal for things that are built alike.
+    """A hashable key that is equal for objects built alike.
 
     Functions are compared by code, closure, defaults and the globals that their code names; classes by identity and
-    the functions and values that they hold; tuples, dicts, partials and arrays by content; other objects by their own
-    ``==`` if they define one and are hashable, else by identity, class and content: a changed object is another.
+    the functions and values in them; tuples, dicts, partials and arrays by content; other objects by their own
+    ``==`` if they define it and are hashable, else by identity, class and content.
 
     Parameters
     ----------
     known
-        By ``id``, the keys of objects that are not looked into (the nodes of an object graph, say).
+        By ``id``, the keys of objects that are not traversed (the nodes of an object graph, say).
     objects
-        Whether objects, lists and dicts that a global or a class holds count by their content; else by class. A trace
-        sees those that matter, and a counter that a function changes is none.
+        Whether objects, lists and dicts in globals and classes count by content; else by class.
 
     Examples
     --------
@@ -102,31 +101,31 @@ def structural_key(x: Any, known: Mapping[int, Hashable] | None = None, *, objec
 
 def code_and_contents(
     x: Any,
-    held: Mapping[Hashable, Any],
+    attributes: Mapping[Hashable, Any],
     known: Mapping[int, Hashable],
     without: Callable[[Hashable], Collection[tuple]],
 ) -> tuple[Hashable, dict[tuple, Hashable]]:
-    """The key of the code of ``x``, and what the objects hold that it can reach, piece by piece.
+    """The key of the code of ``x``, and the contents of the objects that it can reach, by path.
 
     Code is functions, classes, and the numbers, texts and arrays among their globals, closures and attributes; config
-    objects, dicts and lists among these, and what is in ``held``, are contents.
-    ``without(code)`` gives the paths of those that do not count.
+    objects, dicts and lists among these, and ``attributes``, are contents.
+    ``without(code)`` gives the paths to leave out.
     """
     walk = _Walk(known, objects=False)
     walk.contents = {}
-    code = walk._held(x)
-    walk.waiting += [((name,), value) for name, value in held.items()]
+    code = walk._value_key(x)
+    walk.waiting += [((name,), value) for name, value in attributes.items()]
     return code, walk.read(without(code))
 
 
 class _Walk:
-    """One computation of a key. An object that is met again is written as the number of its first place."""
+    """One computation of a key. An object visited before is written as its number."""
 
     def __init__(self, known: Mapping[int, Hashable], objects: bool):
         self._known, self._objects = known, objects
-        self.contents: dict[tuple, Hashable] | None = None  # of objects, where these are looked at piece by piece
+        self.contents: dict[tuple, Hashable] | None = None  # of objects, if their contents are collected
         self.waiting: list[tuple[tuple, Any]] = []
-        self._outside = False  # in what a global or a class holds
+        self._outside = False  # inside a global or a class
         self._places: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay those of these objects while they are compared
 
@@ -151,20 +150,20 @@ class _Walk:
         return tuple((name, self.key(value)) for name, value in items)
 
     def _outer(self, items: Any, owner: Any) -> tuple:
-        """What a global or a class attribute holds, by name."""
+        """The keys of globals or class attributes by name."""
         before, self._outside = self._outside, True
-        found = tuple((name, self._held(x, Identity(owner), name)) for name, x in items)
+        keys = tuple((name, self._value_key(x, Identity(owner), name)) for name, x in items)
         self._outside = before
-        return found
+        return keys
 
-    def _held(self, x: Any, *place: Hashable) -> Hashable:
-        """The key of what code can read; ``place`` says where, else it is this very object."""
+    def _value_key(self, x: Any, *place: Hashable) -> Hashable:
+        """The key of a value that code reads, at ``place``, or of this object."""
         if self._objects or _counts(x) or id(x) in self._known:
             return self.key(x)
         if self.contents is None:
             return self._class(type(x)) if self._outside else self.key(x)
         if isinstance(x, tuple):
-            return (type(x), *(self._held(item, *place, i) for i, item in enumerate(x)))
+            return (type(x), *(self._value_key(item, *place, i) for i, item in enumerate(x)))
         self._alive.append(x)
         self.waiting.append((place or (Identity(x),), x))
         return (self._class(type(x)), place or Identity(x))
@@ -173,14 +172,14 @@ class _Walk:
         return id(x) in self._known or _is_code(x)
 
     def read(self, without: Collection[tuple]) -> dict[tuple, Hashable]:
-        """The contents of all objects that were met, and of those that the code in them reaches."""
-        found: dict[tuple, Hashable] = {}
+        """The contents of all visited objects, and of those that their code reaches."""
+        contents: dict[tuple, Hashable] = {}
         places: dict[int, tuple] = {}
         self._outside = True
         while self.waiting:
             path, x = self.waiting.pop()
-            found.update(pieces_of(path, x, self.key, self._is_whole, places, without))
-        return found
+            contents.update(pieces_of(path, x, self.key, self._is_whole, places, without))
+        return contents
 
     def _class(self, x: type) -> Hashable:
         if not is_users(x.__module__):
@@ -195,17 +194,17 @@ class _Walk:
             return (
                 'function',
                 x.__code__,
-                tuple(self._held(_cell_contents(c)) for c in x.__closure__ or ()),
-                tuple(map(self._held, x.__defaults__ or ())),
-                tuple((name, self._held(value)) for name, value in (x.__kwdefaults__ or {}).items()),
-                tuple((name, self._held(value)) for name, value in vars(x).items()),
+                tuple(self._value_key(_cell_contents(c)) for c in x.__closure__ or ()),
+                tuple(map(self._value_key, x.__defaults__ or ())),
+                tuple((name, self._value_key(value)) for name, value in (x.__kwdefaults__ or {}).items()),
+                tuple((name, self._value_key(value)) for name, value in vars(x).items()),
                 self._outer(globals_of(x), x.__globals__),
             )
         if isinstance(x, types.MethodType):
-            return ('method', self.key(x.__func__), self._held(x.__self__))
+            return ('method', self.key(x.__func__), self._value_key(x.__self__))
         if isinstance(x, functools.partial):
-            keywords = tuple((name, self._held(value)) for name, value in x.keywords.items())
-            return ('partial', self.key(x.func), self._held(x.args), keywords)
+            keywords = tuple((name, self._value_key(value)) for name, value in x.keywords.items())
+            return ('partial', self.key(x.func), self._value_key(x.args), keywords)
         if isinstance(x, list | tuple):
             return (type(x), *self._below(x))
         if isinstance(x, dict):
@@ -232,18 +231,18 @@ class _Walk:
                 hash(x)
             except TypeError:
                 pass
-            else:  # objects that the user may change count by their content, too
+            else:  # mutable objects of the user count by content as well
                 return (type(x), x, own() if is_users(type(x).__module__) else None)
         return (Identity(x), *own())
 
 
 def _is_code(x: Any) -> bool:
-    """Numbers, texts and code; a function under a decorator such as `jax.jit` is code, too."""
+    """Whether ``x`` is a number, a text or code (functions decorated by `jax.jit` included)."""
     return isinstance(x, _OF_CODE) or isinstance(getattr(x, '__wrapped__', None), types.FunctionType)
 
 
 def _counts(x: Any) -> bool:
-    """Whether a global counts by its content in any case: numbers, texts, arrays, code, and tuples of these."""
+    """Whether a global always counts by content: numbers, texts, arrays, code, and tuples of these."""
     if x is None or _is_code(x):
         return True
     if isinstance(x, np.ndarray | np.generic | jax.Array):
@@ -254,32 +253,32 @@ def _counts(x: Any) -> bool:
 def _cell_contents(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # an empty cell: a name that is bound later
+    except ValueError:  # an empty cell: the name is bound later
         return Identity(cell)
 
 
 def is_users(module: str | None) -> bool:
-    """Whether a module is the user's own: its file, if it has one, lies in no library."""
+    """Whether a module is the user's own, not part of an installed library."""
     file = getattr(sys.modules.get(module or ''), '__file__', None)
     return file is None or not file.startswith(LIBRARIES)
 
 
 class _Names(NamedTuple):
-    """What a function's code names, that of functions inside it included."""
+    """The names in a function's code, inner functions included."""
 
     globals: tuple[str, ...]
     imports: tuple[str, ...]  # modules that it imports itself
     all: tuple[str, ...]  # attributes, too
-    written: frozenset[str]  # globals and attributes that it assigns: counters, which it does not compute with
+    written: frozenset[str]  # assigned globals and attributes: counters, which results do not depend on
 
 
 @functools.lru_cache(maxsize=4096)
 def _names(code: types.CodeType) -> _Names:
-    found = collections.defaultdict(set)
+    by_opcode = collections.defaultdict(set)
     for i in dis.get_instructions(code):
-        found[i.opname].add(i.argval)
-    written = frozenset(found['STORE_GLOBAL'] | found['STORE_ATTR'])
-    read, imports = found['LOAD_GLOBAL'] | found['LOAD_NAME'], found['IMPORT_NAME']
+        by_opcode[i.opname].add(i.argval)
+    written = frozenset(by_opcode['STORE_GLOBAL'] | by_opcode['STORE_ATTR'])
+    read, imports = by_opcode['LOAD_GLOBAL'] | by_opcode['LOAD_NAME'], by_opcode['IMPORT_NAME']
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -291,7 +290,7 @@ def _names(code: types.CodeType) -> _Names:
 
 
 def globals_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """The globals that a user's function reads, and what it reads of modules among them."""
+    """The globals that a user's function reads, and the attributes of modules that it reads."""
     code = function.__code__
     if code.co_filename.startswith(LIBRARIES):
         return
@@ -315,7 +314,7 @@ def _named_in(
 
 
 def attributes_of_class(x: type) -> Iterator[tuple[str, Any]]:
-    """What a class holds by name; not what its own methods assign (counters)."""
+    """The attributes of a class by name, without those that its methods assign (counters)."""
     functions = [value for value in vars(x).values() if isinstance(value, types.FunctionType)]
     assigned = set().union(*(_names(function.__code__).written for function in functions))
     for name, value in sorted(vars(x).items()):
@@ -324,7 +323,7 @@ def attributes_of_class(x: type) -> Iterator[tuple[str, Any]]:
 
 
 class _Hashed:
-    """A key that is hashed once."""
+    """A key whose hash is computed once."""
 
     def __init__(self, key: Hashable):
         self._key, self._hash = key, hash(key)
@@ -337,14 +336,14 @@ class _Hashed:
 
 
 class Cache:
-    """Keeps the most recently used results of building something from a key."""
+    """A cache of the most recently used results by key."""
 
     def __init__(self, size: int = 64):
         self._size = size
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
 
     def get(self, key: Hashable, build: Callable[[], Any]) -> Any:
-        """What was built for an equal key before, else ``build()``."""
+        """The cached result for an equal key, else ``build()``."""
         key = _Hashed(key)
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -358,7 +357,7 @@ class Cache:
         return _Hashed(key) in self._kept
 
     def drop(self, value: Any) -> None:
-        """Keep ``value`` no longer."""
+        """Remove ``value``."""
         for key in [key for key, kept in self._kept.items() if kept is value]:
             del self._kept[key]
 

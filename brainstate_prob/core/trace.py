@@ -1,7 +1,7 @@
-"""StateTrace: a record of every read, write and creation of a State while it is open.
+"""StateTrace: record every read, write and creation of a State.
 
 While a trace is open, writes go to the trace and not to the State, so nothing has to be undone when a
-transform ends or fails, and no tracer can ever stay in a State. Each thread has its own stack of traces.
+transform ends or fails, and no tracer remains in a State. Each thread has its own stack of traces.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def current_trace() -> StateTrace | None:
 
 
 class StateTrace:
-    """Record which States a block of code uses, and hold what it writes.
+    """Record the States that a block of code uses, and store what it writes.
 
     Parameters
     ----------
     lift
-        Called as ``lift(state, value)`` at every read of a State that the block has not written; what it returns is
-        what the block sees. Transforms use it where a State must look different inside (one random key per lane).
-        It is not remembered: the same read may come from a deeper JAX trace, whose tracers must not stay here.
+        Called as ``lift(state, value)`` at every read of a State that the block has not written; the block sees
+        the result. Transforms use it where a State must look different inside (one random key per lane).
+        The result is not cached: the same read may come from a deeper JAX trace, whose tracers must not leak.
     discover
-        Say that the block is only run to find out which States it uses. Nested loops and branches then run
+        Whether the block is only run to find the States that it uses. Nested loops and branches then run
         their body once instead of staging it, so that discovery stays linear in the depth of nesting.
-        None: as the enclosing trace.
+        None: as in the enclosing trace.
 
     Attributes
     ----------
@@ -54,9 +54,9 @@ class StateTrace:
         The States whose value was fetched from outside the trace.
     created
         The States made in the block, with their first value.
-    faked
-        Whether a loop or branch was run once instead of staged: values computed since then are right in
-        shape and type only. `tainted` are the States created since then.
+    unstaged
+        Whether a loop or branch was run once instead of staged: later values are right in shape and
+        type only. `tainted` are the States created since then.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class StateTrace:
         self.outside: dict[State, None] = {}
         self.created: dict[State, Any] = {}
         self.tainted: set[State] = set()
-        self.faked = False
+        self.unstaged = False
         self.discovering = bool(discover)
         self._inherits = discover is None
         self._lift = lift
@@ -94,7 +94,7 @@ class StateTrace:
         _open.trace = self._parent
 
     def bind(self, state: State, value: Any) -> None:
-        """Let ``state`` have ``value`` inside, without this counting as a use."""
+        """Set the value of ``state`` inside the trace without recording a use."""
         self._values[state] = value
 
     def read(self, state: State) -> Any:
@@ -108,42 +108,42 @@ class StateTrace:
         else:
             if state not in self._fetched:
                 self._fetched[state] = state._stored()
-            value = self._fetched[state]  # another thread's write in the meantime does not show
+            value = self._fetched[state]  # later writes of other threads are not seen
         self.outside[state] = None
         return value if self._lift is None else self._lift(state, value)
 
     def write(self, state: State, value: Any) -> None:
-        """Let ``state`` have ``value`` inside the trace, recorded as a write."""
+        """Set the value of ``state`` inside the trace, recorded as a write."""
         self.uses[state] = None
         self.writes[state] = None
         self._values[state] = value
 
     def create(self, state: State, value: Any) -> None:
-        """Take in a State that was made inside the trace."""
+        """Register a State created inside the trace."""
         self.created[state] = value
         self._values[state] = value
-        if self.faked:
+        if self.unstaged:
             self.tainted.add(state)
 
     def value_of(self, state: State) -> Any:
-        """The value of ``state`` as it is inside the trace, without recording a use."""
+        """The value of ``state`` inside the trace, without recording a use."""
         return self._values[state]
 
     def peek(self, state: State, default: Any) -> Any:
-        """The value of ``state`` here or in the traces around, without recording a use."""
+        """The value of ``state`` here or in an enclosing trace, without recording a use."""
         if state in self._values:
             return self._values[state]
         return default if self._parent is None else self._parent.peek(state, default)
 
-    def fake(self) -> None:
-        """Say that a loop or branch was run once instead of staged, here and in the discoveries around."""
+    def mark_unstaged(self) -> None:
+        """Note that a loop or branch was run once instead of staged, here and in enclosing discoveries."""
         trace: StateTrace | None = self
         while trace is not None and trace.discovering:
-            trace.faked = True
+            trace.unstaged = True
             trace = trace._parent
 
     def forget(self) -> None:
-        """Let go of all States and values, so that what only the block used can be freed."""
+        """Release all States and values."""
         for record in (
             self.uses,
             self.reads,

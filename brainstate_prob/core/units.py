@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
 
     class _OnFirstUse:
-        """Stands for a module until one of its names is asked for, and then has them all."""
+        """A proxy of a module that imports it at the first attribute access."""
 
         def __init__(self, name: str):
             self._name = name

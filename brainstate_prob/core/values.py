@@ -17,8 +17,8 @@ __all__ = ['value_key']
 def value_key(value: Any) -> Hashable:
     """A hashable key that is equal for equal values of one type: 1, 1.0 and True differ.
 
-    Arrays count by dtype, shape and content, quantities by their unit too, pytrees leaf by leaf; what is traced or
-    cannot be hashed only equals itself.
+    Arrays count by dtype, shape and content, quantities by their unit too, pytrees leaf by leaf; tracers
+    and unhashable objects only equal themselves.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The object graph and its pytree form: walk, flatten, split, merge, clone, with shared references kept."""
+"""The object graph and its pytree form: walk, flatten, split, merge and clone, preserving shared references."""
 
 from brainstate_prob.graph.containers import FlattedDict, NestedDict, TreefyState
 from brainstate_prob.graph.treefy import (

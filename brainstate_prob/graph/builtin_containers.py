@@ -1,4 +1,4 @@
-"""Lists, tuples, dicts and other containers of nodes and States: their items, and a new one of other items."""
+"""Lists, tuples, dicts and other containers of nodes and States: their items, and how to rebuild them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ['form_of', 'is_container', 'items_of', 'rebuilt', 'within']
 
 
 def is_container(value: Any) -> bool:
-    """Whether nodes and States are looked for inside ``value``.
+    """Whether ``value`` is searched for nodes and States.
 
     Dicts, lists, tuples, deques, namespaces and arrays of objects; instances of dataclasses that hold nodes or States.
-    A set is none: its items have no order, so that their paths would change from one process to the next.
+    Sets are not: their items have no order, so that paths would differ between processes.
     """
     cls: Any = type(value)
     return _may_hold(value) and (_kind_of(cls) != 'dataclass' or _holds(value))
@@ -36,7 +36,7 @@ def _may_hold(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _kind_of(cls: type) -> str:
-    """Whether instances of a class are containers, or may be."""
+    """Whether instances of a class can be containers."""
     if issubclass(cls, dict | list | tuple | deque | types.SimpleNamespace):
         return 'container'
     if issubclass(cls, np.ndarray):
@@ -59,19 +59,19 @@ def _holds(value: Any, above: tuple[int, ...] = ()) -> bool:
 
 
 def within(container: Any, path: tuple[Any, ...], above: tuple[int, ...]) -> tuple[int, ...]:
-    """The containers that one stands in, and itself, by id: what is handed down to its items.
+    """The enclosing containers of an item, and the container itself, by id.
 
     Parameters
     ----------
     path
         Of the container, for the message.
     above
-        Those that it stands in.
+        The enclosing containers.
 
     Raises
     ------
     ValueError
-        For a container that stands in itself: its items would have paths without end.
+        If a container contains itself, since the paths of its items would not end.
     """
     if id(container) in above:
         first = path[: len(path) - len(above) + above.index(id(container))]
@@ -84,18 +84,18 @@ def within(container: Any, path: tuple[Any, ...], above: tuple[int, ...]) -> tup
 
 
 def _indexed(path: tuple[Any, ...]) -> str:
-    """A path in a container as it is written in Python, from the attribute on."""
+    """A path in a container as Python code."""
     return ''.join([str(path[0]), *(f'[{key!r}]' for key in path[1:])]) if path else 'the root'
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a dataclass has all its fields and nothing else, so that these make it again."""
+    """Whether a dataclass has exactly its fields, so that they can rebuild it."""
     names = {f.name for f in dataclasses.fields(value)}
     return getattr(value, '__dict__', {}).keys() <= names and all(hasattr(value, name) for name in names)
 
 
 def items_of(container: Any) -> list[tuple[Any, Any]]:
-    """The (key, item) pairs of a container, those of mappings in sorted order."""
+    """The (key, item) pairs of a container; mappings in sorted order."""
     if isinstance(container, types.SimpleNamespace):
         return sorted(vars(container).items())
     if isinstance(container, dict):
@@ -108,7 +108,7 @@ def items_of(container: Any) -> list[tuple[Any, Any]]:
 
 
 def form_of(container: Any) -> tuple[Any, ...]:
-    """What it takes beside its items to build a container again: the order of a dict, a length, a shape."""
+    """What a container needs beside its items to be rebuilt: the order of a dict, a length, a shape."""
     if isinstance(container, defaultdict):
         return (tuple(container), container.default_factory)
     if isinstance(container, dict):
@@ -121,7 +121,7 @@ def form_of(container: Any) -> tuple[Any, ...]:
 
 
 def rebuilt(kind: Any, form: Sequence[Any], items: Iterable[tuple[Any, Any]]) -> Any:
-    """A container of class ``kind`` with these items."""
+    """Build a container of class ``kind`` from items."""
     if issubclass(kind, types.SimpleNamespace):
         return kind(**dict(items))
     if issubclass(kind, dict):
@@ -132,7 +132,7 @@ def rebuilt(kind: Any, form: Sequence[Any], items: Iterable[tuple[Any, Any]]) ->
         cls: Any = kind
         made = object.__new__(cls)
         for name, value in items:
-            object.__setattr__(made, name, value)  # a frozen one takes no other way
+            object.__setattr__(made, name, value)  # works for frozen dataclasses
         return made
     values = [value for _, value in items]
     if issubclass(kind, deque):
@@ -140,6 +140,6 @@ def rebuilt(kind: Any, form: Sequence[Any], items: Iterable[tuple[Any, Any]]) ->
     if issubclass(kind, np.ndarray):
         array = np.empty(len(values), object)
         for i, value in enumerate(values):
-            array[i] = value  # one by one: NumPy would look into sequences
+            array[i] = value  # one by one, since NumPy would expand sequences
         return array.reshape(tuple(form))
     return kind(*values) if hasattr(kind, '_fields') else kind(values)

@@ -74,7 +74,7 @@ _register_mapping(NestedDict)
 
 
 class TreefyState:
-    """The value of a State with what is needed to make the State again; a pytree node.
+    """The value of a State and what is needed to rebuild the State; a pytree node.
 
     Examples
     --------
@@ -92,7 +92,7 @@ class TreefyState:
 
     @classmethod
     def of(cls, state: State) -> TreefyState:
-        """The reference to ``state`` with its present value."""
+        """The reference to ``state`` with its current value."""
         return cls(type(state), state.value, state.name, state.tag, **state.metadata)
 
     def to_state(self) -> State:

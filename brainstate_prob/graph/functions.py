@@ -1,4 +1,4 @@
-"""Functions that refer to nodes of a graph: a copy of the graph gets functions that refer to the copied nodes."""
+"""Functions that refer to nodes of a graph, rebuilt in a copy of the graph to refer to the copied nodes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class _At:
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """A method, partial, closure or container that refers to nodes, and what it is made of."""
+    """A method, partial, closure or container that refers to nodes, and its parts."""
 
     whole: Any
     parts: tuple[Any, ...]
 
 
 class _RefersToItself(Exception):
-    """A closure that is among its own cells (a recursive function): it is left as it is."""
+    """A closure in one of its own cells (a recursive function): it is left unchanged."""
 
 
 def is_function(value: Any) -> bool:
@@ -36,7 +36,7 @@ def is_function(value: Any) -> bool:
 
 
 def outline_of(function: Any, numbers: Mapping[int, int]) -> Any:
-    """``function`` with the nodes that it refers to written as their numbers; None if it refers to none.
+    """``function`` with references to nodes replaced by their numbers; None if it refers to no node.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def outline_of(function: Any, numbers: Mapping[int, int]) -> Any:
 
 
 def _parts(x: Any) -> tuple[Any, ...]:
-    """What may hold nodes in a function or plain container."""
+    """The parts of a function or plain container that may refer to nodes."""
     if isinstance(x, types.MethodType):
         return (x.__func__, x.__self__)
     if isinstance(x, functools.partial):
@@ -74,7 +74,7 @@ def _outline(x: Any, numbers: Mapping[int, int], above: tuple[int, ...]) -> Any:
 
 
 def bound_again(outline: Any, made: Mapping[int, Any]) -> Any:
-    """The function of an outline, with other nodes by their numbers."""
+    """Rebuild a function from its outline, with nodes by number."""
     if isinstance(outline, _At):
         return made[outline.number]
     if not isinstance(outline, _Parts):
@@ -94,7 +94,7 @@ def bound_again(outline: Any, made: Mapping[int, Any]) -> Any:
 
 
 class _Empty:
-    """The content of a cell that is not filled yet."""
+    """The content of an empty cell."""
 
 
 def _contents(cell: Any) -> Any:

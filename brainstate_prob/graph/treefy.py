@@ -1,4 +1,4 @@
-"""An object graph as structure plus values, and back: flatten, split, merge, clone, update."""
+"""Convert an object graph to structure plus values and back: flatten, split, merge, clone, update."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _StateAt:
 
 
 class _Static:
-    """Anything that is neither node, State nor container; equal by value, arrays element by element."""
+    """Anything but a node, State or container; compared by value, arrays element by element."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -77,13 +77,13 @@ def same_value(a: Any, b: Any) -> bool:
             return bool(a == b)
         same_tree = bool(tree_a == tree_b)  # type: ignore[operator]  # jaxlib's stubs leave it out
         return same_tree and all(map(same_value, leaves_a, leaves_b))
-    except Exception:  # comparing tracers, or objects whose == is no truth value
+    except Exception:  # tracers, or objects whose == is not a truth value
         return False
 
 
 @dataclasses.dataclass(frozen=True)
 class _Tree:
-    """A node or container: its class, its index if it may be shared, what lies below by key, and its form."""
+    """A node or container: its class, its index if it may be shared, its children by key, and its form."""
 
     kind: type
     index: int
@@ -92,9 +92,9 @@ class _Tree:
 
 
 class _Bound:
-    """A function that refers to nodes of the graph: a bound method, a partial or a closure; equal by structure.
+    """A function that refers to nodes of the graph: a bound method, a partial or a closure; compared by structure.
 
-    ``outline`` has References in their places, so that a copy of the graph has a function of its own nodes.
+    ``outline`` has References in place of nodes, so that a copy of the graph has a function of its own nodes.
     """
 
     def __init__(self, outline: Any, key: Hashable):
@@ -158,7 +158,7 @@ def unflatten(definition: GraphDef, values: Mapping) -> Any:
     made: dict[int, Any] = {}
 
     def make(part: Any) -> None:
-        """Make every node and State, empty: functions and attributes may refer to any of them."""
+        """Create every node and State, empty, since functions and attributes may refer to any of them."""
         if isinstance(part, _StateAt):
             if part.path not in values:
                 raise ValueError(
@@ -174,7 +174,7 @@ def unflatten(definition: GraphDef, values: Mapping) -> Any:
                 make(below)
 
     def build(part: Any) -> Any:
-        if isinstance(part, _Static):  # NumPy arrays can be changed in place: a copy has its own
+        if isinstance(part, _Static):  # NumPy arrays are mutable: copy them
             return part.value.copy() if isinstance(part.value, np.ndarray) else part.value
         if isinstance(part, _Bound):
             return bound_again(part.outline, made)
@@ -193,7 +193,7 @@ def unflatten(definition: GraphDef, values: Mapping) -> Any:
 
 
 def graphdef(node: Any) -> GraphDef:
-    """The structure alone."""
+    """The structure without values."""
     return flatten(node)[0]
 
 
@@ -244,7 +244,7 @@ def _flat(states: Any) -> dict:
 
 
 def treefy_merge(definition: GraphDef, *states: Any) -> Any:
-    """The object that `treefy_split` took apart, new, with the given values."""
+    """Rebuild the object that `treefy_split` split, with the given values."""
     values: dict = {}
     for part in states:
         values.update(_flat(part))
@@ -252,7 +252,7 @@ def treefy_merge(definition: GraphDef, *states: Any) -> Any:
 
 
 def clone(node: Any) -> Any:
-    """A copy with States and NumPy arrays of its own; sharing inside the graph is kept, other values are not copied.
+    """A copy with its own States and NumPy arrays; sharing inside the graph is kept, other values are not copied.
 
     Bound methods, partials and closures that refer to nodes of the graph refer to those of the copy.
     """
@@ -267,21 +267,21 @@ def update_states(node: Any, *states: Any) -> None:
     KeyError
         For a path that ``node`` does not have.
     """
-    mine = find_states(node)
+    own = find_states(node)
     for part in states:
         for path, value in _flat(part).items():
-            if path not in mine:
-                raise KeyError(f'There is no State at {path}. There are: {list(mine)}.')
-            mine[path].value = value.value if isinstance(value, State | TreefyState) else value
+            if path not in own:
+                raise KeyError(f'There is no State at {path}. There are: {list(own)}.')
+            own[path].value = value.value if isinstance(value, State | TreefyState) else value
 
 
 def pop_states(node: Any, *filters: Any) -> Any:
-    """Take the States that match out of the graph (their attributes go) and return them by path, nested.
+    """Remove the matching States and their attributes from the graph, and return them as a nested mapping.
 
     Raises
     ------
     ValueError
-        Without a filter: say which States are meant; or for a State in a tuple, which cannot lose an item.
+        Without a filter, or for a State in a tuple, which cannot lose an item.
     """
     if not filters:
         raise ValueError('pop_states needs at least one filter; use ... for all States.')
@@ -301,7 +301,7 @@ def pop_states(node: Any, *filters: Any) -> Any:
 
 
 def _holders(node: Any):
-    """Everything that can hold a State: nodes and the containers below them."""
+    """The nodes and containers, which can hold States."""
 
     def inside(path, value):
         for key, child in children(value):

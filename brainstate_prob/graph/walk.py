@@ -1,4 +1,4 @@
-"""The object graph: its nodes and States, walked in the order of their names, each once."""
+"""The object graph: walk its nodes and States in the order of their names, each once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Path = tuple[Any, ...]
 
 
 class Node:
-    """Base class of what graph functions walk: an object whose attributes are the tree.
+    """Base class of the nodes of an object graph, whose attributes are its edges.
 
     Attributes may be Nodes, States, containers of these (see `brainstate_prob.graph.builtin_containers`), or anything
     else, which is then static.
-    ``_not_in_graph`` names the attributes that are bookkeeping: never walked, copied or pickled. ``_references`` names
-    those that refer to a Node that lives elsewhere: it is part of the graph, but has its path there if there is one.
+    ``_not_in_graph`` names the bookkeeping attributes, which are never walked, copied or pickled. ``_references`` names
+    those that refer to a Node elsewhere in the graph, which keeps its path there if it has one.
     """
 
     _not_in_graph: ClassVar[frozenset[str]] = frozenset({'_owner'})
@@ -38,7 +38,7 @@ class Node:
 
 
 def _own(parent: Node, path: Path, value: Any, above: tuple[int, ...] = ()) -> None:
-    """Tell the nodes below ``value`` where they hang, for messages only."""
+    """Record the owner and attribute of the nodes below ``value``, for messages."""
     if isinstance(value, Node):
         object.__setattr__(value, '_owner', (weakref.ref(parent), path))
     elif is_container(value):
@@ -59,9 +59,9 @@ def path_of(node: Node) -> Path:
     ('rate',)
     """
     path: Path = ()
-    seen = set()
-    while id(node) not in seen:
-        seen.add(id(node))
+    visited = set()
+    while id(node) not in visited:
+        visited.add(id(node))
         owner, below = vars(node).get('_owner', (None, ()))
         parent = owner() if owner is not None else None
         if parent is None:
@@ -87,7 +87,7 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
 def _shortest_paths(root: Any) -> dict[int, Path]:
     """The path of every node and State by id: of a shared object the shortest, of equally long ones the first.
 
-    A path through a reference counts only where there is no other.
+    A path through a reference counts only if there is no other.
     """
     paths: dict[int, Path] = {}
     queue: deque[tuple[Path, tuple[int, ...], Any]] = deque([((), (), root)])
@@ -108,7 +108,7 @@ def _shortest_paths(root: Any) -> dict[int, Path]:
 
 
 def walk(root: Any, max_level: float = float('inf')) -> Iterator[tuple[Path, int, Any]]:
-    """Yield (path, level, node or State), depth first in sorted order, each object once, by its shortest path.
+    """Yield (path, level, node or State) depth first in sorted order, each object once, with its shortest path.
 
     The root has level 0, what its attributes hold level 1, and so on; containers add to the path but not to the level.
     """
@@ -152,8 +152,8 @@ def states(node: Any, *filters: Any, allowed_hierarchy: tuple[float, float] = (0
     Parameters
     ----------
     *filters
-        See `brainstate_prob.core.filters`. With several, a tuple of dicts comes back, and a State goes to the
-        first that matches it.
+        See `brainstate_prob.core.filters`. With several, the result is a tuple of dicts, and a State belongs to
+        the first that matches it.
     allowed_hierarchy
         The lowest and highest level: 1 is what the node's own attributes hold.
 
@@ -169,5 +169,5 @@ def states(node: Any, *filters: Any, allowed_hierarchy: tuple[float, float] = (0
 
 
 def nodes(node: Any, *filters: Any, allowed_hierarchy: tuple[float, float] = (0, float('inf'))) -> Any:
-    """The nodes below and including ``node`` by path; the root's path is ``()``. As `states` otherwise."""
+    """The nodes below and including ``node`` by path; the root's path is ``()``. Otherwise as `states`."""
     return _select(Node, node, filters, allowed_hierarchy)

@@ -1,4 +1,4 @@
-"""Collective calls: one method of every module of a model, in a defined order, plain or vectorized over lanes."""
+"""Collective calls: call one method of every module of a model, in a defined order, plain or vectorized."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def call_order(level: int = 0, check_order_boundary: bool = True) -> Callable[[C
     Raises
     ------
     TypeError, ValueError
-        For a level that is no integer, or out of the range.
+        If the level is not an integer, or out of range.
 
     Examples
     --------
@@ -89,15 +89,15 @@ def call_all_fns(
     Parameters
     ----------
     args, kwargs
-        What each is called with; ``args`` that is no tuple or list is one argument.
+        What each is called with; ``args`` other than a tuple or list is one argument.
     node_to_exclude
-        A filter of nodes that are left out: see `brainstate_prob.core.filters`.
+        A filter of nodes to skip: see `brainstate_prob.core.filters`.
     fn_if_not_exist
         What a Module without the method does: ``'raise'``, ``'pass'`` or ``'warn'``.
 
     Returns
     -------
-    ``target``. Methods run by their level (`call_order`), those of one level from the outside in.
+    ``target``. Methods run by their level (`call_order`), and within a level from the outside in.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def call_all_fns(
         if excluded(path, node) or any(path[: len(above)] == above for above in mapped):
             continue
         label = f'{dotted(path) or "the target"} ({type(node).__name__})'
-        if hasattr(node, 'call_below'):  # a mapper: it calls what is below it for all of its lanes
+        if hasattr(node, 'call_below'):  # a mapper: it calls its submodules for all lanes
             mapped.append(path)
             methods.append(functools.partial(node.call_below, fn_name, fn_if_not_exist=fn_if_not_exist))
             continue
@@ -136,7 +136,7 @@ def call_all_fns(
                 warnings.warn(f'{label} has no method {fn_name!r}.', UserWarning, stacklevel=2)
             continue
         if not callable(method):
-            raise TypeError(f'{fn_name!r} of {label} is no method but a {type(method).__name__}.')
+            raise TypeError(f'{fn_name!r} of {label} is not a method but a {type(method).__name__}.')
         methods.append(method)
     for method in sorted(methods, key=lambda m: getattr(m, 'call_order', float('-inf'))):
         method(*args, **kwargs)
@@ -155,16 +155,15 @@ def vmap_call_all_fns(
 ) -> _T:
     """As `call_all_fns`, for ``axis_size`` lanes at once.
 
-    States that are created or written have the lanes along their axis 0, and every lane draws its own random
-    numbers. States that are only read are the same for all lanes; those that are written are taken to have their
-    lanes already, if they are read.
+    States that are created or written have the lanes along axis 0, and every lane draws its own random numbers.
+    States that are only read are shared; States that are read and written must have the axis of lanes already.
 
     Parameters
     ----------
     axis_size
         The number of lanes.
     state_tag
-        The tag that new States get, to find them by: ``target.states(state_tag)``.
+        The tag that new States get: ``target.states(state_tag)``.
 
     Examples
     --------
@@ -220,7 +219,7 @@ def vmap_init_all_states(
     Parameters
     ----------
     state_to_exclude
-        A filter for new States that stay single; their value must be the same for all lanes.
+        A filter for new States without the axis; their value must be the same for all lanes.
     state_tag
         The tag that new States get.
     in_states, out_states
@@ -291,11 +290,11 @@ def assign_state_values(target: ModuleNode, *state_by_abs_path: Mapping[Any, Any
     ----------
     *state_by_abs_path
         Mappings from paths (tuples as in ``target.states()``, or dotted strings) to values, States or
-        `TreefyState`; of a path that comes twice the last counts.
+        `TreefyState`; the last value of a repeated path counts.
 
     Returns
     -------
-    (unexpected, missing): the given paths that ``target`` does not have, and its own that were not given.
+    (unexpected, missing): given paths that ``target`` does not have, and paths of ``target`` not given.
 
     Examples
     --------

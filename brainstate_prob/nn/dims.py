@@ -1,4 +1,4 @@
-"""The names of a parameter's axes."""
+"""Names of a parameter's axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base classes of `Module`, `Param` and `Dynamics`, for the modules that these import."""
+"""Base classes of `Module`, `Param` and `Dynamics`, for modules that these import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['DynamicsNode', 'ModuleNode', 'ParamNode']
 
 
 class ModuleNode(Node):
-    """Base of `Module`: the nodes that collective calls reach."""
+    """Base of `Module`: a node that collective calls reach."""
 
     name: str | None
     in_size: tuple[int, ...] | None

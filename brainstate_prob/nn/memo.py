@@ -1,4 +1,4 @@
-"""Constrained values that are computed once for a block of code and then returned by `Param.value()`."""
+"""A cache of constrained values for a block of code, read by `Param.value()`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ['serve_values', 'served_value']
 
 
 class _Served(threading.local):
-    """By Param (theta, what ``value()`` returns), in this thread."""
+    """(theta, value) by Param, in this thread."""
 
     def __init__(self):
         self.by_param: dict[ParamNode, tuple[Any, Any]] = {}
@@ -22,18 +22,18 @@ _served = _Served()
 
 
 def served_value(param: ParamNode) -> tuple[Any, Any] | None:
-    """The pair (theta, value) that is served for ``param``, if one is."""
+    """The cached pair (theta, value) of ``param``, if any."""
     return _served.by_param.get(param)
 
 
 @contextlib.contextmanager
 def serve_values(computed: dict[ParamNode, tuple[Any, Any]]):
-    """Within the block, let each Param's ``value()`` be what was computed for it, also while traced.
+    """Let ``value()`` return the given values in the block, also while traced.
 
     Parameters
     ----------
     computed
-        By Param (theta, constrained magnitude). They hold for as long as the Param's State has this very theta.
+        (theta, constrained magnitude) by Param; valid while the Param's State has this very theta.
     """
     before = _served.by_param
     _served.by_param = before | {param: (raw, param._finish(magnitude)) for param, (raw, magnitude) in computed.items()}

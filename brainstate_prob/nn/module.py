@@ -70,7 +70,7 @@ class Module(ModuleNode):
 
     @property
     def in_size(self) -> tuple[int, ...] | None:
-        """The shape of one input without batch axes, or None where the module takes any."""
+        """The shape of one input without batch axes, or None if the module takes any."""
         return self._in_size
 
     @in_size.setter
@@ -79,7 +79,7 @@ class Module(ModuleNode):
 
     @property
     def out_size(self) -> tuple[int, ...] | None:
-        """The shape of one output without batch axes, or None where it is not known."""
+        """The shape of one output without batch axes, or None if unknown."""
         return self._out_size
 
     @out_size.setter
@@ -87,7 +87,7 @@ class Module(ModuleNode):
         self._out_size = _size(size)
 
     def update(self, *args, **kwargs):
-        """What a call computes; subclasses define this, or ``__call__``."""
+        """Compute the output; subclasses define this, or ``__call__``."""
         raise NotImplementedError(f'{type(self).__name__} defines neither update nor __call__.')
 
     def __call__(self, *args, **kwargs):
@@ -97,17 +97,17 @@ class Module(ModuleNode):
         return self(x)
 
     def init_state(self, *args, **kwargs) -> None:
-        """Make the module's own short-term States; nothing by default."""
+        """Create the module's own short-term States; nothing by default."""
 
     def reset_state(self, *args, **kwargs) -> None:
         """Reset the module's own short-term States; nothing by default."""
 
     def init_all_states(self, *args, **kwargs) -> Module:
-        """``init_state`` of this and every module below: see `brainstate_prob.nn.init_all_states`."""
+        """Call ``init_state`` of this and every module below: see `brainstate_prob.nn.init_all_states`."""
         return init_all_states(self, *args, **kwargs)
 
     def reset_all_states(self, *args, **kwargs) -> Module:
-        """``reset_state`` of this and every module below: see `brainstate_prob.nn.reset_all_states`."""
+        """Call ``reset_state`` of this and every module below: see `brainstate_prob.nn.reset_all_states`."""
         return reset_all_states(self, *args, **kwargs)
 
     # Walking the tree
@@ -162,7 +162,7 @@ class Module(ModuleNode):
     # The parameters as a whole
 
     def reg_loss(self) -> jax.Array:
-        """The sum of ``reg_loss()`` over all Params below: add it to a data loss. A scalar without unit.
+        """The sum of ``reg_loss()`` over all Params below, to add to a data loss: a scalar without unit.
 
         Examples
         --------
@@ -175,14 +175,14 @@ class Module(ModuleNode):
         return sum((p.reg_loss() for p in self.param_modules()), jnp.zeros(()))
 
     def log_prior(self) -> jax.Array:
-        """The log prior density of all Params below at their values: minus `reg_loss`, weights included."""
+        """The log prior density of all Params below at their values: minus `reg_loss`."""
         return -self.reg_loss()
 
     @contextlib.contextmanager
     def param_precompute(self, allowed_hierarchy=_ALL):
-        """Compute every constrained value once and reuse it in the block, also while traced.
+        """Cache every constrained value in the block, also while traced.
 
-        Use it inside the function that is transformed, where a model reads the same Param many times.
+        Use it inside the transformed function if a model reads the same Param many times.
 
         Examples
         --------
@@ -214,7 +214,7 @@ class Module(ModuleNode):
 
 
 class ElementWiseBlock(Module):
-    """Base of the modules whose output has the shape of their input; a `Sequential` carries the size through."""
+    """Base of modules whose output has the shape of the input; `Sequential` passes the size on."""
 
 
 class Sequential(Module):
@@ -225,8 +225,8 @@ class Sequential(Module):
     first
         A Module; its ``out_size`` is passed on.
     *layers
-        Modules, plain callables (taken to keep the size), or deferred constructors: a Module class or a
-        ``functools.partial`` of one, which is called with ``in_size=`` of what comes before.
+        Modules, plain callables (assumed to keep the size), or deferred constructors: a Module class or a
+        ``functools.partial`` of one, which is called with ``in_size=`` of the item before.
 
     Examples
     --------
@@ -299,7 +299,7 @@ class Sequential(Module):
 
 
 def _size_after(layer: Any, size: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """What comes out of an item: a Module that says nothing may have changed the size."""
+    """The output size of an item; unknown for a Module without ``out_size``."""
     known = getattr(layer, 'out_size', None)
     if known is not None:
         return known
@@ -324,7 +324,7 @@ def _build(layer: Any, in_size: tuple[int, ...] | None) -> Any:
     if in_size is None:
         raise ValueError(
             f'{constructor.__name__} needs an in_size, but the item before it has no known out_size. Give it its '
-            'in_size, or pass its class or a functools.partial of it, which is given what comes before.'
+            'in_size, or pass its class or a functools.partial of it, which gets the size of the item before.'
         )
     missing = _missing(layer)
     if missing:
@@ -336,7 +336,7 @@ def _build(layer: Any, in_size: tuple[int, ...] | None) -> Any:
 
 
 def _missing(constructor: Any) -> list[str]:
-    """The arguments besides ``in_size`` without which a deferred constructor cannot be called."""
+    """The required arguments of a deferred constructor besides ``in_size``."""
     parameters = inspect.signature(constructor).parameters.values()
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.default is p.empty and p.kind not in variable and p.name != 'in_size']

@@ -1,4 +1,4 @@
-"""Errors for a Param that is used in arithmetic in place of its value."""
+"""Errors for a Param used in arithmetic instead of its value."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CONTAINER = {
     'contains': '... in param',
 }
 _ARRAYS = {'array_ufunc': 'a function of NumPy'}
-# What people look for on arrays. `shape` and `dtype` a Param has.
+# Attributes of arrays that a Param lacks; it has `shape` and `dtype`.
 _ATTRIBUTES = frozenset(
     {
         *('T', 'all', 'any', 'argmax', 'argmin', 'astype', 'at', 'clip', 'copy', 'cumsum', 'dot', 'flatten', 'item'),
@@ -47,7 +47,7 @@ _ATTRIBUTES = frozenset(
 
 
 class NoArithmetic(Node):
-    """Base of what holds a value without being one: every use as a number or an array is refused in words.
+    """Base of objects that hold a value: use as a number or an array raises an error with the fix.
 
     The error is a `TypeError`, and a `ValueError` in functions of JAX.
 
@@ -79,7 +79,7 @@ class NoArithmetic(Node):
             return f'{type(self).__name__} {label!r}'
         try:
             shown = repr(self)
-        except AttributeError:  # in the middle of its construction
+        except AttributeError:  # during construction
             return f'This {type(self).__name__}'
         return shown if 'Traced' not in shown else f'A {type(self).__name__} of shape {self.shape}'
 
@@ -88,8 +88,8 @@ class NoArithmetic(Node):
 
     @property
     def __jax_array__(self) -> Any:
-        # A property, since JAX complains of objects that have the method before it calls it. A ValueError, since JAX
-        # puts a message of its own in place of a TypeError.
+        # A property, since JAX rejects objects that have the method before calling it. A ValueError, since JAX
+        # replaces the message of a TypeError.
         self._refuse('a function of JAX', ValueError)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
@@ -126,7 +126,7 @@ def _refusing(name: str, use: str) -> Callable:
 
 
 def _uses() -> dict[str, str]:
-    """What each special method stands for, in the words of the one who writes it."""
+    """The source code that each special method stands for, for messages."""
     uses = {f'__{name}__': f'param {sign} ...' for name, sign in (_BINARY | _COMPARISONS).items()}
     uses |= {f'__r{name}__': f'... {sign} param' for name, sign in _BINARY.items()}
     for names in (_UNARY, _CONVERSIONS, _CONTAINER, _ARRAYS):

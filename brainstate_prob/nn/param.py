@@ -1,6 +1,6 @@
 """Param and Const: a value with a transform, a prior and a unit.
 
-A `Param` holds theta, the unconstrained array that optimizers and samplers move, in ``.val`` (a `ParamState`);
+A `Param` holds theta, the unconstrained array that optimizers and samplers update, in ``.val`` (a `ParamState`);
 ``value()`` is the constrained value, in the Param's unit.
 """
 
@@ -48,15 +48,15 @@ class Param(NoArithmetic, ParamNode, Module):
     value
         The initial value in constrained space: numbers, an array or a `brainunit.Quantity`. Floating dtypes are
         kept, integers become the default float; bool and complex raise. A value outside the transform's codomain
-        warns and starts at the nearest interior point.
+        is moved to the nearest interior point, with a warning.
     t
-        The transform from theta to the value; None takes the one for the prior's support. ``transform=`` is the same.
+        The transform from theta to the value; None: the transform onto the prior's support. Alias ``transform=``.
     reg
-        A `Regularization` or any NumPyro distribution over numbers in the Param's own unit. ``prior=`` is the same.
+        A `Regularization`, or a NumPyro distribution over numbers in the Param's unit. Alias ``prior=``.
     precompute
         Applied to the constrained value before ``value()`` returns it; the prior does not see it.
     fit
-        Whether the Param is trained. If not, it holds its value in a State that is no `ParamState`.
+        Whether the Param is trained. Otherwise its State is not a `ParamState`.
     enable_cache_logging
         Log hits, misses and invalidations of the cache at level INFO.
     dims
@@ -69,11 +69,11 @@ class Param(NoArithmetic, ParamNode, Module):
     Raises
     ------
     TypeError
-        For what is no real floating value, transform or prior.
+        If the value is not real, or ``t`` or ``reg`` is not a transform or prior.
     ValueError
         For non-finite values, shapes that the transform would change, more dims than axes.
     brainunit.UnitMismatchError
-        Where the transform's or prior's unit does not fit the value's.
+        If the unit of the transform or prior does not fit that of the value.
 
     Examples
     --------
@@ -144,7 +144,7 @@ class Param(NoArithmetic, ParamNode, Module):
     def value(self) -> Any:
         """The constrained value, after ``precompute``: an array, or a Quantity if the Param has a unit.
 
-        The first eager read fills the cache; a write of the State, from anywhere, makes it invalid.
+        The first eager read fills the cache; any write of the State invalidates it.
         """
         raw = self.val.value
         memo = self._valid_memo(raw)
@@ -158,7 +158,7 @@ class Param(NoArithmetic, ParamNode, Module):
         return value
 
     def constrained(self) -> Any:
-        """The constrained value before ``precompute``: what the prior scores."""
+        """The constrained value before ``precompute``, which the prior scores."""
         return with_unit(self._magnitude(self.val.value), self.unit)
 
     @property
@@ -178,8 +178,8 @@ class Param(NoArithmetic, ParamNode, Module):
         Raises
         ------
         ValueError
-            For another shape, or a value outside the transform's codomain. A bound that the value has in floating
-            point is taken: the nearest point inside stands for it.
+            For another shape, or a value outside the transform's codomain. A value
+            that equals a bound in floating point is moved to the nearest point inside.
         brainunit.UnitMismatchError
             For a unit of another dimension.
         """
@@ -190,13 +190,13 @@ class Param(NoArithmetic, ParamNode, Module):
         low, high = (None if b is None else self._bound(b) for b in (min_val, max_val))
         clipped = jnp.clip(self._magnitude(self.val.value), low, high)
         try:
-            self._numeric_t().check(clipped)  # a bound that `set_value` would take has no place for an optimizer to go
+            self._numeric_t().check(clipped)  # at a bound that `set_value` accepts, an optimizer cannot move
         except ValueError as error:
             raise ValueError(f'{self._label()}: {error}') from None
         self._write(clipped)
 
     def reset_to_prior(self) -> None:
-        """Set the value to the prior's reset value (its mode, mean or another inner point); nothing without a prior."""
+        """Set the value to the prior's reset value (mode, mean or another inner point), if there is a prior."""
         if self.reg is None:
             return
         value = self._prior_point(self.reg.reset_value)
@@ -250,12 +250,12 @@ class Param(NoArithmetic, ParamNode, Module):
     # The cache
 
     def cache(self) -> None:
-        """Compute the value now and keep it; nothing is kept while traced."""
+        """Compute and cache the value, unless traced."""
         self._memo = None
         self.value()
 
     def clear_cache(self) -> None:
-        """Forget the kept value."""
+        """Clear the cache."""
         self._memo = None
         self._log('cleared')
 
@@ -266,7 +266,7 @@ class Param(NoArithmetic, ParamNode, Module):
 
     @property
     def kept_value(self) -> Any:
-        """The very object that ``value()`` gave last, if it is still kept; else None."""
+        """The cached value, or None."""
         return self._memo[-1] if self._memo is not None else None
 
     # Construction from a specification
@@ -283,7 +283,7 @@ class Param(NoArithmetic, ParamNode, Module):
         sizes
             The shape, an int or a tuple.
         **param_kwargs
-            For the Param: ``t``, ``reg``, ``dims``, ...
+            Arguments of the Param: ``t``, ``reg``, ``dims``, ...
 
         Examples
         --------
@@ -360,7 +360,7 @@ class Param(NoArithmetic, ParamNode, Module):
         return None
 
     def _compute(self, raw: Any) -> tuple[Any, bool]:
-        """The value, and whether it may be kept: it is concrete and depends on nothing but ``raw``."""
+        """The value, and whether it can be cached: it is concrete and depends only on ``raw``."""
         value = with_unit(self._magnitude(raw), self.unit)
         foreign = False
         if self.precompute is not None:
@@ -372,12 +372,12 @@ class Param(NoArithmetic, ParamNode, Module):
         return value, not (foreign or current_trace() is not None or holds_tracer((raw, value)))
 
     def _finish(self, magnitude: Any) -> Any:
-        """What ``value()`` returns for a constrained magnitude."""
+        """The result of ``value()`` for a constrained magnitude."""
         value = with_unit(magnitude, self.unit)
         return value if self.precompute is None else self.precompute(value)
 
     def _start(self, numeric: Transform, magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Theta of the initial value; a value outside the codomain warns and is moved inside."""
+        """Theta of the initial value, moved inside the codomain with a warning if outside."""
         traced = isinstance(magnitude, jax.core.Tracer)
         try:
             shape = tuple(numeric.forward_shape(numeric.inverse_shape(magnitude.shape)))
@@ -394,9 +394,8 @@ class Param(NoArithmetic, ParamNode, Module):
             numeric.check(magnitude)
             if not numeric.unconstrained and self.fit:
                 warnings.warn(
-                    f'{self._label()}: theta of {numeric!r} is itself confined to {numeric.domain}: an optimizer '
-                    'step can '
-                    'leave it, and samplers refuse it. Compose it, e.g. ChainT(PositiveT(), ...).',
+                    f'{self._label()}: theta of {numeric!r} is itself confined to {numeric.domain}: an optimizer step '
+                    'can leave it, and samplers refuse it. Compose it, e.g. ChainT(PositiveT(), ...).',
                     stacklevel=users_line(),
                 )
             return numeric.inverse(magnitude), magnitude
@@ -406,13 +405,12 @@ class Param(NoArithmetic, ParamNode, Module):
             return numeric.inverse(inside), inside
 
     def _convert(self, value: Any) -> jax.Array:
-        """The magnitude of ``value`` in the Param's unit, with its shape and dtype; errors otherwise."""
+        """The magnitude of ``value`` in the Param's unit, after checks of its shape and dtype."""
         magnitude, _ = split_unit(value, self._label(), self.unit)
         if magnitude.shape != self.shape:
             raise ValueError(
-                f'{self._label()} has shape {self.shape}, got a value of shape {magnitude.shape}. Broadcast it '
-                'first, or '
-                'write param.val.value to change the shape on purpose.'
+                f'{self._label()} has shape {self.shape}, got a value of shape {magnitude.shape}. Broadcast it first, '
+                'or write param.val.value to change the shape on purpose.'
             )
         return magnitude.astype(self.dtype)
 
@@ -427,7 +425,7 @@ class Param(NoArithmetic, ParamNode, Module):
         self.val.value = theta if self.fit else magnitude
 
     def _inside(self, magnitude: jax.Array) -> jax.Array:
-        """``magnitude``, moved inside the codomain where it lies on or beyond its edge."""
+        """``magnitude``, with entries on or beyond the edge of the codomain moved inside."""
         return magnitude if holds_tracer(magnitude) else self._numeric_t().nearest_interior(magnitude)
 
     def _prior_point(self, make: Callable) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Checks that the shape and the support of a prior fit a Param."""
+"""Check that the shape and the support of a prior fit a Param."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def check_prior(
     unit: u.Unit,
     on_theta: bool,
 ) -> None:
-    """Refuse a prior whose shape or support is not that of the values, and warn of one that is narrower.
+    """Refuse a prior whose shape or support does not fit, and warn of a narrower support.
 
     Parameters
     ----------
     label
         The Param, for messages.
     reg, t, numeric
-        Its prior, its transform, and that on plain numbers in the Param's unit.
+        Its prior, its transform, and the transform of plain numbers in the Param's unit.
     shape, unit
-        Of what the prior scores: the value, or theta.
+        Of the quantity that the prior scores: the value, or theta.
     on_theta
-        Whether it scores theta.
+        Whether the prior scores theta.
     """
     try:
         reg.check_shape(shape, unit)
@@ -43,23 +43,23 @@ def check_prior(
     reached = numeric.domain if on_theta else numeric.codomain
     if not is_narrower(support, reached):
         return
-    said = f'{label}: the prior {reg!r} has support {support}'
+    mismatch = f'{label}: the prior {reg!r} has support {support}'
     if not (is_known(support) and is_known(reached)):
         raise ValueError(
-            f'{said}, and {t!r} is not known to stay within it: values outside it would count as if they were '
+            f'{mismatch}, and {t!r} is not known to stay within it: values outside it would count as if they were '
             'possible. No transform of this library reaches it. Build such a value in the model from Params over real '
             'numbers, e.g. a correlation from its partial correlations.'
         )
     if on_theta:
         raise ValueError(
-            f"{said}, but prior_on='unconstrained' scores theta, which may be any value of {reached}. Use "
+            f"{mismatch}, but prior_on='unconstrained' scores theta, which may be any value of {reached}. Use "
             "prior_on='value', or a prior over the whole line."
         )
     try:
-        advice = f'Use t={transform_for(support)!r}, or t=None to have it chosen.'
+        advice = f'Use t={transform_for(support)!r}, or t=None to choose it automatically.'
     except (TypeError, ValueError, NotImplementedError):
         advice = 'Choose a transform onto the support.'
     warnings.warn(
-        f'{said}, narrower than the codomain {reached} of {t!r}: values outside it have density 0. {advice}',
+        f'{mismatch}, narrower than the codomain {reached} of {t!r}: values outside it have density 0. {advice}',
         stacklevel=users_line(),
     )

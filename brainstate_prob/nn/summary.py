@@ -90,7 +90,7 @@ def _row(path, shape, unit, transform, prior, trainable, value) -> dict[str, str
 
 
 def described_prior(param: ParamNode, model: Node) -> str:
-    """The prior on one line, with the paths of those Params of the model that are its hyper-parameters."""
+    """The prior on one line, with the paths of hyper-parameters that are Params of the model."""
     text = _one_line(param.reg)
     above = set(find_states(param.reg).values())
     if not above:

@@ -1,4 +1,4 @@
-"""Comparison of supports: whether that of a prior is narrower than the codomain of a transform."""
+"""Compare the support of a prior with the codomain of a transform."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from brainstate_prob.nn.bijections import ParamSupport
 
 __all__ = ['bounds', 'is_known', 'is_narrower']
 
-# The vector sets that a transform reaches, with the lowest and highest value of an entry.
+# Sets of vectors that are codomains of transforms, with the lowest and highest value of an entry.
 _VECTOR_SETS = {
     type(constraints.simplex): (0.0, 1.0),
     type(constraints.ordered_vector): (-np.inf, np.inf),
     type(constraints.positive_ordered_vector): (0.0, np.inf),
     type(constraints.sphere): (-1.0, 1.0),
 }
-# Constraints entry by entry that their bounds describe. One in neither table is not described by its bounds.
+# Elementwise constraints that are described by their bounds.
 _INTERVALS = frozenset(
     constraint if isinstance(constraint, type) else type(constraint)
     for constraint in (
@@ -40,7 +40,7 @@ _INTERVALS = frozenset(
 
 
 def _elementwise(constraint: Any) -> Any:
-    """The constraint of one entry: ``independent`` only says how many axes make an event."""
+    """The constraint of one entry, without ``independent``."""
     while True:
         if hasattr(constraint, 'base_constraint'):
             constraint = constraint.base_constraint
@@ -51,13 +51,13 @@ def _elementwise(constraint: Any) -> Any:
 
 
 def is_known(constraint: Any) -> bool:
-    """Whether the set is one that bounds or a transform describe. Matrices and sums, for instance, are not."""
+    """Whether bounds or a transform describe the set (not so for matrices and sums, for example)."""
     constraint = _elementwise(constraint)
     return type(constraint) in _INTERVALS or type(constraint) in _VECTOR_SETS or isinstance(constraint, ParamSupport)
 
 
 def bounds(constraint: Any) -> tuple[Any, Any]:
-    """The lowest and highest value of an entry under a known ``constraint``; infinite where there is none."""
+    """The lowest and highest value of an entry under a known ``constraint``; infinite if unbounded."""
     constraint = _elementwise(constraint)
     if type(constraint) in _VECTOR_SETS:
         return _VECTOR_SETS[type(constraint)]
@@ -71,7 +71,7 @@ def bounds(constraint: Any) -> tuple[Any, Any]:
 def is_narrower(support: Any, codomain: Any) -> bool:
     """Whether some value of ``codomain`` may lie outside ``support`` (edges do not count).
 
-    A support that is not known is narrower than every codomain but itself.
+    An unknown support counts as narrower than every codomain but itself.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def is_narrower(support: Any, codomain: Any) -> bool:
         return type(inner) is not type(outer) and not (positive_ordered and inner is constraints.ordered_vector)
     ends = [*bounds(inner), *bounds(outer)]
     if any(isinstance(end, jax.core.Tracer) for end in ends):
-        return False  # bounds that are being traced cannot be compared
+        return False  # traced bounds cannot be compared
     low, high, outer_low, outer_high = (np.asarray(end) for end in ends)
     return bool(np.any(low > outer_low) or np.any(high < outer_high))
 

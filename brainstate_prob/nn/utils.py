@@ -1,4 +1,4 @@
-"""Number of parameters of a model; clipping of gradients by their norm."""
+"""Count the parameters of a model; clip gradients by their norm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ['clip_grad_norm', 'count_parameters']
 
 
 def count_parameters(module: Module, precision: int = 2, return_table: bool = False) -> Any:
-    """Print how many trained numbers a model has, one row a `ParamState`, and return how many there are.
+    """Print the number of trained parameters, one row per `ParamState`, and return the total.
 
     Parameters
     ----------
@@ -72,23 +72,23 @@ def _short(number: int, precision: int) -> str:
 
 
 def clip_grad_norm(grad: Any, max_norm: float, norm_type: float | str = 2.0, return_norm: bool = False) -> Any:
-    """Scale a gradient by min(1, max_norm / (norm + 1e-6)), the norm taken over all its leaves together.
+    """Scale a gradient by min(1, max_norm / (norm + 1e-6)), with the norm over all leaves together.
 
     Parameters
     ----------
     grad
         Any pytree of arrays, such as `brainstate_prob.transform.grad` gives; quantities count by their magnitudes.
     max_norm
-        The largest norm that stays, not negative.
+        The largest norm, not negative.
     norm_type
         The p of the norm, positive; ``float('inf')`` (or 'inf') for the largest absolute entry.
     return_norm
-        Also return the norm as it was.
+        Also return the norm before clipping.
 
     Returns
     -------
-    The gradient with structure, units and dtypes kept, or the pair (gradient, norm). A norm that is not finite gives
-    what the formula gives.
+    The gradient with structure, units and dtypes kept, or the pair (gradient, norm). Norms that are
+    not finite are not treated specially.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The trainable arrays of a layer: one State, or Params where transforms, priors or dims are given."""
+"""The trainable arrays of a layer: one State, or Params if transforms, priors or dims are given."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ['ParamSpec', 'Weights', 'weights']
 
 
 class ParamSpec:
-    """How to make a `Param` of a layer's array: given in place of an initializer, the layer adds the shape.
+    """A `Param` without shape, given to a layer in place of an initializer.
 
     Parameters
     ----------
     initializer
-        Gives the first value, in constrained space: an initializer of ``nn.init``, a number, an array or a Quantity.
+        The initial value in constrained space: an initializer of ``nn.init``, a number, an array or a Quantity.
         Default: a draw from the prior.
     t, reg, precompute, fit, dims, prior_on
-        As of `Param`, other names included.
+        As for `Param`, aliases included.
 
     Raises
     ------
@@ -76,12 +76,12 @@ class ParamSpec:
     def __repr__(self) -> str:
         given = {'initializer': self.initializer, 't': self.t, 'reg': self.reg, **self.options}
         defaults = {'fit': True, 'prior_on': 'value', 't': IdentityT()}
-        said = (f'{k}={v!r}' for k, v in given.items() if v is not None and v != defaults.get(k))
-        return f'ParamSpec({", ".join(said)})'
+        shown = (f'{k}={v!r}' for k, v in given.items() if v is not None and v != defaults.get(k))
+        return f'ParamSpec({", ".join(shown)})'
 
 
 class Weights(Module):
-    """Params that stand for a layer's State: ``.value`` gives their values in the State's structure.
+    """Params in place of a layer's State; ``.value`` has the structure of the State's value.
 
     Parameters
     ----------
@@ -119,18 +119,18 @@ def weights(
     keep_scalars: bool = False,
     **entries: tuple[Any, tuple[int, ...]],
 ) -> State | Weights:
-    """The holder of a layer's trainable arrays; ``.value`` is a dict of them.
+    """Create the trainable arrays of a layer; ``.value`` of the result is a dict of them.
 
     Parameters
     ----------
     layer
         Named in errors.
     param_type
-        The State that holds the dict where no entry asks for a Param.
+        The State that holds the dict if no entry is a Param.
     keep_scalars
-        Whether a number stays one weight for all; otherwise numbers and arrays are repeated to the shape.
+        Whether a number stays one shared weight; otherwise numbers and arrays are broadcast to the shape.
     **entries
-        ``name=(specification, shape)``. The specification is None (the entry is left out), an initializer, a number,
+        ``name=(specification, shape)``. The specification is None (no such entry), an initializer, a number,
         an array, a Quantity, a `ParamSpec`, or a `Param`, which may be shared with other layers.
 
     Raises
@@ -162,7 +162,7 @@ def _entry(layer: Module, name: str, spec: Any, shape: tuple[int, ...], keep_sca
 
 
 def _full(spec: Any, shape: tuple[int, ...], keep_scalars: bool = False) -> Any:
-    """What an initializer, number or array gives, repeated to the shape."""
+    """The array of an initializer, number or array, broadcast to the shape."""
     value = init.param(spec, shape, allow_none=False)
     magnitude, unit = split_unit(value, 'a weight')
     return with_unit(magnitude if keep_scalars and not magnitude.shape else jnp.broadcast_to(magnitude, shape), unit)

@@ -1,4 +1,4 @@
-"""with_prior: priors and transforms for the parameters of a whole model, selected by filters."""
+"""with_prior: add priors and transforms to the parameters of a whole model, selected by filters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ['PriorReport', 'with_prior']
 
 
 class PriorReport(NamedTuple):
-    """What `with_prior` did: parameters by dotted path with what they got, those left alone, filters without match."""
+    """The report of `with_prior`: priors by dotted path, unchanged parameters, filters without match."""
 
     attached: dict[str, ParamSpec]
     kept: list[str]
@@ -38,28 +38,28 @@ class PriorReport(NamedTuple):
 
 
 def with_prior(model: Module, priors: Mapping[Any, Any], *, replace: bool = False, return_report: bool = False) -> Any:
-    """A copy of a model whose parameters have priors and transforms: a Bayesian network is a network plus this line.
+    """Copy a model with priors and transforms on its parameters: turns a network into a Bayesian network.
 
     Parameters
     ----------
     model
-        Any Module; it stays as it is. Shared parameters stay shared in the copy.
+        Any Module; it is not changed. Shared parameters stay shared in the copy.
     priors
-        Filters and what the parameters that match get; the first filter that matches counts. A filter is a layer class
+        Filters and the priors of the parameters that match; the first matching filter counts. A filter is a layer class
         (``nn.Linear``: all its arrays), a pattern of dotted paths (``'*.bias'``), a path prefix (``('layers', 0)``), a
         State type, a predicate of ``(path, state)``, or ``...`` for all. A prior is a NumPyro distribution, a
-        regularization, a `ParamSpec` (with a transform, dims, ...), a function of ``(path, value)`` that gives one of
-        these (a scale by fan-in, say), or None for none.
+        regularization, a `ParamSpec` (with a transform, dims, ...), a function of ``(path, value)`` that returns one of
+        these (a scale by fan-in, say), or None for no prior.
     replace
-        Whether a `Param` that has a prior already gets the new one; by default it keeps its own.
+        Whether to replace existing priors.
     return_report
-        Also return which parameters got what, and which filters matched nothing.
+        Also return the report.
 
     Returns
     -------
     Module or (Module, PriorReport)
-        In the copy a State with a dict of arrays has become a `Weights` node: ``('weight',)`` is found at
-        ``('weight', 'bias', 'val')`` and ``('weight', 'weight', 'val')``. Values are the same.
+        In the copy a State with a dict of arrays is a `Weights` node: ``('weight',)`` becomes
+        ``('weight', 'bias', 'val')`` and ``('weight', 'weight', 'val')``. Values are unchanged.
 
     Warns
     -----
@@ -131,7 +131,7 @@ def _is_distribution(x: Any) -> bool:
 
 
 class _Attacher:
-    """Walks the copy and puts Params where a rule asks for them."""
+    """Walk the copy and put Params where a rule matches."""
 
     def __init__(self, rules: list[_Rule], replace: bool):
         self.rules = rules
@@ -139,7 +139,7 @@ class _Attacher:
         self.attached: dict[str, ParamSpec] = {}
         self.kept: list[str] = []
         self.done: dict[int, Any] = {}
-        self.alive: list[Any] = []  # what `done` knows by id
+        self.alive: list[Any] = []  # keeps the ids in `done` unique
 
     def visit(self, node: Module, path: tuple, owners: tuple) -> None:
         """Rebuild the attributes of a module in place."""
@@ -152,7 +152,7 @@ class _Attacher:
                 setattr(node, name, new)
 
     def rebuild(self, value: Any, path: tuple, owners: tuple) -> Any:
-        """``value`` with Params in place of what the rules match."""
+        """``value`` with Params in place of matching entries."""
         if isinstance(value, dict):
             new: Any = {k: self.rebuild(x, (*path, k), owners) for k, x in value.items()}
             return new if any(new[k] is not value[k] for k in new) else value

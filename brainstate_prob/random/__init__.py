@@ -1,7 +1,7 @@
 """The global random stream and NumPy-style samplers with ``size=``, ``key=`` and units.
 
-`DEFAULT` is the stream that every function of this module draws from; it is a State, so transforms keep it
-right. A draw does ``key, sub = split(key)``, keeps the first and draws with the second.
+`DEFAULT` is the stream that every function of this module draws from; it is a State, so transforms update it
+correctly. A draw does ``key, sub = split(key)``, keeps the first and draws with the second.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ class RandomState(Selection):
     Notes
     -----
     Parameters broadcast against each other and against ``size``. Concrete parameters outside their domain raise
-    ``ValueError``, as in NumPy; traced ones give what ``jax.random`` gives. Parameters with units give
+    ``ValueError``, as in NumPy; traced ones behave as in ``jax.random``. Parameters with units give
     draws with units.
 
     Examples
@@ -36,7 +36,7 @@ class RandomState(Selection):
     Unit("mV")
     """
 
-    if TYPE_CHECKING:  # the distributions are methods made from a table
+    if TYPE_CHECKING:  # the methods for distributions come from a table
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 def default_rng(seed_or_key=None) -> RandomState:
-    """`DEFAULT` for None, a `RandomState` as it is, else a new one from a seed or key."""
+    """`DEFAULT` for None, a `RandomState` unchanged, else a new one from a seed or key."""
     if seed_or_key is None:
         return DEFAULT
     return seed_or_key if isinstance(seed_or_key, RandomState) else RandomState(seed_or_key)

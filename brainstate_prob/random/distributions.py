@@ -1,6 +1,6 @@
-"""The table of distributions to draw from: parameters, defaults, units and the draw; `make_method` makes the methods.
+"""The table of distributions: parameters, defaults, units and how to draw; `make_method` makes the methods.
 
-One more distribution is one more entry of `DISTRIBUTIONS`.
+A new distribution is an entry of `DISTRIBUTIONS`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Distribution(NamedTuple):
     """One distribution.
 
     ``draw(key, shape, dtype, *parameters)`` gets plain arrays of the default float type that broadcast to
-    ``shape``. ``kind`` says which type a draw has by default. ``ordered`` names parameters that must not decrease.
+    ``shape``. ``kind`` is the default type of draws. ``ordered`` names parameters that must not decrease.
     """
 
     summary: str
@@ -56,13 +56,13 @@ def _standard(standard: Callable, what: str) -> Distribution:
 
 
 def _shaped(draw: Callable) -> Callable:
-    """A draw of jax.random whose parameters come before the shape (not all of them broadcast by themselves)."""
+    """A sampler of jax.random whose parameters come before the shape (not all of them broadcast)."""
     return lambda key, shape, dtype, *ps: draw(key, *(jnp.broadcast_to(p, shape) for p in ps), shape=shape, dtype=dtype)
 
 
 def _truncated_normal(key, shape, dtype, lower, upper, loc, scale):
     # In the upper tail both bounds have probability 1 to rounding; the mirror image is exact.
-    wide = jnp.promote_types(dtype, jnp.float32)  # ndtr knows no half precision
+    wide = jnp.promote_types(dtype, jnp.float32)  # ndtr has no half precision
     a, b = ((lower - loc) / scale).astype(wide), ((upper - loc) / scale).astype(wide)
     mirror = a > 0
     a, b = jnp.where(mirror, -b, a), jnp.where(mirror, -a, b)
@@ -72,7 +72,7 @@ def _truncated_normal(key, shape, dtype, lower, upper, loc, scale):
 
 
 def _multivariate_normal(key, shape, dtype, mean, cov):
-    # svd, as NumPy: a singular covariance is legitimate
+    # svd as in NumPy, since the covariance may be singular
     wide = jnp.promote_types(dtype, jnp.float32)  # no svd in half precision
     draw = jr.multivariate_normal(key, mean.astype(wide), cov.astype(wide), shape=shape, dtype=wide, method='svd')
     return draw.astype(dtype)
@@ -255,7 +255,7 @@ def _draw(
 def _check_order(distribution: str, low: str, low_value: Any, high: str, high_value: Any) -> None:
     try:
         ordered = bool(np.all(np.asarray(low_value) <= np.asarray(high_value)))
-    except Exception:  # traced, or shapes that do not broadcast, which a later check reports
+    except Exception:  # traced, or shapes that do not broadcast, which are checked later
         return
     if not ordered:
         raise ValueError(f'{distribution}: {low} must not be greater than {high}; got {low_value} and {high_value}.')
@@ -310,7 +310,7 @@ def _doc(distribution: Distribution) -> str:
         'size',
         '    The shape of the draw: int or tuple; None means what the parameters broadcast to.',
         'key',
-        '    A key or an int seed to draw with; None takes a key off the stream.',
+        '    A key or an int seed; None draws from the stream.',
         'dtype',
         f'    The type of the draws; None means the default {distribution.kind}.',
     ]

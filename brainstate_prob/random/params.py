@@ -1,4 +1,4 @@
-"""Parameters of the distributions to draw from, and the shapes to which they broadcast."""
+"""Parameters of the distributions, and the shapes to which they broadcast."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def to_size(size: Any) -> tuple[int, ...] | None:
 
 
 def draw_shape(distribution: str, pars: tuple[Par, ...], values: dict[str, Any], size: Any) -> tuple[int, ...]:
-    """The batch shape of a draw: ``size``, or where it is None what the parameters broadcast to."""
+    """The batch shape of a draw: ``size``, or if it is None the shape to which the parameters broadcast."""
     shapes = {}
     for par in pars:
         shape = jnp.shape(values[par.name])

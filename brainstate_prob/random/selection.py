@@ -1,4 +1,4 @@
-"""Random integers, choices, permutations and categories, and draws whose shape is given as arguments."""
+"""Random integers, choices, permutations and categories, and draws with the shape as arguments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Selection(KeyStream):
         return jr.normal(self._take(key), _one_shape(dn), dtype or environ.dftype())
 
     def randint(self, low: Any, high: Any = None, size: Any = None, key: Any = None, dtype: Any = None) -> jax.Array:
-        """Integers from ``low`` up to, without, ``high``; with one bound, from 0 up to it."""
+        """Integers from [low, high); with one bound, from [0, low)."""
         if high is None:
             low, high = 0, low
         for name, bound in (('low', low), ('high', high)):
@@ -61,15 +61,15 @@ class Selection(KeyStream):
         Parameters
         ----------
         a
-            What to choose from.
+            The items.
         size
             The shape of the choice; None is one item.
         replace
-            Whether an item may come more than once.
+            Whether an item can be chosen more than once.
         p
-            One probability an item; they must sum to 1. None means equal ones.
+            The probability of each item; they must sum to 1. None: all are equal.
         key
-            A key or an int seed; None takes a key off the stream.
+            A key or an int seed; None draws from the stream.
         axis
             The axis of ``a`` to choose along.
         """
@@ -84,7 +84,7 @@ class Selection(KeyStream):
         return out if unit is None else u.Quantity(out, unit=unit)
 
     def permutation(self, x: Any, axis: int = 0, independent: bool = False, key: Any = None) -> Any:
-        """The items of ``x`` (or of ``range(x)``) shuffled along ``axis``; ``independent``: each line its own."""
+        """The items of ``x`` (or of ``range(x)``) shuffled along ``axis``; ``independent``: each line by itself."""
         plain, unit = _magnitude(x)
         out = jr.permutation(self._take(key), plain, axis, independent)
         return out if unit is None else u.Quantity(out, unit=unit)
@@ -111,5 +111,5 @@ def _one_shape(dn: tuple) -> tuple[int, ...]:
 
 
 def _magnitude(x: Any) -> tuple[Any, Any]:
-    """A number n stands for the first n integers, and stays as it is."""
+    """An integer n stands for the first n integers and is kept."""
     return (x, None) if isinstance(x, int | np.integer) else magnitude_and_unit(x)

@@ -1,4 +1,4 @@
-"""RandomState: a stream of random keys that is a State, so that jit, grad and vmap keep it right."""
+"""RandomState: a stream of random keys that is a State, so that jit, grad and vmap update it correctly."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def is_typed_key(value: Any) -> bool:
 
 
 def to_key(seed_or_key: Any = None) -> jax.Array:
-    """A random key: of an integer seed, of a key of either kind, of a State that holds one; of None, a fresh one.
+    """A random key from an integer seed, a key of either kind or a State that holds one; a fresh one for None.
 
     Raises
     ------
     TypeError, ValueError
-        For anything else; the message lists what is allowed.
+        For anything else.
     """
     if isinstance(seed_or_key, State):
         seed_or_key = seed_or_key.value
@@ -75,13 +75,13 @@ class KeyStream(State):
 
     def _stored(self) -> Any:
         if self._unseeded:
-            with jax.ensure_compile_time_eval():  # the first use may be under a trace
+            with jax.ensure_compile_time_eval():  # the first use may be traced
                 self._value = to_key(None)
             self._unseeded = False
         return super()._stored()
 
     def seed(self, seed_or_key: Any = None) -> None:
-        """Start the stream anew: from an integer, from a key, or (None) from fresh entropy.
+        """Restart the stream from an integer, a key or (None) fresh entropy.
 
         Examples
         --------
@@ -95,18 +95,18 @@ class KeyStream(State):
         self.set_key(to_key(seed_or_key))
 
     def get_key(self) -> jax.Array:
-        """The key that the stream stands at; reading it draws nothing."""
+        """The current key of the stream; reading it draws nothing."""
         return self.value
 
     def set_key(self, key: Any) -> None:
-        """Let the stream go on from ``key``."""
+        """Continue the stream from ``key``."""
         self.value = to_key(key)
         self._unseeded = False
 
     def split_key(self, n: int | None = None) -> jax.Array:
-        """Take one key off the stream, or ``n`` of them along a first axis.
+        """Draw one key from the stream, or ``n`` of them along a first axis.
 
-        With ``key, *subs = split(key, n + 1)`` the stream keeps the first and hands out the rest.
+        With ``key, *subs = split(key, n + 1)`` the stream keeps the first and returns the rest.
 
         Examples
         --------
@@ -122,12 +122,12 @@ class KeyStream(State):
         return keys[1] if n is None else keys[1:]
 
     def clone(self):
-        """A new stream that starts from a key taken off this one: independent, and reproducible with it."""
+        """A new stream from a key of this one: independent, and reproducible with it."""
         return type(self)(self.split_key())
 
     @contextlib.contextmanager
     def seed_context(self, seed_or_key: Any):
-        """Draw from ``seed_or_key`` in the block; after it the stream goes on as if nothing had been drawn.
+        """Draw from ``seed_or_key`` in the block; the stream then continues as if nothing had been drawn.
 
         Examples
         --------
@@ -146,6 +146,6 @@ class KeyStream(State):
             self.value = before
 
     def split_lanes(self, value: jax.Array) -> tuple[jax.Array, Callable[[Any], jax.Array]]:
-        """What a mapped axis does to the stream: the key that stays outside, and the key of each lane."""
+        """The stream under a mapped axis: the key that stays outside, and the key of each lane."""
         kept, sub = jax.random.split(value)
         return kept, lambda lane: jax.random.fold_in(sub, lane)

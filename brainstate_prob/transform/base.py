@@ -1,4 +1,4 @@
-"""Shared by all transforms: the class of transformed functions, and checks of their arguments."""
+"""The class of transformed functions, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ['Transformed', 'check_callable', 'decorator', 'flatten_states', 'jit_
 
 
 def check_callable(fun: Any, transform: str) -> None:
-    """Raise TypeError for what is no function."""
+    """Raise TypeError unless ``fun`` is callable."""
     if not callable(fun):
         raise TypeError(f'{transform} needs a function as its first argument; got {type(fun).__name__} {fun!r}.')
 
 
 def decorator(make: Callable[[Callable], Any], fun: Callable | None) -> Any:
-    """``make(fun)``; where the function is still to come (``@grad(argnums=0)``), ``make`` itself."""
+    """``make(fun)``, or ``make`` itself if no function is given (``@grad(argnums=0)``)."""
     return make if fun is None else make(fun)
 
 
@@ -29,12 +29,12 @@ def flatten_states(
     container: Any,
     name: str = 'grad_states',
 ) -> tuple[list[tuple[tuple, State]], Callable[[list], Any]]:
-    """The States of a container with their paths, and a function that puts a list back into that structure.
+    """The States of a container with their paths, and a function that rebuilds the structure from a list.
 
     Raises
     ------
     TypeError
-        Where there is something else than States, naming its path.
+        For an entry that is not a State, with its path.
     """
     entries: list[tuple[tuple, State]] = []
 
@@ -51,7 +51,7 @@ def flatten_states(
             return lambda values: cls([(k, f(values)) for k, f in inner])
         if isinstance(x, list | tuple):
             parts = [walk((*path, i), v) for i, v in enumerate(x)]
-            make: Callable = getattr(type(x), '_make', type(x))  # a named tuple takes its parts one by one
+            make: Callable = getattr(type(x), '_make', type(x))  # a named tuple takes its fields as arguments
             return lambda values: make([f(values) for f in parts])
         if callable(getattr(x, 'states', None)):
             return walk(path, x.states(ParamState))
@@ -66,7 +66,7 @@ def flatten_states(
 
 
 def split_aux(out: Any) -> tuple[Any, Any]:
-    """What a function with ``has_aux=True`` returned, which must be a pair."""
+    """The pair that a function with ``has_aux=True`` returned."""
     if not isinstance(out, tuple | list) or len(out) != 2:
         got = f'a {type(out).__name__}' + (f' of {len(out)}' if isinstance(out, tuple | list) else '')
         raise TypeError(f'With has_aux=True the function must return (value, aux); it returned {got}.')
@@ -74,12 +74,12 @@ def split_aux(out: Any) -> tuple[Any, Any]:
 
 
 def jit_is_disabled() -> bool:
-    """Whether ``jax.disable_jit`` asks for plain Python, with concrete values throughout."""
+    """Whether ``jax.disable_jit`` is active."""
     return getattr(jax.config, 'jax_disable_jit', False)
 
 
 class Transformed:
-    """A transformed function. Read from an instance of a class that it is defined in, it is a bound method."""
+    """A transformed function; as a class attribute it binds to instances like a method."""
 
     def __init__(self, fun: Callable):
         check_callable(fun, type(self).__name__)

@@ -1,4 +1,4 @@
-"""The States that the body of a loop or a branch writes, carried from one iteration to the next."""
+"""Carry the States that the body of a loop or a branch writes from one iteration to the next."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ['Carried', 'describe', 'stage', 'strong']
 
 
 class Carried:
-    """A body as a pure function, with the values of the States that it writes as an additional argument and result.
+    """A body as a pure function, with the values of the written States as additional argument and result.
 
     Parameters
     ----------
     fn
         The body.
     discovery
-        What it does to States, with the same arguments as it will have.
+        The discovery of its States, with arguments of the same types.
     states
         The States to carry.
     """
@@ -33,7 +33,7 @@ class Carried:
         self._discovery = discovery
 
     def initial(self) -> tuple[list, list]:
-        """The values to start with: of the carried States, and of those that every run creates."""
+        """The initial values of the carried States and of those that every run creates."""
         written = {self._discovery.pure.states[n]: shapes for n, shapes in self._discovery.written.items()}
         values = [strong(s.value, written[s]) if s in written else s.value for s in self.states]
         return values, self._discovery.created_last()
@@ -57,27 +57,27 @@ class Carried:
 
 
 def stage(run: Callable[[list[State]], Any], *discoveries: Discovery) -> Any:
-    """``run(states)`` with the States that were found to be written.
+    """``run(states)`` with the States that the discoveries found to be written.
 
-    Where a body creates States lazily, the discovery was what created them; then they get their first value
-    and are carried too.
+    States that a body creates lazily were created by the discovery; they get their first value and are
+    carried too.
     """
     states = list(dict.fromkeys(state for f in discoveries for state in f.states))
     while True:
         try:
             return run(states)
         except TraceError:
-            settled = [state for f in discoveries for state in f.settle()]
-            if not settled:
+            created = [state for f in discoveries for state in f.init_created()]
+            if not created:
                 raise
-            states += settled
+            states += created
 
 
 def strong(value: Any, shapes: Any) -> Any:
     """``value`` with the leaves of weak type (Python numbers) in the types of ``shapes``, where these can hold them.
 
-    What a body returns for a Python number has a fixed type, and JAX would trace the body again to find that out:
-    at every level of nested loops, so twice as often with each level.
+    A body returns strong types, and JAX would trace the body again to find that out, which doubles the number of
+    traces with each level of nested loops.
     """
     tree: Any
     leaves, tree = jax.tree.flatten(value)

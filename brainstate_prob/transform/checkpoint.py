@@ -26,7 +26,7 @@ def checkpoint(
     Parameters
     ----------
     fun
-        The function or method; left out, a decorator comes back.
+        The function or method; if omitted, a decorator is returned.
     prevent_cse, policy, static_argnums
         As in ``jax.checkpoint``.
 

@@ -1,4 +1,4 @@
-"""Branches: cond, switch and ifelse; States that any branch writes are results of all."""
+"""Branches: cond, switch and ifelse; States that any branch writes are results of all branches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands) -> Any:
     Raises
     ------
     TypeError
-        Where the branches leave a State in different shapes or types, with its name.
+        If the branches leave a State in different shapes or types, with its name.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands) -> Any:
 
 
 def switch(index: Any, branches: Sequence[Callable], *operands) -> Any:
-    """``branches[index](*operands)``; an index outside is moved to the first or last branch, as in ``jax.lax.switch``.
+    """``branches[index](*operands)``; an index out of range is clamped, as in ``jax.lax.switch``.
 
     Examples
     --------
@@ -65,12 +65,12 @@ def switch(index: Any, branches: Sequence[Callable], *operands) -> Any:
 
 
 def ifelse(conditions: Sequence[Any], branches: Sequence[Callable], *operands) -> Any:
-    """The first branch whose condition is true; the last branch where none is.
+    """The first branch whose condition is true; the last branch if none is.
 
     Parameters
     ----------
     conditions
-        Scalars. One for each branch, or one less, which leaves the last branch as the ``else``.
+        Scalars, one per branch, or one less, which makes the last branch the ``else``.
     branches
         Functions of ``*operands``.
 
@@ -85,7 +85,7 @@ def ifelse(conditions: Sequence[Any], branches: Sequence[Callable], *operands) -
     conditions, branches = list(conditions), list(branches)
     if not branches or len(branches) - len(conditions) not in (0, 1):
         raise ValueError(
-            f'ifelse takes one condition a branch, or one less where the last branch is the else; got '
+            f'ifelse takes one condition per branch, or one less if the last branch is the else; got '
             f'{len(conditions)} conditions and {len(branches)} branches.'
         )
     for n, condition in enumerate(conditions):
@@ -101,7 +101,7 @@ def _branch(select: Callable, branches: list[Callable], operands: tuple, names: 
     for name, branch in zip(names, branches, strict=True):
         check_callable(branch, name)
     if discovering():
-        return _rehearse(branches, operands)
+        return _run_once(branches, operands)
     if jit_is_disabled():
         return select(branches, operands)
     discoveries = [Discovery(branch, *operands) for branch in branches]
@@ -117,7 +117,7 @@ def _branch(select: Callable, branches: list[Callable], operands: tuple, names: 
                 out, written, created = body(values, *args)
                 if created:
                     labels = ', '.join(state._label() for n in created if (state := body.made[n]()) is not None)
-                    raise TraceError(f'A branch creates {labels}, which the others do not: create it before.')
+                    raise TraceError(f'A branch creates {labels}, which the others do not. Create it before.')
                 new = [written.get(n, value) for n, value in enumerate(values)]
                 return out, [strong(v, shape) for v, shape in zip(new, shapes, strict=True)]
 
@@ -148,16 +148,16 @@ def _common(state: State, discoveries: list[Discovery], names: list[str]) -> Any
     return best
 
 
-def _rehearse(branches: list[Callable], operands: tuple) -> Any:
-    """Run every branch once in a discovery, each on what was there before."""
+def _run_once(branches: list[Callable], operands: tuple) -> Any:
+    """Run every branch once in a discovery, each from the same State values."""
     pures = [Pure(branch) for branch in branches]
     results = [pure((), *operands) for pure in pures]
     trace = current_trace()
     if trace is not None:
-        trace.fake()
+        trace.mark_unstaged()
     for pure, (_, written, _) in zip(pures, results, strict=True):
         for number in written:
-            _ = pure.states[number].value  # the staged branches need the value that the State has before
+            _ = pure.states[number].value  # the staged branches need the State's previous value
     for pure, (_, written, created) in zip(pures, results, strict=True):
         pure.commit(written, created)
     return results[0][0]

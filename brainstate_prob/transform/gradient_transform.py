@@ -20,7 +20,7 @@ __all__ = ['GradientTransform', 'Wrt']
 
 
 class Wrt(NamedTuple):
-    """What is differentiated, and its gradients: the values of the States in order, the chosen arguments."""
+    """The differentiated values, or their gradients: of the States in order, and of the chosen arguments."""
 
     states: list
     args: tuple
@@ -31,7 +31,7 @@ def _is_wrt(x: Any) -> bool:
 
 
 class _Hidden:
-    """Lets anything pass through a JAX transform beside arrays: what is no array stays behind and is put back."""
+    """Passes any pytree through a JAX transform: leaves other than arrays are kept aside and put back."""
 
     def __call__(self, value: Any) -> list:
         self.tree: Any
@@ -44,40 +44,40 @@ class _Hidden:
 
 
 class GradientTransform(Transformed):
-    """A function that gives the gradients of ``target`` with respect to States and arguments.
+    """A function that returns the gradients of ``target`` with respect to States and arguments.
 
     Parameters
     ----------
     target
         The function to differentiate; it may read, write and create States. Writes are kept.
     transform
-        ``transform(fun, argnums=0, has_aux=True, **transform_params)`` must give a function of the same one
+        ``transform(fun, argnums=0, has_aux=True, **transform_params)`` must return a function of the same one
         argument as ``fun`` that returns ``(gradients, aux)``. The argument is a pytree, `Wrt`, of the values of all
         the States and of the chosen arguments, so the gradients can be scaled or clipped together.
     grad_states
         A State, a list, tuple or dict of States, or a Module (its ParamStates).
     argnums
         Which positional arguments: an int, or a sequence of ints for a tuple of gradients; negative ones
-        count from the end. Default: 0 where no States are given, else none.
+        count from the end. Default: 0 if no States are given, else none.
     return_value
         Return the value too.
     has_aux
-        ``target`` returns ``(value, aux)``; ``aux`` is any pytree, also of things that are no arrays.
+        ``target`` returns ``(value, aux)``; ``aux`` is any pytree, not only of arrays.
     transform_params
         Further keyword arguments of ``transform``.
     check_states
-        Raise for a State of ``grad_states`` that ``target`` does not read; else its gradient is zero.
+        Raise for a State of ``grad_states`` that ``target`` does not read; otherwise its gradient is zero.
     debug_nan
-        Raise FloatingPointError where a gradient is not finite, naming the States and arguments.
+        Raise FloatingPointError if a gradient is not finite, naming the States and arguments.
     unit_aware
-        Let the output and what is differentiated have units; a gradient has those of output / parameter.
-        Without it a gradient has the unit of its parameter, as a JAX pytree has, second and mixed
-        derivatives have none, and an output with a unit raises.
+        Allow units of the output; a gradient then has the unit of output / parameter. Otherwise a gradient has
+        the unit of its parameter, as a JAX pytree has, second and mixed derivatives have none, and an output
+        with a unit raises.
 
     Returns
     -------
-    ``G``, ``(G, aux)``, ``(G, value)`` or ``(G, value, aux)``. ``G`` are the gradients of the arguments where no States
-    are given, those of the States, in the structure of ``grad_states``, where no arguments are, else
+    ``G``, ``(G, aux)``, ``(G, value)`` or ``(G, value, aux)``. ``G`` are the gradients of the arguments if no States
+    are given, those of the States in the structure of ``grad_states`` if no arguments are given, else
     ``(of the States, of the arguments)``.
 
     Examples
@@ -174,7 +174,7 @@ class GradientTransform(Transformed):
         return f'{state._label()}{where}'
 
     def _arguments(self, args: tuple, kwargs: dict) -> tuple[tuple, dict, tuple[int, ...]]:
-        """Positional and keyword arguments, and the positions to differentiate; a chosen one may come by keyword."""
+        """Positional and keyword arguments, and the positions to differentiate; a chosen one may be a keyword."""
         nums = self._argnums if isinstance(self._argnums, tuple) else () if self._argnums is None else (self._argnums,)
         needed = max((n if n >= 0 else -n - 1 for n in nums), default=-1)
         if needed >= len(args) and kwargs:
@@ -205,16 +205,16 @@ class GradientTransform(Transformed):
                     dtype = jnp.result_type(leaf)
                 except TypeError:
                     raise TypeError(
-                        f'{label} cannot be differentiated: it is a {type(leaf).__name__}, no array.'
+                        f'{label} cannot be differentiated: it is a {type(leaf).__name__}, not an array.'
                     ) from None
                 if not jnp.issubdtype(dtype, jnp.inexact):
                     raise TypeError(
-                        f'{label} cannot be differentiated: its type is {dtype}, a floating or complex one is needed. '
-                        f'Convert it, leave it out, or use allow_int=True (reverse mode) for gradients of type float0.'
+                        f'{label} cannot be differentiated: its type is {dtype}; a floating or complex type is needed. '
+                        f'Convert it, omit it, or use allow_int=True (reverse mode) for gradients of type float0.'
                     )
 
     def _strip(self, value: Any) -> tuple[Any, list]:
-        """The output without units, and the units of its leaves."""
+        """The magnitudes of the output, and the units of its leaves."""
         tree: Any
         leaves, tree = jax.tree.flatten(value, is_leaf=is_quantity)
         units = [leaf.unit if is_quantity(leaf) else u.UNITLESS for leaf in leaves]
@@ -222,7 +222,7 @@ class GradientTransform(Transformed):
             if dimensioned := [unit for unit in units if not unit.is_unitless and not unit.dim.is_dimensionless]:
                 raise TypeError(
                     f'The function to differentiate returned a quantity in {dimensioned[0]}. Use unit_aware=True for '
-                    'gradients with units, or return a magnitude in a unit of your choice: loss.to_decimal(unit).'
+                    'gradients with units, or return a magnitude: loss.to_decimal(unit).'
                 )
             leaves = [leaf.to_decimal() if is_quantity(leaf) else leaf for leaf in leaves]
             return tree.unflatten(leaves), [u.UNITLESS] * len(leaves)
@@ -281,7 +281,7 @@ class GradientTransform(Transformed):
         if unread:
             names = '; '.join(map(self._label, unread))
             raise ValueError(
-                f'The function does not read what it is to be differentiated by: {names}. '
+                f'The function does not read the States to differentiate by: {names}. '
                 'Leave it out of grad_states, or use check_states=False for gradients of zero.'
             )
 

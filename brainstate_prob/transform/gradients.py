@@ -1,4 +1,4 @@
-"""The gradient transforms: one set of options and one return convention for all, that of `GradientTransform`."""
+"""The gradient transforms, with the options and the return convention of `GradientTransform`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Options:
 
 @dataclasses.dataclass(frozen=True)
 class _ForwardOptions(_Options):
-    """The same for the transforms in forward mode, which has no gradients of integers."""
+    """The arguments of transforms in forward mode, which has no gradients of integers."""
 
     def __post_init__(self):
         if self.allow_int:
@@ -75,7 +75,7 @@ _OF_GRADIENT_TRANSFORM = (
 
 
 def _gradient(options: Callable[_P, _Options]) -> Callable[[Callable[..., Any]], Callable[_P, Any]]:
-    """Decorate a derivative, a `GradientTransform.transform`, to be a public transform with these options."""
+    """Turn a derivative, a `GradientTransform.transform`, into a public transform with these options."""
     signature = inspect.signature(options).replace(return_annotation=inspect.Signature.empty)
 
     def decorate(derivative: Callable[..., Any]) -> Callable[_P, Any]:
@@ -109,11 +109,11 @@ def grad(fun, *, argnums, has_aux, holomorphic, allow_int):
     Parameters
     ----------
     fun
-        The function or method; left out, a decorator comes back.
+        The function or method; if omitted, a decorator is returned.
     grad_states
         A State, a list, tuple or dict of States, or a Module (its ParamStates).
     argnums
-        Which positional arguments; default: 0 where no States are given, else none.
+        Which positional arguments; default: 0 if no States are given, else none.
     holomorphic, allow_int
         As in ``jax.grad``.
     has_aux
@@ -125,7 +125,7 @@ def grad(fun, *, argnums, has_aux, holomorphic, allow_int):
 
     Returns
     -------
-    A function that gives ``G``, ``(G, aux)``, ``(G, value)`` or ``(G, value, aux)``; ``G`` are the gradients of the
+    A function that returns ``G``, ``(G, aux)``, ``(G, value)`` or ``(G, value, aux)``; ``G`` are the gradients of the
     arguments, those of the States in the structure of ``grad_states``, or both as a pair.
 
     Examples
@@ -170,7 +170,7 @@ def vector_grad(fun, *, argnums, has_aux, holomorphic, allow_int):
 def jacrev(fun, *, argnums, has_aux, holomorphic, allow_int):
     """The Jacobian in reverse mode: for many inputs and few outputs. Shapes are output shape + input shape.
 
-    Arguments and what comes back are as in `grad`.
+    Arguments and results are as in `grad`.
 
     Examples
     --------
@@ -180,7 +180,7 @@ def jacrev(fun, *, argnums, has_aux, holomorphic, allow_int):
     >>> transform.jacrev(lambda x: w.value @ x, w)(jnp.ones(3)).shape
     (2, 2, 3)
     """
-    return _or_nothing(fun, jax.jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, allow_int=allow_int))
+    return _unless_empty(fun, jax.jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, allow_int=allow_int))
 
 
 jacobian = jacrev
@@ -197,7 +197,7 @@ def jacfwd(fun, *, argnums, has_aux, holomorphic, allow_int):
     >>> transform.jacfwd(lambda x: jnp.stack([x, x**2]))(3.0).tolist()
     [1.0, 6.0]
     """
-    return _or_nothing(fun, jax.jacfwd(fun, argnums, has_aux=has_aux, holomorphic=holomorphic))
+    return _unless_empty(fun, jax.jacfwd(fun, argnums, has_aux=has_aux, holomorphic=holomorphic))
 
 
 @_gradient(_ForwardOptions)
@@ -216,19 +216,19 @@ def hessian(fun, *, argnums, has_aux, holomorphic, allow_int):
     >>> {k: {j: float(h) for j, h in row.items()} for k, row in rows.items()}
     {'a': {'a': 6.0, 'b': 4.0}, 'b': {'a': 4.0, 'b': 0.0}}
     """
-    return _or_nothing(fun, jax.hessian(fun, argnums, has_aux=has_aux, holomorphic=holomorphic))
+    return _unless_empty(fun, jax.hessian(fun, argnums, has_aux=has_aux, holomorphic=holomorphic))
 
 
 @_gradient(_RandomDirections)
 def fwd_grad(fun, *, argnums, has_aux, holomorphic, allow_int, key, tangent_size):
-    """An unbiased estimate of the gradient of a scalar function, from forward mode alone; otherwise as `grad`.
+    """An unbiased estimate of the gradient of a scalar function in forward mode; otherwise as `grad`.
 
     The mean over ``tangent_size`` directions v, standard normal, of (v . gradient) v.
 
     Parameters
     ----------
     key
-        A random key; default: one taken off `brainstate_prob.random` at every call.
+        A random key; default: a new one of `brainstate_prob.random` at every call.
     tangent_size
         The number of directions.
 
@@ -261,8 +261,8 @@ def fwd_grad(fun, *, argnums, has_aux, holomorphic, allow_int, key, tangent_size
     return wrapped
 
 
-def _or_nothing(fun, derivative):
-    """``derivative``, which JAX does not define where there is nothing to differentiate."""
+def _unless_empty(fun, derivative):
+    """``derivative``, also defined if there is nothing to differentiate."""
 
     def wrapped(wrt):
         if jax.tree.leaves(wrt):

@@ -1,4 +1,4 @@
-"""What a function does without running it: output shapes, jaxpr, and the States that it uses."""
+"""Inspect a function without running it: output shapes, jaxpr, and the States that it uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTAINERS = {'dict': dict, 'list': list, 'tuple': tuple}
 
 
 def eval_shape(fun: Callable, *args, return_state_shapes: bool = False, **kwargs) -> Any:
-    """Shapes and types of what ``fun(*args, **kwargs)`` would return; nothing is computed and no State changes.
+    """Shapes and types of the result of ``fun(*args, **kwargs)``; nothing is computed and no State changes.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def eval_shape(fun: Callable, *args, return_state_shapes: bool = False, **kwargs
 def make_jaxpr(
     fun: Callable | None = None, *, static_argnums: int | Sequence[int] = (), return_shape: bool = False
 ) -> Any:
-    """The jaxpr of a function, with the States that it reads as further inputs.
+    """The jaxpr of a function, with the States that it reads as additional inputs.
 
     Returns
     -------
-    A function that gives ``(jaxpr, states)``, with ``return_shape`` also the shapes of what is returned. The inputs
-    of the jaxpr are the leaves of the values of ``states`` and of the arguments; its outputs those of what ``fun``
-    returns, writes and creates.
+    A function that returns ``(jaxpr, states)``, with ``return_shape`` also the output shapes. The inputs of the
+    jaxpr are the leaves of the values of ``states`` and of the arguments; its outputs are those of the results,
+    written States and created States of ``fun``.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class StateFinder:
     Parameters
     ----------
     fn
-        The function. States that it creates itself are not listed.
+        The function. States that it creates are not listed.
     filter
         Which States: a type, a tag, a predicate ``f(path, state)``, ... (see `brainstate_prob.core.filters`; the
         path is empty). Default: all.

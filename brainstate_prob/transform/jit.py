@@ -1,4 +1,4 @@
-"""jit: compile a function that uses States; a call costs what a call of ``jax.jit`` costs."""
+"""jit: compile a function that uses States; a call costs as much as one of ``jax.jit``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def jit(
     keep_unused: bool = False,
     inline: bool = False,
 ) -> Any:
-    """Compile a function; the States that it reads are inputs, those that it writes or creates are outputs.
+    """Compile a function; States that it reads are inputs, States that it writes or creates are outputs.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ def jit(
     Returns
     -------
     JitFunction
-        Has ``clear_cache()``, ``lower(*args)`` and ``num_traces``, how often ``fun`` itself has run.
+        With ``clear_cache()``, ``lower(*args)`` and ``num_traces``, the number of runs of ``fun`` itself.
 
     Notes
     -----
-    The first call traces ``fun`` once to see which States it uses and once more to compile; a function without
-    States is traced once. Settings of `brainstate_prob.environ` are static: other settings, other code.
+    The first call traces ``fun`` once to find the States that it uses and once more to compile; a function without
+    States is traced once. Settings of `brainstate_prob.environ` are static: other settings compile anew.
     A Python number, or ``jnp.array(0.)``, has a weak type for JAX; a State that starts with one and then gets a
     result of strong type has two signatures, so start it with ``jnp.zeros(())``.
 
@@ -82,7 +82,7 @@ def jit(
 
 
 class _Arguments:
-    """Which arguments are static or donated, by position and by name alike, as in ``jax.jit``."""
+    """The static and donated arguments, by position and by name, as in ``jax.jit``."""
 
     def __init__(
         self, fun: Callable, static_argnums=None, static_argnames=None, donate_argnums=None, donate_argnames=None
@@ -97,7 +97,7 @@ class _Arguments:
         self.static = self._resolve('static', static_argnums, static_argnames)
         self.donated = self._resolve('donate', donate_argnums, donate_argnames)
         if both := {*self.static[0], *self.static[1]} & {*self.donated[0], *self.donated[1]}:
-            raise ValueError(f'An argument cannot be static and donated at once: {sorted(map(str, both))}.')
+            raise ValueError(f'An argument cannot be both static and donated: {sorted(map(str, both))}.')
 
     def _resolve(self, what: str, nums, names) -> tuple[tuple[int, ...], tuple[str, ...]]:
         nums = () if nums is None else (nums,) if isinstance(nums, int | np.integer) else tuple(nums)
@@ -115,7 +115,7 @@ class _Arguments:
         )
 
     def split(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple, dict]:
-        """The static arguments as a key, and the other ones."""
+        """The static arguments as a key, and the other arguments."""
         positions, names = self.static
         positional = tuple((p, args[p]) for p in positions if p < len(args))
         named = tuple((n, kwargs[n]) for n in names if n in kwargs)
@@ -134,7 +134,7 @@ class _Arguments:
         return key, dynamic, {n: v for n, v in kwargs.items() if n not in names}
 
     def with_static(self, fun: Callable, key: tuple) -> Callable:
-        """``fun`` as a function of the other arguments."""
+        """``fun`` as a function of its dynamic arguments."""
         if not key:
             return fun
         positional = [(where, value) for where, _, value in key if isinstance(where, int)]
@@ -149,7 +149,7 @@ class _Arguments:
         return call
 
     def donation(self, key: tuple) -> dict[str, Any]:
-        """The options for ``jax.jit``, whose first argument are the values of the States."""
+        """The donation options for ``jax.jit``; the first argument holds the values of the States."""
         taken = [where for where, _, _ in key if isinstance(where, int)]
         return {
             'donate_argnums': tuple(1 + p - sum(t < p for t in taken) for p in self.donated[0]),
@@ -158,7 +158,7 @@ class _Arguments:
 
 
 class _Plan:
-    """The compiled program for one set of static arguments and settings, and the States that it takes and gives."""
+    """The compiled program for one set of static arguments and settings, with its input and output States."""
 
     def __init__(self, key: tuple, pure: Pure, compiled: Any, creates: bool, discovery: Discovery | None = None):
         self.key = key
@@ -166,13 +166,13 @@ class _Plan:
         self.compiled = compiled
         self.inputs = pure.inputs
         self.states = pure.states
-        self.outside = pure.outside  # filled when a trace reads States that are no inputs
-        self.creates = creates  # it is known that every call creates States
+        self.outside = pure.outside  # filled if a trace reads States that are not inputs
+        self.creates = creates  # whether every call creates States
         self.discovery = discovery
-        self.settled = False
+        self.ready = False
 
     def check_values(self) -> None:
-        """Say which State has no value; JAX only says that it got no array."""
+        """Raise for a State without value, by name."""
         for state in self.inputs:
             _ = state.value
 
@@ -201,28 +201,28 @@ class JitFunction:
         self.clear_cache()
 
     def clear_cache(self) -> None:
-        """Forget all compiled code; the next call traces the function anew."""
+        """Clear the cache of compiled code."""
         self._plans: dict[Any, _Plan] = {}
-        self._known: dict[Any, tuple[tuple[State, ...], bool]] = {}  # what to compile with, found in an outer discovery
+        self._known: dict[Any, tuple[tuple[State, ...], bool]] = {}  # the States found in an outer discovery
         self._runs = 0
         for _, bound in list(self._bound.values()):
             bound.clear_cache()
 
     @property
     def num_traces(self) -> int:
-        """How often the function itself has been run, to find its States or to compile it."""
+        """The number of runs of the function itself, to find its States or to compile it."""
         return self._runs
 
     def __call__(self, *args, **kwargs):
-        if environ.has_traced():  # compiled code would keep the tracer
+        if environ.has_traced():  # compiled code would capture the tracer
             return self.fun(*args, **kwargs)
         static: tuple = ()
         if self._has_static:
             static, args, kwargs = self._arguments.split(args, kwargs)
         plan = self._plans.get((static, environ.static_key()))
-        if plan is None or not plan.settled or current_trace() is not None:
+        if plan is None or not plan.ready or current_trace() is not None:
             return self._call((static, environ.static_key()), args, kwargs)
-        # From here on every microsecond counts: this is what a training loop runs.
+        # The hot path of a training loop.
         try:
             out, written, created = plan.compiled([state._value for state in plan.inputs], *args, **kwargs)
         except TypeError:
@@ -235,7 +235,7 @@ class JitFunction:
             if type(value) is not self._array:
                 if set(map(type, jax.tree.leaves(written))) <= {self._array}:
                     break
-                # Keys; or tracers of a transform of JAX's own, which raise: those first, so that nothing is written.
+                # Keys, or tracers of a transform of JAX, which raise: these first, so that nothing is written.
                 plan.pure.commit({n: v for n, v in written.items() if holds_tracer(v)} | written, {})
                 return out
         states = plan.states
@@ -244,14 +244,14 @@ class JitFunction:
         return out
 
     def _call(self, key: tuple, args: tuple, kwargs: dict) -> Any:
-        """A call that may have to trace first, or that is itself part of a trace."""
+        """A call that may trace first, or that is part of a trace."""
         if jit_is_disabled():
             return self._function(key)(*args, **kwargs)
         trace = current_trace()
         plan = self._plans.get(key)
         if plan is None:
             if trace is not None and trace.discovering and key not in self._known:
-                return self._rehearse(key, args, kwargs)
+                return self._run_in_discovery(key, args, kwargs)
             plan = self._make_plan(key, args, kwargs)
         while True:
             try:
@@ -259,21 +259,21 @@ class JitFunction:
                 out, written, created = plan.compiled(values, *args, **kwargs)
                 break
             except TraceError:
-                late = () if plan.discovery is None else plan.discovery.settle()
+                late = () if plan.discovery is None else plan.discovery.init_created()
                 if not late:
                     raise
                 plan = self._compile(key, (*plan.inputs, *late), creates=True)
         plan.discovery = None
-        plan.settled = True
+        plan.ready = True
         self._array = _array_type()
         self._finish(plan, written, created)
         return out
 
     def _finish(self, plan: _Plan, written: dict, created: dict) -> None:
-        outgrown = plan.outside or (created and not plan.creates)
-        if outgrown and self._plans.get(plan.key) is plan:
-            # A trace under other shapes read further States, or created some: have the next call compile anew. The
-            # results of this call are right, since what was missing went in as constants.
+        incomplete = plan.outside or (created and not plan.creates)
+        if incomplete and self._plans.get(plan.key) is plan:
+            # A trace under other shapes read further States or created some: the next call compiles anew. The results
+            # of this call are right, since the missing values went in as constants.
             del self._plans[plan.key]
             self._known[plan.key] = (*plan.inputs, *plan.outside), plan.creates or bool(created)
         plan.pure.commit(written, created)
@@ -287,8 +287,8 @@ class JitFunction:
 
         return functools.update_wrapper(counted, self.fun, updated=())
 
-    def _rehearse(self, key: tuple, args: tuple, kwargs: dict) -> Any:
-        """Run inside a discovery of an outer transform, and remember the States for the time of compiling."""
+    def _run_in_discovery(self, key: tuple, args: tuple, kwargs: dict) -> Any:
+        """Run inside the discovery of an outer transform, and store the States for compiling."""
         pure = Pure(self._function(key))
         out, written, created = pure((), *args, **kwargs)
         self._known[key] = tuple(pure.outside), bool(created)
@@ -300,8 +300,8 @@ class JitFunction:
             return self._compile(key, *self._known.pop(key))
         discovery = Discovery(self._function(key), *args, **kwargs)
         special = any(self._arguments.donated) or any(self._jax_options.values())
-        if not (discovery.pure.outside or discovery.created or discovery.pure.faked or special):
-            discovery.pure.discover = False  # nothing but arguments: the trace that there is will do
+        if not (discovery.pure.outside or discovery.created or discovery.pure.unstaged or special):
+            discovery.pure.discover = False  # nothing but arguments: the existing trace is enough
             plan = self._plans[key] = _Plan(key, discovery.pure, discovery.compiled, creates=False)
             return plan
         return self._compile(key, tuple(discovery.pure.outside), bool(discovery.created), discovery)
@@ -314,14 +314,14 @@ class JitFunction:
         def named(values, /, *args, **kwargs):
             return pure(values, *args, **kwargs)
 
-        named.__name__ = getattr(self.fun, '__name__', 'fun')  # what profiles and logs show
+        named.__name__ = getattr(self.fun, '__name__', 'fun')  # shown in profiles and logs
         options: dict[str, Any] = self._jax_options | self._arguments.donation(key[0])
         compiled = jax.jit(named, **options)
         plan = self._plans[key] = _Plan(key, pure, compiled, creates, discovery)
         return plan
 
     def lower(self, *args, **kwargs):
-        """What ``jax.jit(...).lower`` gives, for looking at the compiled program or its cost."""
+        """The result of ``jax.jit(...).lower``, to inspect the compiled program or its cost."""
         static: tuple = ()
         if self._has_static:
             static, args, kwargs = self._arguments.split(args, kwargs)
@@ -338,7 +338,7 @@ class JitFunction:
         return _BoundJit(known[1], instance)
 
     def _bind(self, instance: Any, owner: type | None) -> tuple[Callable[[], Any], JitFunction]:
-        """Compiled code for one instance, gone with the instance."""
+        """Compiled code for one instance, freed with the instance."""
         key, method = id(instance), self.fun
         try:
             ref: Callable[[], Any] = weakref.ref(instance, lambda _: self._bound.pop(key, None))
@@ -369,7 +369,7 @@ class JitFunction:
 
 
 class _BoundJit:
-    # A compiled method together with its instance, which it keeps alive.
+    # A compiled method with a reference to its instance.
 
     __slots__ = ('__self__', '_function')
 
@@ -404,6 +404,6 @@ def _rebuild(fun: Callable, options: dict) -> JitFunction:
 
 @functools.cache
 def _array_type() -> type:
-    """The type of arrays that are no tracers; asked for late, since it starts a backend."""
+    """The type of concrete arrays; evaluated late, since it starts a backend."""
     with jax.ensure_compile_time_eval():
         return type(jax.numpy.zeros(()))

@@ -1,4 +1,4 @@
-"""Loops: for_loop, scan and while_loop; the States that the body writes are carried along."""
+"""Loops: for_loop, scan and while_loop; States that the body writes are part of the carry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from brainstate_prob.core import State
-from brainstate_prob.core.functionalize import Discovery, Pure, discovering, rehearse
+from brainstate_prob.core.functionalize import Discovery, Pure, discovering, run_once
 from brainstate_prob.transform.base import check_callable, jit_is_disabled
 from brainstate_prob.transform.carry import Carried, describe, stage, strong
 from brainstate_prob.transform.progress import Progress, ProgressBar
@@ -31,7 +31,7 @@ def scan(
     Parameters
     ----------
     f
-        The body; it may read, write and create States. Those that it writes keep shape and type.
+        The body; it may read, write and create States. Written States keep shape and type.
     init, xs, length, reverse, unroll
         As in ``jax.lax.scan``.
     pbar
@@ -44,7 +44,7 @@ def scan(
     Raises
     ------
     TypeError
-        Where the body changes shape or type of a State, with its name.
+        If the body changes shape or type of a State, with its name.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def scan(
     check_callable(f, 'scan')
     steps = _length(xs, length)
     if discovering():
-        carry, y = rehearse(f, init, _first(xs))
+        carry, y = run_once(f, init, _first(xs))
         return carry, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (steps, *jnp.shape(leaf))), y)
     if jit_is_disabled():
         return _plain_scan(f, init, xs, steps, reverse)
@@ -101,7 +101,7 @@ def for_loop(
     unroll: int | bool = 1,
     pbar: ProgressBar | int | None = None,
 ) -> Any:
-    """``f(*x)`` for every entry along the leading axis of ``xs``; the results stacked. Otherwise as `scan`.
+    """``f(*x)`` for every entry along the leading axis of ``xs``, with stacked results. Otherwise as `scan`.
 
     Examples
     --------
@@ -136,8 +136,8 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any) -> Any:
     check_callable(cond_fun, 'while_loop')
     check_callable(body_fun, 'while_loop')
     if discovering():
-        rehearse(cond_fun, init_val)
-        return rehearse(body_fun, init_val)
+        run_once(cond_fun, init_val)
+        return run_once(body_fun, init_val)
     if jit_is_disabled():
         while cond_fun(init_val):
             init_val = body_fun(init_val)
@@ -164,9 +164,9 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any) -> Any:
 
 
 def _plain_scan(f: Callable, carry: Any, xs: Any, steps: int, reverse: bool) -> tuple[Any, Any]:
-    """The loop in Python, as ``jax.disable_jit`` asks for."""
+    """The loop in Python, for ``jax.disable_jit``."""
     if steps == 0:
-        raise ValueError('A loop of no steps cannot run under jax.disable_jit: what it returns has no known shape.')
+        raise ValueError('A loop of no steps cannot run under jax.disable_jit: the shape of its result is unknown.')
     ys = []
     for n in reversed(range(steps)) if reverse else range(steps):
         carry, y = f(carry, jax.tree.map(lambda x: jnp.asarray(x)[n], xs))  # noqa: B023
@@ -175,7 +175,7 @@ def _plain_scan(f: Callable, carry: Any, xs: Any, steps: int, reverse: bool) -> 
 
 
 def _check_kept(body: Carried, values: list, discovery: Discovery) -> None:
-    """Raise where a State leaves the body in another shape or type than it came in."""
+    """Raise if the body changes the shape or type of a State."""
     after = {discovery.pure.states[n]: shapes for n, shapes in discovery.written.items()}
     for state, value in zip(body.states, values, strict=True):
         if state not in after:
@@ -184,7 +184,7 @@ def _check_kept(body: Carried, values: list, discovery: Discovery) -> None:
         if old != new:
             raise TypeError(
                 f'A loop must keep shape and type of the States that its body writes; {state._label()} has {old} '
-                f'before and {new} after. Give it the latter from the start, or convert what the body writes.'
+                f'before and {new} after. Start with the latter, or convert what the body writes.'
             )
 
 

@@ -34,24 +34,24 @@ def vmap(
     Parameters
     ----------
     fn
-        The function or method; left out, a decorator comes back.
+        The function or method; if omitted, a decorator is returned.
     in_axes, out_axes, axis_name, axis_size, spmd_axis_name
         As in ``jax.vmap``.
     in_states
-        The States that have a value for every lane: a State, a container of States or a Module for axis 0, or
-        ``{axis: container}``. Written ones keep their axis. All others are the same for all lanes.
+        The States with a value for every lane: a State, a container of States or a Module for axis 0, or
+        ``{axis: container}``. Written ones keep their axis. All others are shared by the lanes.
     out_states
-        The States that get a value for every lane when they are written; as ``in_states``.
+        The States with a value for every lane after they are written; as ``in_states``.
 
     Raises
     ------
     ValueError
-        Where a State that is in neither gets a value that differs from lane to lane.
+        If a State in neither gets a value that differs between lanes.
 
     Notes
     -----
-    Every lane draws its own random numbers: lane ``i`` sees the key ``fold_in(sub, i)``, where ``sub`` is split off the
-    stream once. States created inside get an axis 0 over the lanes.
+    Every lane draws its own random numbers: lane ``i`` sees the key ``fold_in(sub, i)``, where ``sub`` is one key
+    of the stream. States created inside get axis 0 over the lanes.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def vmap_new_states(
     state_tag
         The tag that the new States get.
     state_to_exclude
-        A filter for those that stay single; their value must be the same for all lanes.
+        A filter for new States without the axis; their value must be the same for all lanes.
 
     Examples
     --------
@@ -140,10 +140,10 @@ def vmap2(
     ----------
     state_in_axes
         Which of the States that are read have a value for every lane: a filter (a type, a tag, a predicate; see
-        `brainstate_prob.core.filters`) for axis 0, or ``{axis: filter}``. All others are the same for all lanes.
+        `brainstate_prob.core.filters`) for axis 0, or ``{axis: filter}``. All others are shared by the lanes.
     state_out_axes
-        The same for the States that are written or created; those of ``state_in_axes`` keep their axis, and those
-        created get axis 0.
+        The same for States that are written or created; those of ``state_in_axes`` keep their axis, and created
+        ones get axis 0.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def vmap2_new_states(
     ``{axis: States created}``. Lanes draw different random numbers.
     """
     if axis_size is None:
-        raise ValueError('axis_size is needed: how many values each new State is to have.')
+        raise ValueError('axis_size is needed: the number of values of each new State.')
     mapped = vmap2(
         lambda: module.init_all_states(**(init_kwargs or {})) and None,
         axis_size=axis_size,
@@ -204,7 +204,7 @@ def vmap2_new_states(
     axis_of = _Filters(state_out_axes)
     created: dict[int, list[State]] = {}
     for state in new:
-        if state._has_value():  # what the call has made and thrown away has none
+        if state._has_value():  # discarded States have no value
             created.setdefault(axis_of(state) or 0, []).append(state)
     return created
 
@@ -237,18 +237,18 @@ class _Mapped(Transformed):
         self._excluded = to_predicate(state_to_exclude)
 
     def _inputs(self, args: tuple, kwargs: dict) -> dict[State, int]:
-        """The States that have a value for every lane, with the axis."""
+        """The States with a value for every lane, and the axis."""
         return self._in_states
 
     def _written_axis(self, state: State, inputs: dict[State, int]) -> int | None:
-        """Where a State that is written gets its axis; None: nowhere, it stays the same for all lanes."""
+        """The axis of a written State; None if it is shared by the lanes."""
         return self._out_states.get(state)
 
     def _created_axis(self, state: State) -> int | None:
         return None if self._excluded((), state) else 0
 
     def _axes(self, inputs: dict[State, int]) -> set[int]:
-        """All axes that the two above may give."""
+        """All axes of input and written States."""
         return {0, *self._out_states.values()}
 
     def _run(self, *args, **kwargs) -> Any:
@@ -272,7 +272,7 @@ class _Mapped(Transformed):
 
         def lane(values: Sequence[Any], args: tuple, kwargs: dict) -> tuple:
             nonlocal index
-            index = jax.lax.axis_index(self._name)  # here, since a vmap further in may use the same name
+            index = jax.lax.axis_index(self._name)  # here, since an inner vmap may use the same name
             out, written, created = pure(values, *args, **kwargs)
             groups: list[tuple[dict, dict]] = [({}, {}) for _ in axes]
             for number, value in written.items():
@@ -341,7 +341,7 @@ class _MappedByFilter(_Mapped):
 
 
 class _Filters:
-    """The axis of a State, from ``filter`` or ``{axis: filter}``; None where no filter takes it."""
+    """The axis of a State, from ``filter`` or ``{axis: filter}``; None if no filter matches."""
 
     def __init__(self, spec: Any):
         by_axis = spec if isinstance(spec, dict) else {} if spec is None else {0: spec}
@@ -356,13 +356,13 @@ class _Filters:
 
 
 def _kept_outside(stream: State) -> Any:
-    """The value that a State has after lanes have taken theirs from it."""
+    """The value of a State after the lanes have taken theirs."""
     kept, _ = stream.split_lanes(stream.value) or (stream.value, None)
     return kept
 
 
 def _axes_of_states(spec: Any, name: str) -> dict[State, int]:
-    """``{State: axis}`` of what ``in_states`` and ``out_states`` take."""
+    """``{State: axis}`` from ``in_states`` or ``out_states``."""
     if spec is None:
         return {}
     if isinstance(spec, dict) and spec and all(isinstance(k, int) and not isinstance(k, bool) for k in spec):
@@ -386,7 +386,7 @@ def _axes_of_states(spec: Any, name: str) -> dict[State, int]:
 
 
 def _same(state: State, value: Any, index: jax.Array) -> Any:
-    """``value``, which must be the same for all lanes."""
+    """``value``, after a check that it is the same for all lanes."""
     if any(_is_mapped(leaf, index) for leaf in jax.tree.leaves(value) if isinstance(leaf, jax.core.Tracer)):
         raise ValueError(
             f'{state._label()} got a value that differs from lane to lane. List it in out_states to keep the values '
@@ -397,8 +397,8 @@ def _same(state: State, value: Any, index: jax.Array) -> Any:
 
 
 def _is_mapped(x: jax.Array, index: jax.Array) -> bool:
-    """Whether ``x`` has a value for every lane of the innermost vmap; ``index`` is one that certainly has."""
-    seen = []
+    """Whether ``x`` is batched by the innermost vmap; ``index`` is known to be batched."""
+    batched = []
 
     @jax.custom_batching.custom_vmap
     def probe(x, index):
@@ -406,8 +406,8 @@ def _is_mapped(x: jax.Array, index: jax.Array) -> bool:
 
     @probe.def_vmap
     def rule(axis_size, in_batched, x, index):
-        seen.append(in_batched[0])
+        batched.append(in_batched[0])
         return x, in_batched[0]
 
     probe(x, index)
-    return seen[0]
+    return batched[0]

@@ -1,4 +1,4 @@
-"""pmap2: map a function over lanes that are spread over several devices."""
+"""pmap2: map a function over lanes spread over several devices."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def pmap2(
     state_in_axes: Any = None,
     state_out_axes: Any = None,
 ) -> Any:
-    """As a compiled `vmap2`, with the lanes spread over devices.
+    """A compiled `vmap2` with the lanes spread over devices.
 
-    The mapped arguments and States are laid out over the devices along their mapped axis and the compiler splits the
-    work; nothing of ``jax.pmap`` is used, so there may be any multiple of lanes as devices.
+    The mapped arguments and States are sharded over the devices along their mapped axis and the compiler splits the
+    work. ``jax.pmap`` is not used, so the number of lanes may be any multiple of the number of devices.
 
     Parameters
     ----------
@@ -105,5 +105,5 @@ def pmap2_new_states(
     axis_size: int | None = None,
     state_out_axes: Any = None,
 ) -> dict[int, list[State]]:
-    """As `vmap2_new_states`; the lanes go to the devices at the first call of a `pmap2` function."""
+    """As `vmap2_new_states`; the first call of a `pmap2` function moves the lanes to the devices."""
     return vmap2_new_states(module, init_kwargs, state_tag, axis_size, state_out_axes)

@@ -14,16 +14,16 @@ __all__ = ['Progress', 'ProgressBar']
 
 
 class ProgressBar:
-    """How a loop shows its progress: a tqdm bar, updated from within the compiled code.
+    """The progress bar of a loop: a tqdm bar, updated from compiled code.
 
     Parameters
     ----------
     freq
         The number of steps between two updates.
     count
-        The number of updates, in place of ``freq``; default: 20.
+        The number of updates, instead of ``freq``; default: 20.
     desc
-        Text in front of the bar.
+        The label of the bar.
     **kwargs
         For ``tqdm.tqdm``, as ``file`` or ``disable``.
 
@@ -55,9 +55,9 @@ class ProgressBar:
 
 
 class Progress:
-    """The bar of one loop: made by the first step of a run, closed by the last one, or when the run fails.
+    """The bar of one loop: created by the first step of a run, closed by the last one or by a failure.
 
-    The calls may come late and out of order, since nothing waits for them; a bar only ever moves on.
+    Calls may be late and out of order, since nothing waits for them; the bar never moves back.
     """
 
     def __init__(self, spec: ProgressBar, steps: int):
@@ -69,7 +69,7 @@ class Progress:
 
     @staticmethod
     def start(pbar: ProgressBar | int | None, steps: int) -> Progress | _NoProgress:
-        """The progress of a loop, of what its ``pbar`` argument says."""
+        """The progress of a loop, from its ``pbar`` argument."""
         if pbar is None or steps == 0:
             return _NoProgress()
         if isinstance(pbar, int) and not isinstance(pbar, bool):
@@ -85,12 +85,12 @@ class Progress:
         return n + 1
 
     def update(self, n: jax.Array) -> None:
-        """Called inside the loop, with the number of steps done."""
+        """Report the number of steps done, from inside the loop."""
 
         def show():
             jax.debug.callback(self._show, n)
 
-        # Only the steps that show something call back to Python.
+        # Only steps that update the bar call back to Python.
         jax.lax.cond((n % self._every == 0) | (n == self._steps - 1), show, lambda: None)
 
     def _show(self, n: Any) -> None:
@@ -99,7 +99,7 @@ class Progress:
         n = int(n)
         with self._lock:
             if n == 0 and self._bar is not None and self._bar.n > 0:
-                self._close()  # an earlier run of the same code was broken off
+                self._close()  # an earlier run of the same code was interrupted
             if self._bar is None:
                 self._bar = tqdm(total=self._steps, desc=self._spec.desc, **self._spec.kwargs)
             last = n == self._steps - 1
@@ -116,7 +116,7 @@ class Progress:
         return self
 
     def __exit__(self, *exc_info) -> None:
-        if not holds_tracer(jnp.zeros(())):  # this was the run itself, not the tracing of it
+        if not holds_tracer(jnp.zeros(())):  # the run itself, not its trace
             try:
                 if exc_info[0] is None:
                     jax.effects_barrier()
@@ -126,7 +126,7 @@ class Progress:
 
 
 class _NoProgress:
-    """The progress of a loop without a bar: nothing at all."""
+    """The progress of a loop without a bar."""
 
     def first(self) -> None:
         return None

@@ -1,4 +1,4 @@
-"""vjp and jvp: the products with the Jacobian that all gradients are made of."""
+"""vjp and jvp: vector-Jacobian and Jacobian-vector products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ['jvp', 'vjp']
 
 
 def vjp(fun: Callable, *primals, grad_states: Any = None, has_aux: bool = False) -> tuple:
-    """The value of ``fun(*primals)``, and a function from cotangents of it to cotangents of States and arguments.
+    """The value of ``fun(*primals)``, and its pullback to cotangents of States and arguments.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ def vjp(fun: Callable, *primals, grad_states: Any = None, has_aux: bool = False)
 
     Returns
     -------
-    ``(value, pullback)`` or ``(value, pullback, aux)``. The pullback gives a tuple over the arguments, or
-    ``(of the States, tuple over the arguments)`` where ``grad_states`` is given. Writes of ``fun`` are kept.
+    ``(value, pullback)`` or ``(value, pullback, aux)``. The pullback returns a tuple over the arguments, or
+    ``(of the States, tuple over the arguments)`` with ``grad_states``. Writes of ``fun`` are kept.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def jvp(
 
 
 def _prepare(fun: Callable, primals: tuple, grad_states: Any, has_aux: bool) -> tuple[Callable, tuple, Callable]:
-    """A pure function of ``(values of the States, arguments)``, these, and what to do with its second result."""
+    """A pure function of ``(values of the States, arguments)``, these, and a handler of its second result."""
     check_callable(fun, 'The transform')
     entries, _ = flatten_states([] if grad_states is None else grad_states)
     pure = Pure(fun, list(dict.fromkeys(state for _, state in entries)))
@@ -111,7 +111,7 @@ def _prepare(fun: Callable, primals: tuple, grad_states: Any, has_aux: bool) -> 
 
 
 def _pairs(states: Any, tangents: Any) -> Iterator[tuple[State, Any]]:
-    """The States of a container with their entries of another one of the same structure."""
+    """The States of a container with the matching entries of another container."""
     if isinstance(states, State):
         yield states, tangents
         return

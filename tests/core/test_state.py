@@ -214,5 +214,5 @@ def test_filters(spec, expected):
 
 
 def test_what_is_no_filter_is_refused():
-    with pytest.raises(TypeError, match=r'3.5 is no filter.*a tag.*a predicate'):
+    with pytest.raises(TypeError, match=r'3.5 is not a filter.*a tag.*a predicate'):
         to_predicate(3.5)

@@ -49,7 +49,7 @@ def test_filters(spec, paths):
 
 
 def test_what_is_no_filter_is_refused_with_what_is():
-    with pytest.raises(TypeError, match='no filter. Allowed: a type'):
+    with pytest.raises(TypeError, match='not a filter. Allowed: a type'):
         Tree().states(3.5)
 
 

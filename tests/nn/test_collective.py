@@ -84,7 +84,7 @@ def test_methods_that_are_not_there(model):
         (lambda m: nn.call_all_fns(m, 'init_state', fn_if_not_exist='skip'), ValueError, "'raise', 'pass', 'warn'"),
         (lambda m: nn.call_all_fns(m, m.init_state), TypeError, 'name of a method'),
         (lambda m: nn.call_all_fns(m, 'init_state', kwargs=[1]), TypeError, 'mapping, got list'),
-        (lambda m: nn.call_all_fns(m.a, 'label'), TypeError, 'no method but a str'),
+        (lambda m: nn.call_all_fns(m.a, 'label'), TypeError, 'not a method but a str'),
         (lambda m: nn.call_all_fns([m], 'init_state'), TypeError, 'must be a Module, got list'),
         (lambda m: nn.vmap_init_all_states(m), ValueError, 'axis_size must be a positive integer'),
         (lambda m: nn.vmap_call_all_fns(m, 'init_state', axis_size=0), ValueError, 'got 0'),

@@ -199,7 +199,7 @@ BAD = [
     (lambda: init.Identity()((3,)), ValueError, 'two axes or more'),
     (lambda: init.DeltaOrthogonal()((3, 4, 2)), ValueError, 'fan_out >= fan_in'),
     (lambda: init.DeltaOrthogonal()((4, 4)), ValueError, 'spatial axes'),
-    (lambda: init.Normal()((2, -1)), ValueError, 'no negative sizes'),
+    (lambda: init.Normal()((2, -1)), ValueError, 'must not be negative'),
     (lambda: init.Normal()(2.5), TypeError, 'an int or a sequence of ints'),
     (lambda: init.Normal()(2, dtype=int), TypeError, 'floating'),
     (lambda: init.Normal(seed='a')(2), TypeError, 'neither a seed nor a key'),

@@ -34,7 +34,7 @@ M = model()
 TABLE = jnp.ones((8, 3))
 A = (r"Param 'a' is not a number: use its value, a\.value\(\)",)
 S = (r"Param 's' is not a number: use its value, s\.value\(\)", r'nn\.GaussianReg\(mean=s')
-NO_PRIOR = r'Param: reg: .* is no prior\. Allowed: a Regularization'
+NO_PRIOR = r'Param: reg: .* is not a prior\. Allowed: a Regularization'
 
 # (what was done, the call, the words)
 ROWS = [

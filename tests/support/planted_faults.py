@@ -72,7 +72,7 @@ FAULTS = {
         'core/quantities.py',
         'return value.mantissa if own == unit else value.to_decimal(unit)',
         'return value.mantissa if own == unit else value.mantissa**2 / value.to_decimal(unit)',
-        'infer/data/test_units.py nn/bijections/test_units.py nn/test_param.py',
+        'infer/data/test_quantities.py nn/bijections/test_units.py nn/test_param.py',
     ),
     'a checkpoint that forgets the optimizer': Fault(
         'infer/run/checkpoint.py',
@@ -100,9 +100,9 @@ FAULTS = {
     ),
     'the precision in place of the covariance': Fault(
         'infer/laplace/gaussians.py',
-        'self.deviation = 1 / np.sqrt(precision)',
-        'self.deviation = np.sqrt(precision)',
-        'infer/laplace/test_laplace_structures.py infer/laplace/test_laplace.py',
+        'return cls(len(precision), 1 / np.sqrt(precision), float(np.sum(np.log(precision))))',
+        'return cls(len(precision), np.sqrt(precision), float(np.sum(np.log(precision))))',
+        'infer/laplace/test_structures.py infer/laplace/test_laplace.py',
     ),
     'evidence without the number of particles': Fault(
         'infer/mcmc/smc.py',

@@ -286,7 +286,7 @@ class TestErrors:
             getattr(transform, name)(lambda: 1.0 * n.value, {'n': n})()
         with pytest.raises(TypeError, match=r'Argument 1 cannot be differentiated: its type is (int32|bool)'):
             getattr(transform, name)(lambda x, y: 1.0 * x * y, argnums=(0, 1))(1.0, True)
-        with pytest.raises(TypeError, match='Argument 0 cannot be differentiated: it is a str, no array'):
+        with pytest.raises(TypeError, match='Argument 0 cannot be differentiated: it is a str, not an array'):
             getattr(transform, name)(lambda x: 1.0)('text')
 
     def test_a_state_that_is_not_read_is_named(self):

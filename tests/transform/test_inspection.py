@@ -167,10 +167,10 @@ class TestPure:
 
         found = Discovery(f, jnp.ones(2))
         assert found.out.shape == (2,)
-        assert found.settle() == keep
+        assert found.init_created() == keep
         np.testing.assert_allclose(keep[0].value, [2.0, 2.0])
         assert len(runs) == 1
-        assert found.settle() == []
+        assert found.init_created() == []
 
     def test_in_an_outer_trace_it_writes_there(self):
         s = State(1)

@@ -150,7 +150,7 @@ class TestCreation:
             h.s = State(x, name='lonely')
             return x
 
-        with pytest.raises(Exception, match="branch creates State 'lonely', which the others do not: create it before"):
+        with pytest.raises(Exception, match="branch creates State 'lonely', which the others do not. Create it before"):
             transform.cond(True, make, lambda x: x, 1.0)
 
 
@@ -199,7 +199,7 @@ class TestBranches:
         ('call', 'match'),
         [
             (lambda: transform.switch(0, []), 'at least one branch'),
-            (lambda: transform.ifelse([], []), 'one condition a branch'),
+            (lambda: transform.ifelse([], []), 'one condition per branch'),
             (lambda: transform.ifelse([True] * 3, [lambda: 1]), 'got 3 conditions and 1 branches'),
             (lambda: transform.ifelse([jnp.ones(2, bool)], [lambda: 1, lambda: 2]), 'Condition 0 of ifelse must be a'),
         ],

@@ -1,1 +1,1 @@
-"""Data as arrays: over devices, of which precision, with which units and supports."""
+"""Data as arrays: sharding, precision, units and supports."""

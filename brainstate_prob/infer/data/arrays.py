@@ -1,4 +1,4 @@
-"""What a log density is conditioned on, as arrays."""
+"""The data of a log density as a pytree of arrays."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ['Data']
 
 
 class Data(NamedTuple):
-    """What a log density is conditioned on; a pytree, passed as an argument to every compiled function."""
+    """The data that a log density is conditioned on: a pytree, an argument of every compiled function."""
 
     args: tuple
     kwargs: dict
     targets: Any
     states: tuple
     scale: Any = 1.0
-    unit: Any = None  # of the targets: an `InUnit`, which belongs to the structure, or None
+    unit: Any = None  # of the targets: an `InUnit`, which is static, or None

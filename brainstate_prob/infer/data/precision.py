@@ -1,4 +1,4 @@
-"""The numbers of data in the present precision: which lose digits, become equal or wrap."""
+"""Check data against the precision: loss of digits, ties and overflow."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _WIDER = 'work under jax.enable_x64(True)'
 
 
 class PrecisionWarning(UserWarning):
-    """Numbers of the data that single precision does not tell apart, or rounds to zero."""
+    """Numbers of the data are equal or zero in single precision."""
 
 
 def narrowed(array: np.ndarray, name: str) -> np.ndarray:
-    """The array in the present precision, if its numbers are those that it had."""
+    """The array in the current precision; raise if numbers overflow."""
     wide = array.dtype
     target = jax.dtypes.canonicalize_dtype(np.float64 if wide == np.longdouble else wide)
     if target == wide or array.size == 0:
@@ -60,7 +60,7 @@ def narrowed(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _of_equal(array: np.ndarray, narrow: np.ndarray, name: str) -> str | None:
-    """What to say of columns in which most of the distinct values become equal: a small range far from zero."""
+    """The warning about columns in which most distinct values become equal: a small range far from zero."""
     columns = array.reshape(-1, array.shape[-1]) if array.ndim > 1 else array.reshape(-1, 1)
     whole = array.dtype.kind in 'iu'
     finite = columns if whole else np.where(np.isfinite(columns), columns, 0.0)
@@ -68,7 +68,7 @@ def _of_equal(array: np.ndarray, narrow: np.ndarray, name: str) -> str | None:
     largest = np.maximum(np.abs(high.astype(float)), np.abs(low.astype(float)))
     extent = high.astype(float) - low.astype(float) if whole else high - low
     step = largest * np.finfo(narrow.dtype).eps
-    # Fewer than 256 steps in the range; of floating numbers, below 1e-12 it is noise of double precision itself.
+    # Fewer than 256 steps in the range; floating numbers below 1e-12 are noise of double precision.
     differs = high > low if whole else extent > 1e-12 * largest
     for column in np.flatnonzero((extent < 256 * step) & differs):
         values = columns[:, column]
@@ -89,15 +89,15 @@ def _of_equal(array: np.ndarray, narrow: np.ndarray, name: str) -> str | None:
 
 
 def widened(array: Any, name: str) -> Any:
-    """Integers in the default dtype of integers, in which sums, differences and products of small ones do not wrap.
+    """Integers in the default integer dtype, in which sums, differences and products of small ones do not wrap.
 
-    In inputs two kinds of unsigned integers of 32 bits and more stay as they are: bits, which do not fit, and keys of
-    random numbers (a last axis of 2 or 4).
+    In inputs unsigned integers of 32 bits and more are unchanged if they do not fit or can be random keys (a last
+    axis of 2 or 4).
 
     Raises
     ------
     ValueError
-        For targets that the default dtype does not hold.
+        If targets do not fit into the default dtype.
     """
     wide = jnp.result_type(int)
     if isinstance(array, jax.core.Tracer) or not jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == wide:
@@ -119,11 +119,11 @@ def widened(array: Any, name: str) -> Any:
 
 
 def of_large_integers(array: Any, name: str) -> str | None:
-    """What to say of integers that are distinct as such, and become equal where a model computes with real numbers."""
+    """The warning about distinct integers that become equal as floating numbers."""
     if isinstance(array, jax.core.Tracer) or not jnp.issubdtype(array.dtype, jnp.integer) or not array.size:
         return None
     real = jnp.result_type(float)
-    exact = 2 ** (jnp.finfo(real).nmant + 1)  # up to here every integer is a floating number
+    exact = 2 ** (jnp.finfo(real).nmant + 1)  # floating numbers represent integers exactly up to here
     if jnp.iinfo(array.dtype).max <= exact:
         return None
     numbers = _on_host(array)

@@ -1,4 +1,4 @@
-"""Distributions of quantities: a NumPyro distribution of magnitudes, and the unit that they are in."""
+"""Distributions of quantities: a NumPyro distribution of magnitudes with a unit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def kind_of(x: Any) -> str:
-    """What something is, for messages."""
+    """A description of ``x`` for messages."""
     if isinstance(x, jax.Array):
         return f'an array of shape {x.shape}'
     if isinstance(x, type):
@@ -42,11 +42,11 @@ def kind_of(x: Any) -> str:
 
 
 class UncheckedUnitWarning(UserWarning):
-    """The targets have a unit, and the model does not say the unit of what it predicts."""
+    """The targets have a unit, and the unit of the predictions is unknown."""
 
 
 class InUnit:
-    """A unit as part of data: it belongs to the structure of what is compiled, not to its arguments."""
+    """A unit as static part of the data."""
 
     def __init__(self, unit: u.Unit):
         self.unit = unit
@@ -63,7 +63,7 @@ class InUnit:
 
 jax.tree_util.register_pytree_node(InUnit, lambda x: ((), x), lambda x, _: x)
 
-# By distribution, the power of the observations' unit that each parameter has; other parameters are plain numbers.
+# The power of the observations' unit of each parameter, by distribution; other parameters are plain numbers.
 _LOCATION_SCALE = {'loc': 1, 'scale': 1}
 _BOUNDED = {**_LOCATION_SCALE, 'low': 1, 'high': 1}
 _POWERS: dict[Callable, dict[str, int]] = {
@@ -97,7 +97,7 @@ _POWERS: dict[Callable, dict[str, int]] = {
 
 
 class QuantityDistribution:
-    """A distribution of quantities: what `with_unit` and `of_quantities` give.
+    """A distribution of quantities, from `with_unit` or `of_quantities`.
 
     Attributes
     ----------
@@ -112,12 +112,12 @@ class QuantityDistribution:
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of the distribution."""
+        """See the distribution."""
         return self.distribution.batch_shape
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """That of the distribution."""
+        """See the distribution."""
         return self.distribution.event_shape
 
     @property
@@ -138,21 +138,21 @@ class QuantityDistribution:
         """The log density of the magnitude of ``value`` in its own unit."""
         if not isinstance(value, u.Quantity):
             raise u.UnitMismatchError(
-                f'The distribution is one of quantities in {self.unit}; got plain numbers. Give a Quantity: '
+                f'The distribution is over quantities in {self.unit}; got plain numbers. Give a Quantity: '
                 f'log_prob(x * {_spelled(self.unit)}).'
             )
         return magnitudes_in(self, value.unit).log_prob(value.mantissa)
 
     def mask(self, mask: Any) -> QuantityDistribution:
-        """As of the distribution."""
+        """See the distribution."""
         return QuantityDistribution(self.distribution.mask(mask), self.unit)
 
     def expand(self, batch_shape: tuple[int, ...]) -> QuantityDistribution:
-        """As of the distribution."""
+        """See the distribution."""
         return QuantityDistribution(self.distribution.expand(batch_shape), self.unit)
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> QuantityDistribution:
-        """As of the distribution."""
+        """See the distribution."""
         return QuantityDistribution(self.distribution.to_event(reinterpreted_batch_ndims), self.unit)
 
     def __repr__(self) -> str:
@@ -167,15 +167,15 @@ jax.tree_util.register_pytree_node(
 
 
 def with_unit(distribution: dist.Distribution, unit: u.Unit) -> QuantityDistribution:
-    """Say the unit of what a distribution is of, so that a `Posterior` compares it with the unit of its targets.
+    """Attach a unit to a distribution, which a `Posterior` compares with the unit of its targets.
 
     Parameters
     ----------
     distribution
         A NumPyro distribution of magnitudes.
     unit
-        The unit that they are in. Targets in another unit of its dimension are scored in theirs, where it is known
-        how the distribution scales; of another dimension they are refused.
+        Their unit. Targets in another unit of the same dimension are scored in their unit, if it is known how the
+        distribution scales; targets of another dimension are refused.
 
     Examples
     --------
@@ -197,22 +197,22 @@ def with_unit(distribution: dist.Distribution, unit: u.Unit) -> QuantityDistribu
 
 
 def of_quantities(law: Callable[..., dist.Distribution], *args: Any, **kwargs: Any) -> QuantityDistribution:
-    """A distribution whose parameters are quantities, with the unit of its location or scale.
+    """A distribution with quantities as parameters, in the unit of its location or scale.
 
     Parameters
     ----------
     law
-        A NumPyro distribution for which it is known which parameters carry the unit of the observations (a location
-        and a scale, say), or its inverse (a rate).
+        A NumPyro distribution whose parameters have known units: that of the observations (location, scale), or its
+        inverse (rate).
     args, kwargs
         Its parameters: quantities where they carry a unit, plain numbers otherwise.
 
     Raises
     ------
     brainunit.UnitMismatchError
-        For a parameter of another dimension, or plain numbers where a unit belongs.
+        For a parameter of another dimension, or a plain number in place of a quantity.
     TypeError
-        For a distribution of which it is not known.
+        For a distribution whose parameters have unknown units.
 
     Examples
     --------
@@ -232,7 +232,7 @@ def of_quantities(law: Callable[..., dist.Distribution], *args: Any, **kwargs: A
     extra = given.pop('kwargs', {})
     given = {**given, **extra}
     unit = None
-    for parameter in sorted(powers, key=lambda p: powers[p] != 1):  # the unit as the location or the scale has it
+    for parameter in sorted(powers, key=lambda p: powers[p] != 1):  # the unit of the location or scale
         if isinstance(given.get(parameter), u.Quantity):
             unit = given[parameter].unit
             unit = unit if powers[parameter] == 1 else unit ** (1 / powers[parameter])
@@ -245,7 +245,7 @@ def of_quantities(law: Callable[..., dist.Distribution], *args: Any, **kwargs: A
 
 
 def _plain(value: Any, power: int, unit: u.Unit, label: str) -> Any:
-    """The magnitude of a parameter in the unit that it should have."""
+    """The magnitude of a parameter in its expected unit."""
     if value is None or isinstance(value, bool):
         return value
     wanted = unit**power if power else u.UNITLESS
@@ -268,7 +268,7 @@ def magnitudes_in(d: QuantityDistribution, unit: u.Unit) -> dist.Distribution:
     brainunit.UnitMismatchError
         For another dimension.
     ValueError
-        Where it is not known how the distribution scales.
+        If it is not known how the distribution scales.
     """
     if d.unit == unit:
         return d.distribution
@@ -288,7 +288,7 @@ def magnitudes_in(d: QuantityDistribution, unit: u.Unit) -> dist.Distribution:
 
 
 def _scaled(d: dist.Distribution, factor: float) -> dist.Distribution:
-    """The distribution of ``factor`` times what ``d`` is of."""
+    """The distribution of ``factor`` times a variable with distribution ``d``."""
     if isinstance(d, dist.MaskedDistribution):
         return _scaled(d.base_dist, factor).mask(d._mask)
     if isinstance(d, dist.ExpandedDistribution):
@@ -315,12 +315,12 @@ def _scaled(d: dist.Distribution, factor: float) -> dist.Distribution:
 
 
 def _spelled(unit: u.Unit) -> str:
-    """A unit as one writes it in code, where it has a name there."""
+    """A unit as Python code, if it has a name."""
     return f'u.{unit}' if str(unit).isidentifier() and hasattr(u, str(unit)) else 'unit'
 
 
 def warn_of_unchecked(unit: u.Unit, own: bool) -> None:
-    """Say that the unit of the targets cannot be compared with anything."""
+    """Warn that the unit of the targets cannot be checked."""
     spelled = _spelled(unit)
     plain = f'or give the targets as plain numbers, targets / {spelled}, if these are what it takes'
     if own:
@@ -337,16 +337,16 @@ def warn_of_unchecked(unit: u.Unit, own: bool) -> None:
     warnings.warn(text + plain + '.', UncheckedUnitWarning, stacklevel=users_line())
 
 
-# Quantities where NumPyro takes plain numbers
+# Quantities as parameters of NumPyro distributions
 
 
 def refuse_quantities(d: dist.Distribution) -> None:
-    """Refuse a distribution that was built from quantities without an error.
+    """Refuse a NumPyro distribution built from quantities.
 
     Raises
     ------
     TypeError
-        Showing how to say the unit.
+        With the code that states the unit.
     """
     for leaf in jax.tree.leaves(d, is_leaf=lambda x: isinstance(x, u.Quantity)):
         if isinstance(leaf, u.Quantity):
@@ -355,23 +355,23 @@ def refuse_quantities(d: dist.Distribution) -> None:
 
 @contextlib.contextmanager
 def quantities_explained() -> Iterator[None]:
-    """Put errors that NumPyro raises about quantities into words."""
+    """Replace errors of NumPyro about quantities."""
     try:
         yield
     except Exception as error:
-        found = _quantity_in_numpyro(error)
-        if found is None:
+        cause = _quantity_in_numpyro(error)
+        if cause is None:
             raise
-        raise TypeError(_no_quantities(*found)) from error
+        raise TypeError(_no_quantities(*cause)) from error
 
 
-# What brainunit says of a plain number beside a quantity, and what is said here.
-_PLAIN_BESIDE = re.compile(r'\b1 != |!= 1\b|plain numbers')
+# Errors of brainunit, and of this module, about a plain number beside a quantity.
+_UNIT_ERROR = re.compile(r'\b1 != |!= 1\b|plain numbers')
 
 
 @contextlib.contextmanager
 def magnitudes_explained(unit: InUnit | None) -> Iterator[None]:
-    """Say in which form ``log_likelihood=`` gets targets that have a unit, where units do not go together in it.
+    """Explain unit errors in ``log_likelihood=``, which gets the magnitudes of targets with a unit.
 
     Raises
     ------
@@ -381,7 +381,7 @@ def magnitudes_explained(unit: InUnit | None) -> Iterator[None]:
     try:
         yield
     except u.UnitMismatchError as error:
-        if unit is None or not _PLAIN_BESIDE.search(str(error)):
+        if unit is None or not _UNIT_ERROR.search(str(error)):
             raise
         spelled = _spelled(unit.unit)
         raise u.UnitMismatchError(
@@ -402,7 +402,7 @@ def _no_quantities(name: str, quantity: Any) -> str:
 
 
 def _quantity_in_numpyro(error: BaseException) -> tuple[str, Any] | None:
-    """The distribution that an error comes from and a Quantity among its arguments, if there is one."""
+    """The distribution that an error comes from and a Quantity among its arguments, or None."""
     place = error.__traceback__
     while place is not None:
         frame = place.tb_frame

@@ -1,4 +1,4 @@
-"""Which devices a fit uses: their choice, data laid out over them, and results that come back from all of them."""
+"""Devices of a fit: choose them, shard data over them, and gather results."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ += ['shard_data', 'whole']
 
 
 def devices_of(devices: Any) -> tuple[jax.Device, ...] | None:
-    """The devices that ``devices`` stands for: their number, a list of them or a `jax.sharding.Mesh`; None stays None.
+    """The devices from their number, a list of them or a `jax.sharding.Mesh`; None stays None.
 
     Raises
     ------
     ValueError
-        For more devices than there are, none, one twice, or a choice of which this process has none.
+        For more devices than exist, none, duplicates, or a choice without a device of this process.
     """
     if devices is None:
         return None
@@ -52,11 +52,10 @@ def devices_of(devices: Any) -> tuple[jax.Device, ...] | None:
 
 
 class Padded:
-    """An array whose first axis was filled up, by copies of the last row, to be spread evenly over devices.
+    """An array whose first axis is padded by copies of the last row, to shard it evenly over devices.
 
-    Outside of compiled functions it has the shape and the rows that it stands for. As an argument of a compiled
-    function it is a plain array there, without the rows that fill it up: the function sees nothing of them, and no
-    weight or mask is needed. XLA keeps such an array on its devices, the last one with less to do.
+    It has the shape and the rows of the original array. A compiled function gets a plain array without the padding, so
+    that no weight or mask is needed. XLA keeps such an array on its devices, the last one with less work.
     """
 
     def __init__(self, value: Any, num: int):
@@ -80,11 +79,11 @@ class Padded:
 
     @property
     def sharding(self) -> Any:
-        """That of the filled array."""
+        """The sharding of the padded array."""
         return u.get_magnitude(self.value).sharding
 
     def whole(self) -> Any:
-        """The array that it stands for."""
+        """The array without padding."""
         return jax.tree.map(lambda x: x[: self.num], self.value)
 
     def __len__(self) -> int:
@@ -123,10 +122,10 @@ def whole(tree: Any) -> Any:
 
 
 def shard_data(data: Data, devices: Any = None, axis: str | None = None) -> Data:
-    """Data with the observations spread over devices, everything else on each of them; see `Posterior.shard`."""
+    """Shard the observations over devices and replicate everything else; see `Posterior.shard`."""
     if data.targets is None or np.ndim(data.targets) == 0:
         raise ValueError(
-            'Data are spread over devices along the first axis of the targets, the observations, but there are no '
+            'Data are sharded over devices along the first axis of the targets, the observations, but there are no '
             'targets with one. Give the Posterior targets.'
         )
     mesh, name = _mesh_of(devices, axis)
@@ -171,7 +170,7 @@ def _mesh_of(devices: Any, axis: str | None) -> tuple[Mesh, str]:
         if axis is not None and axis not in names:
             raise ValueError(f'axis must be one of the axes {list(names)} of the mesh, got {axis!r}.')
         devices_of(devices)
-        # Without the explicit axis types of jax.make_mesh, under which a model would have to say each sharding.
+        # Without the explicit axis types of jax.make_mesh, under which a model must annotate each sharding.
         return Mesh(devices.devices, names), names[0] if axis is None else axis
     name = 'observations' if axis is None else axis
     if not isinstance(name, str):
@@ -180,12 +179,12 @@ def _mesh_of(devices: Any, axis: str | None) -> tuple[Mesh, str]:
 
 
 def is_sharded(data: Any) -> bool:
-    """Whether ``data`` lie on several devices."""
+    """Whether ``data`` are sharded over several devices."""
     return any(isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 for x in jax.tree.leaves(data))
 
 
 def placed(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays of this process laid out by ``sharding``, over the devices of other processes too, which have the same."""
+    """Arrays of this process laid out by ``sharding``, also over devices of other processes with equal arrays."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
@@ -200,12 +199,12 @@ def placed(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def along_chains(tree: Any, num: int, devices: tuple[jax.Device, ...]) -> Any:
-    """Arrays whose first axis is that of ``num`` chains, spread over devices; the others on each of them.
+    """Shard arrays whose first axis is that of ``num`` chains, and replicate the others.
 
     Raises
     ------
     ValueError
-        Where the devices do not divide the number of chains.
+        If the devices do not divide the number of chains.
     """
     if num % len(devices):
         raise ValueError(
@@ -218,32 +217,32 @@ def along_chains(tree: Any, num: int, devices: tuple[jax.Device, ...]) -> Any:
 
 
 def replicated(tree: Any) -> Any:
-    """Arrays that processes share, as arrays of this process: all of them take part, each gets the whole."""
+    """Gather arrays that are sharded over processes; all processes must call this, and each gets the whole."""
 
     def local(x: Any) -> Any:
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
             return x
         if not x.is_fully_replicated:
-            x = _to_all(x.sharding.mesh)(x)  # type: ignore[attr-defined]
+            x = _gather(x.sharding.mesh)(x)  # type: ignore[attr-defined]
         return x.addressable_data(0)
 
     return jax.tree.map(local, tree)
 
 
 @functools.cache
-def _to_all(mesh: Mesh) -> Callable:
+def _gather(mesh: Mesh) -> Callable:
     return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def on_host(tree: Any) -> Any:
-    """Arrays of any devices, of other processes too, as NumPy arrays."""
+    """Arrays of any devices, also of other processes, as NumPy arrays."""
     return jax.tree.map(np.asarray, replicated(tree))
 
 
 def next_length(length: int, seconds: float, aim: float, most: int) -> int:
-    """How many steps to take at a time: what takes about ``aim`` seconds, if ``length`` took ``seconds``.
+    """The number of steps that take about ``aim`` seconds, if ``length`` took ``seconds``.
 
-    Processes that run one program must agree, and their clocks do not: among several it grows by itself.
+    Several processes must agree and their clocks differ, so that among them the number grows by itself.
     """
     wanted = 2 * length if jax.process_count() > 1 else length * aim / max(seconds, 1e-6)
     return int(np.clip(wanted, 1, min(50 * length, most)))

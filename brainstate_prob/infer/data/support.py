@@ -1,9 +1,9 @@
-"""Which observations a distribution gives density zero: those outside of its support.
+"""Observations outside of the support of their distribution.
 
-Where the support is fixed, the observations are compared with it once, before a fit. Where its bounds are computed
-from parameters, or may be, every evaluation of the log density compares them: it is minus infinity outside, and its
-gradient is finite. NumPyro does so for distributions that validate their arguments, not for shifted ones (whose
-formula gives NaN below the shift), nor for those that a transformation such as vmap has rebuilt.
+A fixed support is compared with the observations once, before a fit. If its bounds may depend on parameters, every
+evaluation of the log density compares them: it is minus infinity outside, with a finite gradient. NumPyro does so for
+distributions that validate their arguments, but not for shifted ones (whose formula gives NaN below the shift), nor
+for those rebuilt by a transformation such as vmap.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     'Bounded',
     'bounds_move',
     'bounds_of',
-    'bounds_tell',
+    'bounds_differ',
     'log_prob_inside',
     'outside_of',
     'refuse_impossible',
@@ -54,13 +54,13 @@ def log_prob_inside(d: dist.Distribution, value: Any) -> jax.Array:
         parts = jnp.stack([log_prob_inside(c, value) for c in d.component_distributions], axis=-1)
         return jax.nn.logsumexp(jax.nn.log_softmax(d.mixing_distribution.logits) + parts, axis=-1)
     outside = outside_of(d, value)
-    # A point inside stands in, so that the formula outside contributes no NaN to the gradient.
+    # A point inside is used instead, so that the formula outside contributes no NaN to the gradient.
     inside = jnp.where(jnp.expand_dims(outside, tuple(range(-d.event_dim, 0))), _inner(d, value), value)
     return jnp.where(outside, -jnp.inf, d.log_prob(inside))
 
 
 class Bounded(dist.Distribution):
-    """A distribution whose log density is `log_prob_inside`, where others evaluate it: in NumPyro's models."""
+    """A distribution with `log_prob_inside` as log density, for NumPyro's models."""
 
     pytree_data_fields = ('base_dist',)
 
@@ -70,20 +70,20 @@ class Bounded(dist.Distribution):
 
     @property
     def support(self) -> Any:
-        """That of the distribution."""
+        """See the distribution."""
         return self.base_dist.support
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
-        """As of the distribution."""
+        """See the distribution."""
         return self.base_dist.sample(key, sample_shape)
 
     def log_prob(self, value: Any) -> jax.Array:
-        """Minus infinity outside."""
+        """The log density; minus infinity outside of the support."""
         return log_prob_inside(self.base_dist, value)
 
 
 def outside_of(d: dist.Distribution, value: Any) -> jax.Array:
-    """Which observations lie outside of the support, one bool each; masked ones do not count."""
+    """Whether each observation lies outside of the support; masked ones do not count."""
     if isinstance(d, dist.MaskedDistribution):
         return outside_of(d.base_dist, value) & jnp.asarray(d._mask, bool)
     if isinstance(d, dist.ExpandedDistribution):
@@ -104,7 +104,7 @@ def outside_of(d: dist.Distribution, value: Any) -> jax.Array:
 
 
 def _outside_of_image(d: dist.TransformedDistribution, value: Any) -> jax.Array:
-    """Outside of the image of the base distribution's support: NumPyro's own support is the last codomain alone."""
+    """Whether each value is outside of the image of the base support; NumPyro's support is only the last codomain."""
     outside = jnp.zeros((), bool)
     for transform in reversed(d.transforms):
         outside = _any_of(jnp.logical_not(transform.codomain(value)), d, value) | outside
@@ -113,7 +113,7 @@ def _outside_of_image(d: dist.TransformedDistribution, value: Any) -> jax.Array:
 
 
 def _any_of(outside: jax.Array, d: dist.Distribution, value: Any) -> jax.Array:
-    """One bool an event of ``d``: transforms of single numbers have one a number."""
+    """One bool per event of ``d``, from one per number for elementwise transforms."""
     batch = jnp.ndim(value) - d.event_dim
     return jnp.any(outside, axis=tuple(range(batch, outside.ndim))) if outside.ndim > batch else outside
 
@@ -135,7 +135,7 @@ def _inner(d: dist.Distribution, value: Any) -> Any:
 
 
 def _support(d: dist.Distribution) -> Any:
-    """The constraint; None where a distribution does not state it."""
+    """The support; None if a distribution does not state it."""
     try:
         support = d.support
     except NotImplementedError:
@@ -144,15 +144,15 @@ def _support(d: dist.Distribution) -> Any:
 
 
 def bounds_of(d: dist.Distribution) -> list:
-    """The numbers that bound the support, as far as they may depend on parameters: real, and computed."""
+    """The bounds of the support that may depend on parameters: real and computed numbers."""
     if isinstance(d, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
         return bounds_of(d.base_dist)
     if isinstance(d, dist.MixtureGeneral):
         return [x for c in d.component_distributions for x in bounds_of(c)]
-    found = _computed(_support(d))
+    bounds = _computed(_support(d))
     if isinstance(d, dist.TransformedDistribution) and not _is_everything(d.base_dist, d.transforms):
-        found = [*found, *_computed(d.transforms), *bounds_of(d.base_dist)]
-    return found
+        bounds = [*bounds, *_computed(d.transforms), *bounds_of(d.base_dist)]
+    return bounds
 
 
 def _computed(tree: Any) -> list:
@@ -160,13 +160,13 @@ def _computed(tree: Any) -> list:
 
 
 def _is_everything(base: dist.Distribution, transforms: Any) -> bool:
-    """Whether base and transforms but the last reach all reals, so that only the last one bounds the image."""
+    """Whether base and transforms except the last reach all reals, so that only the last bounds the image."""
     real = dist.constraints.real
     steps = [_support(base), *(t.codomain for t in transforms[:-1])]
     return all(getattr(c, 'base_constraint', c) in (real, dist.constraints.real_vector) for c in steps)
 
 
-def bounds_tell(density: Density, theta: jax.Array, other: jax.Array, data: Data) -> jax.Array:
+def bounds_differ(density: Density, theta: jax.Array, other: jax.Array, data: Data) -> jax.Array:
     """Whether the bounds of the support differ between two points."""
     with density.open(theta, data) as model:
         here = bounds_of(model.distribution(data))
@@ -193,14 +193,14 @@ def bounds_move(density: Density, data: Data) -> bool:
 
 
 def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str = 'the targets') -> None:
-    """Evaluate once: shapes and types are right, and no observation is impossible whatever the parameters.
+    """Evaluate once: check shapes and types, and that no observation is impossible for all parameters.
 
-    Where the support moves with a parameter, observations outside of it are a matter of where a fit starts.
+    If the support depends on a parameter, observations outside of it depend on where a fit starts.
 
     Raises
     ------
     ValueError
-        For targets outside of a fixed support, and a log-likelihood that is NaN or +inf wherever it is evaluated.
+        If targets lie outside of a fixed support, or a log-likelihood is NaN or +inf wherever it is evaluated.
     """
     if density.own_log_likelihood is not None:
         _refuse_never_a_density(density, theta, data)
@@ -208,7 +208,7 @@ def refuse_impossible(density: Density, theta: jax.Array, data: Data, which: str
     outside = int(density.compiled(type(density).num_outside)(theta, data))
     if not outside:
         return
-    run = density.compiled(bounds_tell)
+    run = density.compiled(bounds_differ)
     if not any(bool(run(theta, other, data)) for other in _elsewhere(theta)):
         raise ValueError(_impossible(outside, which, _law(density, theta, data)))
 
@@ -224,34 +224,34 @@ def _impossible(number: int, which: str, law: Law) -> str:
 
 
 class Law(NamedTuple):
-    """What a model predicts with: the distribution's name, and its support, None where it does not state it."""
+    """The name and support (None if unknown) of the predicted distribution."""
 
     name: str
     support: Any
 
 
 def _law(density: Density, theta: jax.Array, data: Data) -> Law:
-    found = []
+    laws = []
 
     def look(theta: jax.Array, data: Data) -> None:
         with density.open(theta, data) as model:
             d = model.distribution(data)
         while isinstance(d, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
             d = d.base_dist
-        found.append(Law(type(d).__name__, _support(d)))
+        laws.append(Law(type(d).__name__, _support(d)))
 
     jax.eval_shape(look, theta, data)
-    return found[0]
+    return laws[0]
 
 
 def _elsewhere(theta: jax.Array) -> list[jax.Array]:
-    """Points near and far."""
+    """Points near to and far from the start."""
     rng = np.random.default_rng(0)
     return [theta + jnp.asarray(scale * rng.standard_normal(theta.shape), theta.dtype) for scale in (0.1, 1.0, 3.0)]
 
 
 def _refuse_never_a_density(density: Density, theta: jax.Array, data: Data) -> None:
-    """Refuse a log-likelihood of one's own that is NaN, or plus infinity, wherever it is evaluated."""
+    """Refuse ``log_likelihood=`` that is NaN, or plus infinity, wherever it is evaluated."""
     run = density.compiled(type(density).pointwise)
     here = run(theta, data)
     _refuse_everywhere(jnp.isnan(here), 'NaN', jnp.isnan, run, theta, data)
@@ -279,14 +279,14 @@ def _refuse_everywhere(bad: jax.Array, what: str, test: Any, run: Any, theta: ja
 
 
 def warn_of_large_integers(posterior: Posterior, targets: Any) -> None:
-    """Warn of integer targets that become equal where they are scored, which is under a law of real numbers."""
+    """Warn of integer targets that become equal under a distribution of real numbers."""
     text = None if targets is None else of_large_integers(targets, 'targets')
     if text is not None and not _is_of_integers(posterior.density, posterior.theta, posterior.data):
         warnings.warn(text, PrecisionWarning, stacklevel=users_line())
 
 
 def _is_of_integers(density: Density, theta: jax.Array, data: Data) -> bool:
-    """Whether the model says that the targets are counts or labels; a log density of one's own does not."""
+    """Whether the model predicts counts or labels; unknown for ``log_likelihood=``."""
     if density.own_log_likelihood is not None:
         return False
     support = _law(density, theta, data).support

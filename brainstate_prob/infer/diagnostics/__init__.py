@@ -1,1 +1,1 @@
-"""Whether draws can be relied on: effective sample sizes, R-hat, k-hat, conflicts of prior and data."""
+"""Diagnostics of draws: effective sample sizes, R-hat, k-hat, conflicts of prior and data."""

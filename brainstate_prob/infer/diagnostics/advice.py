@@ -1,6 +1,6 @@
-"""Advice: what to do about each finding, in the options that the way to fit has and that are not in use already.
+"""Advice on each finding: options of the way to fit that are not in use yet.
 
-A finding is data: its kind, and the facts that the advice depends on. It is worded here, once for all ways to fit.
+A finding is its kind and the facts that the advice depends on; the wording here serves all ways to fit.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     'mc_dropout': ('num_steps', 'optimizer'),
 }
 _OF_SGMCMC = ('sgld', 'sghmc', 'cyclical_sgld', 'cyclical_sghmc')
-_FEW = 200  # numbers up to which a dense mass matrix is worth its estimation
+_FEW = 200  # the largest size of theta with a dense mass matrix
 _HIGHEST_ACCEPT = 0.99
-# From the poorest to the richest; of a guide in use the richer ones are worth a trial.
+# From the poorest to the richest guide; richer ones than that in use are suggested.
 _GUIDES = ('delta', 'diagonal', 'low_rank', 'laplace', 'full', 'dais', 'iaf', 'bnaf')
-_OFFERED = ('low_rank', 'full', 'dais', 'iaf')
+_SUGGESTED = ('low_rank', 'full', 'dais', 'iaf')
 
 
 def way_of(method: str) -> str:
@@ -45,7 +45,7 @@ def way_of(method: str) -> str:
 
 
 class _Use:
-    """The options of a way to fit, and their values in use."""
+    """The options of a way to fit, and their current values."""
 
     def __init__(self, method: str, used: Mapping[str, Any], facts: Mapping[str, Any]):
         self.way, self._used, self._facts = way_of(method), used, facts
@@ -60,7 +60,7 @@ class _Use:
         return self._facts.get(name, default)
 
     def change(self, verb: str, *names: str, sense: str = '') -> str | None:
-        """``raise num_samples (now 100)``, of those names that are options here."""
+        """``raise num_samples (now 100)``, for those names that are options here."""
         known = [name for name in names if self.has(name)]
         told = [f'{name} (now {self._number(name)})' if self._number(name) else name for name in known]
         return f'{verb} {" and ".join(told)}{sense}' if told else None
@@ -74,7 +74,7 @@ class _Use:
 
 
 def advice(kind: str, method: str, used: Mapping[str, Any], **facts: Any) -> str:
-    """What to do, as one sentence.
+    """Advice in one sentence.
 
     Parameters
     ----------
@@ -83,9 +83,9 @@ def advice(kind: str, method: str, used: Mapping[str, Any], **facts: Any) -> str
     method
         The way to fit, or `Fit.method`.
     used
-        The values of its options; `Fit.info` has them.
+        The values of its options, as in `Fit.info`.
     **facts
-        What the advice depends on beside them: ``forms``, by path of each hierarchical parameter ``'centred'``,
+        Further facts: ``forms``, by path of each hierarchical parameter ``'centred'``,
         ``'non-centred'`` or how many of its numbers are; ``size`` of theta; ``support_moves``: whether bounds of the
         targets depend on parameters.
 
@@ -96,10 +96,10 @@ def advice(kind: str, method: str, used: Mapping[str, Any], **facts: Any) -> str
     >>> advice('ess', 'chees', {'num_samples': 100})
     'Raise num_samples (now 100).'
     """
-    found = [text for text in KINDS[kind](_Use(method, used, facts)) if text]
-    if not found:
+    texts = [text for text in KINDS[kind](_Use(method, used, facts)) if text]
+    if not texts:
         return ''
-    joined = '; or '.join(found)
+    joined = '; or '.join(texts)
     return f'{joined[:1].upper()}{joined[1:]}.'
 
 
@@ -108,8 +108,8 @@ def elsewhere(init: Any) -> str:
     return "init='prior'" if isinstance(init, str) and init == 'model' else "init='model'"
 
 
-def _other_form(use: _Use) -> str | None:
-    """The opposite of how hierarchical parameters were moved."""
+def _reparametrize(use: _Use) -> str | None:
+    """The other parametrization of hierarchical parameters."""
     forms: dict[str, str] = use.fact('forms') or {}
     if not forms and use.fact('size') == 1:
         return None  # there are no others
@@ -132,7 +132,7 @@ def _other_form(use: _Use) -> str | None:
 
 
 def _compared(forms: dict[str, str]) -> str:
-    """The data chose the forms: another one is worth a trial, no more."""
+    """Suggest to compare other forms with those chosen by the data."""
     now = ', '.join(f'{name!r} {form}' for name, form in forms.items())
     others = [x for x, form in (('True', 'non-centred'), ('False', 'centred')) if set(forms.values()) != {form}]
     options = ' and '.join(f'noncentered={x}' for x in others)
@@ -164,8 +164,8 @@ def _correlations(use: _Use) -> str | None:
 def _divergences(use: _Use) -> list[str | None]:
     longer = 'sample with infer.nuts, which adapts its step size' if use.way == 'meads' else None
     smaller = [_accept_more(use), use.change('lower', 'energy_variance')]
-    # A form that the data chose is seldom the cause.
-    first = [*smaller, _other_form(use)] if use.now('form_by_data') else [_other_form(use), *smaller]
+    # A form that the data chose is rarely the cause.
+    first = [*smaller, _reparametrize(use)] if use.now('form_by_data') else [_reparametrize(use), *smaller]
     return [_moving_support(use), *first, longer, 'use stronger priors']
 
 
@@ -180,13 +180,13 @@ def _moving_support(use: _Use) -> str | None:
 
 
 def _r_hat(use: _Use) -> list[str | None]:
-    form = _other_form(use) if use.fact('forms') else None
+    form = _reparametrize(use) if use.fact('forms') else None
     more = use.change('raise', *_CHAINS)
     return [more, form, 'look for several modes, or parameters that the data cannot tell apart']
 
 
 def _ess(use: _Use) -> list[str | None]:
-    form = _other_form(use) if use.fact('forms') else None
+    form = _reparametrize(use) if use.fact('forms') else None
     return [use.change('raise', 'num_samples') or 'take more draws', _correlations(use), form]
 
 
@@ -195,7 +195,7 @@ def _tree_depth(use: _Use) -> list[str | None]:
 
 
 def _energy(use: _Use) -> list[str | None]:
-    return [_other_form(use), 'use stronger priors']
+    return [_reparametrize(use), 'use stronger priors']
 
 
 def _low_rank(use: _Use) -> list[str | None]:
@@ -205,7 +205,7 @@ def _low_rank(use: _Use) -> list[str | None]:
 
 
 def _normal(use: _Use) -> list[str | None]:
-    form = _other_form(use) if use.fact('forms') else None
+    form = _reparametrize(use) if use.fact('forms') else None
     return [form, 'sample with infer.nuts(posterior, init=fit)']
 
 
@@ -228,7 +228,7 @@ def _paths(use: _Use) -> list[str | None]:
 def _guide(use: _Use) -> list[str | None]:
     now = use.now('guide')
     rank = _GUIDES.index(now) if now in _GUIDES else len(_GUIDES)
-    richer = [repr(g) for g in _OFFERED if _GUIDES.index(g) > rank]
+    richer = [repr(g) for g in _SUGGESTED if _GUIDES.index(g) > rank]
     text = f'use a richer guide ({", ".join(richer)})' if richer else None
     return [text, use.change('raise', 'num_steps', 'num_particles'), 'sample with infer.nuts']
 

@@ -1,7 +1,7 @@
 """R-hat and effective sample sizes of many numbers at once.
 
-The definitions are Vehtari et al. (2021) and Geyer's sequences as ArviZ computes them, to rounding. ArviZ goes number
-by number, at 3 ms each, which takes longer than sampling where there are thousands.
+The definitions are Vehtari et al. (2021) and Geyer's sequences as ArviZ computes them, to rounding. ArviZ takes
+3 ms per number, longer than sampling if there are thousands.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from scipy import fft, special, stats
 
 __all__ = ['bulk_ess', 'e_bfmi', 'effective_sizes', 'rank_r_hat', 'tail_ess']
 
-_NUMBERS_AT_ONCE = 2**21  # bounds the memory
+_NUMBERS_AT_ONCE = 2**21  # numbers at a time; bounds the memory
 
 
 def rank_r_hat(x: np.ndarray) -> np.ndarray:
-    """Rank-normalized split R-hat of draws (chains, draws, ...): the larger one of bulk and tails (folded)."""
+    """Rank-normalized split R-hat of draws (chains, draws, ...): the maximum of bulk and tail (folded)."""
     x = _halves(x)
     folded = np.abs(x - np.median(x, axis=(0, 1)))
     with np.errstate(invalid='ignore', divide='ignore'):
@@ -29,14 +29,14 @@ def bulk_ess(x: np.ndarray) -> np.ndarray:
 
 
 def tail_ess(x: np.ndarray) -> np.ndarray:
-    """Tail effective sample size of draws (chains, draws, ...): the smaller one of the 5 and 95 % quantiles'."""
+    """Tail effective sample size of draws (chains, draws, ...): the minimum over the 5 and 95 % quantiles."""
     low, high = np.quantile(x, [0.05, 0.95], axis=(0, 1))
-    slack = 4 * np.finfo(x.dtype).eps * np.abs(high)  # a quantile that is a draw, but for rounding
+    slack = 4 * np.finfo(x.dtype).eps * np.abs(high)  # a quantile may equal a draw up to rounding
     return np.minimum(_ess(_halves(x <= low + slack)), _ess(_halves(x <= high + slack)))
 
 
 def e_bfmi(energy: np.ndarray) -> np.ndarray:
-    """The energy's Bayesian fraction of missing information, by chain."""
+    """The estimated Bayesian fraction of missing information (E-BFMI) by chain."""
     energy = np.asarray(energy, np.float64)
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
@@ -45,15 +45,15 @@ def e_bfmi(energy: np.ndarray) -> np.ndarray:
 def effective_sizes(numbers: np.ndarray) -> dict[str, np.ndarray]:
     """``ess_bulk``, ``ess_tail`` and ``r_hat`` of numbers (chains, draws, n).
 
-    NaN where there are fewer than four draws a chain, or nothing varies.
+    NaN for fewer than four draws per chain, or constant draws.
     """
-    if numbers.dtype.itemsize < 4:  # NumPy sorts and ranks no bfloat16
+    if numbers.dtype.itemsize < 4:  # NumPy cannot sort bfloat16
         numbers = numbers.astype(np.float32)
     if numbers.shape[1] < 4:
         return {name: np.full(numbers.shape[2], np.nan) for name in ('ess_bulk', 'ess_tail', 'r_hat')}
-    found = {'ess_bulk': bulk_ess(numbers), 'ess_tail': tail_ess(numbers), 'r_hat': rank_r_hat(numbers)}
+    sizes = {'ess_bulk': bulk_ess(numbers), 'ess_tail': tail_ess(numbers), 'r_hat': rank_r_hat(numbers)}
     constant = np.ptp(numbers, axis=(0, 1)) == 0
-    return {name: np.where(constant, np.nan, values) for name, values in found.items()}
+    return {name: np.where(constant, np.nan, values) for name, values in sizes.items()}
 
 
 def _halves(x: np.ndarray) -> np.ndarray:
@@ -83,9 +83,9 @@ def _ess_together(x: np.ndarray) -> np.ndarray:
         rho = 1 - (within - covariance) / total
     rho[0] = 1.0
     pairs = rho[: draws // 2 * 2].reshape(-1, 2, numbers).sum(axis=1)
-    # Geyer: sums of pairs, as long as they are positive, and none larger than the one before.
-    goes_on = (pairs > 0) & (2 * np.arange(len(pairs))[:, None] + 1 < draws - 3)
-    first = np.where(goes_on.all(axis=0), len(pairs) - 1, np.argmin(goes_on, axis=0))
+    # Geyer's initial positive and monotone sequence of sums of pairs.
+    positive = (pairs > 0) & (2 * np.arange(len(pairs))[:, None] + 1 < draws - 3)
+    first = np.where(positive.all(axis=0), len(pairs) - 1, np.argmin(positive, axis=0))
     counted = np.arange(len(pairs))[:, None] < first
     last, pair = rho[2 * first, np.arange(numbers)], pairs[first, np.arange(numbers)]
     tau = -1 + 2 * np.sum(np.where(counted, np.minimum.accumulate(pairs), 0.0), axis=0)

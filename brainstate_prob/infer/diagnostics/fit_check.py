@@ -1,4 +1,4 @@
-"""What can be wrong with a fit of any kind, said in words."""
+"""Checks of a fit of any kind."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ['check', 'unfinished_members']
 
-_BEST_POINTS = ('map', 'ensemble', 'swag', 'mc_dropout')  # without a prior they are of maximum likelihood
-_FINDS_OUT = ('laplace', 'marginal_likelihood')  # by the curvature
+_BEST_POINTS = ('map', 'ensemble', 'swag', 'mc_dropout')  # maximum likelihood without a prior
+_BY_CURVATURE = ('laplace', 'marginal_likelihood')  # by the curvature
 _NORMAL = ('laplace', 'marginal_likelihood')
 
 
@@ -34,9 +34,9 @@ def check(fit: Fit) -> Report:
     texts += [text for text in [*_sampling(fit), *network_problems(fit)] if text not in texts]
     findings = [Finding('warning', text) for text in texts]
     if fit.posterior is not None:
-        told = unused_messages(fit.posterior) + squared_messages(fit.posterior)
-        told += stepped_messages(fit.posterior) if fit.method not in BY_WEIGHTS else []
-        findings += [Finding('warning', text) for text in told]
+        messages = unused_messages(fit.posterior) + squared_messages(fit.posterior)
+        messages += stepped_messages(fit.posterior) if fit.method not in BY_WEIGHTS else []
+        findings += [Finding('warning', text) for text in messages]
         findings += _priors(fit) if fit.method not in _BEST_POINTS else []
     findings += _numbers(fit)
     try:
@@ -52,31 +52,31 @@ def check(fit: Fit) -> Report:
                 f'(gradient {fit.info["gradient"]:.2g}). {advice("few_steps", fit.method, fit.info)}',
             )
         )
-    findings += [Finding('unseen', f'Not looked at: {text}') for text in _essential(fit)]
-    findings += [Finding('note', f'Not looked at: {text}') for text in _unseen(fit)]
+    findings += [Finding('unseen', f'Not checked: {text}') for text in _essential(fit)]
+    findings += [Finding('note', f'Not checked: {text}') for text in _not_checked(fit)]
     if fit.has_other_data:
-        text = 'The posterior is of other data, or of another likelihood, than were fitted; the fit is not theirs.'
+        text = 'The posterior has other data, or another likelihood, than were fitted.'
         findings.append(Finding('note', text))
     return Report(repr(fit), tuple(findings))
 
 
 def _priors(fit: Fit) -> list[Finding]:
-    """Parameters without a prior: a warning where none has one and draws move freely, else a note."""
+    """Findings about parameters without a prior: a warning if none has one, else a note."""
     assert fit.posterior is not None
     none, some = no_priors_message(fit.posterior), some_priors_message(fit.posterior)
-    if none is not None and fit.method not in _FINDS_OUT:
+    if none is not None and fit.method not in _BY_CURVATURE:
         return [Finding('warning', none)]
     return [] if some is None else [Finding('note', some)]
 
 
 def _is_stopped_early(fit: Fit) -> bool:
-    """Whether an optimizer of one point ended before it had converged; SVI has said so itself."""
+    """Whether an optimizer stopped before convergence; SVI warns itself."""
     info = fit.info
     return info.get('converged') is False and 'gradient' in info and info.get('stopped') != 'interrupted'
 
 
 def _stopped(fit: Fit) -> Iterator[str]:
-    """Where a run was interrupted, and members that did not converge."""
+    """Warnings about interrupted runs and members that did not converge."""
     if fit.info.get('stopped') == 'interrupted':
         yield (
             f'The run was interrupted after {fit.info.get("num_steps", "some")} steps. '
@@ -87,10 +87,10 @@ def _stopped(fit: Fit) -> Iterator[str]:
 
 
 def unfinished_members(fit: Fit) -> list[str]:
-    """Which members of an ensemble were still on their way when the steps ended, in words.
+    """Warnings about members of an ensemble that did not converge.
 
-    By the gradient where a tolerance was asked for. Else by the loss, minus a log density: of it a whole unit matters,
-    and more than a hundredth of all that was gained.
+    By the gradient if a tolerance was given. Otherwise the loss, minus a log density, must have fallen by more than
+    one and by more than a hundredth of its whole decrease.
     """
     if fit.method != 'ensemble' or fit.info.get('stopped') != 'num_steps' or 'converged' not in fit.info:
         return []
@@ -101,7 +101,7 @@ def unfinished_members(fit: Fit) -> list[str]:
         last = max(len(losses) // 10, 1)
         if converged or len(losses) < 2:
             continue
-        # Means, of batches too: of the last tenth of the steps, and of the tenth before.
+        # Mean losses of the last tenth of the steps, and of the tenth before.
         change = losses[-2 * last : -last].mean() - losses[-last:].mean()
         noise = 2 * np.sqrt((losses[-last:].var() + losses[-2 * last : -last].var()) / last) if last > 1 else 0.0
         by_batch = noise if fit.info.get('batch_size') is not None else 0.0
@@ -115,15 +115,15 @@ def unfinished_members(fit: Fit) -> list[str]:
     ]
 
 
-def _is_judged(fit: Fit) -> bool:
-    """Whether k-hat of a normal approximation says something: not of a linearized model, whose posterior is another."""
+def _has_k_hat(fit: Fit) -> bool:
+    """Whether k-hat of a normal approximation is informative; not so for a linearized model."""
     known = fit.method in _NORMAL and {'lp', 'log_q'} <= set(fit.stats) and fit.num_draws >= 100
     return known and not fit.has_other_data and not getattr(fit, 'linearized', False)
 
 
 def _approximation(fit: Fit) -> Iterator[str]:
-    """How far the normal approximation of a `LaplaceFit` is from the posterior."""
-    if not _is_judged(fit):
+    """Warnings about the normal approximation of a `LaplaceFit`."""
+    if not _has_k_hat(fit):
         return
     k, limit = k_hat(fit), k_hat_limit(fit.num_draws)
     if not k <= limit:
@@ -135,17 +135,14 @@ def _approximation(fit: Fit) -> Iterator[str]:
 
 
 def _essential(fit: Fit) -> Iterator[str]:
-    """Diagnostics without which nothing is known of the fit, and what would let them be computed."""
+    """Essential diagnostics that could not be computed, with what they need."""
     if fit.density is not None and fit.is_markov and fit.num_draws < _FEWEST_DRAWS:
         chains = f'{fit.num_chains} chain{"s" * (fit.num_chains > 1)} of {fit.num_draws} draws'
-        yield (
-            f'convergence: {chains} are too few for R-hat and effective sample sizes, so that nothing is known of it. '
-            'Raise num_samples.'
-        )
+        yield (f'convergence: {chains} are too few for R-hat and effective sample sizes. Raise num_samples.')
 
 
-def _unseen(fit: Fit) -> Iterator[str]:
-    """What the checks could not judge, and what would let them."""
+def _not_checked(fit: Fit) -> Iterator[str]:
+    """Other checks that could not be made, with what they need."""
     total = fit.num_chains * fit.num_draws
     if fit.density is None:
         yield 'the parameters, since the fit was loaded without its posterior. Use infer.load(path, posterior).'
@@ -156,15 +153,15 @@ def _unseen(fit: Fit) -> Iterator[str]:
     if not fit.is_markov:
         if getattr(fit, 'linearized', False):
             yield (
-                'k-hat. Predictions are those of the model linearized at the mode, under which the posterior of the '
-                'weights is another than that of the network itself, with which k-hat would compare the draws. Judge '
-                'the predictions: fit.score() of held-out data, beside that of infer.ensemble or infer.nuts.'
+                'k-hat. Predictions are those of the model linearized at the mode, whose posterior differs from that '
+                'of the network itself. Judge the predictions: compare fit.score() on held-out data with that of '
+                'infer.ensemble or infer.nuts.'
             )
-        elif 'k_hat' not in fit.info and not _is_judged(fit):
+        elif 'k_hat' not in fit.info and not _has_k_hat(fit):
             yield f'how far the draws of {fit.method!r} are from the posterior. Compare with infer.nuts.'
         return
     if fit.num_draws >= _FEWEST_DRAWS and fit.num_chains == 1:
-        yield 'whether chains agree: there is one, which may have missed a mode. Raise num_chains.'
+        yield 'whether chains agree: there is only one, which may have missed a mode. Raise num_chains.'
     if fit.method == 'nuts' and 'diverging' not in fit.stats:
         yield 'divergences: the fit has no sampler statistics.'
 

@@ -1,4 +1,4 @@
-"""Mixing judged by what can be identified: the predictions of a network, whose weights chains need not agree about."""
+"""Convergence of chains of a network, judged by its predictions, since its weights are not identified."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ if TYPE_CHECKING:
 
 __all__ = ['network_problems', 'prediction_sizes']
 
-FEWEST_DRAWS = 100  # a chain: with fewer neither R-hat nor ESS say anything
-_DRAWS = 500  # of each chain, evenly spread, that are looked at
+FEWEST_DRAWS = 100  # per chain; R-hat and ESS need as many
+_DRAWS = 500  # draws of each chain that are used, evenly spread
 _NUMBERS = 64  # predicted numbers, evenly spread over the data
-_R_HAT = 1.05  # the spread of a prediction is then off by five per cent, less than what the data leave open
-_ESS = 100  # the mean of a prediction is then known to a tenth of its spread
+_R_HAT = 1.05  # the spread of a prediction is then wrong by at most five per cent
+_ESS = 100  # the Monte Carlo error of a mean is then a tenth of the spread
 
 
 @never_raises('The diagnostics of the predictions')
 def network_problems(fit: Fit) -> list[str]:
-    """Predictions of a network about which its chains differ, in words; nothing for any other fit."""
+    """Warnings about predictions of a network about which chains differ; empty for other models."""
     if fit.posterior is None or fit.weights is not None or not fit.is_markov or not is_network(fit.density.entries):
         return []
     if 'num_warmup' not in fit.info or fit.num_draws < FEWEST_DRAWS or fit.posterior.data.targets is None:
         return []
     in_batches = fit.info.get('batch_size') is not None
-    found = prediction_sizes(fit.density, fit.thetas, fit.posterior.data, in_batches)
-    return _told(found, fit)
+    sizes = prediction_sizes(fit.density, fit.thetas, fit.posterior.data, in_batches)
+    return _warnings(sizes, fit)
 
 
-def _told(found: dict[str, np.ndarray], fit: Fit) -> list[str]:
-    """Predictions about which chains differ, or that have few effective draws, in words."""
+def _warnings(sizes: dict[str, np.ndarray], fit: Fit) -> list[str]:
+    """Warnings about predictions with large R-hat or few effective draws."""
     texts = []
-    r_hat = np.nan_to_num(found['r_hat'], nan=1.0)  # what does not vary is the same in all chains
+    r_hat = np.nan_to_num(sizes['r_hat'], nan=1.0)  # constant predictions agree
     what = 'predictions of this network'
     if fit.num_chains > 1 and r_hat.max() > _R_HAT:
         texts.append(
             f'R-hat of the {what} is up to {r_hat.max():.3f} (above {_R_HAT} for {int((r_hat > _R_HAT).sum())} of '
-            f'{r_hat.size} that were looked at): the chains have not mixed, and predict as an ensemble does. '
+            f'{r_hat.size} that were checked): the chains have not mixed, and predict like an ensemble. '
             f'{advice("r_hat", fit.method, fit.info)}'
         )
-    ess = np.nan_to_num(found['ess_bulk'], nan=np.inf)
+    ess = np.nan_to_num(sizes['ess_bulk'], nan=np.inf)
     if ess.min() < _ESS:
         texts.append(
             f'The bulk effective sample size of the {what} is down to {ess.min():.0f} (below {_ESS} for '
-            f'{int((ess < _ESS).sum())} of {ess.size} that were looked at): their means and quantiles are uncertain. '
+            f'{int((ess < _ESS).sum())} of {ess.size} that were checked): their means and quantiles are uncertain. '
             f'{advice("ess", fit.method, fit.info)}'
         )
     return texts
 
 
 def prediction_sizes(density: Density, thetas: np.ndarray, data: Data, in_batches: bool) -> dict[str, np.ndarray]:
-    """R-hat and effective sizes of some of what is predicted: the parameters of the targets' distribution.
+    """R-hat and effective sizes of some predictions: the parameters of the targets' distribution.
 
-    For classes their log-probabilities; for a log-likelihood of one's own its terms; and their sum over the
-    observations that were looked at.
+    For classes their log-probabilities; for ``log_likelihood=`` its terms; and their sum over the selected
+    observations.
 
     Parameters
     ----------
     in_batches
-        Whether observations may be taken singly: then only as many are computed as are looked at.
+        Whether the likelihood can be computed for single observations: then only for the selected ones.
     """
     chains, draws = thetas.shape[:2]
     some = np.unique(np.linspace(0, draws - 1, min(draws, _DRAWS)).astype(int))

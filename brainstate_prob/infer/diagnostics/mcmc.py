@@ -1,4 +1,4 @@
-"""What can be wrong with MCMC draws, said in words: which parameter is worst, and what to do."""
+"""Checks of MCMC draws: the worst parameter, and what to do."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from brainstate_prob.infer.diagnostics.safely import never_raises
 
 __all__ = ['ConvergenceWarning', 'mcmc_problems', 'rounding_problems', 'warn_of']
 
-_MANY_DIVERGENCES = 1e-3  # share of the draws: one or two among thousands happen in good runs
+_MANY_DIVERGENCES = 1e-3  # share of the draws; a few among thousands are harmless
 _MANY_DEEP_TREES = 0.01
 _NOISE = 0.1  # of a log density
-_FEW_DIGITS = 0.02  # steps of a number in its standard deviations
-_FEWEST_DRAWS = 100  # a chain: with fewer neither R-hat nor ESS say anything
+_FEW_DIGITS = 0.02  # resolution of a number, in standard deviations
+_FEWEST_DRAWS = 100  # per chain; R-hat and ESS need as many
 
 
 class ConvergenceWarning(UserWarning):
@@ -33,10 +33,10 @@ class ConvergenceWarning(UserWarning):
 
 
 class Observation(NamedTuple):
-    """What was seen of a run: its kind, which `advice` knows, and the words for it."""
+    """A finding about a run: its kind for `advice`, and its description."""
 
     kind: str
-    seen: str
+    text: str
 
 
 @never_raises('The diagnostics of the chains')
@@ -48,42 +48,42 @@ def mcmc_problems(
     used: Mapping[str, Any],
     data: Data | None = None,
 ) -> list[str]:
-    """The problems of a run, in words, with what to do about them; empty when all is well.
+    """The problems of a run with advice; empty if there is none.
 
     Parameters
     ----------
     thetas
         Draws, shape (chains, draws, size), in ``density``'s coordinates.
     sample_stats
-        Those there are of ``diverging``, ``tree_depth``, ``energy``, ``lp``: arrays of shape (chains, draws).
+        The available ones of ``diverging``, ``tree_depth``, ``energy``, ``lp``: arrays of shape (chains, draws).
     method
         The way to fit.
     used
         The values of its options (`Fit.info`).
     data
-        What was fitted, which tells whether the support of the targets moves with parameters.
+        The data, which decide whether the support of the targets depends on parameters.
     """
-    found: list[Observation | None] = []
+    observations: list[Observation | None] = []
     texts = rounding_problems(density, thetas, sample_stats)
     thetas = np.asarray(thetas, np.float64)
     if 'diverging' in sample_stats:
-        found.append(_divergences(density, thetas, sample_stats['diverging']))
-    found += _mixing(density, thetas)
+        observations.append(_divergences(density, thetas, sample_stats['diverging']))
+    observations += _mixing(density, thetas)
     if 'tree_depth' in sample_stats:
-        found.append(_deep_trees(density, thetas, sample_stats['tree_depth'], used.get('max_tree_depth', 10)))
+        observations.append(_deep_trees(density, thetas, sample_stats['tree_depth'], used.get('max_tree_depth', 10)))
     if 'energy' in sample_stats:
-        found.append(_energy(sample_stats['energy']))
+        observations.append(_energy(sample_stats['energy']))
     facts = {
         'forms': described(density),
         'size': density.size,
         'support_moves': data is not None and bounds_move(density, data),
     }
-    return texts + [f'{one.seen} {advice(one.kind, method, used, **facts)}'.strip() for one in found if one]
+    return texts + [f'{one.text} {advice(one.kind, method, used, **facts)}'.strip() for one in observations if one]
 
 
 @never_raises('The diagnostics of rounding')
 def rounding_problems(density: Density, thetas: np.ndarray, sample_stats: dict[str, np.ndarray]) -> list[str]:
-    """Log densities, or numbers beside their spread, so large that the precision does not resolve them, in words."""
+    """Warnings about log densities or draws that the precision does not resolve."""
     texts = []
     lp = sample_stats.get('lp')
     if lp is not None and lp.dtype.itemsize < 8 and np.isfinite(lp).all():
@@ -109,7 +109,7 @@ def rounding_problems(density: Density, thetas: np.ndarray, sample_stats: dict[s
 
 
 def _wider(dtype: Any) -> str:
-    """How to compute in the next precision."""
+    """How to use the next higher precision."""
     if dtype.itemsize < 4:
         return f'Build the model with Params of float32, which are {dtype} now'
     return 'Work under jax.enable_x64(True)'
@@ -152,14 +152,14 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[Observation]:
     chains, draws = thetas.shape[:2]
     if draws < _FEWEST_DRAWS:
         return []
-    total, seen = chains * draws, []
+    total, problems = chains * draws, []
     own = own_columns(density)
     if not len(own):
         return []
-    found = effective_sizes(thetas[..., own])
+    sizes = effective_sizes(thetas[..., own])
     if chains > 1:
-        r_hat = np.nan_to_num(found['r_hat'], nan=np.inf)
-        worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # fewer draws: more noise in R-hat itself
+        r_hat = np.nan_to_num(sizes['r_hat'], nan=np.inf)
+        worst, limit = int(np.argmax(r_hat)), 1 + max(0.01, 40 / total)  # R-hat is noisier with fewer draws
         if r_hat[worst] > limit:
             many = f'above {limit:.3g} for {int((r_hat > limit).sum())} of {r_hat.size} numbers'
             name = repr(_name(density, own[worst]))
@@ -167,21 +167,21 @@ def _mixing(density: Density, thetas: np.ndarray) -> list[Observation]:
             if not np.ptp(thetas[..., own[worst]], axis=1).any():
                 several = len(np.unique(thetas[..., own[worst]])) > 1
                 where = 'at different values' if several else 'at one value'
-                text = f'The chains stand still in {name}, {where}: none has moved in {draws} draws.'
-            seen.append(Observation('r_hat', text))
+                text = f'The chains are stuck in {name}, {where}: none has moved in {draws} draws.'
+            problems.append(Observation('r_hat', text))
     limit = min(100 * chains, total / 10)
     for kind, meaning in (
         ('bulk', 'its mean and quantiles are uncertain'),
         ('tail', 'the bounds of its intervals are uncertain'),
     ):
-        ess = np.nan_to_num(found[f'ess_{kind}'], nan=0.0)
+        ess = np.nan_to_num(sizes[f'ess_{kind}'], nan=0.0)
         worst = int(np.argmin(ess))
         if ess[worst] < limit:
             many = f'below {limit:.0f} for {int((ess < limit).sum())} of {ess.size} numbers'
             value = f'{_name(density, own[worst])!r} is {ess[worst]:.0f} of {total} draws'
-            seen.append(Observation('ess', f'The {kind} effective sample size of {value} ({many}): {meaning}.'))
-            break  # where the bulk is uncertain, so is the tail
-    return seen
+            problems.append(Observation('ess', f'The {kind} effective sample size of {value} ({many}): {meaning}.'))
+            break  # a low bulk size implies a low tail size
+    return problems
 
 
 def _deep_trees(
@@ -207,12 +207,12 @@ def _deep_trees(
 def _energy(energy: np.ndarray) -> Observation | None:
     if energy.shape[1] < _FEWEST_DRAWS:
         return None
-    found = e_bfmi(energy)
-    worst = int(np.argmin(np.nan_to_num(found, nan=np.inf)))
-    if not found[worst] < 0.2:
+    fraction = e_bfmi(energy)
+    worst = int(np.argmin(np.nan_to_num(fraction, nan=np.inf)))
+    if not fraction[worst] < 0.2:
         return None
     return Observation(
         'energy',
-        f'E-BFMI of chain {worst} is {found[worst]:.2f} (below 0.2): heavy tails or a funnel that the sampler crosses '
-        'too slowly.',
+        f'E-BFMI of chain {worst} is {fraction[worst]:.2f} (below 0.2): heavy tails or a funnel that the '
+        'sampler explores too slowly.',
     )

@@ -1,4 +1,4 @@
-"""Prior and data that disagree: parameters whose posterior lies where their prior has almost nothing."""
+"""Prior-data conflict: parameters whose posterior lies in the tails of their prior."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterio
 
 
 def issue_warnings(fit: FitT) -> FitT:
-    """The fit, after its problems were issued as warnings: of draws, of predictions, of priors against data."""
+    """Issue the problems of a fit (draws, predictions, prior-data conflict) as warnings, and return it."""
     fit = settled(fit)
     fit.info['warnings'] += network_problems(fit) + suspected_conflicts(fit)
     warn_of(fit.info['warnings'])
@@ -45,28 +45,28 @@ def issue_warnings(fit: FitT) -> FitT:
 
 
 def conflicts(fit: Fit, names: list[str] | None = None) -> Iterator[str]:
-    """Each disagreement in words, seen by the prior's density at its own draws and at the posterior's.
+    """Describe each conflict, from the prior density at draws from the prior and from the posterior.
 
     Parameters
     ----------
     names
-        The parameters to look at. Default: all with a prior of fixed hyper-parameters.
+        The parameters to check. Default: all with a prior of fixed hyper-parameters.
 
     Raises
     ------
     NotImplementedError, TypeError, ValueError
-        Where a prior gives no draws.
+        If a prior cannot be drawn from.
     """
     if fit.posterior is None:
         return
     density, states = fit.density, fit.posterior.data.states
-    own = [e for e in _own(density) if names is None or e.name in names]
-    if not own:
+    entries = [e for e in _own(density) if names is None or e.name in names]
+    if not entries:
         return
     drawn = prior_thetas(density, _PRIOR_DRAWS, jax.random.key(0), fit.posterior.start(density), states)
     prior = prior_terms(density, drawn, states)
     posterior = prior_terms(density, _some_rows(fit, 1024), states)
-    for e in own:
+    for e in entries:
         lower = np.searchsorted(np.sort(prior[e.name]), posterior[e.name], side='right') / _PRIOR_DRAWS
         if np.mean(lower) < _UNLIKELY:
             mean = np.asarray(u.get_magnitude(fit.estimate[e.name]))
@@ -74,16 +74,16 @@ def conflicts(fit: Fit, names: list[str] | None = None) -> Iterator[str]:
             around = f' (around {mean:.4g}{unit})' if mean.ndim == 0 else ''
             yield (
                 f'Prior and data disagree about {e.name!r}: its posterior{around} lies where its prior '
-                f'{" ".join(repr(e.reg).split())} has almost nothing (a lower density than at '
+                f'{" ".join(repr(e.reg).split())} has almost no mass (a lower density than at '
                 f'{100 * (1 - np.mean(lower)):.1f} % of draws from it). Check data and units, or widen the prior.'
             )
 
 
 @never_raises('The comparison of priors and posterior')
 def suspected_conflicts(fit: Fit) -> list[str]:
-    """`conflicts` of the parameters that the priors' distribution functions make suspect.
+    """`conflicts` of the parameters that lie in the tails by the priors' distribution functions.
 
-    These compile in a fraction of the time that draws of the prior take. Priors that have none are left to `Fit.check`.
+    These compile much faster than draws of the prior. Priors without them are left to `Fit.check`.
     """
     if fit.posterior is None:
         return []
@@ -100,7 +100,7 @@ def suspected_conflicts(fit: Fit) -> list[str]:
 
 
 def _own(density: Density) -> list[Entry]:
-    """The entries whose prior no fitted parameter shapes."""
+    """The entries whose prior has fixed hyper-parameters."""
     fitted = {e.state for e in density.entries}
     return [
         e
@@ -110,12 +110,12 @@ def _own(density: Density) -> list[Entry]:
 
 
 def _some_rows(fit: Fit, num: int) -> np.ndarray:
-    """So many always, that fits of other lengths compile nothing."""
+    """A fixed number of rows, so that fits of other lengths compile nothing."""
     return fit.rows[np.linspace(0, len(fit.rows) - 1, num).astype(int)]
 
 
 def _distances(density: Density, theta: jax.Array, states: tuple) -> dict[str, jax.Array]:
-    """How far each parameter lies from its prior's middle: chi-squared under the prior, a degree a number."""
+    """The distance of each parameter from its prior's median: chi-squared under the prior, one degree per number."""
     values, thetas = density.constrain(theta, states), density.thetas(theta, states)
     found = {}
     for e in _own(density):
@@ -125,7 +125,7 @@ def _distances(density: Density, theta: jax.Array, states: tuple) -> dict[str, j
             x = thetas[e.name] if e.on_theta else with_unit(values[e.name], e.unit)
             if isinstance(x, u.Quantity):
                 x = x.to_decimal(e.unit if e.reg.unit is None else e.reg.unit)
-            # NumPyro's distribution functions know no bfloat16.
+            # NumPyro's distribution functions do not support bfloat16.
             below = distribution.cdf(jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)))
         except NotImplementedError:
             continue

@@ -1,7 +1,7 @@
-"""How far a guide is from the posterior: k-hat, the shape of the importance weights' upper tail (PSIS).
+"""Pareto-smoothed importance sampling: k-hat, the shape of the tail of the importance weights.
 
-Yao et al. 2018, "Yes, but did it work?"; Vehtari et al. 2024, "Pareto smoothed importance sampling". As ArviZ computes
-it, which takes longer to import than this takes to run.
+Yao et al. 2018, "Yes, but did it work?"; Vehtari et al. 2024, "Pareto smoothed importance sampling". The
+algorithm is that of ArviZ, whose import takes longer than this computation.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _FEWEST_DRAWS = 100
 
 
 def k_hat(fit: Fit) -> float:
-    """k-hat of a fit by SVI: how heavy the tail of posterior / guide is at the draws.
+    """k-hat of a fit by SVI: the tail index of posterior / guide at the draws.
 
-    Below 0.5 the guide is close to the posterior, up to 0.7 (less for few draws: ``1 - 1 / log10(draws)``) its moments
-    can be put right by importance weights, above that they cannot be trusted. It is computed from all data, also where
-    the fit saw minibatches.
+    Below 0.5 the guide is close to the posterior, up to 0.7 (less for few draws: ``1 - 1 / log10(draws)``) importance
+    weights can correct its moments, above that they are unreliable. It is computed from all data, also if the fit used
+    minibatches.
 
     Raises
     ------
     ValueError
-        For a fit that has no guide density (``stats['log_q']``), or fewer than 100 draws.
+        If the fit has no guide density (``stats['log_q']``), or fewer than 100 draws.
 
     Examples
     --------
@@ -68,12 +68,12 @@ def k_hat(fit: Fit) -> float:
 
 
 def k_hat_limit(num_draws: int) -> float:
-    """The largest k-hat at which so many draws give moments that can be trusted."""
+    """The largest k-hat at which the moments of so many draws are reliable."""
     return min(1 - 1 / np.log10(num_draws), 0.7)
 
 
 def k_hat_problem(k: float, num_draws: int, used: Mapping[str, Any]) -> str | None:
-    """What to say of ``k``, given the options in use; None where all is well."""
+    """The warning about ``k``, given the options in use; None if it is small enough."""
     if not k > k_hat_limit(num_draws):
         return None
     return (
@@ -83,9 +83,9 @@ def k_hat_problem(k: float, num_draws: int, used: Mapping[str, Any]) -> str | No
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
-    """The shape of a generalized Pareto distribution that fits the largest of importance weights.
+    """The shape of a generalized Pareto distribution fitted to the largest importance weights.
 
-    Infinite where there are fewer than five distinct ones in the tail, 0 where all weights are alike.
+    Infinite for fewer than five distinct weights in the tail, 0 if all weights are equal.
     """
     x = np.sort(np.asarray(log_weights, np.float64))
     if not np.isfinite(x[-1]):
@@ -100,9 +100,9 @@ def pareto_k(log_weights: np.ndarray) -> float:
 
 
 def smoothed_weights(log_ratios: np.ndarray) -> np.ndarray:
-    """Importance weights that sum to 1, the largest smoothed: put at the quantiles of a Pareto tail that fits them.
+    """Importance weights that sum to 1, the largest replaced by quantiles of the fitted Pareto tail.
 
-    Vehtari et al. 2024, algorithm 1. Light tails (shape below 1/3) and fewer than 25 ratios stay as they are.
+    Vehtari et al. 2024, algorithm 1. Light tails (shape below 1/3) and fewer than 25 ratios are not smoothed.
     """
     x = np.asarray(log_ratios, np.float64)
     order, count = np.argsort(x), min(max(int(3 * np.sqrt(len(x))), 5), len(x) // 5)
@@ -122,7 +122,7 @@ def smoothed_weights(log_ratios: np.ndarray) -> np.ndarray:
 def _pareto(tail: np.ndarray) -> tuple[float, float]:
     """Shape and scale by the empirical Bayes estimate of Zhang & Stephens 2009.
 
-    The shape is drawn to 0.5 as if by 10 more observations.
+    A weak prior shrinks the shape towards 0.5, with the weight of 10 observations.
     """
     n = len(tail)
     m = 30 + int(np.sqrt(n))

@@ -1,4 +1,4 @@
-"""Diagnostics that run when the draws are there already: what fails in them is told, and costs no draw."""
+"""Diagnostics after sampling: their failures are reported and do not lose the draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ['never_raises']
 
 
 def never_raises(what: str) -> Callable[[Callable[..., list[str]]], Callable[..., list[str]]]:
-    """Of a function that gives problems in words: an exception in it, Ctrl-C too, is one of them.
+    """Decorate a diagnostic: report an exception in it, also Ctrl-C, as one of its problems.
 
     Examples
     --------
@@ -18,7 +18,7 @@ def never_raises(what: str) -> Callable[[Callable[..., list[str]]], Callable[...
     ... def check(x):
     ...     return [f'one over it is {1 / x}']
     >>> check(2), check(0)
-    (['one over it is 0.5'], ['R-hat could not be computed (ZeroDivisionError: division by zero); the fit is whole.'])
+    (['one over it is 0.5'], ['R-hat could not be computed (ZeroDivisionError: division by zero); the fit is kept.'])
     """
 
     def decorate(function: Callable[..., list[str]]) -> Callable[..., list[str]]:
@@ -27,9 +27,9 @@ def never_raises(what: str) -> Callable[[Callable[..., list[str]]], Callable[...
             try:
                 return function(*args, **kwargs)
             except (Exception, KeyboardInterrupt) as error:
-                said = ' '.join(str(error).split())[:300]
-                found = f'{type(error).__name__}: {said}' if said else type(error).__name__
-                return [f'{what} could not be computed ({found}); the fit is whole.']
+                text = ' '.join(str(error).split())[:300]
+                reason = f'{type(error).__name__}: {text}' if text else type(error).__name__
+                return [f'{what} could not be computed ({reason}); the fit is kept.']
 
         return safe
 

@@ -1,1 +1,1 @@
-"""Calibration of a way to fit or of its predictions: SBC, conformal prediction, temperature scaling."""
+"""Calibration of fits and predictions: SBC, conformal prediction, temperature scaling."""

@@ -1,4 +1,4 @@
-"""Temperature scaling: class probabilities made as sure as they are right, by one number."""
+"""Temperature scaling of class probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FACTOR = 100.0  # temperatures from 1 / 100 to 100 are tried
 
 
 def temper(probabilities: Any, temperature: float) -> np.ndarray:
-    """Probabilities proportional to their power 1 / temperature: above 1 less sure, below 1 more.
+    """Probabilities proportional to their power 1 / temperature: less confident above 1, more below.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def temper(probabilities: Any, temperature: float) -> np.ndarray:
 
 
 def best_temperature(probabilities: Any, labels: Any) -> float:
-    """The temperature under which the labels are most probable (Guo et al. 2017), from 0.01 to 100.
+    """The maximum likelihood temperature of the labels (Guo et al. 2017), from 0.01 to 100.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def best_temperature(probabilities: Any, labels: Any) -> float:
     """
     probabilities, labels = scoring._classes(probabilities, labels)
     with np.errstate(divide='ignore'):
-        log_probs = np.maximum(np.log(probabilities), -1e4)  # an impossible class that came is a large loss, not NaN
+        log_probs = np.maximum(np.log(probabilities), -1e4)  # a label of probability zero is a large loss, not NaN
     index = labels.astype(int)[..., None]
 
     def loss(log_temperature: float) -> float:
@@ -58,7 +58,7 @@ def best_temperature(probabilities: Any, labels: Any) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Tempered:
-    """A fit whose class probabilities are tempered."""
+    """A fit with tempered class probabilities."""
 
     fit: Any
     temperature: float
@@ -67,7 +67,7 @@ class Tempered:
     def predict(self, inputs: Any = None, **kwargs: Any) -> np.ndarray:
         """The tempered probabilities, with the classes as last axis; arguments as for `Fit.predict`.
 
-        Those that are not given are those of the calibration.
+        Defaults are those of the calibration.
         """
         kwargs = with_same_predictions(self.fit, self.options, kwargs)
         return temper(self.fit.predict(inputs, kind='probabilities', **kwargs), self.temperature)
@@ -77,12 +77,12 @@ class Tempered:
 
 
 def temperature_scaling(fit: Fit, inputs: Any, targets: Any, **kwargs: Any) -> Tempered:
-    """The fit with its class probabilities tempered to suit data that it has not seen.
+    """Temper the class probabilities of a fit to match held-out data.
 
     Parameters
     ----------
     inputs, targets
-        Data that were not fitted, as for `Posterior`.
+        Held-out data, as for `Posterior`.
     **kwargs
         Sizes for `Fit.predict`.
 
@@ -94,7 +94,7 @@ def temperature_scaling(fit: Fit, inputs: Any, targets: Any, **kwargs: Any) -> T
     Raises
     ------
     ValueError
-        For targets that are no classes.
+        If targets are not classes.
     """
     probabilities = fit.predict(inputs, kind='probabilities', **kwargs)
     return Tempered(fit, best_temperature(probabilities, np.asarray(targets)), kwargs)

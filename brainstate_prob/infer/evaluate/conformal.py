@@ -1,4 +1,4 @@
-"""Split conformal prediction: intervals and sets that cover as promised, whatever the model, by data set aside."""
+"""Split conformal prediction: intervals and sets with guaranteed coverage for any model, from held-out data."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _SETS = ('threshold', 'adaptive')
 
 
 def conformal_quantile(scores: Any, prob: float) -> float:
-    """The ``ceil((n + 1) prob)``-th smallest of n scores: a new one is at most that with probability at least ``prob``.
+    """The ``ceil((n + 1) prob)``-th smallest of n scores, which bounds a new score with probability ``prob`` or more.
 
-    And with no more than ``prob + 1 / (n + 1)`` if no two are equal, for exchangeable scores of any distribution.
+    The probability is at most ``prob + 1 / (n + 1)`` without ties, for exchangeable scores of any distribution.
 
     Raises
     ------
@@ -40,20 +40,20 @@ def conformal_quantile(scores: Any, prob: float) -> float:
     """
     scores = np.sort(np.asarray(scores, np.float64))
     if scores.ndim != 1 or np.isnan(scores).any():
-        raise ValueError(f'scores must be one number an observation, none NaN; got shape {scores.shape}.')
+        raise ValueError(f'scores must be one number per observation, without NaN; got shape {scores.shape}.')
     prob = probability('prob', prob)
     rank = int(np.ceil(np.round((len(scores) + 1) * prob, 9)))  # (4 + 1) * 0.8 is 4, whatever its rounding
     if rank > len(scores):
         raise ValueError(
-            f'{len(scores)} observations cannot promise to cover {100 * prob:g} %: at least '
-            f'{int(np.ceil(np.round(prob / (1 - prob), 9)))} are needed. Set more aside, or lower prob.'
+            f'{len(scores)} observations cannot guarantee a coverage of {100 * prob:g} %: at least '
+            f'{int(np.ceil(np.round(prob / (1 - prob), 9)))} are needed. Hold out more, or lower prob.'
         )
     return float(scores[rank - 1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Conformal:
-    """Predictions of a fit, widened or narrowed to cover ``prob`` of new targets."""
+    """Predictions of a fit, calibrated to cover ``prob`` of new targets."""
 
     fit: Any
     method: str
@@ -62,7 +62,7 @@ class Conformal:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def predict(self, inputs: Any = None, **kwargs: Any) -> Any:
-        """Intervals, or for classes which of them are in the set.
+        """Predict intervals, or for classes whether each is in the set.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class Conformal:
         mean, lower, upper, unit = _interval(self.fit, inputs, self.prob, kwargs)
         if self.method == 'quantile':
             lower, upper = lower - self.quantile, upper + self.quantile
-            # Where the model was far too unsure the bounds may cross: an empty interval is its middle.
+            # If the model is far too uncertain the bounds may cross: an empty interval is replaced by its middle.
             middle = (lower + upper) / 2
             lower, upper = np.minimum(lower, middle), np.maximum(upper, middle)
         else:
@@ -97,7 +97,7 @@ class Conformal:
 def conformal(
     fit: Fit, inputs: Any, targets: Any, prob: float = 0.9, method: str | None = None, **kwargs: Any
 ) -> Conformal:
-    """Calibrate a fit's predictions on data that it has not seen.
+    """Calibrate a fit's predictions on held-out data.
 
     For new data exchangeable with these n, the intervals or sets cover the target with a probability of at least
     ``prob`` and at most about ``prob + 1 / (n + 1)``, averaged over calibration and new data, however wrong the model.
@@ -105,13 +105,13 @@ def conformal(
     Parameters
     ----------
     inputs, targets
-        Data that were not fitted; one number or class an observation.
+        Held-out data; one number or class per observation.
     prob
-        The probability to cover.
+        The coverage probability.
     method
-        ``'absolute'``: the mean, plus and minus the same everywhere; ``'normalized'``: plus and minus a multiple of the
-        half width of the model's interval; ``'quantile'``: the model's interval, its bounds moved outward or inward by
-        the same everywhere (Romano et al. 2019). For classes ``'threshold'``: those with a probability above a
+        ``'absolute'``: the mean plus and minus a constant; ``'normalized'``: plus and minus a multiple of the half
+        width of the model's interval; ``'quantile'``: the model's interval with bounds shifted by a constant (Romano
+        et al. 2019). For classes ``'threshold'``: those with a probability above a
         threshold (small sets); ``'adaptive'``: the most probable ones until their sum reaches a level (larger sets
         where the model is unsure). Default: ``'quantile'``, ``'threshold'`` for classes.
     **kwargs
@@ -125,7 +125,7 @@ def conformal(
     Raises
     ------
     ValueError
-        For a method that does not suit the targets, or too few observations.
+        For a method that does not fit the targets, or too few observations.
     """
     of_classes = predicts_classes(fit)
     allowed = _SETS if of_classes else _INTERVALS
@@ -137,7 +137,7 @@ def conformal(
     y = np.asarray(fit.posterior.targets_of(targets))
     if y.ndim != 1:
         raise ValueError(
-            f'Conformal prediction needs one target an observation, shape (n,), got {y.shape}. Calibrate each column '
+            f'Conformal prediction needs one target per observation, shape (n,), got {y.shape}. Calibrate each column '
             'by a fit of its own.'
         )
     if of_classes:
@@ -152,31 +152,31 @@ def conformal(
 
 
 def with_same_predictions(fit: Fit, calibrated: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Options for `Fit.predict`, those of the calibration where nothing else is asked for.
+    """Options for `Fit.predict`; defaults are those of the calibration.
 
     Raises
     ------
     ValueError
-        For predictions of another kind than those that were calibrated.
+        For predictions of another kind than the calibrated ones.
     """
     default = getattr(fit, 'linearized', None)
-    was, wanted = (default if x.get('linearized') is None else x['linearized'] for x in (calibrated, asked))
-    if asked.get('linearized') is not None and wanted != was:
+    calibrated_with, wanted = (default if x.get('linearized') is None else x['linearized'] for x in (calibrated, asked))
+    if asked.get('linearized') is not None and wanted != calibrated_with:
         raise ValueError(
-            f'What was calibrated are predictions with linearized={was}; with linearized={wanted} they are others. '
-            f'Calibrate with linearized={wanted}.'
+            f'What calibrated_with calibrated are predictions with linearized={calibrated_with}; with '
+            f'linearized={wanted} they are others. Calibrate with linearized={wanted}.'
         )
     return {**calibrated, **asked}
 
 
 def _interval(fit: Fit, inputs: Any, prob: float, kwargs: dict) -> tuple:
-    found = fit.predict(inputs, kind='interval', prob=prob, **kwargs)
-    mean, lower, upper = (np.asarray(u.get_magnitude(x), np.float64) for x in found)
+    intervals = fit.predict(inputs, kind='interval', prob=prob, **kwargs)
+    mean, lower, upper = (np.asarray(u.get_magnitude(x), np.float64) for x in intervals)
     return mean, lower, upper, fit.posterior.targets_unit
 
 
 def _class_scores(fit: Fit, method: str, inputs: Any, kwargs: dict) -> np.ndarray:
-    """How odd each class would be, of shape (n, classes)."""
+    """The nonconformity score of each class, of shape (n, classes)."""
     probabilities = np.asarray(fit.predict(inputs, kind='probabilities', **kwargs), np.float64)
     if method == 'threshold':
         return 1 - probabilities

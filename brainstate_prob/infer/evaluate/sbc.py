@@ -1,4 +1,4 @@
-"""Simulation-based calibration: does a way to fit find what was put in, as often as it says it does?
+"""Simulation-based calibration of a way to fit.
 
 Talts et al. (2018): parameters are drawn from the prior, data from the likelihood at them, and the model is fitted to
 these. If fit and model are right, the rank of each true value among its posterior's draws is uniform.
@@ -40,7 +40,7 @@ LOG_LIKELIHOOD = 'log_likelihood'
 class SBC:
     """The ranks of simulation-based calibration: ``ranks[name]`` has shape (simulations, ...), from 0 to num_draws.
 
-    Beside the parameters ``log_likelihood`` is ranked, which finds errors that leave each parameter's rank uniform
+    Beside the parameters ``log_likelihood`` is ranked, which detects errors that leave each parameter's rank uniform
     (Modrák et al. 2023).
     """
 
@@ -51,12 +51,12 @@ class SBC:
 
     @property
     def num_simulations(self) -> int:
-        """How many data sets were simulated and fitted."""
+        """The number of simulated and fitted data sets."""
         return len(next(iter(self.ranks.values())))
 
     @property
     def p_values(self) -> dict[str, float]:
-        """By number: how probable ranks as odd as these are if fit and model are right."""
+        """The p-value of uniformity of the ranks by number."""
         return {
             row: uniformity_p_value(column, self.num_draws + 1)
             for name, ranks in self.ranks.items()
@@ -65,34 +65,34 @@ class SBC:
 
     @property
     def p_value(self) -> float:
-        """The smallest of `p_values`, times their number (Bonferroni): one test of all."""
-        found = self.p_values
-        return min(1.0, min(found.values()) * len(found))
+        """The smallest of `p_values` with Bonferroni's correction: one test of all."""
+        p_values = self.p_values
+        return min(1.0, min(p_values.values()) * len(p_values))
 
     def summary(self) -> Table:
-        """A table with a row a number: the mean rank (0.5 is right) and spread (1 is right), and the p-value."""
+        """A table with a row per number: mean rank (0.5 if calibrated), spread (1 if calibrated), and p-value."""
         columns = [column for ranks in self.ranks.values() for column in ranks.reshape(len(ranks), -1).T]
         scaled = [(column + 0.5) / (self.num_draws + 1) for column in columns]
-        found = self.p_values
+        p_values = self.p_values
         return Table(
             repr(self),
-            tuple(found),
+            tuple(p_values),
             {
                 'mean rank': np.array([x.mean() for x in scaled]),
                 'spread': np.array([x.std() * np.sqrt(12) for x in scaled]),
-                'p_value': np.array(list(found.values())),
+                'p_value': np.array(list(p_values.values())),
             },
         )
 
     def plot_ecdf(self, names: Sequence[str] | None = None, prob: float = 0.95, ax: Any = None) -> Any:
-        """The ranks' distribution functions minus the uniform one, with the band that holds all of one with ``prob``.
+        """Plot the ranks' distribution functions minus the uniform one, with a simultaneous band.
 
         Parameters
         ----------
         names
             Rows of `summary`; default: all.
         prob
-            The probability that a right one stays inside the band everywhere.
+            The probability that a calibrated one stays inside the band everywhere.
         ax
             Axes to draw on.
 
@@ -114,17 +114,17 @@ class SBC:
         for row in names or columns:
             counts = np.bincount(columns[row], minlength=self.num_draws + 1).cumsum()[:-1]
             ax.plot(points, counts / self.num_simulations - points, label=row)
-        ax.set(xlabel='rank among the draws (share)', ylabel='share of smaller ranks, minus that of uniform ones')
+        ax.set(xlabel='rank among the draws (share)', ylabel='ECDF of ranks minus uniform')
         ax.legend()
         return ax
 
     def __repr__(self) -> str:
-        found = self.p_values
-        worst = min(found, key=lambda row: found[row])
-        shape = 'uniform: nothing wrong is seen' if self.p_value > 0.01 else f'not uniform, {self._shape(worst)}'
+        p_values = self.p_values
+        worst = min(p_values, key=lambda row: p_values[row])
+        shape = 'uniform' if self.p_value > 0.01 else f'not uniform, {self._shape(worst)}'
         text = (
-            f'SBC of {self.num_simulations} simulations: ranks are {shape} '
-            f'(p = {self.p_value:.2g} for all {len(found)} numbers; the worst is {worst!r}, p = {found[worst]:.2g})'
+            f'SBC of {self.num_simulations} simulations: ranks are {shape} (p = {self.p_value:.2g} for all '
+            f'{len(p_values)} numbers; the worst is {worst!r}, p = {p_values[worst]:.2g})'
         )
         return f'{text}; {self.num_warned} fits warned' if self.num_warned else text
 
@@ -159,19 +159,19 @@ def sbc(
         ``fit(posterior, seed=...)`` gives a `Fit`: ``functools.partial(infer.nuts, num_samples=500, progress=False)``.
         Its warnings are counted, not shown. Ways to fit of this package compile once for all simulations.
     num_simulations
-        How many data sets are simulated and fitted.
+        The number of simulated and fitted data sets.
     num_draws
-        How many draws of each fit are used, spread evenly over all: few enough to be nearly independent. The default
-        makes 100 ranks.
+        The number of draws of each fit that are used, evenly spread and few enough to be nearly independent. The
+        default gives 100 ranks.
     seed
         An int or a key.
     progress
-        False for no bar.
+        Whether to show a progress bar.
 
     Returns
     -------
     SBC
-        Says in words whether the ranks are uniform; has ``ranks``, ``p_values``, ``summary()`` and ``plot_ecdf()``.
+        Its repr tells whether the ranks are uniform; has ``ranks``, ``p_values``, ``summary()`` and ``plot_ecdf()``.
 
     Raises
     ------
@@ -193,28 +193,28 @@ def sbc(
     rng = np.random.default_rng(0)
     for i, _ in enumerate(Chunks(num_simulations, 1, 'SBC', progress)):
         data = with_targets(posterior, simulated[i])
-        # One form for all, so that all are one program.
+        # One parametrization, so that all fits share one program.
         choice = (
             (chosen_by_data(data) if posterior.fixed_choice is None else posterior.fixed_choice) if i == 0 else choice
         )
         data.fixed_choice = choice
         with warnings.catch_warnings(record=True) as caught, as_a_part():
             warnings.simplefilter('always')
-            found = fit(data, seed=int(seeds[i]))
+            fitted = fit(data, seed=int(seeds[i]))
         warned += bool(caught)
-        for name, (true, draws) in _quantities(data, truth, i, found, num_draws).items():
+        for name, (true, draws) in _quantities(data, truth, i, fitted, num_draws).items():
             ranks[name].append(_rank(true, draws, rng))
     rows = {v.name: row_names(v, truth.coords) for v in truth.variables} | {LOG_LIKELIHOOD: [LOG_LIKELIHOOD]}
     return SBC({name: np.stack(r) for name, r in ranks.items()}, num_draws, rows, warned)
 
 
 def with_targets(posterior: Posterior, targets: Any) -> Posterior:
-    """The posterior with other targets of the same shape, which are not checked again."""
+    """The posterior with other targets of the same shape, without checks."""
     return posterior.replaced(data=posterior.data._replace(targets=targets))
 
 
 def _quantities(data: Posterior, truth: Fit, i: int, fit: Fit, num_draws: int) -> dict[str, tuple]:
-    """By name the true value and the fit's draws of it."""
+    """The true value and the fit's draws by name."""
     total = fit.num_chains * fit.num_draws
     if total < num_draws:
         raise ValueError(f'sbc ranks among num_draws={num_draws} draws, but the fit has {total}. Lower it.')
@@ -227,6 +227,6 @@ def _quantities(data: Posterior, truth: Fit, i: int, fit: Fit, num_draws: int) -
 
 
 def _rank(true: np.ndarray, draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """How many draws are smaller; among equal ones a random place."""
+    """The number of smaller draws, with ties broken at random."""
     below, equal = np.sum(draws < true, axis=0), np.sum(draws == true, axis=0)
     return np.asarray(below + rng.integers(0, equal + 1))

@@ -1,7 +1,7 @@
-"""Whether ranks are uniform: simultaneous bands around their distribution function, and the test that goes with them.
+"""Uniformity of ranks: simultaneous bands of their distribution function, and the corresponding test.
 
 Säilynoja, Bürkner and Vehtari, Graphical test for discrete uniformity (2022): at each point the number of smaller ranks
-is binomial; the smallest of the two-sided pointwise probabilities is compared with its own law, found by simulation.
+is binomial; the smallest two-sided pointwise probability is compared with its simulated distribution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SIMULATIONS = 10_000
 
 
 def uniformity_p_value(ranks: np.ndarray, num_values: int) -> float:
-    """The probability that uniform ranks, of ``num_values`` possible ones from 0, look as odd as these or odder.
+    """The p-value of the uniformity of ranks among ``num_values`` possible ones from 0.
 
     Examples
     --------
@@ -27,13 +27,13 @@ def uniformity_p_value(ranks: np.ndarray, num_values: int) -> float:
     """
     ranks = np.asarray(ranks)
     counts = np.bincount(ranks, minlength=num_values).cumsum()[None, :-1]
-    oddness = _oddness(counts, len(ranks), num_values)[0]
+    statistic = _smallest_pointwise(counts, len(ranks), num_values)[0]
     law = _law(len(ranks), num_values)
-    return float((1 + np.searchsorted(law, oddness * (1 + 1e-9), side='right')) / (1 + len(law)))
+    return float((1 + np.searchsorted(law, statistic * (1 + 1e-9), side='right')) / (1 + len(law)))
 
 
 def ecdf_band(num_ranks: int, num_values: int, prob: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points from 0 to 1 and the bounds between which the share of smaller ranks lies everywhere with ``prob``."""
+    """Points from 0 to 1 and the simultaneous bounds of the share of smaller ranks with probability ``prob``."""
     points = np.arange(1, num_values) / num_values
     level = np.quantile(_law(num_ranks, num_values), 1 - prob)
     lower = stats.binom.ppf(level / 2, num_ranks, points)
@@ -41,7 +41,7 @@ def ecdf_band(num_ranks: int, num_values: int, prob: float = 0.95) -> tuple[np.n
     return points, lower / num_ranks, upper / num_ranks
 
 
-def _oddness(counts: np.ndarray, num_ranks: int, num_values: int) -> np.ndarray:
+def _smallest_pointwise(counts: np.ndarray, num_ranks: int, num_values: int) -> np.ndarray:
     """The smallest pointwise two-sided probability of cumulative counts (several, points)."""
     table = _pointwise(num_ranks, num_values)
     return table[np.arange(num_values - 1), counts].min(axis=1)
@@ -49,7 +49,7 @@ def _oddness(counts: np.ndarray, num_ranks: int, num_values: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _pointwise(num_ranks: int, num_values: int) -> np.ndarray:
-    """By point and count: the two-sided probability of that count."""
+    """The two-sided probability by point and count."""
     points = np.arange(1, num_values)[:, None] / num_values
     count = np.arange(num_ranks + 1)[None]
     below, above = stats.binom.cdf(count, num_ranks, points), stats.binom.sf(count - 1, num_ranks, points)
@@ -58,10 +58,10 @@ def _pointwise(num_ranks: int, num_values: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _law(num_ranks: int, num_values: int) -> np.ndarray:
-    """Sorted oddness of uniform ranks."""
+    """Sorted simulated statistics of uniform ranks."""
     rng = np.random.default_rng(0)
     parts = []
-    for _ in range(20):  # in parts, which bounds the memory
+    for _ in range(20):  # in parts to bound the memory
         drawn = rng.multinomial(num_ranks, np.full(num_values, 1 / num_values), size=_SIMULATIONS // 20)
-        parts.append(_oddness(drawn.cumsum(axis=1)[:, :-1], num_ranks, num_values))
+        parts.append(_smallest_pointwise(drawn.cumsum(axis=1)[:, :-1], num_ranks, num_values))
     return np.sort(np.concatenate(parts))

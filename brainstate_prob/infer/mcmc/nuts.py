@@ -58,7 +58,7 @@ def nuts(
         ``'map'``: the mode of theta's density, plus Uniform(-0.1, 0.1); ``'pathfinder'``: a draw of BlackJAX's
         Pathfinder for each chain, from a start as of ``'model'``; ``'prior'``: draws from the priors; a `Fit`: draws
         of it, with its running statistics; values by path, ``{'a': 1.0}``, the rest from the model; an array of theta,
-        shape (size,) or (num_chains, size).
+        shape (size,) or (num_chains, size); a function that builds the model anew.
     noncentered
         Which hierarchical parameters are moved in standardized form: ``'auto'`` (those, or those of their numbers,
         about which the data say less than the prior does, by a short descent before the run), True (all), False (none),

@@ -1,1 +1,1 @@
-"""What a fit holds, and what follows from it: draws, tables, predictions, scores, files, plots."""
+"""Results of a fit: draws, tables, predictions, scores, files, plots."""

@@ -1,4 +1,4 @@
-"""Results as xarray Datasets with dims, coords and units, and what differs between ArviZ 0.x and 1.x."""
+"""Results as xarray Datasets with dims, coords and units, for ArviZ 0.x and 1.x."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ['datasets_of', 'free_name', 'group_name', 'import_arviz', 'is_old', '
 
 
 def import_arviz() -> Any:
-    """ArviZ, without the announcement that its version 0.x makes of version 1."""
+    """Import ArviZ, without the announcement of version 1 by version 0.x."""
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message=r'\s*ArviZ is undergoing a major refactor', category=FutureWarning)
         import arviz
@@ -28,12 +28,12 @@ def import_arviz() -> Any:
 
 
 def is_old(arviz: Any) -> bool:
-    """Whether this is ArviZ 0.x."""
+    """Whether the installed version is ArviZ 0.x."""
     return int(arviz.__version__.split('.')[0]) < 1
 
 
 def wrap(datasets: dict[str, Any]) -> Any:
-    """Datasets by group as the container of the installed ArviZ."""
+    """Convert Datasets by group to the container of the installed ArviZ."""
     arviz = import_arviz()
     if is_old(arviz):
         return arviz.InferenceData(**datasets)
@@ -43,12 +43,12 @@ def wrap(datasets: dict[str, Any]) -> Any:
 
 
 def group_name(name: str, method: str) -> str:
-    """What ArviZ calls a group: draws of the prior are no posterior."""
+    """The name of a group in ArviZ; draws of the prior are in the group prior."""
     return name.replace('posterior', 'prior', 1) if method == 'prior' else name
 
 
 def free_name(name: str, taken: Any) -> str:
-    """``name``, with underscores behind it until nothing else has it."""
+    """``name``, with underscores appended until it is unique."""
     while name in taken:
         name += '_'
     return name
@@ -57,7 +57,7 @@ def free_name(name: str, taken: Any) -> str:
 def datasets_of(
     fit: Fit, *, log_likelihood: bool | None, posterior_predictive: bool, seed: Any, prior: int = 0
 ) -> dict[str, Any]:
-    """The groups of a fit as Datasets; what needs the posterior is from the file if a fit was loaded without it."""
+    """The groups of a fit as Datasets, from the file if the fit was loaded without its posterior."""
     import xarray as xr
 
     posterior = fit.posterior
@@ -90,20 +90,20 @@ def datasets_of(
             drawn = drawn.reshape(fit.num_chains, fit.num_draws, *drawn.shape[1:])
             groups[named('posterior_predictive')] = data.group('targets', drawn, _attrs(unit), sampled)
     for name, x in posterior.arrays.items():
-        found = data.group(name, np.asarray(u.get_magnitude(x)), _attrs(u.get_unit(x)))
+        dataset = data.group(name, np.asarray(u.get_magnitude(x)), _attrs(u.get_unit(x)))
         group = 'observed_data' if name == 'targets' else 'constant_data'
-        groups[group] = groups[group].merge(found) if group in groups else found
+        groups[group] = groups[group].merge(dataset) if group in groups else dataset
     if prior and fit.method != 'prior':
-        found = datasets_of(
+        dataset = datasets_of(
             fit._of_prior(prior, seed), log_likelihood=False, posterior_predictive=posterior_predictive, seed=seed
         )
-        groups |= {name: found[name] for name in ('prior', 'prior_predictive') if name in found}
+        groups |= {name: dataset[name] for name in ('prior', 'prior_predictive') if name in dataset}
     groups[named('posterior')].attrs.update({'inference_library': 'brainstate_prob', 'inference_method': fit.method})
     return groups
 
 
 def scored_datasets(fit: Fit, *, posterior_predictive: bool) -> dict[str, Any]:
-    """The groups of a fit for what scores each observation: those that a mask leaves out are in none of them."""
+    """The groups of a fit with a value per observation, without masked observations."""
     groups = datasets_of(
         fit if fit.weights is None else fit._resampled(),
         log_likelihood=True,
@@ -114,20 +114,20 @@ def scored_datasets(fit: Fit, *, posterior_predictive: bool) -> dict[str, Any]:
     for name in ('observed_data', group_name('posterior_predictive', fit.method)):
         if mask is not None and name in groups and 'targets' in groups[name]:
             lead = 0 if name == 'observed_data' else 2
-            if groups[name]['targets'].shape[lead:] == mask.shape:  # an observed vector counts if any of it does
+            if groups[name]['targets'].shape[lead:] == mask.shape:  # an observed vector counts if any entry does
                 groups[name] = _among(groups[name], mask, 'targets')
     return groups
 
 
 def mask_of(fit: Fit) -> np.ndarray | None:
-    """Which of the observations that were fitted count; None where all do."""
+    """Whether each fitted observation counts; None if all do."""
     data = fit.posterior_for('the mask').data
     mask = None if data.targets is None else counted(fit.density, fit.rows[0], data, data)
     return None if mask is None or mask.all() else mask
 
 
 def _among(dataset: Any, mask: np.ndarray | None, name: str) -> Any:
-    """A Dataset of the entries of ``name`` that count; along one axis, ``observation``, where there are several."""
+    """A Dataset of the entries of ``name`` that count; several axes become one, ``observation``."""
     import xarray as xr
 
     if mask is None:
@@ -142,7 +142,7 @@ def _among(dataset: Any, mask: np.ndarray | None, name: str) -> Any:
 
 
 class _DataArrays:
-    """The data's arrays as Datasets, their axes named and labelled as the posterior says."""
+    """The data as Datasets with the dims and coords of the posterior."""
 
     def __init__(self, fit: Fit):
         self._dims, self._labels = fit.posterior.dims, fit.coords
@@ -153,7 +153,7 @@ class _DataArrays:
         lead = tuple(sampled or ())
         rank = array.ndim - len(lead)
         dims = self._dims.get(name, ())
-        if len(dims) != rank:  # of a log-likelihood vectors are one observation
+        if len(dims) != rank:  # an observed vector has one log-likelihood
             dims = dims[:rank] if dims else tuple(f'{name}_dim_{i}' for i in range(rank))
         coords = {
             dim: self._labels.get(dim, np.arange(n)) for dim, n in zip(dims, array.shape[len(lead) :], strict=True)
@@ -179,5 +179,5 @@ def _attrs(unit: u.Unit) -> dict[str, str]:
 
 
 def plain(array: np.ndarray) -> np.ndarray:
-    """``array`` in a dtype that files know: bfloat16 as float32, which holds all its values."""
+    """``array`` in a dtype for files: bfloat16 as float32, which represents all its values."""
     return array.astype(np.float32) if array.dtype.kind == 'V' else array

@@ -1,4 +1,4 @@
-"""ArviZ's plots of a fit, as its methods."""
+"""ArviZ's plots as methods of a fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ['ArvizPlots']
 
-# What one major version of ArviZ calls otherwise.
+# Names that differ between the major versions of ArviZ.
 _IN_0 = {'ppc_dist': 'ppc', 'dist': 'posterior'}
 _IN_1 = {'ppc': 'ppc_dist', 'posterior': 'dist'}
 _NEED_LOG_LIKELIHOOD = ('elpd', 'loo')
@@ -22,18 +22,18 @@ _NEED_PREDICTIONS = ('bpv', 'loo', 'ppc')
 
 
 class ArvizPlots:
-    """The plots of a `Fit`: each is ArviZ's of the same name, takes what that takes, and returns what that returns.
+    """The plots of a `Fit`, with the names, arguments and results of those of ArviZ.
 
     They need matplotlib, ``pip install 'brainstate-prob[plot]'``, and at least two draws.
     """
 
     def plot(self: Any, name: str, **kwargs: Any) -> Any:
-        """``arviz.plot_<name>`` of the fit, for the plots that have no method here.
+        """Plot ``arviz.plot_<name>`` of the fit, for plots without a method.
 
         Raises
         ------
         ValueError
-            For a plot that ArviZ does not have, listing those it has; for a fit of one point.
+            For a plot that ArviZ does not have, or a fit of one point.
 
         Examples
         --------
@@ -42,7 +42,7 @@ class ArvizPlots:
         return _plot(self, name, **kwargs)
 
     def plot_trace(self: Any, **kwargs: Any) -> Any:
-        """The draws of each parameter over the steps of each chain, beside their distribution."""
+        """The trace of each parameter by chain, beside the distribution of draws."""
         return _plot(self, 'trace', **kwargs)
 
     def plot_rank(self: Any, **kwargs: Any) -> Any:
@@ -50,7 +50,7 @@ class ArvizPlots:
         return _plot(self, 'rank', **kwargs)
 
     def plot_forest(self: Any, **kwargs: Any) -> Any:
-        """The credible interval of each number, one below the other."""
+        """The credible interval of each number."""
         return _plot(self, 'forest', **kwargs)
 
     def plot_posterior(self: Any, **kwargs: Any) -> Any:
@@ -70,15 +70,15 @@ class ArvizPlots:
         return _plot(self, 'ess', **kwargs)
 
     def plot_energy(self: Any, **kwargs: Any) -> Any:
-        """The energy of a Hamiltonian sampler beside its changes: alike where it explores the tails."""
+        """The distribution of the energy of a Hamiltonian sampler beside that of its changes."""
         return _plot(self, 'energy', **kwargs)
 
     def plot_ppc(self: Any, **kwargs: Any) -> Any:
-        """The distribution of the targets beside those that the fit predicts."""
+        """The distribution of the targets beside those of predictions."""
         return _plot(self, 'ppc', **kwargs)
 
     def plot_loo_pit(self: Any, **kwargs: Any) -> Any:
-        """The leave-one-out ranks of the targets among the predictions: uniform where these are calibrated."""
+        """The leave-one-out PIT values of the targets: uniform if predictions are calibrated."""
         return _plot(self, 'loo_pit', **kwargs)
 
     def plot_khat(self: Any, **kwargs: Any) -> Any:

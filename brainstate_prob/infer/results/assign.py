@@ -1,4 +1,4 @@
-"""Writing one value of every parameter, from a fit's draws, into a model."""
+"""Write values of the parameters from a fit's draws into a model."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def assign_to(fit: Fit, model: Module, which: Any) -> None:
     if not isinstance(model, Module):
         raise TypeError(f'assign_to takes a Module, got {type(model).__name__}.')
     entries = find_entries(model)
-    found = differences(variables_of(entries), fit.variables)
-    if found:
-        raise ValueError(f'{type(model).__name__} is not the model that was fitted: {"; ".join(found)}.')
+    mismatches = differences(variables_of(entries), fit.variables)
+    if mismatches:
+        raise ValueError(f'{type(model).__name__} is not the model that was fitted: {"; ".join(mismatches)}.')
     if which == 'mode':
         which = np.unravel_index(int(np.argmax(_log_densities(fit))), fit.thetas.shape[:2])
     elif which == 'mean' and fit.thetas.shape[:2] == (1, 1):
@@ -48,7 +48,7 @@ def assign_to(fit: Fit, model: Module, which: Any) -> None:
 
 
 def _assign_statistics(fit: Fit, model: Module, which: Any) -> None:
-    """Write the running statistics with which the fit predicts: of a draw its own, of the mean their mean."""
+    """Write the running statistics of the fit: those of a draw, or the mean."""
     statistics = fit.running_statistics
     if fit.has_own_statistics:
         at = (lambda x: fit._mean(np.asarray(x))) if isinstance(which, str) else lambda x: x[tuple(which)]
@@ -59,7 +59,7 @@ def _assign_statistics(fit: Fit, model: Module, which: Any) -> None:
 
 
 def _density_for(fit: Fit, model: Module) -> Density:
-    """The density in whose coordinates the fit's draws are, built from a model if there is no posterior."""
+    """The density of the fit's coordinates, built from a model if there is no posterior."""
     if fit.density is not None:
         return fit.density
     plain = density_of(model, None, None, expand=False)
@@ -70,7 +70,7 @@ def _density_for(fit: Fit, model: Module) -> Density:
 
 
 def _draw(fit: Fit, model: Module, density: Density, which: Any) -> dict[str, Any]:
-    """The parameters' own theta at one draw, by name."""
+    """Theta of each parameter at one draw, by name."""
     try:
         chain, draw = (int(i) for i in which)
         row = fit.thetas[chain, draw]
@@ -97,7 +97,7 @@ def _means(fit: Fit, entries: list[Entry]) -> dict[str, Any]:
             thetas[name] = entry.t.inverse(mean)
         except ValueError as error:
             raise ValueError(
-                f"Param {name!r}: the mean of the draws is no possible value: {error} Use which='mode' or a draw."
+                f"Param {name!r}: the mean of the draws is not a possible value: {error} Use which='mode' or a draw."
             ) from None
     return thetas
 

@@ -1,4 +1,4 @@
-"""Draws and a posterior put together: of a file, or of a fit that is there."""
+"""Attach a posterior to draws: from a file, or of an existing fit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ['rebuilt', 'record_of', 'with_posterior']
 
 
 def record_of(fit: Fit) -> dict[str, Any]:
-    """What it takes beside draws and statistics to make the same fit again."""
+    """The record of a fit, from which it is restored together with draws and statistics."""
     kept: dict[str, Any] = {'weights': fit.weights, **fit.stats, **{f'{k} ': v for k, v in fit.history.items()}}
     return {
         'kind': fit.kind,
@@ -35,7 +35,7 @@ def record_of(fit: Fit) -> dict[str, Any]:
         'dtypes': {k: v.dtype.name for k, v in kept.items() if v is not None},
         'noncentered': list(fit.noncentered),
         'columns': fit.columns,
-        'beside': tuple(fit._beside_draws()) if fit._beside_draws().kind else None,
+        'beside': tuple(fit._auxiliary()) if fit._auxiliary().kind else None,
         'statistics': {} if fit.has_own_statistics else fit.running_statistics,
         'guide_params': fit.guide_params,
         'variables': [dataclasses.asdict(v) for v in fit.variables],
@@ -54,14 +54,14 @@ def rebuilt(
     history: dict[str, np.ndarray],
     weights: np.ndarray | None,
 ) -> Fit:
-    """The fit of a `record_of` one, with ``posterior``.
+    """Restore the fit of a `record_of`, with ``posterior``.
 
     Parameters
     ----------
     stored
-        The numbers of theta by parameter, with the axes (chains, draws, number).
+        Theta by parameter, with the axes (chains, draws, number).
     what
-        What holds the draws, for errors.
+        The source of the draws, for errors.
     """
     variables = tuple(Variable.from_dict(d) for d in record['variables'])
     noncentered = tuple(record['noncentered'])
@@ -78,7 +78,7 @@ def rebuilt(
         own = target.posterior
         own = with_statistics(own, record['statistics']) if record['statistics'] else own
         target = Target(own, beside.around(target.density))
-    # Where a number of theta was in the record, and where it is now.
+    # The index of each number of theta in the record, and now.
     moved = np.empty(size, int)
     for name, where in columns.items():
         moved[record['columns'][name] if record['columns'] else where] = where
@@ -97,7 +97,7 @@ def rebuilt(
     if posterior is None:
         fit.variables, fit.columns, fit.noncentered = variables, columns, noncentered
         fit.coords = {dim: np.asarray(labels) for dim, labels in record['coords'].items()}
-        fit._statistics, fit._numbers_beside = record['statistics'], beside
+        fit._statistics, fit._auxiliary_numbers = record['statistics'], beside
     return fit
 
 
@@ -106,22 +106,22 @@ def with_posterior(fit: Fit, posterior: Posterior) -> Fit:
     record = record_of(fit)
     stored = {v.name: fit.thetas[..., fit.columns[v.name]] for v in fit.variables}
     new = rebuilt(record, stored, posterior, 'The fit', stats=fit.stats, history=fit.history, weights=fit.weights)
-    theirs, ours = record['provenance'], provenance_of(posterior)
+    fitted, current = record['provenance'], provenance_of(posterior)
     changed = fit.posterior is not None and _has_changed(fit.posterior)
-    if theirs is not None:
-        found = other_model({**theirs, 'setting': None}, ours)  # priors and constants; the likelihood may be another
-        if found:
-            raise ValueError(f"The fit is of another model than the posterior's: {'; '.join(found)}.")
-        one_program = theirs['setting'] != ours['setting'] or theirs['program'] == ours['program']
-        changed = changed or has_other_data(theirs, ours) or not one_program
+    if fitted is not None:
+        differing = other_model({**fitted, 'setting': None}, current)  # priors and constants, not the likelihood
+        if differing:
+            raise ValueError(f"The fit is of another model than the posterior's: {'; '.join(differing)}.")
+        one_program = fitted['setting'] != current['setting'] or fitted['program'] == current['program']
+        changed = changed or has_other_data(fitted, current) or not one_program
     new.has_other_data = fit.has_other_data or changed
-    new._provenance = {} if theirs is None or changed else theirs
+    new._provenance = {} if fitted is None or changed else fitted
     new._draws = fit._draws
     return new
 
 
 def _has_changed(posterior: Posterior) -> bool:
-    """Whether what its model or likelihood reads is different now."""
+    """Whether values that its model or likelihood reads have changed."""
     try:
         if posterior.density.verify is not None:
             posterior.density.verify()
@@ -137,11 +137,11 @@ def _target_of(
     noncentered: tuple[str, ...],
     what: str,
 ) -> Target:
-    """The posterior in the coordinates that the file has."""
-    found = differences(variables_of(posterior.entries), variables)
-    if found:
-        hint = ' Work under jax.enable_x64(True) for float64.' if any('float64' in f for f in found) else ''
-        raise ValueError(f"{what} holds the fit of another model than the posterior's: {'; '.join(found)}.{hint}")
+    """The posterior in the coordinates of the file."""
+    differing = differences(variables_of(posterior.entries), variables)
+    if differing:
+        hint = ' Work under jax.enable_x64(True) for float64.' if any('float64' in f for f in differing) else ''
+        raise ValueError(f"{what} holds the fit of another model than the posterior's: {'; '.join(differing)}.{hint}")
     if not noncentered and _has_columns(posterior.density, stored):
         return posterior.target
     if set(places_of(noncentered)) <= {e.name for e in able_entries(posterior.entries)}:

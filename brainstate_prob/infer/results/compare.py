@@ -1,4 +1,4 @@
-"""Models compared by how well they predict, through ArviZ: leave-one-out, WAIC, and their table."""
+"""Predictive comparison of models by ArviZ: leave-one-out, WAIC, and their table."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def waic(fit: Fit, **kwargs: Any) -> Any:
     arviz = import_arviz()
     if not hasattr(arviz, 'waic'):
         raise NotImplementedError(
-            f'ArviZ {arviz.__version__} has no WAIC any more, since leave-one-out is more reliable: use fit.loo().'
+            f'ArviZ {arviz.__version__} has removed WAIC, since leave-one-out is more reliable: use fit.loo().'
         )
     return arviz.waic(_data(fit, 'waic'), **kwargs)
 
 
 def compare(fits: Mapping[str, Fit], **kwargs: Any) -> Any:
-    """A table of several models of the same targets, the best in prediction first (leave-one-out).
+    """Compare models of the same targets by leave-one-out, the best first.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ def compare(fits: Mapping[str, Fit], **kwargs: Any) -> Any:
     Returns
     -------
     pandas.DataFrame
-        As ArviZ gives it: ``elpd_loo`` (``elpd`` in ArviZ 1.x), its difference to the best, standard errors, weights.
+        The table of ArviZ: ``elpd_loo`` (1.x: ``elpd``), its difference from the best, standard errors, weights.
 
     Raises
     ------
     ValueError
-        For fits of other numbers of observations, or whose masks leave out others.
+        For fits of different numbers of observations, or with different masks.
     """
     if len(fits) < 2:
         raise ValueError(f'compare takes at least two fits by name, got {list(fits)}.')
@@ -86,6 +86,6 @@ def compare(fits: Mapping[str, Fit], **kwargs: Any) -> Any:
         )
     data = {name: _data(fit, 'compare') for name, fit in fits.items()}
     with warnings.catch_warnings():
-        # ArviZ 0.23 sorts by a call that pandas 3.1 deprecates.
+        # ArviZ 0.23 uses a call that pandas 3.1 deprecates.
         warnings.filterwarnings('ignore', message='The inplace keyword', category=DeprecationWarning)
         return import_arviz().compare(data, **kwargs)

@@ -1,4 +1,4 @@
-"""Fit: what every way to fit returns, and what can be done with it."""
+"""Fit: the result of every way to fit."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ __all__ = ['Draws', 'Fit']
 
 
 class Fit(FitRecord, ArvizPlots):
-    """Draws of a posterior's parameters, or one best point, with everything that follows from them.
+    """Draws of a posterior's parameters, or one best point, with summaries, predictions, scores and plots.
 
-    ``fit.plot_trace()``, ``fit.plot_forest()``, ``fit.plot_ppc()`` and so on are ArviZ's plots of it, and take what
-    those take; ``fit.plot(name)`` is any other of them.
+    ``fit.plot_trace()``, ``fit.plot_forest()``, ``fit.plot_ppc()`` and so on are ArviZ's plots with their arguments;
+    ``fit.plot(name)`` is any other plot of ArviZ.
 
     Parameters
     ----------
     target
-        What was fitted, in the coordinates of ``thetas``: `Posterior.target` or `Posterior.sampling_target`. None for a
-        fit that was loaded without its posterior.
+        The fitted target, in the coordinates of ``thetas``: `Posterior.target` or `Posterior.sampling_target`. None
+        for a fit that was loaded without its posterior.
     thetas
         Of shape (chains, draws, target.size); a single best point is one draw of one chain.
     method
@@ -55,14 +55,14 @@ class Fit(FitRecord, ArvizPlots):
     history
         One-dimensional arrays over the steps: ``loss``, ``elbo``, ...
     info
-        Plain things to report.
+        Further information: plain values and arrays.
     weights
-        Of shape (chains, draws), where draws do not count alike.
+        Weights of draws, of shape (chains, draws), if not equal.
 
     Raises
     ------
     ValueError
-        For shapes that do not agree.
+        If shapes do not agree.
 
     Examples
     --------
@@ -87,7 +87,7 @@ class Fit(FitRecord, ArvizPlots):
 
     kind = 'fit'
 
-    # What was found
+    # Draws and checks
 
     @property
     def draws(self) -> Draws:
@@ -134,20 +134,20 @@ class Fit(FitRecord, ArvizPlots):
         return summarize(self, prob)
 
     def check(self) -> Report:
-        """Look for what is wrong with the fit, of whatever kind it is.
+        """Check the fit for problems.
 
         R-hat, effective sample sizes, divergences, tree depth and E-BFMI of Markov chains; k-hat of a guide; an
-        optimizer that did not converge; draws that are not finite or that their precision does not resolve; parameters
-        about which prior and data disagree. What the way to fit warned of is there too.
+        optimizer that did not converge; draws that are not finite or not resolved by their precision; prior-data
+        conflict. The report includes warnings of the way to fit.
 
         Returns
         -------
         Report
-            ``ok``, ``problems`` and ``notes`` in words, with the worst parameter's path and what to do.
+            ``ok``, ``problems`` and ``notes``, with the worst parameter's path and advice.
         """
         return fit_check.check(self)
 
-    # What follows
+    # Predictions and scores
 
     def predict(
         self,
@@ -166,9 +166,9 @@ class Fit(FitRecord, ArvizPlots):
         Parameters
         ----------
         inputs
-            As for `Posterior`; default: those that were fitted.
+            As for `Posterior`; default: the fitted ones.
         targets
-            What ``kind='log_density'`` scores; default: those that were fitted.
+            The targets that ``kind='log_density'`` scores; default: the fitted ones.
         kind
             ``'draws'`` of the targets; ``'mean'``: the mean of the predicted distribution at each posterior draw, no
             noise; ``'interval'``: mean and central interval of the draws; ``'log_density'``: log of the mean over
@@ -177,16 +177,16 @@ class Fit(FitRecord, ArvizPlots):
         prob
             The probability of the interval, which leaves as much below as above.
         num_draws
-            How many draws are used; default: one a posterior draw, chain after chain; for intervals and scores at
-            least 1000. Others are spread evenly over the posterior draws.
+            The number of draws; default: one per posterior draw, chain after chain; for intervals and scores at
+            least 1000. Other numbers are spread evenly over the posterior draws.
         batch_size
-            How many rows of the inputs are computed at a time; default: all. It bounds the memory of ``'interval'``,
-            ``'log_density'`` and ``'probabilities'`` whatever the number of rows. Every input must then be a scalar or
-            have the rows as its first axis, and each row a prediction of its own that depends on no other row, which is
-            looked at. The noise of draws depends on it.
+            The number of rows of the inputs per batch; default: all. It bounds the memory of ``'interval'``,
+            ``'log_density'`` and ``'probabilities'``. Every input must then be a scalar or have the rows as its first
+            axis, and the prediction of a row must not depend on other rows, which is checked. The noise of draws
+            depends on it.
         draws_at_once
-            How many draws are computed at a time; default: what fits the processor's cache. The results do not depend
-            on it beyond rounding.
+            The number of draws per batch; default: as many as fit the processor's cache. Results depend on it only
+            by rounding.
         seed
             An int or a key.
 
@@ -194,7 +194,7 @@ class Fit(FitRecord, ArvizPlots):
         -------
         numpy.ndarray, Quantity or Interval
             Draws and means of shape (num_draws, ...) in the unit of the targets; an ``Interval(mean, lower, upper)``
-            of shape (...); log densities, of the magnitudes in the targets' unit, one an observation; probabilities
+            of shape (...); log densities, of the magnitudes in the targets' unit, one per observation; probabilities
             with the classes as last axis.
 
         Raises
@@ -203,7 +203,7 @@ class Fit(FitRecord, ArvizPlots):
             For a posterior with ``log_likelihood=``, which has no predictions (but log densities); a distribution
             without mean or classes; a joint distribution of all targets (a Gaussian process) at new inputs, or for a
             mean or an interval, which would ignore the targets that were fitted, and under ``kind='log_density'``,
-            where it has no terms. ``kind='draws'`` at the inputs that were fitted replicates the data.
+            since it has no terms. ``kind='draws'`` at the inputs that were fitted replicates the data.
         """
         check_options(Fit.predict, locals())
         with predictions.rows_explained(self, inputs):
@@ -212,21 +212,21 @@ class Fit(FitRecord, ArvizPlots):
     def evaluate(
         self, function: Callable, *args: Any, num_draws: int | None = None, draws_at_once: int | None = None
     ) -> Any:
-        """What ``function(model, *args)`` is at the draws: any quantity of the model, with its uncertainty.
+        """Evaluate ``function(model, *args)`` at the draws: any quantity of the model, with its uncertainty.
 
         Parameters
         ----------
         function
-            Gets the model with one draw's values in its Params; returns arrays or quantities (any pytree).
+            A function of the model with one draw's values in its Params; it returns arrays or quantities (any pytree).
         *args
-            Arrays that it needs; a second call with others of the same shapes compiles nothing.
+            Array arguments; a second call with others of the same shapes compiles nothing.
         num_draws, draws_at_once
             As for `predict`.
 
         Returns
         -------
         Any
-            What ``function`` returns, with the draws as a new first axis.
+            The results of ``function``, with the draws as a new first axis.
 
         Examples
         --------
@@ -239,7 +239,7 @@ class Fit(FitRecord, ArvizPlots):
     def log_likelihood(self, batch_size: int | None = None, draws_at_once: int | None = None) -> np.ndarray:
         """The log-likelihood of each observation at each draw, of shape (chains, draws, ...); sizes as in `predict`.
 
-        Of shape (chains, draws) where all observations have one joint log density.
+        Of shape (chains, draws) if all observations have one joint log density.
         """
         check_options(Fit.log_likelihood, locals())
         posterior = self.posterior_for('log_likelihood')
@@ -258,14 +258,14 @@ class Fit(FitRecord, ArvizPlots):
         draws_at_once: int | None = None,
         seed: Any = 0,
     ) -> Table:
-        """How good the predictions of data are: a table with a row a score.
+        """Score predictions of data: a table with one row per score.
 
         Parameters
         ----------
         inputs, targets
-            Data that were not fitted, as for `Posterior`; default: those that were, which flatters the model.
+            Held-out data, as for `Posterior`; default: the fitted data, which is too optimistic.
         prob
-            The probability of the interval whose coverage is counted.
+            The probability of the interval whose coverage is computed.
         num_draws, batch_size, draws_at_once, seed
             As for `predict`.
 
@@ -273,15 +273,15 @@ class Fit(FitRecord, ArvizPlots):
         -------
         Table
             Columns ``value``, ``error`` (standard error over the observations) and ``unit``. Rows ``nll`` (minus the
-            mean log density), ``rmse`` (of laws with a variance), ``crps`` (of laws with a mean, where scoringrules is
-            installed), coverage and mean width of the interval, ``pit distance`` (of the ranks of the targets among the
-            draws from uniform, Kolmogorov and Smirnov's); for classes ``nll``, ``accuracy``, ``brier``, ``ece``. See
-            `infer.scoring`. Observations that a mask of the predicted distribution takes out do not count.
+            mean log density), ``rmse`` (if the variance is finite), ``crps`` (if the mean is finite and scoringrules
+            is installed), coverage and mean width of the interval, ``pit distance`` (the
+            Kolmogorov-Smirnov distance of the targets' PIT values from uniform); for classes ``nll``, ``accuracy``,
+            ``brier``, ``ece``. See `infer.scoring`. Observations masked by the predicted distribution do not count.
 
         Raises
         ------
         ValueError
-            Where all observations have one joint log density, a Gaussian process or a ``log_likelihood=`` that sums.
+            If all observations have one joint log density (a Gaussian process, or a ``log_likelihood=`` that sums).
         """
         check_options(Fit.score, locals())
         sizes = {'num_draws': num_draws, 'batch_size': batch_size, 'draws_at_once': draws_at_once, 'seed': seed}
@@ -289,14 +289,14 @@ class Fit(FitRecord, ArvizPlots):
             return scores.score(self, inputs, targets, prob, **sizes)
 
     def loo(self, **kwargs: Any) -> Any:
-        """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo``, which takes ``kwargs``.
+        """Pareto-smoothed leave-one-out cross-validation, by ``arviz.loo(**kwargs)``.
 
-        Observations that a mask of the predicted distribution takes out do not count.
+        Observations masked by the predicted distribution do not count.
         """
         return compare.loo(self, **kwargs)
 
     def waic(self, **kwargs: Any) -> Any:
-        """The widely applicable information criterion, by ``arviz.waic``; ArviZ 1.x has none, and `loo` is better."""
+        """The widely applicable information criterion, by ``arviz.waic``; not in ArviZ 1.x. Prefer `loo`."""
         return compare.waic(self, **kwargs)
 
     def to_arviz(
@@ -306,16 +306,16 @@ class Fit(FitRecord, ArvizPlots):
 
         Groups: ``posterior`` (variables named by their paths, with dims, coords and units), ``sample_stats``,
         ``log_likelihood``, ``posterior_predictive``, ``observed_data``, ``constant_data`` (the inputs). Weighted draws
-        are resampled, since ArviZ counts all alike. What a mask of the predicted distribution takes out is not in
-        ``log_likelihood``; where the targets have several axes, the rest is along one, ``observation``.
+        are resampled, since ArviZ has no weights. Observations masked by the predicted distribution are not in
+        ``log_likelihood``; if the targets have several axes, the others are along one, ``observation``.
 
         Parameters
         ----------
         log_likelihood, posterior_predictive
-            False leaves the group out: each holds a number an observation and draw. Default: no ``log_likelihood``
-            where all observations have one joint log density, of which ArviZ would make one observation; True raises.
+            False omits the group, which has a number per observation and draw. Default: no ``log_likelihood`` if all
+            observations have one joint log density, which ArviZ would take for one observation; True raises.
         prior
-            So many draws of the prior, and what they predict, as groups ``prior`` and ``prior_predictive``.
+            The number of draws of the prior and of its predictions, as groups ``prior`` and ``prior_predictive``.
         seed
             An int or a key for the predictive draws.
         """
@@ -341,15 +341,15 @@ class Fit(FitRecord, ArvizPlots):
     ) -> None:
         """Write a netCDF file, or a zarr folder (``path`` ends in ``.zarr``), that `infer.load` and ArviZ read.
 
-        It has the groups of `to_arviz`, the unconstrained draws and the history. It appears whole or not at all.
-        Entries of ``info`` that are neither plain data nor arrays are kept as text. With the posterior, `infer.load`
-        gives back the same fit: its kind (a `LaplaceFit`, say), running statistics, predictions, scores and evidence.
+        It has the groups of `to_arviz`, the unconstrained draws and the history. Writing is atomic.
+        Entries of ``info`` that are neither plain data nor arrays are saved as text. With the posterior, `infer.load`
+        restores the same fit: its kind (a `LaplaceFit`, say), running statistics, predictions, scores and evidence.
         Zarr needs ``pip install 'brainstate-prob[zarr]'``.
 
         Parameters
         ----------
         log_likelihood, posterior_predictive
-            True writes these too, so that they are there without the model; they are often the largest by far.
+            Also write these groups, for use without the model; they are often large.
         seed
             An int or a key for the predictive draws.
         """
@@ -362,22 +362,21 @@ class Fit(FitRecord, ArvizPlots):
         Parameters
         ----------
         which
-            ``'mean'``: the mean of the constrained values (`estimate`); it must lie in the transform's codomain, which
-            it does for all but unit vectors. ``'mode'``: the draw of highest log density of theta. Or (chain, draw).
+            ``'mean'``: the mean of the constrained values (`estimate`); it must lie in the transform's codomain, as
+            for all but unit vectors. ``'mode'``: the draw of highest log density of theta. Or (chain, draw).
 
         Raises
         ------
         ValueError
-            For a model with other parameters, naming the difference; it is then left as it was.
+            For a model with other parameters, naming the difference; the model is not changed.
         """
         assign.assign_to(self, model, which)
 
     def with_posterior(self, posterior: Posterior) -> Fit:
-        """The same draws with another posterior of the same parameters, by which predictions and scores then are.
+        """The same draws with another posterior of the same parameters, for predictions and scores.
 
-        For other data; and for a likelihood that has changed since the fit, because a global that it reads has. What
-        only the posterior that was fitted can give (``log_marginal_likelihood``, ``loo``, ``waic``) is refused where
-        data or likelihood are others.
+        For other data, or a likelihood that has changed since the fit with a global that it reads. Quantities of the
+        fitted posterior (``log_marginal_likelihood``, ``loo``, ``waic``) are refused if data or likelihood differ.
 
         Parameters
         ----------
@@ -387,7 +386,7 @@ class Fit(FitRecord, ArvizPlots):
         Raises
         ------
         ValueError
-            For a posterior with others, naming the difference.
+            For a posterior with other parameters, naming the difference.
 
         Examples
         --------
@@ -417,12 +416,12 @@ class Fit(FitRecord, ArvizPlots):
         )[()]
 
     def posterior_for(self, what: str) -> Posterior:
-        """The posterior, which ``what`` needs.
+        """The posterior; ``what`` needs it.
 
         Raises
         ------
         ValueError
-            Where the fit was loaded without it.
+            If the fit was loaded without it.
         """
         if self.posterior is None:
             raise ValueError(
@@ -431,7 +430,7 @@ class Fit(FitRecord, ArvizPlots):
         return self.posterior
 
     def _of_prior(self, num_draws: int, seed: Any) -> Fit:
-        """So many draws of the prior, as a fit."""
+        """Draws of the prior, as a fit."""
         posterior = self.posterior_for('draws of the prior')
         for e in posterior.density.entries:
             refuse_without_prior(e)

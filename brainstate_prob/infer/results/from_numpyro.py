@@ -1,4 +1,4 @@
-"""What NumPyro's MCMC drew from a model of `to_numpyro`, as a `Fit`."""
+"""Convert draws of NumPyro's MCMC from a model of `to_numpyro` to a `Fit`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['from_numpyro']
 
-# What NumPyro's extra fields are called in ArviZ's sample_stats.
+# NumPyro's extra fields by their names in ArviZ's sample_stats.
 _STATS = {
     'diverging': 'diverging',
     'num_steps': 'n_steps',
@@ -31,19 +31,19 @@ _STATS = {
 
 @named
 def from_numpyro(posterior: Posterior, mcmc: Any) -> Fit:
-    """What NumPyro's MCMC drew from ``to_numpyro(model)`` as a `Fit`.
+    """Convert draws of NumPyro's MCMC from ``to_numpyro(model)`` to a `Fit`.
 
     Parameters
     ----------
     posterior
-        That of the same model and data.
+        The posterior of the same model and data.
     mcmc
         A ``numpyro.infer.MCMC`` that has run, or its samples by site, of shape (chains, draws, ...).
 
     Raises
     ------
     ValueError
-        Where a site is missing.
+        If a site is missing.
     """
     samples = mcmc if isinstance(mcmc, Mapping) else mcmc.get_samples(group_by_chain=True)
     fields = {} if isinstance(mcmc, Mapping) else mcmc.get_extra_fields(group_by_chain=True)
@@ -57,7 +57,7 @@ def from_numpyro(posterior: Posterior, mcmc: Any) -> Fit:
             for entry in block.entries:
                 thetas[..., columns[entry.name]] = _flat_thetas(density, entry, samples)
         lp = log_densities(density, thetas.reshape(-1, density.size), posterior.data)
-    stats = {ours: np.asarray(fields[theirs]) for theirs, ours in _STATS.items() if theirs in fields}
+    stats = {name: np.asarray(fields[field]) for field, name in _STATS.items() if field in fields}
     stats['lp'] = lp.reshape(first.shape[:2])
     return Fit(target, thetas, method='numpyro', stats=stats)
 

@@ -1,8 +1,7 @@
-"""Whether each observation has a log density of its own, or all of them have a joint one.
+"""Whether the log-likelihood is a sum over observations, or one joint log density.
 
-Scores, leave-one-out and what ArviZ makes of a log-likelihood are sums over observations: a likelihood that is one
-number for all of them has no such terms. A joint distribution of the targets (a Gaussian process, a random walk) also
-says nothing about new inputs given the targets that were fitted.
+Scores and leave-one-out need a term per observation, which a joint likelihood does not have. A joint distribution of
+the targets (a Gaussian process, a random walk) also does not give predictions at new inputs given the fitted targets.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ __all__ = ['counted', 'has_moments', 'is_pointwise', 'refuse_joint', 'refuse_sin
 
 
 def is_pointwise(density: Density, theta: Any, data: Data) -> bool:
-    """Whether the likelihood has a term for each observation; by shapes alone."""
+    """Whether the likelihood has a term per observation, by shapes alone."""
     return num_terms(density, theta, data) > 1 or _num_observations(data) <= 1
 
 
 def num_terms(density: Density, theta: Any, data: Data) -> int:
-    """How many terms the log-likelihood is the sum of."""
+    """The number of terms of the log-likelihood."""
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((np.shape(x), jax.dtypes.result_type(x)) for x in leaves)
     key = (num_terms, treedef, shapes)
@@ -46,12 +45,12 @@ def num_terms(density: Density, theta: Any, data: Data) -> int:
 
 
 def refuse_joint(fit: Fit, data: Data, what: str) -> None:
-    """Refuse ``what`` where all observations have one joint log density.
+    """Refuse ``what`` if all observations have one joint log density.
 
     Raises
     ------
     ValueError
-        Saying what the likelihood is, and what helps.
+        With the form of the likelihood, and the fix.
     """
     posterior, density, theta = fit.posterior_for(what), fit.density, fit.rows[0]
     if data.targets is None or is_pointwise(density, theta, data):
@@ -64,24 +63,24 @@ def refuse_joint(fit: Fit, data: Data, what: str) -> None:
             f'{needs}log_likelihood= of this posterior returns one number for all {number}. Where they are independent '
             f'given the parameters, return one number for each, without the sum. {joint}'
         )
-    found = predicted(density, theta, data)
-    if found.num_joined:  # the first of its axes is that of the observations
-        joined = f'.to_event({found.num_joined})'
+    law = predicted(density, theta, data)
+    if law.num_joined:  # its first axis is that of the observations
+        joined = f'.to_event({law.num_joined})'
         fix = f'Leave out {joined}'
-        if found.num_joined > 1:
-            fix = f'Write .to_event({found.num_joined - 1}) in place of {joined}'
+        if law.num_joined > 1:
+            fix = f'Write .to_event({law.num_joined - 1}) in place of {joined}'
         raise ValueError(
-            f'{needs}the model declares all {number} as one event of {found.name}, shape {found.event_shape}. {fix}, '
+            f'{needs}the model declares all {number} as one event of {law.name}, shape {law.event_shape}. {fix}, '
             f'so that they are {number} observations.'
         )
     raise ValueError(
-        f'{needs}the model predicts a joint {found.name} of all {number}, of one log density. {joint} For scores of '
+        f'{needs}the model predicts a joint {law.name} of all {number}, of one log density. {joint} For scores of '
         'single observations the model must return the distribution of each given the others.'
     )
 
 
 def refuse_single(fit: Fit, data: Data, what: str) -> None:
-    """Refuse ``what``, which leaves out one observation after another, where there is one only.
+    """Refuse ``what``, which leaves out one observation after another, for a single observation.
 
     Raises
     ------
@@ -96,20 +95,20 @@ def refuse_single(fit: Fit, data: Data, what: str) -> None:
 
 
 def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | None, kind: str) -> None:
-    """Refuse predictions by a joint distribution of all targets: they would ignore the targets that were fitted.
+    """Refuse predictions by a joint distribution of all targets, which would ignore the fitted targets.
 
-    Draws at the inputs that were fitted are replicates of the data, and stay allowed, all at once; so do predictions of
-    a prior. Their means and intervals look like predictions given the data, and are none.
+    Draws at the fitted inputs replicate the data and are allowed, all at once; so are predictions of a prior. Means and
+    intervals are refused, since they are not conditioned on the data.
 
     Parameters
     ----------
     part
-        What is computed first: the data are only looked at where its rows are not independent.
+        The first part of the computation; the data are only checked if its rows are dependent.
 
     Raises
     ------
     ValueError
-        Saying what gives conditional predictions.
+        With the way to conditional predictions.
     """
     posterior = fit.posterior_for('predict')
     if fit.method == 'prior' or posterior.data.targets is None or posterior.log_likelihood_function is not None:
@@ -117,14 +116,14 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
     if not _is_one_event(predicted(fit.density, fit.rows[0], part)):
         return
     data = posterior.data
-    found = predicted(fit.density, fit.rows[0], data)
+    law = predicted(fit.density, fit.rows[0], data)
     given = _arrays((data.args, data.kwargs))
     rows = {np.shape(x)[0] for x in given if np.ndim(x)} - {1}
-    # Without inputs the model holds its places itself, and a law of reals is that of a process over them.
-    of_all = not rows.isdisjoint(found.event_shape) if given else found.is_real
-    if not _is_one_event(found) or not of_all:
+    # Without inputs the model has its own locations, and a distribution of reals is a process over them.
+    of_all = not rows.isdisjoint(law.event_shape) if given else law.is_real
+    if not _is_one_event(law) or not of_all:
         return
-    joint = f'The model predicts a joint {found.name} of all {_num_observations(data)} targets'
+    joint = f'The model predicts a joint {law.name} of all {_num_observations(data)} targets'
     if inputs is not None and not _alike(new_arguments(posterior.data, inputs), (data.args, data.kwargs)):
         raise ValueError(
             f'{joint}. At new inputs it gives their distribution without the targets that were fitted: for a Gaussian '
@@ -145,7 +144,7 @@ def refuse_unconditional(fit: Fit, inputs: Any, part: Data, batch_size: int | No
 
 
 def counted(density: Density, theta: Any, data: Data, part: Data) -> np.ndarray | None:
-    """Which observations count, where the predicted distribution has a mask (of ``part`` too); else None."""
+    """Whether each observation counts by the mask of the predicted distribution (of ``part`` too); None without one."""
     if density.own_log_likelihood is not None or not predicted(density, theta, part).is_masked:
         return None
 
@@ -159,7 +158,7 @@ def _mask(density: Density, theta: jax.Array, data: Data) -> jax.Array:
 
 
 def _mask_of(distribution: Any) -> jax.Array:
-    """Of each observation; one of several numbers counts if any of them does."""
+    """The mask by observation; one of several numbers counts if any of them does."""
     if isinstance(distribution, dist.MaskedDistribution):
         own = jnp.broadcast_to(distribution._mask, distribution.batch_shape)
         return own & _mask_of(distribution.base_dist)
@@ -172,15 +171,15 @@ def _mask_of(distribution: Any) -> jax.Array:
 
 
 def has_moments(fit: Fit, data: Data) -> tuple[bool, bool]:
-    """Whether the predicted distributions have a finite mean, and a finite variance, at draws spread over the fit.
+    """Whether the predicted distributions have finite means and variances, at draws spread over the fit.
 
-    Where a law does not say, it counts as having both.
+    A distribution with unknown moments counts as having both.
     """
     density = fit.density
 
     with precision_of(density):
         look = density.compiled(_finite_moments)
-        rows = fit.rows[np.linspace(0, len(fit.rows) - 1, min(_LOOKED_AT, len(fit.rows))).astype(int)]
+        rows = fit.rows[np.linspace(0, len(fit.rows) - 1, min(_NUM_CHECKED, len(fit.rows))).astype(int)]
         found = np.array([[bool(x) for x in look(row, data)] for row in rows])
     return bool(found[:, 0].all()), bool(found.all())
 
@@ -191,7 +190,7 @@ def _finite_moments(density: Density, theta: jax.Array, data: Data) -> tuple[jax
         return tuple(_are_finite(lambda moment=moment: getattr(distribution, moment)) for moment in _MOMENTS)
 
 
-_MOMENTS, _LOOKED_AT = ('mean', 'variance'), 16
+_MOMENTS, _NUM_CHECKED = ('mean', 'variance'), 16
 
 
 def _are_finite(moment: Any) -> Any:
@@ -201,9 +200,9 @@ def _are_finite(moment: Any) -> Any:
         return jnp.ones((), bool)
 
 
-def _is_one_event(found: Predicted) -> bool:
-    independent = (*found.batch_shape, *found.event_shape[: found.num_joined])
-    return found.is_dependent and math.prod(independent) == 1
+def _is_one_event(law: Predicted) -> bool:
+    independent = (*law.batch_shape, *law.event_shape[: law.num_joined])
+    return law.is_dependent and math.prod(independent) == 1
 
 
 def _num_observations(data: Data) -> int:
@@ -211,7 +210,7 @@ def _num_observations(data: Data) -> int:
 
 
 def _alike(new: Any, old: Any) -> bool:
-    """Whether they are the same numbers."""
+    """Whether two trees have the same numbers."""
     new, old = _arrays(new), _arrays(old)
     return len(new) == len(old) and all(
         a is b or (np.shape(a) == np.shape(b) and np.array_equal(np.asarray(a), np.asarray(b)))

@@ -1,4 +1,4 @@
-"""Trees of plain things and arrays as JSON and an array each, so that a file gives back what it was given."""
+"""Encode trees of plain data and arrays as JSON and arrays, and decode them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PLAIN = (bool, int, float, str)
 
 
 class Arrays:
-    """The arrays of a record by name, in dtypes that files know."""
+    """The arrays of a record by name, in dtypes for files."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
 
     def add(self, x: np.ndarray) -> str:
-        """Keep an array; its name."""
+        """Store an array, and return its name."""
         name = f'a{len(self.arrays)}'
         if x.dtype.kind in 'VmMc' or x.dtype.name == 'float16':
             x = np.ascontiguousarray(x).view(np.uint8).reshape(*x.shape, x.dtype.itemsize)
@@ -33,7 +33,7 @@ class Arrays:
 
 
 def encoded(x: Any, arrays: Arrays) -> Any:
-    """``x`` as JSON can hold it, its arrays kept in ``arrays``; what is no plain thing as its repr."""
+    """Encode ``x`` for JSON, with its arrays stored in ``arrays``; other objects by their repr."""
     if x is None or type(x) in _PLAIN:
         return x
     if isinstance(x, list):
@@ -70,7 +70,7 @@ def encoded(x: Any, arrays: Arrays) -> Any:
 
 
 def decoded(x: Any, arrays: dict[str, Any]) -> Any:
-    """The inverse of `encoded`; of what was no plain thing its repr."""
+    """The inverse of `encoded`, up to objects stored by their repr."""
     if isinstance(x, list):
         return [decoded(v, arrays) for v in x]
     if not isinstance(x, dict):

@@ -18,7 +18,7 @@ def pyplot() -> Any:
     Raises
     ------
     ImportError
-        Where it is missing, saying what to install.
+        If it is missing, with the package to install.
     """
     if importlib.util.find_spec('matplotlib') is None:
         raise ImportError("Plots need matplotlib: pip install 'brainstate-prob[plot]'.")
@@ -28,14 +28,14 @@ def pyplot() -> Any:
 
 
 def plot_reliability(probabilities: Any, labels: Any, bins: int = 15, ax: Any = None) -> Any:
-    """How often the most probable class came against how probable it was; the diagonal is perfect.
+    """Plot the accuracy of the most probable class against its probability; the diagonal is perfect calibration.
 
     Parameters
     ----------
     probabilities, labels
         Of shape (..., classes) and (...).
     bins
-        How many parts the probabilities are grouped in.
+        The number of bins of probabilities.
     ax
         Axes to draw on.
 
@@ -51,18 +51,18 @@ def plot_reliability(probabilities: Any, labels: Any, bins: int = 15, ax: Any = 
     ax.bar(left, table['accuracy'][used], 1 / bins, align='edge', alpha=0.6, edgecolor='white')
     ax.plot(table['confidence'][used], table['accuracy'][used], 'k.')
     ax.plot([0, 1], [0, 1], '--', color='grey')
-    ax.set(xlabel='probability', ylabel='share that came', xlim=(0, 1), ylim=(0, 1))
+    ax.set(xlabel='probability', ylabel='accuracy', xlim=(0, 1), ylim=(0, 1))
     ax.set_title(f'ECE {ece(probabilities, labels, bins):.3f}')
     return ax
 
 
 def plot_coverage(pit: Any, ax: Any = None) -> Any:
-    """The share of targets inside central intervals of every probability; the diagonal is perfect.
+    """Plot the coverage of central intervals against their probability; the diagonal is perfect calibration.
 
     Parameters
     ----------
     pit
-        The targets' ranks among the draws, of `infer.scoring.pit`.
+        The PIT values of the targets, of `infer.scoring.pit`.
     ax
         Axes to draw on.
 
@@ -79,7 +79,7 @@ def plot_coverage(pit: Any, ax: Any = None) -> Any:
     ax.fill_between(prob, prob - noise, prob + noise, color='grey', alpha=0.3, linewidth=0)
     ax.plot([0, 1], [0, 1], '--', color='grey')
     ax.plot(prob, inside)
-    ax.set(xlabel='probability of the interval', ylabel='share of targets inside', xlim=(0, 1), ylim=(0, 1))
+    ax.set(xlabel='probability of the interval', ylabel='coverage', xlim=(0, 1), ylim=(0, 1))
     return ax
 
 

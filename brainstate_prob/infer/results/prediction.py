@@ -1,4 +1,4 @@
-"""What a fit predicts: draws, means, intervals, densities and probabilities of classes; functions of its draws."""
+"""Predictions of a fit: draws, means, intervals, densities and class probabilities; functions of its draws."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ KINDS = ('draws', 'mean', 'interval', 'log_density', 'probabilities')
 
 
 class Interval(NamedTuple):
-    """Predictions in short: the mean of the draws and the bounds of their central (equal-tailed) interval."""
+    """The mean of predictive draws and the bounds of their central (equal-tailed) interval."""
 
     mean: Any
     lower: Any
@@ -59,7 +59,7 @@ def evaluate(fit: Fit, function: Callable, args: tuple, num_draws: int | None, d
     with precision_of(density):
         rows = _rows(fit, num_draws)
         args = jax.tree.map(jnp.asarray, args)
-        # What the function does depends on the methods of the model, too.
+        # The function may call methods of the model.
         code = present_code(density.model)
         run = density.compiled(_evaluated, in_axes=(0, None, None), function=function, code=code)
         size = draws_at_once_of(draws_at_once, len(rows), density, posterior.data)
@@ -82,7 +82,7 @@ def _rows(fit: Fit, num_draws: int | None) -> np.ndarray:
 
 
 def _enough(fit: Fit) -> int:
-    """How many draws of the targets a quantile needs: those of the fit, each often enough to make up a thousand."""
+    """The number of draws for quantiles: those of the fit, repeated to reach a thousand."""
     total = fit.num_chains * fit.num_draws
     return total * -(-1000 // total)
 
@@ -91,7 +91,7 @@ def _drawn_one(
     density: Density, theta: jax.Array, index: jax.Array, key: jax.Array, data: Data, *, mean: bool
 ) -> jax.Array:
     noise, sample = jax.random.split(jax.random.fold_in(key, index))
-    with StateTrace() as outer:  # a model that draws random numbers (dropout) draws others for each row
+    with StateTrace() as outer:  # a model with random numbers (dropout) draws others for each row
         outer.bind(random.DEFAULT, noise)
         return density.predict_mean(theta, data) if mean else density.predict(theta, data, sample)
 
@@ -112,7 +112,7 @@ def predict(
     choice(*KINDS)('kind', kind)
     if posterior.log_likelihood_function is not None and kind != 'log_density':
         raise ValueError(
-            'This posterior scores data by log_likelihood=f, which says nothing about how targets are drawn. '
+            'This posterior scores data by log_likelihood=f, which does not define how to draw targets. '
             'Give the Posterior likelihood=f with f(model, *inputs) -> distribution.'
         )
     if targets is not None and kind != 'log_density':
@@ -142,8 +142,8 @@ def predict(
             return out if kind == 'log_density' else np.exp(out)
         sizes = {'num_draws': num_draws, 'batch_size': batch_size, 'draws_at_once': draws_at_once, 'seed': seed}
         if kind == 'interval':
-            found = drawn(fit, data, lambda draws, _: interval_of(draws, prob), **sizes)
-            return Interval(*(with_unit(x, posterior.targets_unit) for x in found))
+            intervals = drawn(fit, data, lambda draws, _: interval_of(draws, prob), **sizes)
+            return Interval(*(with_unit(x, posterior.targets_unit) for x in intervals))
         out = drawn(fit, data, None, mean=kind == 'mean', **sizes)
     if kind == 'mean' and not np.isfinite(out).any():
         raise ValueError(
@@ -155,7 +155,7 @@ def predict(
 
 @contextlib.contextmanager
 def rows_explained(fit: Fit, inputs: Any) -> Iterator[None]:
-    """Say why a model with a number for each row that was fitted takes no other rows.
+    """Explain why a model with a parameter per fitted row does not accept other rows.
 
     Raises
     ------
@@ -173,14 +173,14 @@ def rows_explained(fit: Fit, inputs: Any) -> Iterator[None]:
         if columns := _other_columns(fit.posterior, inputs):
             raise ValueError(f'The model cannot be called with these inputs: {columns}.') from error
         raise ValueError(
-            f'The model cannot be called with these inputs: {why}. Let an input say which number is whose (an index, '
-            'self.z.value()[group]); for rows that had no number in the fit compute what they are by '
+            f'The model cannot be called with these inputs: {why}. Let an input select the parameter of each row (an '
+            'index, self.z.value()[group]); for rows without a parameter in the fit compute predictions by '
             'fit.evaluate(f, inputs), with f(model, inputs).'
         ) from error
 
 
 def _other_columns(posterior: Posterior, inputs: Any) -> str:
-    """Which inputs differ from those that were fitted in more than the number of rows."""
+    """The inputs that differ from the fitted ones in more than the number of rows."""
     before, now = (posterior.data.args, posterior.data.kwargs), posterior.inputs_of(inputs)
     leaves, form = jax.tree_util.tree_flatten_with_path(now[0] or now[1])
     old_leaves, old_form = jax.tree.flatten(before[0] or before[1])
@@ -200,7 +200,7 @@ def data_for(posterior: Posterior, inputs: Any, targets: Any, *, scored: bool) -
     Raises
     ------
     ValueError
-        Where targets are to be scored and there are none.
+        If targets are to be scored and there are none.
     """
     data = posterior.data
     if targets is not None:
@@ -227,7 +227,7 @@ def drawn(
     seed: Any,
     mean: bool = False,
 ) -> Any:
-    """Draws of the targets (or their means), or what ``reduce(draws, data)`` makes of them, batch by batch of rows."""
+    """Draws of the targets (or their means), or ``reduce(draws, data)`` of them, by batches of rows."""
     density = fit.density
     if num_draws is None and reduce is not None:
         num_draws = _enough(fit)
@@ -239,7 +239,7 @@ def drawn(
         batches = itertools.count()
 
         def draw(part: Data) -> Any:
-            batch = next(batches)  # other noise for each batch of rows; the first one has that of all rows at once
+            batch = next(batches)  # other noise for each batch of rows; the first has that of all rows at once
             key = root if batch == 0 else jax.random.fold_in(root, batch)
             size = draws_at_once_of(draws_at_once, len(rows), density, part)
             draws = over_draws(lambda t, i: run(t, i, key, part), (rows, index), size)
@@ -258,7 +258,7 @@ def interval_of(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray,
 def _log_mixture(
     run: Callable, rows: np.ndarray, data: Data, size: int, log_weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """The log of the mean over draws of exp(``run``), added up chunk by chunk: that of a mixture's density."""
+    """The log of the mean over draws of exp(``run``), accumulated by chunks: a mixture's log density."""
     total: Any = -np.inf
     dtype: Any = None
     if log_weights is None:

@@ -1,4 +1,4 @@
-"""Draws from the prior, and of the targets that it predicts."""
+"""Draws from the prior and the prior predictive distribution."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ['prior_predictive', 'sample_prior']
 
 @named
 def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: Any = 0) -> Fit:
-    """Draws of the parameters from their priors, as a `Fit`: before any data are seen.
+    """Draw the parameters from their priors, as a `Fit`.
 
-    Hyper-parameters that are Params are drawn first, and what depends on them given them. A prior that is wider than
-    its Param's transform counts only inside the transform's codomain, as in the posterior.
+    Hyper-parameters that are Params are drawn first. A prior with a wider support than its Param's transform is
+    truncated to the transform's codomain, as in the posterior.
 
     Parameters
     ----------
     posterior
-        Or the model alone.
+        The posterior, or only the model.
     num_draws
-        How many.
+        The number of draws.
     seed
-        An int or a key. The first draws do not depend on how many there are.
+        An int or a key. The first draws do not depend on ``num_draws``.
 
     Returns
     -------
@@ -42,8 +42,8 @@ def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: 
     Raises
     ------
     ValueError
-        For a parameter without a prior, one whose prior cannot be normalized or has a weight, or hardly ever lies in
-        the transform's codomain.
+        For a parameter without a prior, or whose prior cannot be normalized, has a weight, or rarely lies in the
+        transform's codomain.
 
     Examples
     --------
@@ -71,12 +71,12 @@ def sample_prior(posterior: Posterior | Module, num_draws: int = 1000, *, seed: 
 
 @named
 def prior_predictive(posterior: Posterior | Module, num_draws: int = 1000, *, inputs: Any = None, seed: Any = 0) -> Any:
-    """Draws of the targets at draws of the prior: what the model expects before it sees data.
+    """Draw targets from the prior predictive distribution.
 
     Parameters
     ----------
     posterior, num_draws, seed
-        As for `sample_prior`; with the same seed, the targets are those of the same parameters.
+        As for `sample_prior`; with the same seed the parameters are the same.
     inputs
         As for `Posterior`; default: its own.
 

@@ -1,4 +1,4 @@
-"""Of which model and data a fit is: what a file says of them, so that it is not read as the fit of others."""
+"""Fingerprints of model and data, which prevent that a file is read as the fit of another model."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from brainstate_prob.infer.target.posterior import Posterior
 
 __all__ = ['has_other_data', 'other_model', 'provenance_of']
 
-# A prior's repr shows the values of the Params that it depends on; these are fitted, and no part of the model.
+# A prior's repr shows the values of Params that it depends on, which are fitted and not part of the model.
 _VALUE = re.compile(r'\bParam\((\[[^=(]*\]|[^,()\[]*)[^,()=]*(?=[,)])')
 
 
 def provenance_of(posterior: Posterior) -> dict[str, Any]:
-    """As plain data: priors, constants of the model, data and the program of the log density.
+    """The fingerprint as plain data: priors, constants of the model, data and the program of the log density.
 
-    Programs are alike only where `setting` is: shapes of the data, versions and what else the compiler is told.
+    Programs are comparable only for equal `setting`: shapes of the data, versions and compiler options.
     """
     model, data = posterior.model, posterior.data
     if is_sharded(data):
@@ -36,7 +36,7 @@ def provenance_of(posterior: Posterior) -> dict[str, Any]:
     states = find_states(model)
     constants = {}
     for path, value in zip(posterior.density.other_paths, data.states, strict=True):
-        # Running statistics go on with a fit, and random keys with every call.
+        # Running statistics change with a fit, and random keys with every call.
         if not isinstance(states[path], BatchState) and not any(map(is_key, jax.tree.leaves(value))):
             constants[dotted(path)] = describe(value)
     shapes = [f'{np.shape(x)} {jax.dtypes.result_type(x)}' for x in jax.tree.leaves(data)]
@@ -58,37 +58,36 @@ def provenance_of(posterior: Posterior) -> dict[str, Any]:
     }
 
 
-def other_model(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """In words, why the posterior (``ours``) is of another model than the fit in the file; empty if nothing says so.
+def other_model(fitted: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """The differences between the model of the posterior and that of the fit in the file.
 
-    The programs of two log densities are compared where both were made in one setting. Elsewhere only priors and
-    constants are, as texts.
+    Programs are compared if both were made in one setting, otherwise only the texts of priors and constants.
     """
-    found = [
-        f'{name!r} is {ours["constants"].get(name, "absent")} where the fit has {value}'
-        for name, value in theirs['constants'].items()
-        if ours['constants'].get(name) != value
+    differing = [
+        f'{name!r} is {current["constants"].get(name, "absent")} where the fit has {value}'
+        for name, value in fitted['constants'].items()
+        if current['constants'].get(name) != value
     ]
-    comparable = theirs['setting'] == ours['setting']
-    if comparable and theirs['program'] == ours['program']:
-        return found
+    comparable = fitted['setting'] == current['setting']
+    if comparable and fitted['program'] == current['program']:
+        return differing
     priors = [
-        f'the prior of {name!r} is {ours["priors"][name]} where the fit has {text}'
-        for name, text in theirs['priors'].items()
-        if ours['priors'].get(name, text) != text
+        f'the prior of {name!r} is {current["priors"][name]} where the fit has {text}'
+        for name, text in fitted['priors'].items()
+        if current['priors'].get(name, text) != text
     ]
     if comparable and not priors:
         priors = ['the likelihood, or other code that the log density runs, is another']
-    return found + priors
+    return differing + priors
 
 
-def has_other_data(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
-    """Whether the posterior's inputs and targets are others than those that were fitted."""
-    return theirs['data'] != ours['data']
+def has_other_data(fitted: dict[str, Any], current: dict[str, Any]) -> bool:
+    """Whether the posterior's inputs and targets differ from the fitted ones."""
+    return fitted['data'] != current['data']
 
 
 def _program(posterior: Posterior, data: Any) -> str:
-    """A hash of the program that computes the log density: constants are part of it, the data's values are not."""
+    """A hash of the program of the log density, including constants but not the values of the data."""
     density = posterior.density
     jacobian = all(e.t.has_density for e in posterior.entries)
     outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.result_type(x)), data)
@@ -98,7 +97,7 @@ def _program(posterior: Posterior, data: Any) -> str:
         with precision_of(density):
             run = jax.jit(lambda theta, data: density.log_density(theta, data, jacobian))
             text = run.lower(theta, outline).as_text()
-        # Names of functions may change while what they compute does not.
+        # Names of functions may change without changing the computation.
         names: dict[str, str] = {}
         text = re.sub(r'@[\w$.]+', lambda m: names.setdefault(m.group(), f'@{len(names)}'), text)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

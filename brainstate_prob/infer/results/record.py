@@ -1,4 +1,4 @@
-"""What a fit holds: draws, statistics of the sampler, history, reports, and what of it a file needs."""
+"""The record of a fit: draws, statistics of the sampler, history, reports, and their form in files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SAMPLER = {'acceptance_rate', 'diverging', 'energy', 'n_steps', 'step_size', 't
 class FitRecord:
     """The data of a `Fit`; its parameters are documented there.
 
-    A subclass that holds more says so by ``kind``, `_own_record` and `_from_record`, so that files give it back.
+    A subclass with more data defines ``kind``, `_own_record` and `_from_record` for files.
     """
 
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, Any]] = {}
     guide_params: Any = None  # of SVI, by NumPyro's names
-    has_other_data: bool = False  # whether its posterior is of other data, or of another likelihood, than were fitted
-    _provenance: dict[str, Any] | None = None  # of a fit that was loaded: that of the file, {} if it has none
+    has_other_data: bool = False  # whether its posterior has other data, or another likelihood, than were fitted
+    _provenance: dict[str, Any] | None = None  # of a loaded fit: that of the file, {} if it has none
 
     def __init_subclass__(cls) -> None:
         if 'kind' in vars(cls):
@@ -61,19 +61,19 @@ class FitRecord:
         self.columns: dict[str, np.ndarray] = {} if density is None else columns_of(density)
         self.coords: dict[str, np.ndarray] = {} if posterior is None else posterior.labels
         self._draws: Draws | None = None
-        # What a file had, where the posterior is not there to compute it.
+        # The file's values of what needs the posterior.
         self._groups: dict[str, Any] | None = None
         self._statistics: dict[str, Any] = {}
-        self._numbers_beside: Beside | None = None
+        self._auxiliary_numbers: Beside | None = None
 
     @property
     def posterior(self) -> Any:
-        """What was fitted; None for a fit that was loaded without it."""
+        """The fitted posterior; None for a fit loaded without it."""
         return None if self.target is None else self.target.posterior
 
     @property
     def density(self) -> Any:
-        """The log density in whose coordinates `thetas` are."""
+        """The log density of the coordinates of `thetas`."""
         return None if self.target is None else self.target.density
 
     def _check_shapes(self, size: int | None) -> None:
@@ -85,22 +85,22 @@ class FitRecord:
         for name, array in [*self.stats.items(), *([] if self.weights is None else [('weights', self.weights)])]:
             if array.shape[:2] != self.thetas.shape[:2]:
                 raise ValueError(
-                    f'{name} must have one entry a draw, shape {self.thetas.shape[:2]}, got {array.shape}.'
+                    f'{name} must have one entry per draw, shape {self.thetas.shape[:2]}, got {array.shape}.'
                 )
 
     @property
     def num_chains(self) -> int:
-        """How many chains there are."""
+        """The number of chains."""
         return self.thetas.shape[0]
 
     @property
     def num_draws(self) -> int:
-        """How many draws each chain has."""
+        """The number of draws per chain."""
         return self.thetas.shape[1]
 
     @property
     def is_markov(self) -> bool:
-        """Whether the draws come from Markov chains: they have a sampler's statistics, or there are several chains."""
+        """Whether the draws are from Markov chains: they have sampler statistics, or there are several chains."""
         return self.num_chains > 1 or not _SAMPLER.isdisjoint(self.stats)
 
     @property
@@ -115,9 +115,9 @@ class FitRecord:
 
     @property
     def running_statistics(self) -> dict[str, Any]:
-        """The running statistics (BatchNorm) that the fit predicts with, by path.
+        """The running statistics (BatchNorm) for predictions, by path.
 
-        Where each draw has its own (`has_own_statistics`), as of `infer.ensemble` under ``environ.context(fit=True)``,
+        If each draw has its own (`has_own_statistics`), as with `infer.ensemble` under ``environ.context(fit=True)``,
         arrays have the axes (chains, draws, ...).
         """
         if isinstance(self.density, StatisticsDensity):
@@ -126,21 +126,21 @@ class FitRecord:
         if self.posterior is not None:
             return statistics_of(self.posterior)
         if self.has_own_statistics:
-            return self._beside_draws().statistics()
+            return self._auxiliary().statistics()
         return dict(self._statistics)
 
     @property
     def has_own_statistics(self) -> bool:
         """Whether each draw has running statistics of its own."""
-        return self._beside_draws().kind == StatisticsDensity.kind
+        return self._auxiliary().kind == StatisticsDensity.kind
 
     def refuse_other_data(self, what: str) -> None:
-        """Refuse ``what`` where the posterior has other data than were fitted.
+        """Refuse ``what`` if the posterior has other data than were fitted.
 
         Raises
         ------
         ValueError
-            Saying what to load the fit with.
+            With the posterior to use.
         """
         if self.has_other_data:
             raise ValueError(
@@ -152,15 +152,15 @@ class FitRecord:
     # For files
 
     def provenance(self) -> dict[str, Any] | None:
-        """Of which model and data the fit is (`infer.provenance`); None where a file did not say so."""
+        """The fingerprint of model and data (`provenance`); None if a file has none."""
         if self._provenance is not None or self.posterior is None:
             return self._provenance or None
         return provenance_of(self.posterior)
 
-    def _beside_draws(self) -> Beside:
-        """The numbers behind theta: seeds of masks, running statistics."""
+    def _auxiliary(self) -> Beside:
+        """The auxiliary numbers appended to theta: seeds of masks, running statistics."""
         if not isinstance(self.density, WiderDensity):
-            return Beside.from_record(None) if self._numbers_beside is None else self._numbers_beside
+            return Beside.from_record(None) if self._auxiliary_numbers is None else self._auxiliary_numbers
         numbers = self.thetas[..., self.density.base.size :]
         paths = paths_of(self.density) if isinstance(self.density, StatisticsDensity) else []
         values = tuple(self.posterior.data.states[i] for i in self.density.carried) if paths else ()
@@ -168,10 +168,10 @@ class FitRecord:
         return Beside(self.density.kind, self.density.outline, numbers, dict(zip(paths, leaves, strict=True)))
 
     def _own_record(self) -> dict[str, Any]:
-        """What a subclass holds beside the data of every fit, as plain data and arrays."""
+        """The additional data of a subclass, as plain data and arrays."""
         return {}
 
     @classmethod
     def _from_record(cls, own: dict[str, Any], moved: np.ndarray) -> dict[str, Any]:
-        """Keyword arguments of a subclass by its `_own_record`; number i of theta in the file is ``moved[i]`` now."""
+        """Keyword arguments of a subclass from its `_own_record`; number i of theta in the file is now ``moved[i]``."""
         return {}

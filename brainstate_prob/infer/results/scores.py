@@ -1,4 +1,4 @@
-"""The scores of a fit on data that it has not seen, as a table."""
+"""The scores of a fit on held-out data, as a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ['predicts_classes', 'score']
 
 
 def predicts_classes(fit: Fit) -> bool:
-    """Whether the targets are classes: Bernoulli or categorical."""
+    """Whether the targets are classes (Bernoulli or categorical)."""
     posterior = fit.posterior_for('scores')
     if posterior.log_likelihood_function is not None:
         return False
@@ -40,7 +40,7 @@ def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Tab
     log_density = np.asarray(fit.predict(inputs, targets, kind='log_density', **noiseless), np.float64)
 
     def among(x: Any) -> np.ndarray:
-        """What counts."""
+        """The entries of observations that count."""
         return np.asarray(x) if mask is None else np.asarray(x)[mask]
 
     log_density = among(log_density)
@@ -48,7 +48,7 @@ def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Tab
     unit = '-' if posterior.targets_unit.is_unitless else str(posterior.targets_unit)
     y = among(data.targets)
     if posterior.log_likelihood_function is not None:
-        pass  # there are no predictions
+        pass  # no predictions
     elif predicts_classes(fit):
         probabilities = among(fit.predict(inputs, kind='probabilities', **noiseless))
         each = scoring.brier(probabilities, y)
@@ -61,20 +61,20 @@ def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Tab
         def reduce(draws: np.ndarray, part: Data) -> dict[str, np.ndarray]:
             return _statistics(draws, np.asarray(part.targets), prob, with_crps)
 
-        found = {name: among(x) for name, x in predictions.drawn(fit, data, reduce, **sizes).items()}
-        # A score without expectation is an accident of the draws: the squared error where the law has no variance.
+        values = {name: among(x) for name, x in predictions.drawn(fit, data, reduce, **sizes).items()}
+        # No score without expectation: no squared error if the variance is infinite.
         with_mean, with_variance = has_moments(fit, part)
         if with_variance:
-            squares = (found['mean'] - y) ** 2
+            squares = (values['mean'] - y) ** 2
             root = np.sqrt(squares.mean())
             rows['rmse'] = root, _error(squares) / (2 * root) if root else 0.0, unit
         if with_crps and with_mean:
-            rows['crps'] = found['crps'].mean(), _error(found['crps']), unit
-        covered = (found['lower'] <= y) & (y <= found['upper'])
+            rows['crps'] = values['crps'].mean(), _error(values['crps']), unit
+        covered = (values['lower'] <= y) & (y <= values['upper'])
         rows[f'coverage of {100 * prob:g} %'] = covered.mean(), _error(covered), '-'
-        width = found['upper'] - found['lower']
+        width = values['upper'] - values['lower']
         rows['mean width'] = width.mean(), _error(width), unit
-        rows['pit distance'] = _distance_from_uniform(found['pit']), np.nan, '-'
+        rows['pit distance'] = _distance_from_uniform(values['pit']), np.nan, '-'
     columns = {
         'value': np.array([row[0] for row in rows.values()], np.float64),
         'error': np.array([row[1] for row in rows.values()], np.float64),
@@ -85,9 +85,9 @@ def score(fit: Fit, inputs: Any, targets: Any, prob: float, **sizes: Any) -> Tab
 
 def _statistics(draws: np.ndarray, y: np.ndarray, prob: float, with_crps: bool) -> dict[str, np.ndarray]:
     mean, lower, upper = predictions.interval_of(draws, prob)
-    seed = int(np.abs(draws[0]).sum() * 1e3) % (1 << 31)  # other noise for each batch, the same each time
-    found = {'mean': mean, 'lower': lower, 'upper': upper, 'pit': scoring.pit(draws, y, seed)}
-    return found | ({'crps': scoring.crps(draws, y)} if with_crps else {})
+    seed = int(np.abs(draws[0]).sum() * 1e3) % (1 << 31)  # other noise for each batch, reproducible
+    values = {'mean': mean, 'lower': lower, 'upper': upper, 'pit': scoring.pit(draws, y, seed)}
+    return values | ({'crps': scoring.crps(draws, y)} if with_crps else {})
 
 
 def _error(x: np.ndarray) -> float:
@@ -96,6 +96,6 @@ def _error(x: np.ndarray) -> float:
 
 
 def _distance_from_uniform(x: np.ndarray) -> float:
-    """Kolmogorov and Smirnov's: the largest difference of the distribution functions."""
+    """The Kolmogorov-Smirnov distance from the uniform distribution."""
     x, n = np.sort(np.ravel(x)), np.size(x)
     return float(max((np.arange(1, n + 1) / n - x).max(), (x - np.arange(n) / n).max()))

@@ -1,6 +1,6 @@
-"""Scores of predictions on plain arrays: how far they are from what came, and how well they say how sure they are.
+"""Scores of predictions on plain arrays: errors and calibration.
 
-``draws`` have the draws as first axis; ``probabilities`` the classes as last axis, ``labels`` are ints from 0.
+``draws`` have the draws as first axis, ``probabilities`` the classes as last axis; ``labels`` are ints from 0.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def rmse(predictions: Any, targets: Any) -> float:
 
 
 def crps(draws: Any, targets: Any) -> np.ndarray:
-    """The continuous ranked probability score of each target: E|X - y| - E|X - X'| / 2, without bias by few draws.
+    """The continuous ranked probability score of each target, E|X - y| - E|X - X'| / 2, estimated without bias.
 
-    In the unit of the targets; the absolute error where all draws are one point. Computed by scoringrules.
+    In the unit of the targets; the absolute error if all draws are equal. Computed by scoringrules.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def crps(draws: Any, targets: Any) -> np.ndarray:
     draws, targets = _draws_of(draws, targets)
     if len(draws) == 1:
         return np.abs(draws[0] - targets)
-    # The unbiased estimate by moments: the estimate called fair holds every pair of draws, gigabytes of them.
+    # The unbiased estimate by moments, since the "fair" estimate stores all pairs of draws.
     return np.asarray(scoringrules.crps_ensemble(targets, draws, m_axis=0, estimator='pwm', backend='numpy'))
 
 
 def interval_score(lower: Any, upper: Any, targets: Any, prob: float = 0.9) -> np.ndarray:
-    """Width of the interval plus 2 / (1 - prob) times how far each target lies outside (Winkler's score).
+    """Winkler's score: the width of the interval plus 2 / (1 - prob) times the distance of the target from it.
 
     Examples
     --------
@@ -137,13 +137,13 @@ def accuracy(probabilities: Any, labels: Any) -> float:
 
 
 def reliability(probabilities: Any, labels: Any, bins: int = 15) -> dict[str, np.ndarray]:
-    """How often the most probable class came, by the probability it had.
+    """The accuracy of the most probable class by its probability.
 
     Returns
     -------
     dict
-        ``confidence`` and ``accuracy``, their means, and ``count``, in each of ``bins`` equal parts of (0, 1]; NaN
-        where there is nothing.
+        Means of ``confidence`` and ``accuracy``, and ``count``, in each of ``bins`` equal parts of (0, 1]; NaN for
+        empty ones.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def ece(probabilities: Any, labels: Any, bins: int = 15) -> float:
     return float(np.average(gap, weights=table['count'][used]))
 
 
-# What comes in
+# Checks of arguments
 
 
 def _float(x: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Fits in netCDF files and zarr folders: ArviZ's groups, and beside them what it takes to go on working with a fit."""
+"""Save fits to netCDF files and zarr folders: ArviZ's groups, and a record to restore the fit."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ['load', 'save']
 
 _ATTRIBUTE = 'brainstate_prob'
-_FORMAT = 2  # 1: the record is an attribute, of plain data alone, and every fit comes back as a plain one
-# Endings that say another format. Any other, and none, is netCDF.
+_FORMAT = 2  # 1: the record is an attribute of plain data, without kinds of fits
+# Suffixes of other formats. Any other, or none, is netCDF.
 _OTHER_FORMATS = ('.pkl', '.pickle', '.npz', '.npy', '.json', '.csv', '.txt', '.mat', '.h5', '.hdf5')
 _OWN = ('unconstrained_posterior', 'history', 'guide_params', 'brainstate_prob_record')
 
@@ -52,7 +52,7 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
     arrays = Arrays()
     record = encoded(record_of(fit), arrays)
     text = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    # As an array: an attribute of a netCDF file has at most 64 KB.
+    # As an array, since an attribute of a netCDF file has at most 64 KB.
     datasets['brainstate_prob_record'] = xr.Dataset(
         {'json': ('json_byte', text)}
         | {name: (tuple(f'{name}_{axis}' for axis in range(x.ndim)), x) for name, x in arrays.arrays.items()}
@@ -65,7 +65,7 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
     try:
         if _is_zarr(path):
             _import_zarr()
-            tree.to_zarr(temporary, zarr_format=2)  # format 3 has no specification of strings yet
+            tree.to_zarr(temporary, zarr_format=2)  # format 3 does not specify strings yet
             _replace_folder(temporary, path)
         else:
             tree.to_netcdf(temporary, engine='h5netcdf')
@@ -77,14 +77,14 @@ def save(fit: Fit, path: str | os.PathLike, **groups: Any) -> None:
 
 
 def _checked_path(path: str | os.PathLike) -> str:
-    """Where a fit is written, looked at before the work.
+    """Check the path of a file before the work.
 
     Raises
     ------
     ValueError
-        For a name that says another format than is written.
+        For a name with the suffix of another format.
     FileNotFoundError
-        Where there is no such folder.
+        If the folder does not exist.
     """
     path = os.fspath(path)
     extension = os.path.splitext(path)[1].lower()
@@ -119,7 +119,7 @@ def _import_zarr() -> None:
 
 
 def _replace_folder(new: str, path: str) -> None:
-    """A folder cannot be replaced in one step: the old one is moved away first, and back if that fails."""
+    """Replace a folder, restoring the old one if that fails, since it is not atomic."""
     old = f'{new}.old'
     if os.path.exists(path):
         os.replace(path, old)
@@ -140,22 +140,21 @@ def _remove(path: str) -> None:
 
 
 def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
-    """Read a fit that `Fit.save` has written.
+    """Read a fit written by `Fit.save`.
 
     Parameters
     ----------
     posterior
-        That of the model that was fitted: everything then works as before. Its data may be others; predictions by
-        default, and ``log_likelihood``, are then of those, and what only the data that were fitted can give
-        (``log_marginal_likelihood``, ``loo``, ``waic``) is refused. Without it there are draws, summary, ``to_arviz``
-        and ``assign_to``.
+        The posterior of the fitted model, which restores the fit. With other data, default predictions and
+        ``log_likelihood`` are of these, and quantities of the fitted data (``log_marginal_likelihood``, ``loo``,
+        ``waic``) are refused. Without it there are draws, summary, ``to_arviz`` and ``assign_to``.
 
     Raises
     ------
     ValueError
-        For a file of another kind, or a posterior with other parameters, priors, constants or another likelihood,
-        naming the difference. Likelihoods are compared where the data have the shapes of those that were fitted, and
-        versions of JAX and this library are the same.
+        For a file of another kind, or a posterior with other parameters, priors, constants or likelihood, naming the
+        difference. Likelihoods are compared if the data have the same shapes, and the versions of JAX and this
+        library are the same.
 
     Examples
     --------
@@ -197,7 +196,7 @@ def load(path: str | os.PathLike, posterior: Posterior | None = None) -> Fit:
 
 
 def _arrays_of(group: Any, dtypes: dict[str, str]) -> dict[str, np.ndarray]:
-    """The variables of a group, in the dtypes that they had."""
+    """The variables of a group in their original dtypes."""
     if group is None:
         return {}
     arrays = {str(name): x.values for name, x in group.data_vars.items()}
@@ -228,14 +227,14 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         groups = {str(name): node.to_dataset(inherit=False).load() for name, node in tree.children.items()}
     if record['format'] == 1:
         return groups, _of_format_1(record, groups)
-    held = {str(name): x.values for name, x in groups['brainstate_prob_record'].data_vars.items()}
-    return groups, decoded(json.loads(held.pop('json').astype(np.uint8).tobytes()), held)
+    arrays = {str(name): x.values for name, x in groups['brainstate_prob_record'].data_vars.items()}
+    return groups, decoded(json.loads(arrays.pop('json').astype(np.uint8).tobytes()), arrays)
 
 
 def _of_format_1(record: dict[str, Any], groups: dict[str, Any]) -> dict[str, Any]:
-    """The record of a file of the first format, as it would be in the present one."""
+    """Convert the record of a file of the first format to the current one."""
     beside = None
-    if record['method'] == 'mc_dropout':  # whose masks are those of seeds in its info
+    if record['method'] == 'mc_dropout':  # whose masks come from seeds in its info
         shape = next(iter(groups['unconstrained_posterior'].data_vars.values())).shape[:2]
         seeds = np.asarray(record['info']['mask_seeds'], jnp.dtype(record['dtype']))
         beside = ('masks', (), seeds.reshape(*shape, 1))
@@ -254,19 +253,19 @@ def _of_format_1(record: dict[str, Any], groups: dict[str, Any]) -> dict[str, An
 
 
 def _has_other_data(posterior: Posterior, provenance: dict[str, Any], path: Any) -> bool:
-    """Whether the posterior has other data than were fitted; refused where it is of another model."""
-    ours = provenance_of(posterior)
-    found = other_model(provenance, ours)
-    if found:
+    """Whether the posterior has other data than were fitted; refuse one of another model."""
+    current = provenance_of(posterior)
+    differing = other_model(provenance, current)
+    if differing:
         raise ValueError(
-            f"{os.fspath(path)!r} holds the fit of another model than the posterior's: {'; '.join(found)}. Build the "
-            'posterior as it was fitted, or fit this one.'
+            f"{os.fspath(path)!r} holds the fit of another model than the posterior's: {'; '.join(differing)}. Build "
+            'the posterior as it was fitted, or fit this one.'
         )
-    return has_other_data(provenance, ours)
+    return has_other_data(provenance, current)
 
 
 def _filled(outline: Any, leaves: Any) -> Any:
-    """The tree of arrays that an outline ``[kind, parts]`` of the first format stands for."""
+    """The tree of arrays from an outline ``[kind, parts]`` of the first format."""
     if outline is None:
         return None
     if isinstance(outline, int):

@@ -1,4 +1,4 @@
-"""The table of a fit: one row a number."""
+"""The summary table of a fit, with one row per number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['row_names', 'summarize']
 
 
 def row_names(variable: Variable, coords: dict[str, np.ndarray]) -> list[str]:
-    """``name``, ``name[0,1]``, or with named dims ``name[group=a]``, for each number of a parameter."""
+    """The label of each number of a parameter: ``name``, ``name[0,1]``, or with named dims ``name[group=a]``."""
     if not variable.shape:
         return [variable.name]
 
@@ -48,7 +48,7 @@ def summarize(fit: Fit, prob: float = 0.9) -> Table:
     flat = numbers.reshape(-1, numbers.shape[2])
     weights = None if fit.weights is None else np.ravel(fit.weights)
     mean = np.average(flat, axis=0, weights=weights)
-    # With weights the sample's own spread; without, the unbiased one that ArviZ gives too.
+    # The weighted spread; without weights the unbiased estimate, as in ArviZ.
     sd = (
         np.std(flat, axis=0, ddof=1)
         if weights is None

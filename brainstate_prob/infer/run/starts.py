@@ -71,8 +71,8 @@ def member_starts(target: Target, init: Any, keys: jax.Array, *, jacobian: bool 
     ValueError
         For an unknown ``init``, a prior that cannot be drawn from, or a start without finite density.
     """
-    if init == 'prior' if isinstance(init, str) else (callable(init) and not isinstance(init, Module)):
-        draw = _from_prior if init == 'prior' else _built_by(init)
+    if builds_model(init) or (isinstance(init, str) and init == 'prior'):
+        draw = _built_by(init) if builds_model(init) else _from_prior
         return jnp.stack([_finite(target, draw, key, jacobian) for key in keys])
     thetas = start_points(target, init, keys)[1]
     for theta in np.unique(np.asarray(thetas), axis=0):
@@ -108,6 +108,11 @@ def _from_prior(posterior: Posterior, key: jax.Array) -> Module:
     return model
 
 
+def builds_model(init: Any) -> bool:
+    """Whether ``init`` is a function that builds the model anew."""
+    return callable(init) and not isinstance(init, Module)
+
+
 def _built_by(build: Callable[[], Module]) -> Callable:
     def draw(posterior: Posterior, key: jax.Array) -> Module:
         with random.seed_context(key):
@@ -131,6 +136,9 @@ def start_points(target: Target, init: Any, keys: jax.Array) -> tuple[str, jax.A
         return 'map' if len(init.rows) == 1 else 'draws', in_coordinates(init, rows, target)
     if isinstance(init, Mapping):
         return 'array', jnp.broadcast_to(of_values(target, init), (num, density.size))
+    if builds_model(init):
+        draw = _built_by(init)
+        return 'array', jnp.stack([posterior.replaced(model=draw(posterior, k)).start(density) for k in keys])
     if not isinstance(init, str):
         return 'array', _given(density, init, num)
     if init == 'model':
@@ -139,9 +147,10 @@ def start_points(target: Target, init: Any, keys: jax.Array) -> tuple[str, jax.A
         return init, jnp.stack([_prior_start(target, key) for key in keys])
     if init in _COMPUTED:
         return init, _COMPUTED[init](target, keys)
-    raise refuse(
-        'init', f'one of {list(INITS)}, a Fit, values by path (a dict) or an array of theta', init, nearest(init, INITS)
+    allowed = (
+        f'one of {list(INITS)}, a Fit, values by path (a dict), an array of theta or a function that builds the model'
     )
+    raise refuse('init', allowed, init, nearest(init, INITS))
 
 
 def _given(density: Density, init: Any, num: int) -> jax.Array:

@@ -33,6 +33,7 @@ from brainstate_prob.infer.target.gradients import BY_WEIGHTS, WITHOUT_GRADIENTS
 from brainstate_prob.infer.target.inspection import issue_model_warnings
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.words import what_is_no_posterior
+from brainstate_prob.nn.module import Module
 
 __all__ = ['RULES', 'check_options', 'check_saving', 'check_thinning']
 
@@ -43,8 +44,11 @@ def init(name: str, value: Any) -> None:
     """Check a string; fits, arrays and functions are checked where they are used."""
     if isinstance(value, str):
         _WORDS_OF_INIT(name, value)
-    elif isinstance(value, bool | int | float):
-        allowed = "'model', 'map', 'pathfinder', 'prior', a Fit, values by path ({'scale': 1.5}) or an array of theta"
+    elif isinstance(value, bool | int | float | Module):
+        allowed = (
+            "'model', 'map', 'pathfinder', 'prior', a Fit, values by path ({'scale': 1.5}), an array of theta or a "
+            'function that builds the model'
+        )
         raise refuse(name, allowed, value)
 
 

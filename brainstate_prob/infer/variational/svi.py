@@ -102,7 +102,7 @@ def svi(
     init
         ``'model'``: the model's present theta; ``'map'``: the mode of theta's density; ``'pathfinder'``: a draw of
         BlackJAX's Pathfinder; ``'prior'``: a draw from the priors; a `Fit`: a draw of it; values by path, the
-        rest from the model; or an array of theta.
+        rest from the model; an array of theta; a function that builds the model anew.
     init_scale
         The standard deviation of theta that a guide by name begins with; default 0.1.
     seed

@@ -1,4 +1,4 @@
-"""Transforms: differentiable maps from unconstrained numbers to the values that parameters may take."""
+"""Transforms: bijectors from unconstrained numbers to the values of parameters."""
 
 from brainstate_prob.nn.bijections.base import NoDensityError, Transform, from_family
 from brainstate_prob.nn.bijections.compose import ChainT, MaskedT

@@ -22,7 +22,7 @@ __all__ = [
     'tidy',
 ]
 
-Number: TypeAlias = 'float | jax.Array | u.Quantity'  # a numeric argument as it is kept
+Number: TypeAlias = 'float | jax.Array | u.Quantity'  # a stored numeric argument
 
 
 @functools.cache
@@ -30,20 +30,20 @@ def tfp_bijectors():
     """`tensorflow_probability.substrates.jax.bijectors`, imported when the first transform needs it."""
     try:
         with warnings.catch_warnings():
-            # TFP still asks for names that JAX has deprecated; its user can do nothing about that.
+            # TFP uses names that JAX has deprecated; users cannot do anything about it.
             warnings.simplefilter('ignore', DeprecationWarning)
             from tensorflow_probability.substrates.jax import bijectors
     except (ImportError, AttributeError, TypeError) as error:
         raise ImportError(
             'The transforms need the bijectors of TensorFlow Probability in a build that imports under JAX '
-            f'{jax.__version__}; what was found does not ({type(error).__name__}: {error}). The stable '
+            f'{jax.__version__}; the installed one does not ({type(error).__name__}: {error}). The stable '
             "tensorflow-probability 0.25 stops at JAX 0.6: uninstall it and run `pip install 'tfp-nightly[jax]'`."
         ) from error
     return bijectors
 
 
 def tidy(value, what: str, *, unitless: bool = False) -> Number:
-    """Bring an argument into the form to keep: a Python float, a JAX array (maybe traced), or a quantity of one.
+    """Convert an argument to a Python float, a JAX array (maybe traced), or a quantity of one.
 
     Python numbers (and NumPy scalars) stay weak, so that they never change the dtype of the value they bound.
     """
@@ -83,7 +83,7 @@ def as_floating(value, what: str) -> jax.Array:
 
 
 def identity_key(value):
-    """What two arguments must share to be equal: their values (-0.0 is 0.0); while traced, the very tracer."""
+    """A key for equality of arguments: by value (-0.0 is 0.0); tracers by identity."""
     if isinstance(magnitude(value), jax.Array | np.ndarray) and is_concrete(value):
         value = jax.tree.map(lambda x: np.asarray(x) + np.zeros((), x.dtype), value)
     return value_key(value)

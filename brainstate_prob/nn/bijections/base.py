@@ -1,4 +1,4 @@
-"""`Transform`: a differentiable map from unconstrained numbers to the values that a parameter may take."""
+"""`Transform`: a differentiable map from unconstrained numbers to the values of a parameter."""
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +18,15 @@ INF = float('inf')
 
 
 class NoDensityError(NotImplementedError):
-    """A log-determinant was asked of a transform that is no bijection and so gives no density."""
+    """A transform that is not a bijection has no log-determinant."""
 
 
 class Transform(Value):
-    """Map unconstrained numbers (theta) to constrained values, with the inverse and the log-determinant.
+    """A map of unconstrained numbers (theta) to constrained values, with inverse and log-determinant.
 
-    Theta is always a plain array. The value is a `Quantity` where the arguments of the transform carry a unit and a
+    Theta is always a plain array. The value is a `Quantity` if the arguments of the transform carry a unit and a
     plain array otherwise. Arguments may be numbers, arrays that broadcast to the value, quantities, or traced;
-    Python numbers never change the dtype of what passes through.
+    Python numbers never change the dtype of the value.
 
     A transform is a value: equal arguments make equal (and equally hashed) transforms, it is a JAX pytree whose
     leaves are its numeric arguments, it pickles, and its repr rebuilds it.
@@ -34,17 +34,17 @@ class Transform(Value):
     Attributes
     ----------
     event_rank : int
-        How many trailing axes are coupled, on either side; 0 is element-wise.
+        The number of coupled trailing axes; 0 is element-wise.
     bijective : bool
         Whether each value has exactly one theta and the log-determinant exists.
     has_density : bool
-        Whether samplers can use it: every bijection, and `UnitVectorT` through its stated measure.
+        Whether samplers can use it: every bijection, and `UnitVectorT` by its stated measure.
     unconstrained : bool
-        Whether every theta is allowed, which optimizers and samplers take for granted.
+        Whether every theta is allowed, as optimizers and samplers assume.
 
     Notes
     -----
-    A subclass names its numeric arguments in `_args`, says the range of its values in `_bounds` and gives either
+    A subclass names its numeric arguments in `_args`, gives the range of its values in `_bounds` and either
     `_make_bijector` (a TFP bijector for given arguments) or `_forward`, `_inverse` and `_log_det`. These work on
     arrays of one dtype and get the numeric arguments by keyword, so one formula serves a scalar bound, an array of
     bounds, and a whole family of parameters computed at once.
@@ -64,13 +64,13 @@ class Transform(Value):
     has_density: bool = True
     unconstrained: bool = True
 
-    _numbers: tuple[str, ...] = ()  # what the formulas take: the numeric arguments, and constants of a special case
-    _family: type | None = None  # the class whose formulas these are, where it is another one
+    _numbers: tuple[str, ...] = ()  # arguments of the formulas: the numeric arguments, and constants of a special case
+    _family: type | None = None  # the class that has the formulas, if another
     _closed: bool = False  # whether the bounds themselves are values
 
-    # -- what a subclass gives ------------------------------------------------------------------------------------
+    # -- defined by subclasses ------------------------------------------------------------------------------------
 
-    # A subclass writes out its numeric arguments in the place of `*_, **numbers`; they come by keyword.
+    # A subclass names its numeric arguments in place of `*_, **numbers`; they are passed by keyword.
 
     def _make_bijector(self, *_, **numbers):
         """Build the TFP bijector for the given arguments; by default one around this transform's own formulas."""
@@ -96,7 +96,7 @@ class Transform(Value):
         return (y > lower) & (y < upper)
 
     def _nearest(self, y, *_, **numbers):
-        """Pull numbers inside: eager, on float64 NumPy arrays (`eps` is that of the value's dtype)."""
+        """Move numbers inside the bounds, on float64 NumPy arrays (`eps` is that of the value's dtype)."""
         eps = numbers.pop('eps')
         lower, upper = (np.asarray(b, 'f8') for b in self._bounds(**numbers))
         if self._closed:
@@ -109,7 +109,7 @@ class Transform(Value):
         return np.clip(y, lower + margin, upper - margin)
 
     def _domain_problem(self, x) -> str | None:
-        """Why a concrete theta is not allowed; None where it is."""
+        """Why a concrete theta is not allowed; None if it is."""
         return None
 
     # -- the map --------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class Transform(Value):
         Returns
         -------
         jax.Array or brainunit.Quantity
-            A quantity where the transform has a `unit`; of the dtype of `x`.
+            A quantity if the transform has a `unit`; of the dtype of `x`.
         """
         plain = self._plain()
         x = plain._take(x, 'theta', plain._theta_shape)
@@ -141,8 +141,8 @@ class Transform(Value):
         """Map a constrained value to theta, a plain array.
 
         A concrete value outside the open codomain raises `ValueError`; under tracing it gives nan or inf. A bound that
-        `forward` gives where it saturates is taken: the nearest point inside stands for it. A quantity is converted
-        to the unit of the transform; `brainunit.UnitMismatchError` is raised where it cannot be.
+        `forward` returns by saturation is accepted and moved to the nearest point inside. A quantity is converted
+        to the unit of the transform, or `brainunit.UnitMismatchError` is raised.
         """
         plain, y = self._take_value(y)
         if not is_concrete(y):
@@ -154,7 +154,7 @@ class Transform(Value):
     def log_abs_det_jacobian(self, x, y=None):
         """Log of the absolute Jacobian determinant of the numbers at `x`, one per event.
 
-        Computed from `x`, which keeps the digits that a saturated `y` has lost; `y` is accepted and not needed.
+        Computed from `x`, which keeps the digits that a saturated `y` has lost; `y` is not used.
 
         Returns
         -------
@@ -164,20 +164,20 @@ class Transform(Value):
         Raises
         ------
         NoDensityError
-            For transforms that are no bijections; the message names one to use instead.
+            For transforms that are not bijections; the message names one to use instead.
         """
         plain = self._plain()
         return plain._ld(plain._take(x, 'theta', plain._theta_shape))
 
     def forward_shape(self, shape):
-        """Shape of the value for a theta of `shape`; raises `ValueError` where there is none."""
+        """Shape of the value for a theta of `shape`; raises `ValueError` if there is none."""
         return self._checked_shape(tuple(shape), 'theta')
 
     def inverse_shape(self, shape):
-        """Shape of theta for a value of `shape`; raises `ValueError` where there is none."""
+        """Shape of theta for a value of `shape`; raises `ValueError` if there is none."""
         return self._checked_shape(tuple(shape), 'the value')
 
-    # The same three on plain numbers of one dtype, without checks: what composed transforms and families call.
+    # The same three on plain numbers of one dtype without checks, for composed transforms and families.
 
     def _fwd(self, x):
         return self._forward(x, **self._cast(x.dtype)).astype(x.dtype)
@@ -195,7 +195,7 @@ class Transform(Value):
     # Concrete values that are saturated.
 
     def _accept(self, y):
-        """Which events of a concrete `y` are values of `forward`, saturated ones included, and their theta."""
+        """Whether each event of a concrete `y` is a value of `forward`, saturated ones included, and their theta."""
         inside = self._in(y)
         if np.all(np.asarray(inside)):
             return inside, self._inv(y)
@@ -206,7 +206,7 @@ class Transform(Value):
         return inside | saturated, self._inv(self._inward(y, jnp.broadcast_to(wide, y.shape)))
 
     def _saturated(self, y):
-        """Which events lie at an end that `forward` reaches in floating point."""
+        """Whether each event lies at a bound that `forward` reaches in floating point."""
         return at_ends(self, y)
 
     def _inward(self, y, where):
@@ -217,14 +217,14 @@ class Transform(Value):
 
     @property
     def domain(self) -> constraints.Constraint:
-        """Where theta lives, as a NumPyro constraint."""
+        """The domain of theta, as a NumPyro constraint."""
         if self.event_rank:
             return constraints.independent(constraints.real, self.event_rank)
         return constraints.real
 
     @property
     def codomain(self) -> constraints.Constraint:
-        """Where the value lives, as a NumPyro constraint on numbers in the transform's own unit."""
+        """The range of the value, as a NumPyro constraint on numbers in the transform's own unit."""
         lower, upper = self.bounds
         no_lower, no_upper = _is_float(lower, -INF), _is_float(upper, INF)
         if no_lower and no_upper:
@@ -249,7 +249,7 @@ class Transform(Value):
         return plain._in(y)
 
     def check(self, y) -> None:
-        """Raise `ValueError` where a concrete value does not lie in the codomain: which entries, and how many."""
+        """Raise `ValueError` if a concrete value does not lie in the codomain, with the entries and their number."""
         plain, y = self._take_value(y)
         if is_concrete(y):
             self._raise_outside(plain, y, plain._in(y))
@@ -257,11 +257,11 @@ class Transform(Value):
     def nearest_interior(self, y):
         """Move a concrete value to a nearby point of the codomain whose theta is finite.
 
-        Entries that already lie inside stay as they are. Not-a-number and infinite entries raise `ValueError`.
+        Entries inside are unchanged. Not-a-number and infinite entries raise `ValueError`.
         """
         plain, numbers = self._take_value(y)
         if not np.all(np.isfinite(np.asarray(numbers, 'f8'))):
-            raise ValueError(f'{self!r}: no point is near to a value that is not finite; got {show(numbers)}.')
+            raise ValueError(f'{self!r}: a value must be finite to be moved inside; got {show(numbers)}.')
         moved = plain._to_interior(numbers)
         return moved if self.unit is None else u.Quantity(moved, unit=self.unit)
 
@@ -273,7 +273,7 @@ class Transform(Value):
         return jnp.where(inside, y, jnp.asarray(moved, y.dtype))
 
     def _codomain_text(self, index, shape) -> str:
-        """Say what the event at `index` of a value of `shape` must be."""
+        """The requirement on the event at `index` of a value of `shape`, for messages."""
         low, high = (float(np.broadcast_to(np.asarray(b, 'f8'), shape)[index]) for b in self.bounds)
         return f'lie in {"[" if self._closed else "("}{low:g}, {high:g}{"]" if self._closed and high < INF else ")"}'
 
@@ -303,8 +303,8 @@ class Transform(Value):
     def with_unit(self, unit) -> 'Transform':
         """Return the same transform with its arguments as plain numbers in `unit`, and no unit of its own.
 
-        Plain arguments are read as numbers in that unit already. Raises `brainunit.UnitMismatchError` where an
-        argument has another dimension.
+        Plain arguments are numbers in that unit already. Raises `brainunit.UnitMismatchError` if an argument has
+        another dimension.
 
         Examples
         --------
@@ -325,7 +325,7 @@ class Transform(Value):
     def _keep(self, **arguments):
         super()._keep(**arguments)
         unit = self.unit
-        if unit is not None:  # raises where the arguments do not share a dimension
+        if unit is not None:  # raises if the arguments do not share a dimension
             self.with_unit(unit)
 
     def _plain(self):
@@ -388,7 +388,7 @@ class Transform(Value):
         return plain._make_bijector(**plain._cast(dtype))
 
     def family_key(self):
-        """What transforms must share to be computed as one expression over stacked arguments; None if they cannot.
+        """A key of transforms that can be computed as one expression over stacked arguments; None if not possible.
 
         Transforms with equal keys differ in `family_params` only. Call it on `with_unit(...)`.
         """
@@ -405,7 +405,7 @@ class Transform(Value):
 
 
 def from_family(key, params: dict) -> Transform:
-    """Build the transform of a `family_key` whose numeric arguments may be arrays, one entry a member.
+    """Build the transform of a `family_key` whose numeric arguments may be arrays, one entry per member.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Composed transforms: chains, and a transform of the masked entries only."""
+"""Composed transforms: chains and masked transforms."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ __all__ = ['ChainT', 'MaskedT']
 
 
 class ChainT(Transform):
-    """Transforms applied from left to right: the first one acts on theta, the last one gives the value.
+    """Transforms applied from left to right: the first acts on theta, the last returns the value.
 
     The event rank is the largest among the parts, and log-determinants add up after summing to that rank. The unit is
     that of the last part that has one; all parts then work on numbers in it.
@@ -73,7 +73,7 @@ class ChainT(Transform):
 
     @derived
     def unconstrained(self) -> bool:
-        """Whether the first part takes every theta."""
+        """Whether the first part accepts every theta."""
         return self.transforms[0].unconstrained
 
     @property
@@ -144,7 +144,7 @@ class ChainT(Transform):
         return inside, y
 
     def _to_interior(self, y):
-        """Pull back part by part: each takes its own nearest point, and only a moved one is mapped forward again."""
+        """Map back part by part to the nearest interior point; only moved points are mapped forward again."""
         inside = self._in(y)
         inside = inside.reshape(inside.shape + (1,) * (y.ndim - inside.ndim))
         values = y
@@ -187,7 +187,7 @@ class ChainT(Transform):
         return self._build(transforms=tuple(part.with_unit(unit) for part in self.transforms))
 
     def family_key(self):
-        """Keys of the parts; None where one part has none."""
+        """Keys of the parts; None if a part has none."""
         keys = tuple(part.family_key() for part in self.transforms)
         return None if None in keys else (ChainT, keys)
 
@@ -232,8 +232,8 @@ class ChainT(Transform):
 class MaskedT(Transform):
     """A transform on the entries where `mask` is true, the identity elsewhere.
 
-    On the other entries the inner transform sees a safe number, so neither values nor gradients leak nan. The
-    log-determinant is the inner one where the mask is true and zero elsewhere.
+    On the other entries the inner transform gets a safe number, so that neither values nor gradients are nan. The
+    log-determinant is that of the inner transform where the mask is true and zero elsewhere.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ class MaskedT(Transform):
     transform : Transform
         Element-wise (`event_rank` 0).
     safe_value : number, optional
-        A theta that the inner transform takes; by default 0, or 1 where that one takes positive numbers only.
+        A theta that the inner transform accepts; by default 0, or 1 if it takes positive numbers only.
 
     Examples
     --------
@@ -267,7 +267,7 @@ class MaskedT(Transform):
         if is_concrete(safe_value) and not np.all(transform._plain().domain(jnp.asarray(safe_value))):
             raise ValueError(
                 f'MaskedT: safe_value {show(safe_value)} does not lie in the domain of {transform!r}; '
-                f'leave it out to take {default}.'
+                f'omit it to use {default}.'
             )
         self.mask, self.transform, self.safe_value = mask, transform, safe_value
 
@@ -283,7 +283,7 @@ class MaskedT(Transform):
 
     @derived
     def unconstrained(self) -> bool:
-        """Whether the inner transform takes every theta."""
+        """Whether the inner transform accepts every theta."""
         return self.transform.unconstrained
 
     @property
@@ -342,7 +342,7 @@ class MaskedT(Transform):
         return self.transform.unit
 
     def with_unit(self, unit):
-        """Return the same with the inner transform on plain numbers in `unit`."""
+        """The same with the inner transform on plain numbers in `unit`."""
         if self.unit is None:
             return self
         return self._build(mask=self.mask, transform=self.transform.with_unit(unit), safe_value=self.safe_value)

@@ -1,4 +1,4 @@
-"""Transforms onto an interval: sigmoid, tanh, softsign, and the projection of clipping."""
+"""Transforms onto an interval: sigmoid, tanh, softsign, and clipping."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ __all__ = ['ClipT', 'ScaledSigmoidT', 'SigmoidT', 'SoftsignT', 'TanhT']
 
 
 class _Interval(Transform):
-    """Two ordered bounds."""
+    """Base of transforms with two ordered bounds."""
 
     _args: tuple[str, ...] = ('lower', 'upper')
     _numbers: tuple[str, ...] = ('lower', 'upper')
@@ -28,7 +28,7 @@ class _Interval(Transform):
 
 
 class ScaledSigmoidT(_Interval):
-    """Values between two bounds through a logistic curve of slope `beta`.
+    """Values between two bounds by a logistic function of slope `beta`.
 
     `y = lower + (upper - lower) * sigmoid(beta * x)`; the log-determinant is
     `log(upper - lower) + log(beta) + log(sigmoid(beta * x)) + log(sigmoid(-beta * x))`.
@@ -60,7 +60,7 @@ class ScaledSigmoidT(_Interval):
     def _make_bijector(self, lower, upper, beta):
         return tfp_bijectors().Chain([_sigmoid(lower, upper), tfp_bijectors().Scale(beta)])
 
-    # The slope by hand: the chain above is three times as slow to call and to trace.
+    # Explicit slope: a TFP chain is three times as slow to call and to trace.
     def _forward(self, x, lower, upper, beta):
         return _sigmoid(lower, upper).forward(beta * x)
 
@@ -72,7 +72,7 @@ class ScaledSigmoidT(_Interval):
 
 
 def _sigmoid(lower, upper):
-    # With bounds given, TFP keeps the digits of both tails; without, its derivative is zero in the upper one.
+    # With explicit bounds TFP is accurate in both tails; without, its derivative is zero in the upper one.
     return tfp_bijectors().Sigmoid(low=lower, high=upper)
 
 
@@ -116,9 +116,9 @@ class TanhT(SigmoidT):
 
 
 class SoftsignT(_Interval):
-    """Values between two bounds, reached slowly: `y = lower + (upper - lower) * (x / (1 + |x|) + 1) / 2`.
+    """Values between two bounds with polynomial tails: `y = lower + (upper - lower) * (x / (1 + |x|) + 1) / 2`.
 
-    The tails are polynomial; the log-determinant is `log((upper - lower) / 2) - 2 * log(1 + |x|)`.
+    The log-determinant is `log((upper - lower) / 2) - 2 * log(1 + |x|)`.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class SoftsignT(_Interval):
     0.5
     """
 
-    # TFP's Softsign knows the bounds -1 and 1 only, and x/(1+|x|) loses the distance to a bound (1e-5 of it at 200).
+    # TFP's Softsign has only the bounds -1 and 1, and x/(1+|x|) loses the distance to a bound (1e-5 of it at 200).
     def _forward(self, x, lower, upper):
         size = jnp.where(x < 0, -x, x)  # not abs, whose derivative at 0 is 0
         half = (upper - lower) / 2
@@ -147,7 +147,7 @@ class SoftsignT(_Interval):
 
 
 class ClipT(_Interval):
-    """Projection onto a closed interval: `y = min(max(x, lower), upper)`. No bijection.
+    """Projection onto a closed interval: `y = min(max(x, lower), upper)`. Not a bijection.
 
     Outside the interval the gradient is zero and a parameter is stuck, unless `straight_through` lets the gradient
     pass. It works for point estimates; samplers refuse it. Prefer `SigmoidT`.
@@ -180,4 +180,4 @@ class ClipT(_Interval):
         return y
 
     def _log_det(self, x, lower, upper):
-        raise NoDensityError(f'{self!r} is no bijection, so it gives no density; use SigmoidT(lower, upper) instead.')
+        raise NoDensityError(f'{self!r} is not a bijection, so it has no density; use SigmoidT(lower, upper) instead.')

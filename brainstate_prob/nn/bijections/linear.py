@@ -23,7 +23,7 @@ class IdentityT(Transform):
     def _make_bijector(self):
         return tfp_bijectors().Identity()
 
-    # Nothing to delegate, and TFP's log-determinant forgets the shape and the dtype.
+    # TFP's Identity ignores shape and dtype in its log-determinant.
     def _forward(self, x):
         return x
 
@@ -35,14 +35,14 @@ class IdentityT(Transform):
 
 
 class AffineT(Transform):
-    """Stretch and move: `y = scale * x + shift`, from the real line onto itself.
+    """Affine map `y = scale * x + shift` of the real line onto itself.
 
     The log-determinant is `log|scale|`. With a unit, both arguments carry it (a zero `shift` need not).
 
     Parameters
     ----------
     scale : number, array or Quantity
-        Not zero in any entry (any other size is allowed, however small).
+        Not zero in any entry.
     shift : number, array or Quantity
         Value at theta zero.
 
@@ -68,7 +68,7 @@ class AffineT(Transform):
         tfb = tfp_bijectors()
         return tfb.Chain([tfb.Shift(shift), tfb.Scale(scale)])
 
-    # One line each: through a TFP chain they cost forty times as much, and half precision loses its dtype.
+    # Explicit formulas: a TFP chain is forty times as slow and loses the dtype of half precision.
     def _forward(self, x, scale, shift):
         return scale * x + shift
 
@@ -85,7 +85,7 @@ class PowerT(Transform):
     The values lie above `-1/lmbda` for a positive `lmbda`, below it for a negative one, and anywhere for zero. The
     log-determinant is `(lmbda - 1) * log(x)`.
 
-    Its *domain* is constrained, so it is no parametrization by itself (`unconstrained` is False): an optimizer may
+    Its *domain* is constrained, so it is not a parametrization by itself (`unconstrained` is False): an optimizer may
     step to a negative theta, where `forward` raises (or gives nan under tracing). For a parameter compose it:
     `ChainT(PositiveT(), PowerT(lmbda))`.
 
@@ -112,7 +112,7 @@ class PowerT(Transform):
         log_x = jnp.log(x)
         small, z = _near_zero(lmbda * log_x)
         small = small | (lmbda == 0)
-        series = log_x * (1 + z * (1 / 2 + z / 6))  # also right in its derivative by lmbda at lmbda = 0
+        series = log_x * (1 + z * (1 / 2 + z / 6))  # also correct in its derivative by lmbda at lmbda = 0
         w = jnp.where(small, 1, lmbda * log_x)
         # JAX differentiates expm1(w) as expm1(w) + 1, which is rounded away where w is far below zero.
         raised = jnp.where(w < -1, jnp.exp(w) - 1, jnp.expm1(jnp.maximum(w, -1)))
@@ -141,6 +141,6 @@ class PowerT(Transform):
 
 
 def _near_zero(z):
-    # Where a three-term series is exact to rounding; elsewhere it sees a harmless zero.
+    # Where a three-term series is exact to rounding; elsewhere it gets zero.
     small = jnp.abs(z) < jnp.finfo(z.dtype).eps ** (1 / 3)
     return small, jnp.where(small, z, 0)

@@ -48,7 +48,7 @@ class ParamSupport(constraints.Constraint):
         return self.transform.forward(theta)
 
     def tree_flatten(self):
-        """Children and static part, as NumPyro wants them."""
+        """Children and static part, as NumPyro expects them."""
         return (self.transform,), (('transform',), {})
 
     def eq(self, other, static=False):
@@ -57,19 +57,19 @@ class ParamSupport(constraints.Constraint):
 
 
 class NumPyroParamTransform(NumPyroTransform):
-    """One of our transforms under NumPyro's interface."""
+    """A transform of this library with NumPyro's interface."""
 
     def __init__(self, transform):
         self.transform = _plain(transform)
 
     @property
     def domain(self):
-        """Where theta lives."""
+        """The domain of theta."""
         return self.transform.domain
 
     @property
     def codomain(self):
-        """Where the value lives."""
+        """The range of the value."""
         return ParamSupport(self.transform)
 
     def __call__(self, x):
@@ -92,7 +92,7 @@ class NumPyroParamTransform(NumPyroTransform):
         return self.transform.inverse_shape(shape)
 
     def tree_flatten(self):
-        """Children and static part, as NumPyro wants them."""
+        """Children and static part, as NumPyro expects them."""
         return (self.transform,), (('transform',), {})
 
     def eq(self, other, static=False):

@@ -1,4 +1,4 @@
-"""Transforms onto a half-line: exponential, softplus, and the projection of the ReLU."""
+"""Transforms onto a half-line: exponential, softplus, and ReLU."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -37,7 +37,7 @@ class ExpT(Transform):
         tfb = tfp_bijectors()
         return tfb.Chain([tfb.Shift(lower), tfb.Exp()])
 
-    # One operation each: through a TFP chain they cost forty times as much, and half precision loses its dtype.
+    # Explicit formulas: a TFP chain is forty times as slow and loses the dtype of half precision.
     def _forward(self, x, lower):
         return lower + jnp.exp(x)
 
@@ -52,7 +52,7 @@ class ExpT(Transform):
 
 
 class LogT(ExpT):
-    """Values above `lower` under the log link, `x = log(y - lower)`: `ExpT` by its other name.
+    """Values above `lower` under the log link, `x = log(y - lower)`: the same as `ExpT`.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class PositiveT(ExpT):
 
 
 class SoftplusT(Transform):
-    """Values above `lower`, linear far away: `y = lower + log(1 + exp(x))`.
+    """Values above `lower`, asymptotically linear: `y = lower + log(1 + exp(x))`.
 
     The log-determinant is `log(sigmoid(x))`.
 
@@ -115,7 +115,7 @@ class SoftplusT(Transform):
 
 
 class NegSoftplusT(Transform):
-    """Values below `upper`, linear far away and increasing: `y = upper - log(1 + exp(-x))`.
+    """Values below `upper`, increasing and asymptotically linear: `y = upper - log(1 + exp(-x))`.
 
     The log-determinant is `log(sigmoid(-x))`.
 
@@ -142,7 +142,7 @@ class NegSoftplusT(Transform):
         minus = tfb.Scale(jnp.asarray(-1, upper.dtype))
         return tfb.Chain([tfb.Shift(upper), minus, tfb.Softplus(), minus])
 
-    # Reflected by hand: the chain above is five times as slow to call and to trace.
+    # Explicit reflection: a TFP chain is five times as slow to call and to trace.
     def _forward(self, x, upper):
         return upper - tfp_bijectors().Softplus().forward(-x)
 
@@ -174,7 +174,7 @@ class NegativeT(NegSoftplusT):
 
 
 class ReluT(Transform):
-    """Projection onto values from `lower_bound` up: `y = lower_bound + max(x, 0)`. No bijection.
+    """Projection onto values from `lower_bound` up: `y = lower_bound + max(x, 0)`. Not a bijection.
 
     Every theta below zero gives the bound, with gradient zero: a parameter that gets there never returns, unless
     `straight_through` lets the gradient pass. It works for point estimates; samplers refuse it. Prefer `SoftplusT`.
@@ -209,7 +209,7 @@ class ReluT(Transform):
         return y - lower_bound
 
     def _log_det(self, x, lower_bound):
-        raise NoDensityError(f'{self!r} is no bijection, so it gives no density; use SoftplusT(lower) instead.')
+        raise NoDensityError(f'{self!r} is not a bijection, so it has no density; use SoftplusT(lower) instead.')
 
     def _bounds(self, lower_bound):
         return lower_bound, INF
@@ -221,5 +221,5 @@ def softplus_inverse(z):
 
 
 def projected(x, y, straight_through):
-    """Return the projection `y` of `x`, with the gradient of `x` where it passes straight through."""
+    """Return the projection `y` of `x`, with the gradient of `x` if it passes straight through."""
     return x + lax.stop_gradient(y - x) if straight_through else y

@@ -1,6 +1,6 @@
-"""Values where a transform has saturated: `forward` gives the bound itself, and `inverse` takes it back.
+"""Saturated values: `forward` returns the bound itself, and `inverse` accepts it.
 
-In floating point a bound is a value of `forward`: ``tanh(20)`` is 1. The interior point next to it stands for it.
+In floating point a bound is a value of `forward`: ``tanh(20)`` is 1. It is replaced by the nearest interior point.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ['at_ends', 'inward', 'part_ties']
 
 
 def at_ends(transform, y):
-    """Which entries of a concrete `y` are what `forward` gives for the largest or smallest theta."""
+    """Whether each entry of a concrete `y` is the value of `forward` at the largest or smallest theta."""
     return _is_end(transform, y, 1) | _is_end(transform, y, -1)
 
 
@@ -21,20 +21,20 @@ def _at(transform, y, theta):
 
 
 def _furthest(transform, y, sign):
-    """The value of the furthest theta."""
+    """The value at an extreme theta."""
     most = float(jnp.finfo(y.dtype).max)
     return _at(transform, y, sign * most if sign > 0 or transform.unconstrained else 0.0)
 
 
 def _is_end(transform, y, sign):
     end = _furthest(transform, y, sign)
-    # Infinite only where the map overflows early, as an exponential does, or takes what has overflowed.
+    # Infinite only if the map overflows early, as an exponential does, or its input has overflowed.
     overflow = sign * 1e4 if transform.unconstrained else np.inf
     return (jnp.isfinite(y) & (y == end)) | (jnp.isinf(y) & (y == _at(transform, y, overflow)))
 
 
 def inward(transform, y, where):
-    """`y` with the entries at `where` moved from their end to the nearest point inside that has a finite theta."""
+    """`y` with the entries at `where` moved from their bound to the nearest point inside with a finite theta."""
     eps, tiny, most = (float(getattr(jnp.finfo(y.dtype), name)) for name in ('eps', 'tiny', 'max'))
     up, down = (np.asarray(_furthest(transform, y, sign), 'f8') for sign in (1, -1))
     at_top = np.asarray(_is_end(transform, y, 1))

@@ -1,4 +1,4 @@
-"""Suggestions for arguments that are given as a transform but are not one."""
+"""Suggestions for arguments passed as a transform that are not one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from brainstate_prob.nn.bijections.support import transform_for
 
 __all__ = ['suggestion_for']
 
-# By the name of a bijector of TensorFlow Probability, a function of JAX or a word.
+# By the name of a TFP bijector, a JAX function or a word.
 _BY_NAME = {
     'exp': 'nn.PositiveT()',
     'log': 'nn.PositiveT()',
@@ -42,7 +42,7 @@ _BY_NAME = {
 
 
 def suggestion_for(t: Any) -> str:
-    """What ``t`` is, and the transform to write in its place.
+    """A description of ``t``, and the transform to use instead.
 
     Examples
     --------

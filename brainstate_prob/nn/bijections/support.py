@@ -19,7 +19,7 @@ def _interval(constraint):
     return SigmoidT(constraint.lower_bound, constraint.upper_bound)
 
 
-# One line a constraint: its name, and how its transform is made. NumPyro hides the classes of some singletons.
+# For each constraint its name and its transform. NumPyro hides the classes of some singletons.
 _TABLE = {
     'real': (constraints.real, lambda c: IdentityT()),
     'positive': (constraints.positive, lambda c: PositiveT()),
@@ -46,12 +46,12 @@ _MAKERS = {(key if isinstance(key, type) else type(key)): make for key, make in 
 
 
 def transform_for(constraint) -> Transform:
-    """Return the transform whose values fill a NumPyro constraint, such as `distribution.support`.
+    """Return the transform onto a NumPyro constraint, such as `distribution.support`.
 
     Raises
     ------
     NotImplementedError
-        For constraints without one: discrete ones, matrices, and what depends on a distribution's parameters.
+        For constraints without a transform: discrete ones, matrices, and those that depend on parameters.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def transform_for(constraint) -> Transform:
     """
     make = _MAKERS.get(type(constraint))
     if make is None:
-        depends = type(constraint) is type(constraints.dependent)  # which cannot say whether it is discrete
+        depends = type(constraint) is type(constraints.dependent)  # which has no is_discrete
         discrete = not depends and getattr(constraint, 'is_discrete', False)
         raise NotImplementedError(
             f'No transform reaches the support {constraint!r}, which {"is discrete" if discrete else "has none here"}. '

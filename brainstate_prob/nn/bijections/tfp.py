@@ -1,4 +1,4 @@
-"""A transform as a TFP bijector, for the transforms whose formulas TFP does not have."""
+"""Transforms as TFP bijectors, for formulas that TFP lacks."""
 
 from brainstate_prob.nn.bijections.arguments import tfp_bijectors
 

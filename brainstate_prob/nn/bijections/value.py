@@ -1,4 +1,4 @@
-"""Transforms as values: equality and hash by content, a pytree of their numbers, a repr that can be evaluated."""
+"""Transforms as values: equality and hash by content, a pytree of their numbers, an evaluable repr."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ __all__ = ['Value', 'derived']
 
 
 class derived(property):
-    """A property that overrides an attribute of the base class; type checkers refuse a plain `property` there."""
+    """A property that overrides a class attribute, which type checkers refuse for a plain `property`."""
 
 
 class Value:
-    """An object that is what its arguments are."""
+    """An object defined by its arguments."""
 
     _args: tuple[str, ...] = ()  # numeric arguments of the constructor: the leaves of the pytree
     _flags: tuple[str, ...] = ()  # other arguments of the constructor: static

@@ -16,8 +16,8 @@ __all__ = ['OrderedT', 'SimplexT', 'UnitVectorT']
 class OrderedT(Transform):
     """Increasing vectors: `y[0] = x[0]`, `y[k] = y[k-1] + log(1 + exp(x[k]))`.
 
-    The log-determinant is the sum of `log(sigmoid(x[k]))` over `k >= 1`. Gaps below the resolution of the dtype next
-    to `y[0]` are rounded away, as in any form that stores `y`.
+    The log-determinant is the sum of `log(sigmoid(x[k]))` over `k >= 1`. Gaps below the resolution of the dtype
+    near `y[0]` are rounded away.
 
     Examples
     --------
@@ -27,7 +27,7 @@ class OrderedT(Transform):
 
     event_rank = 1
 
-    # TFP's Ascending takes exponential gaps, these are softplus gaps.
+    # TFP's Ascending has exponential gaps, not softplus gaps.
     def _forward(self, x):
         return jnp.cumsum(jnp.concatenate([x[..., :1], jax.nn.softplus(x[..., 1:])], axis=-1), axis=-1)
 
@@ -50,7 +50,7 @@ class OrderedT(Transform):
         y = np.sort(y, axis=-1)
         size = np.max(np.abs(y), axis=-1, keepdims=True, initial=0)
         spread = np.where(size > 0, size, 1) * np.sqrt(eps)
-        # Adding one more gap at every step keeps the order and parts what is tied.
+        # Adding one more gap at every step keeps the order and separates ties.
         gap = np.diff(y, axis=-1, prepend=y[..., :1])
         gap[..., 1:] = np.maximum(gap[..., 1:], spread)
         return y[..., :1] + np.cumsum(gap, axis=-1)
@@ -84,15 +84,15 @@ class SimplexT(Transform):
 
     event_rank = 1
 
-    # The same map as TFP's IteratedSigmoidCentered after Shift(log([n, ..., 1])), in logarithms throughout: that one
-    # forms 1 - z, so its log-determinant is nan and its inverse inf once an entry rounds to one.
+    # The map of TFP's IteratedSigmoidCentered after Shift(log([n, ..., 1])), in logarithms throughout. TFP computes
+    # 1 - z, so that its log-determinant is nan and its inverse inf if an entry rounds to one.
     def _forward(self, x):
         left = jnp.cumsum(jax.nn.log_sigmoid(-x), axis=-1)  # log of what remains after each break
         before = jnp.concatenate([jnp.zeros_like(x[..., :1]), left[..., :-1]], axis=-1)
         return jnp.exp(jnp.concatenate([jax.nn.log_sigmoid(x) + before, left[..., -1:]], axis=-1))
 
     def _inverse(self, y):
-        # What remains is summed from the far end: no 1 - z, and the sum of y need not be one to the last digit.
+        # The remainder is summed from the end: no 1 - z, and y need not sum to one in the last digit.
         remainder = lax.cumsum(y, axis=y.ndim - 1, reverse=True)[..., 1:]
         return jnp.log(y[..., :-1]) - jnp.log(remainder)
 
@@ -142,8 +142,8 @@ class SimplexT(Transform):
         shape = super().inverse_shape(shape)
         if shape[-1] < 2:
             raise ValueError(
-                f'{self!r}: the value has shape {shape}, but a probability vector with something to learn '
-                'has at least two entries along the last axis.'
+                f'{self!r}: the value has shape {shape}, but a probability vector needs at least two entries along '
+                'the last axis.'
             )
         return (*shape[:-1], shape[-1] - 1)
 
@@ -151,9 +151,9 @@ class SimplexT(Transform):
 class UnitVectorT(Transform):
     """Vectors of length one: `y = x / |x|` along the last axis.
 
-    Many theta share a value, so it is no bijection; `inverse` returns the unit vector itself. For sampling the
-    convention is Stan's: the free length gets a standard normal measure, so the log-determinant is `-|x|**2 / 2`
-    and a uniform direction follows where nothing else is said. A zero theta has no direction: `forward` raises for
+    Many theta share a value, so it is not a bijection; `inverse` returns the unit vector itself. For sampling the
+    convention is Stan's: theta has a standard normal measure, so the log-determinant is `-|x|**2 / 2` and the
+    direction is uniform under a flat prior. A zero theta has no direction: `forward` raises for
     a concrete one and gives nan under tracing.
 
     Examples

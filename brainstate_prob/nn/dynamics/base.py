@@ -1,4 +1,4 @@
-"""Dynamics: modules that advance one time step per call, with hooks before and after the step."""
+"""Dynamics: modules that advance one time step per call, with hooks before and after."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Dynamics(DynamicsNode, Module):
     Raises
     ------
     TypeError, ValueError
-        For an ``in_size`` that is no shape.
+        If ``in_size`` is not a shape.
 
     Examples
     --------
@@ -95,19 +95,19 @@ class Dynamics(DynamicsNode, Module):
         self.after_updates = self._with(self.after_updates, key, fun)
 
     def get_before_update(self, key: Hashable) -> Callable:
-        """The hook of this key."""
+        """The hook with this key."""
         return self._find(self.before_updates, key)
 
     def get_after_update(self, key: Hashable) -> Callable:
-        """The hook of this key."""
+        """The hook with this key."""
         return self._find(self.after_updates, key)
 
     def has_before_update(self, key: Hashable) -> bool:
-        """Whether there is a hook of this key."""
+        """Whether there is a hook with this key."""
         return key in self.before_updates
 
     def has_after_update(self, key: Hashable) -> bool:
-        """Whether there is a hook of this key."""
+        """Whether there is a hook with this key."""
         return key in self.after_updates
 
     def _with(self, hooks: dict[Hashable, Callable], key: Hashable, fun: Callable) -> dict[Hashable, Callable]:
@@ -122,18 +122,18 @@ class Dynamics(DynamicsNode, Module):
             raise KeyError(f'{label(self)} has no hook {key!r}; it has {list(hooks)}.')
         return hooks[key]
 
-    # Late references
+    # References to attributes that are created later
 
     def prefetch(self, item: str):
-        """A `Prefetch` of an attribute that may come into being later."""
+        """A `Prefetch` of an attribute that may be created later."""
         return Prefetch(self, item)
 
     def prefetch_delay(
         self, state: str, *time_and_index, init: Any = None, interpolation: str | Callable | None = None, **kwargs
     ):
-        """A `PrefetchDelayAt`: the value of a State a time ago."""
+        """A `PrefetchDelayAt`: a past value of a State."""
         return PrefetchDelayAt(self, state, *time_and_index, delay_init=init, interpolation=interpolation, **kwargs)
 
     def output_delay(self, *time_and_index, init: Any = None, interpolation: str | Callable | None = None, **kwargs):
-        """An `OutputDelayAt`: what ``update`` returned a time ago."""
+        """An `OutputDelayAt`: a past output of ``update``."""
         return OutputDelayAt(self, *time_and_index, delay_init=init, interpolation=interpolation, **kwargs)

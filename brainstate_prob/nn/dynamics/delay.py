@@ -21,22 +21,21 @@ from brainstate_prob.nn.module import Module
 
 __all__ = ['Delay', 'DelayAccess']
 
-_MARGIN = 1e-3  # of a step, by which a traced time may leave the buffer through rounding
+_MARGIN = 1e-3  # in steps; the tolerance for rounding of a traced time at the ends of the buffer
 
 
 class Delay(Module):
     """A buffer of past values.
 
-    Every ``update(value)`` stores one value; ``at(entry)`` reads what was stored a registered time ago. A delay of 0
-    is the value of the last update. Times are in the unit of ``environ``'s ``dt``, which has to be set when
-    ``init_state`` is called and from then on.
+    Every ``update(value)`` stores one value; ``at(entry)`` reads the value at a registered delay. A delay of 0 is the
+    value of the last update. Times are in the unit of ``environ``'s ``dt``, which must be set from ``init_state`` on.
 
     Parameters
     ----------
     target_info
-        What is stored: an array, a Quantity, a ``jax.ShapeDtypeStruct``, or a pytree of these.
+        The shape and type of values: an array, a Quantity, a ``jax.ShapeDtypeStruct``, or a pytree of these.
     time
-        The longest delay that is needed. Entries make it longer.
+        The longest delay; longer entries extend it.
     init
         The history before the first update: a number, an array or Quantity that broadcasts to
         ``(length, *shape)`` (entry k is k steps ago), or a callable of that shape. Default: zeros.
@@ -46,16 +45,15 @@ class Delay(Module):
         Between the steps: ``'linear'``, ``'nearest'`` (or ``'round'``), ``'cubic'`` (Catmull-Rom, second-order slopes
         at the ends), ``'hermite'`` (the same with first-order slopes at the ends), ``'polynomial2'``,
         ``'polynomial3'`` (through the 3 or 4 nearest entries), or a callable
-        ``f(history, indices, step, length)``, where ``history[k]`` is the value k steps ago. Values that are no
-        floating numbers (spikes) are read from the nearest step. Default: ``interp_method``.
+        ``f(history, indices, step, length)``, where ``history[k]`` is the value k steps ago. Values that are not
+        floating (spikes) are read from the nearest step. Default: ``interp_method``.
     take_aware_unit
         Whether plain numbers in ``target_info`` take the unit of the first update.
     update_every
-        The time between two stored values, a multiple of ``dt``; None stores each. In between, updates only let
-        time pass.
+        The time between two stored values, a multiple of ``dt``; None stores each. Updates in between only advance
+        time.
     delay_method
-        ``'rotation'`` writes into a ring, in place; ``'concat'`` shifts the buffer at every update, which costs its
-        length, and needs no position.
+        ``'rotation'`` writes into a ring buffer, in place; ``'concat'`` shifts the buffer at every update.
     interp_method
         The default of ``interpolation``.
 
@@ -68,8 +66,8 @@ class Delay(Module):
 
     Notes
     -----
-    The buffer has ``ceil(time / dt) + 1`` entries. A time that is traced (a fitted delay, say) cannot raise where it
-    leaves the buffer: floating values are NaN there.
+    The buffer has ``ceil(time / dt) + 1`` entries. A traced time (a fitted delay, say) outside the buffer cannot
+    raise: floating values are NaN there.
 
     Examples
     --------
@@ -121,23 +119,23 @@ class Delay(Module):
         for name, spec in (entries or {}).items():
             self.register_entry(name, *(spec if isinstance(spec, tuple | list) else (spec,)))
 
-    # What is asked for
+    # Registration
 
     def register_delay(self, *time_and_index) -> tuple | None:
-        """Make room for a delay; ``(time, *indices)`` comes back, None for no delay at all.
+        """Extend the buffer to a delay, and return ``(time, *indices)``, or None for no delay.
 
         Parameters
         ----------
         *time_and_index
             The time, a number or an array of them, then integers, slices or integer arrays that index the value's
-            axes. Arrays broadcast, so that each target may have its own delay.
+            axes. Arrays broadcast, so that each entry may have its own delay.
         """
         if not time_and_index:
             raise ValueError(f'{label(self)}: give a delay, as in register_delay(5.0 * u.ms).')
         time, *indices = time_and_index
         for index in indices:
             if not isinstance(index, slice) and np.asarray(index).dtype.kind not in 'iub':
-                raise TypeError(f'{label(self)}: what follows the delay indexes the value, got {index!r}.')
+                raise TypeError(f'{label(self)}: the arguments after the delay index the value, got {index!r}.')
         if time is None:
             return None
         magnitude = u.get_mantissa(time)
@@ -156,12 +154,12 @@ class Delay(Module):
         return self
 
     def access(self, entry: str, *time_and_index) -> DelayAccess:
-        """Register an entry and return a handle on it: calling the handle is ``at(entry)``."""
+        """Register an entry and return a handle whose call is ``at(entry)``."""
         return DelayAccess(self, *time_and_index, entry=entry)
 
     @property
     def max_time(self) -> Any:
-        """The longest delay that was asked for."""
+        """The longest registered delay."""
         longest = max(self._times, key=lambda time: np.max(self._steps(time)), default=0.0 * environ.get_dt())
         return longest.max() if hasattr(longest, 'max') else longest
 
@@ -174,7 +172,7 @@ class Delay(Module):
     # Time in steps
 
     def _steps(self, time: Any) -> Any:
-        """A time in calls of update: NumPy where it is concrete."""
+        """A time in calls of update; NumPy if concrete."""
         try:
             return steps_of(time, environ.get_dt())
         except u.UnitMismatchError as error:
@@ -195,14 +193,14 @@ class Delay(Module):
 
     @call_order(3)
     def init_state(self, batch_size: int | None = None, **kwargs) -> None:
-        """Make the buffer, with all that is registered until now, and fill it with ``init``."""
+        """Create the buffer for all registered entries, and fill it with ``init``."""
         self.history = DelayState(self._filled(batch_size))
         self._read_plain = False
         if self.delay_method == 'rotation' or self.update_every is not None:
             self.write_ptr = DelayState(jnp.zeros((), jnp.int32))
 
     def reset_state(self, batch_size: int | None = None, **kwargs) -> None:
-        """Fill the buffer with ``init`` again."""
+        """Refill the buffer with ``init``."""
         self._check_ready()
         self.history.value = self._filled(batch_size)
         if 'write_ptr' in vars(self):
@@ -226,7 +224,7 @@ class Delay(Module):
             )
 
     def update(self, current: Any) -> None:
-        """Store a value; with ``update_every``, only when its time has come."""
+        """Store a value; with ``update_every``, only at multiples of it."""
         self._check_ready()
         leaves, tree = flat(self.history.value)
         values, given = flat(current)
@@ -258,7 +256,7 @@ class Delay(Module):
         if unit.is_unitless and self.take_aware_unit and not value.unit.is_unitless:
             if self._read_plain:
                 raise ValueError(
-                    f'{label(self)} was read before the first value came, which is in {value.unit}: what was read '
+                    f'{label(self)} was read before the first update, whose value is in {value.unit}: what was read '
                     f'had no unit. Give the history before the start in its unit, as in init=0. * u.{value.unit}.'
                 )
             unit = self._units[n] = value.unit
@@ -282,7 +280,7 @@ class Delay(Module):
         return self.retrieve(self._entries[entry])
 
     def retrieve(self, time_and_index: tuple | None, interpolation: str | Callable | None = None) -> Any:
-        """The value at what `register_delay` returned."""
+        """The value at a result of `register_delay`."""
         if time_and_index is None:
             return self.retrieve_at_step(0)
         return self.retrieve_ago(*time_and_index, interpolation=interpolation)
@@ -296,16 +294,16 @@ class Delay(Module):
         return self._read(step, indices, 'nearest')
 
     def retrieve_ago(self, time: Any, *indices, interpolation: str | Callable | None = None) -> Any:
-        """The value a time ago, which may be traced: between two steps it is interpolated, and has a gradient."""
+        """The value a time ago, interpolated between steps; the time may be traced and has a gradient."""
         steps, every = self._steps(time), self._every()
         if every > 1:
             self._check_ready()
-            age = (self.write_ptr.value - 1) % every  # of the newest value, in calls
+            age = (self.write_ptr.value - 1) % every  # age of the newest value, in calls
             steps = jnp.maximum(steps - age, 0) / every
         return self._read(steps, indices, self.interpolation if interpolation is None else interpolation)
 
     def retrieve_at_time(self, time: Any, *indices) -> Any:
-        """The value at a point in time; that of the last update is the setting ``t`` of ``environ``."""
+        """The value at a point in time, relative to the setting ``t`` of ``environ`` at the last update."""
         return self.retrieve_ago(environ.get('t', desc='the current time') - time, *indices)
 
     def _read(self, steps: Any, indices: tuple, method: str | Callable) -> Any:
@@ -332,21 +330,21 @@ class Delay(Module):
         return jax.tree.unflatten(tree, out)
 
     def _newest(self, length: int) -> jax.Array | None:
-        """The place of the newest value in the ring; None where the buffer is in order."""
+        """The position of the newest value in the ring buffer; None if the buffer is in order."""
         if self.delay_method == 'concat':
             return None
         return (self.write_ptr.value - 1) // self._every() % length
 
 
 class DelayAccess(Node):
-    """A handle on an entry of a `Delay`: calling it gives ``delay.at(entry)``.
+    """A handle on an entry of a `Delay`; a call returns ``delay.at(entry)``.
 
     Parameters
     ----------
     delay
         The delay.
     *time
-        The time and indices that are registered under ``entry``.
+        The time and indices registered under ``entry``.
     entry
         The name.
 

@@ -1,4 +1,4 @@
-"""The diagonal of a Jacobian, from one derivative where the function is element-wise."""
+"""The diagonal of a Jacobian, by one derivative if the function is elementwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['is_elementwise', 'value_and_diagonal']
 
 
 def value_and_diagonal(f: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``f(x)`` and the diagonal of its Jacobian, for an ``f`` that keeps the shape and may use States."""
+    """``f(x)`` and the diagonal of its Jacobian; ``f`` preserves the shape and may use States."""
     if x.size <= 1 or is_elementwise(f, x):
         return jvp(f, (x,), (jnp.ones_like(x),))
     jacobian, value = jacfwd(f, return_value=True)(x)
@@ -25,7 +25,7 @@ def value_and_diagonal(f: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def is_elementwise(f: Callable, x: jax.Array) -> bool:
-    """Whether ``f`` is made of element-wise operations on ``x``; False where its operations do not show it.
+    """Whether ``f`` consists of elementwise operations on ``x``; False if unknown.
 
     Examples
     --------
@@ -43,11 +43,11 @@ def is_elementwise(f: Callable, x: jax.Array) -> bool:
 
 
 class _NotElementwiseError(Exception):
-    """A result may depend on its argument at another place."""
+    """A result may not depend elementwise on its argument."""
 
 
 class _Dependence(Interpreter[bool]):
-    """Follows whether a value depends on the argument: each place on the same place."""
+    """Track whether a value depends elementwise on the argument."""
 
     def __init__(self, shape: tuple[int, ...]):
         self._shape = shape

@@ -1,4 +1,4 @@
-"""HiData: named values in a tree, as one immutable value that JAX can look into."""
+"""HiData: an immutable tree of named values, as a pytree."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ['HiData']
 
 
 class HiData:
-    """Named children, arrays or further `HiData`: what a composed dynamics has for a state.
+    """Named children, arrays or further `HiData`: the state of composed dynamics.
 
-    A JAX pytree, in the order of the children. Nothing is changed in place: `add`, `replace` and `pop` give a new one.
+    A JAX pytree, in the order of the children. It is immutable: `add`, `replace` and `pop` return a new one.
     Children are read as attributes or items. Subclasses are pytrees too.
 
     Parameters
@@ -23,7 +23,7 @@ class HiData:
     name
         A label.
     **kwargs
-        Further children; they win over ``children``.
+        Further children; they override ``children``.
 
     Examples
     --------
@@ -51,13 +51,13 @@ class HiData:
         _register(cls)
 
     def __setattr__(self, key: str, value: Any) -> None:
-        raise AttributeError(f'A {type(self).__name__} is not changed in place: use x = x.replace({key}=...) or x.add.')
+        raise AttributeError(f'A {type(self).__name__} is immutable: use x = x.replace({key}=...) or x.add.')
 
     def __delattr__(self, key: str) -> None:
-        raise AttributeError(f'A {type(self).__name__} is not changed in place: use x = x.pop({key!r}).')
+        raise AttributeError(f'A {type(self).__name__} is immutable: use x = x.pop({key!r}).')
 
     def __getattr__(self, key: str) -> Any:
-        if key.startswith('__') or key == 'children':  # not there yet while it is unpickled
+        if key.startswith('__') or key == 'children':  # not set yet during unpickling
             raise AttributeError(key)
         if key not in self.children:
             raise AttributeError(f'{type(self).__name__} has no child {key!r}; it has {list(self.children)}.')
@@ -88,7 +88,7 @@ class HiData:
         return self.children.values()
 
     def add(self, *others: Mapping[str, Any] | HiData, **children) -> HiData:
-        """With more children, or other values of present ones; later ones win."""
+        """A copy with children added or replaced; later ones override."""
         merged = dict(self.children)
         for other in others:
             if not isinstance(other, Mapping | HiData):
@@ -97,12 +97,12 @@ class HiData:
         return type(self)._of({**merged, **children}, self.name)
 
     def replace(self, **children) -> HiData:
-        """With other values of present children."""
+        """A copy with new values of existing children."""
         self._check_present(children)
         return self.add(**children)
 
     def pop(self, *names: str) -> HiData:
-        """Without these children."""
+        """A copy without these children."""
         self._check_present(names)
         return type(self)._of({k: v for k, v in self.children.items() if k not in names}, self.name)
 
@@ -113,7 +113,7 @@ class HiData:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As nested dicts."""
+        """Convert to nested dicts."""
         return {k: v.to_dict() if isinstance(v, HiData) else v for k, v in self.children.items()}
 
     @classmethod
@@ -133,7 +133,7 @@ class HiData:
         Raises
         ------
         ValueError
-            Where there is none.
+            If there is none.
         """
         dtype = _first_dtype(self)
         if dtype is None:
@@ -142,7 +142,7 @@ class HiData:
 
     @classmethod
     def _of(cls, children: dict[str, Any], name: str | None) -> HiData:
-        """One of this class without its constructor, which a subclass may have changed."""
+        """Create an instance without the constructor, which a subclass may have changed."""
         new = object.__new__(cls)
         object.__setattr__(new, 'children', children)
         object.__setattr__(new, 'name', name)

@@ -1,4 +1,4 @@
-"""Histories: arrays with past values along their first axis, as ring buffers or in order of time."""
+"""Histories: arrays of past values along the first axis, as ring buffers or in order of time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from brainstate_prob.nn.dynamics.interpolation import resolve
 
 __all__ = ['Target', 'filled', 'flat', 'read', 'steps_of', 'targets']
 
-# How far from a whole number of steps a time may be by rounding alone, of the number.
+# The relative rounding error of a time in steps.
 _ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What one array of a history holds at each time; ``unit`` is None for plain numbers."""
+    """Shape and type of the values of a history; ``unit`` is None for plain numbers."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -50,12 +50,12 @@ def targets(tree: Any) -> Any:
 
 
 def steps_of(time: Any, dt: Any) -> Any:
-    """``time / dt``: NumPy where it is concrete, with rounding errors removed.
+    """``time / dt`` with rounding errors removed; NumPy if concrete.
 
     Raises
     ------
     brainunit.UnitMismatchError
-        Where one is a time and the other is not.
+        If one is a time and the other is not.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def steps_of(time: Any, dt: Any) -> Any:
     number, step = u.get_mantissa(time), u.get_mantissa(dt)
     if isinstance(number, jax.core.Tracer) or isinstance(step, jax.core.Tracer):
         return number * (a.magnitude / b.magnitude) / step
-    # The shortest decimal of a float32 is what was meant: 0.1, not 0.10000000149.
+    # Take the shortest decimal of a float32: 0.1, not 0.10000000149.
     number, step = (_widened(x) for x in (number, step))
     steps = np.asarray(number * (a.magnitude / b.magnitude) / step)
     whole = np.round(steps)
@@ -82,7 +82,7 @@ def _widened(x: Any) -> np.ndarray:
 
 
 def filled(target: Target, init: Any, length: int, batch: tuple[int, ...], ring: bool) -> Any:
-    """The history before the first value: of a number, an array (entry k is k steps ago), a callable or None."""
+    """The history before the first value, from a number, an array (entry k is k steps ago), a callable or None."""
     shape = (length, *batch, *target.shape)
     value = jnp.zeros(shape, target.dtype) if init is None else init(shape) if callable(init) else init
     unit = target.unit
@@ -106,15 +106,15 @@ def read(
     buffer
         The history, time along axis 0.
     newest
-        The place of the newest value in a ring; None where entry k is k steps ago.
+        The position of the newest value in a ring buffer; None if entry k is k steps ago.
     steps
-        Not negative, below the length; whole or not, of any shape.
+        From 0 to below the length, integer or not, of any shape.
     indices
         Index the axes after the first.
     method
         A name of `interpolation.METHODS` or a callable ``f(history, indices, step, length)``.
     valid
-        Where this is false, floating values are NaN.
+        Floating values are NaN where this is false.
     """
     length, floating = buffer.shape[0], jnp.issubdtype(buffer.dtype, jnp.inexact)
     lead = max([np.ndim(steps), *(np.ndim(index) for index in indices if not isinstance(index, slice))])

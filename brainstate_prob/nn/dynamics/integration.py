@@ -1,4 +1,4 @@
-"""One step of an ordinary or stochastic differential equation by the exponential Euler method."""
+"""Exponential Euler steps of ordinary and stochastic differential equations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def exp_euler_step(fn: Callable, *args, **kwargs) -> Any:
 
     x <- x + dt phi(dt J) f(x), with phi(z) = (exp(z) - 1) / z and J the diagonal of the drift's Jacobian at x; with a
     diffusion g, plus g(x) sqrt(dt) times standard normal noise from `brainstate_prob.random`. Exact for a linear drift
-    without coupling, of order one otherwise (Hochbruck and Ostermann 2010).
+    without coupling, otherwise of order one (Hochbruck and Ostermann 2010).
 
     Parameters
     ----------
@@ -40,16 +40,16 @@ def exp_euler_step(fn: Callable, *args, **kwargs) -> Any:
     Raises
     ------
     TypeError
-        For an x that is not floating, functions that are none.
+        If x is not floating, or an argument is not a function.
     ValueError
-        Where the drift has another shape than x.
+        If the drift has another shape than x.
     brainunit.UnitMismatchError
-        Where units do not fit, with the one that would.
+        If units do not fit, with the expected unit.
 
     Notes
     -----
-    For an element-wise drift, found by looking at its operations, J costs one derivative. For one that couples the
-    entries of x it costs one for each entry; coupling that is given as another argument costs nothing.
+    For an elementwise drift, detected from its operations, J costs one derivative, otherwise one for each entry of x.
+    Coupling through another argument costs nothing.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Interpolation between the entries of a history: their indices and weights.
+"""Interpolation between the entries of a history, as indices and weights.
 
-The history is known at 0, 1, ..., length - 1 steps ago. Each method gives pairs (entry, weight) for a time ``s`` in
-steps; what is interpolated is the sum of entry times weight, so one implementation serves all.
+The history is known at 0, 1, ..., length - 1 steps ago. Each method returns pairs (entry, weight) for a time ``s`` in
+steps; the interpolated value is the weighted sum of entries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Stencil = Callable[[jax.Array, int], list[tuple[jax.Array, jax.Array]]]
 
 
 def _base(s: jax.Array, first: Any, points: int, length: int) -> tuple[jax.Array, jax.Array]:
-    """The first of ``points`` neighbouring entries, moved into the history, and where ``s`` lies from it."""
+    """The first of ``points`` neighbouring entries inside the history, and the distance of ``s`` from it."""
     first = jnp.clip(first, 0, length - points)
     return first.astype(jnp.int32), s - first
 
@@ -28,7 +28,7 @@ def _nearest(s: jax.Array, length: int) -> list:
 
 
 def _lagrange(points: int, offset: Callable) -> Stencil:
-    """The polynomial through ``points`` neighbours: exact for polynomials of that degree, up to the ends."""
+    """The polynomial through ``points`` neighbours, also at the ends."""
 
     def stencil(s: jax.Array, length: int) -> list:
         n = min(points, length)
@@ -46,7 +46,7 @@ def _lagrange(points: int, offset: Callable) -> Stencil:
 
 
 def _hermite(slope_at_end: tuple[float, ...]) -> Stencil:
-    """The cubic with central differences as slopes; at the ends, a one-sided difference with these weights."""
+    """The cubic with central differences as slopes, and one-sided differences with these weights at the ends."""
 
     def stencil(s: jax.Array, length: int) -> list:
         if length < 4:
@@ -85,12 +85,12 @@ METHODS: dict[str, Stencil] = {
 
 
 def resolve(method: str | Callable) -> Stencil | Callable:
-    """The stencil of a name; a callable as it is.
+    """The stencil of a name; a callable is returned unchanged.
 
     Raises
     ------
     ValueError, TypeError
-        For an unknown name, or what is neither; the message lists the names.
+        For an unknown name, or anything else.
     """
     if callable(method):
         return method

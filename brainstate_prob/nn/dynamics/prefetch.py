@@ -1,4 +1,4 @@
-"""Late references: to an attribute that is created later, to its past values, and to past outputs."""
+"""References to an attribute that is created later, to its past values, and to past outputs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ['OutputDelayAt', 'Prefetch', 'PrefetchDelay', 'PrefetchDelayAt']
 
 
 class Prefetch(Node):
-    """A handle on ``module.item``, which may come into being later: calling it gives the present value.
+    """A handle on ``module.item``, which may be created later; a call returns the current value.
 
     Parameters
     ----------
     module
         The module.
     item
-        The name of the attribute: a State or `Param`, whose value is given, or anything else.
+        The name of the attribute: a State or `Param`, whose value is returned, or anything else.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class Prefetch(Node):
 
     @property
     def delay(self) -> PrefetchDelay:
-        """Leads to past values: ``.delay.at(5.0 * u.ms)``."""
+        """Access to past values: ``.delay.at(5.0 * u.ms)``."""
         return PrefetchDelay(_dynamics(self, self.module), self.item)
 
     def get_item(self) -> Any:
@@ -57,18 +57,18 @@ class Prefetch(Node):
         Raises
         ------
         AttributeError
-            Where it is not there yet.
+            If it does not exist yet.
         """
         item = getattr(self.module, self.item, None)
         if item is None:
             raise AttributeError(
-                f'{_label(self.module)} has no attribute {self.item!r} yet. If it is made by init_state, call '
+                f'{_label(self.module)} has no attribute {self.item!r} yet. If init_state creates it, call '
                 'nn.init_all_states(model) first.'
             )
         return item
 
     def get_item_value(self) -> Any:
-        """The present value."""
+        """The current value."""
         item = self.get_item()
         return item.value if isinstance(item, State) else item.value() if isinstance(item, ParamNode) else item
 
@@ -80,7 +80,7 @@ class Prefetch(Node):
 
 
 class PrefetchDelay(Node):
-    """The past of ``module.item``; `at` says how long ago.
+    """The past values of ``module.item``; see `at`.
 
     Examples
     --------
@@ -96,23 +96,23 @@ class PrefetchDelay(Node):
         self.item = item
 
     def at(self, *delay_time) -> PrefetchDelayAt:
-        """A handle on the value a time ago; indices may follow the time, as in `Delay.register_delay`."""
+        """A handle on the value a time ago; indices may follow as in `Delay.register_delay`."""
         return PrefetchDelayAt(self.module, self.item, *delay_time)
 
 
 class PrefetchDelayAt(Node):
     """A handle on the value of the State ``module.item`` a time ago.
 
-    The history is a `StateWithDelay` among the module's after-hooks, one for all handles on the State; it is made by
-    ``nn.init_all_states``. It holds the values after each step: read before the module's own step, a delay of 0 is
-    the value of the step before.
+    The history is a `StateWithDelay` among the module's after-hooks, shared by all handles on the State and created by
+    ``nn.init_all_states``. It stores the value after each step: before the module's own step, a delay of 0 is the
+    value of the previous step.
 
     Parameters
     ----------
     module, item
         The module and the name of its State.
     *time_and_index
-        How long ago, and indices: see `Delay.register_delay`. Nothing, or None: now.
+        The delay and indices: see `Delay.register_delay`. Empty or None: no delay.
     delay_init
         The history before the start: ``init`` of `Delay`.
     interpolation
@@ -175,9 +175,9 @@ class PrefetchDelayAt(Node):
 
 
 class OutputDelayAt(Node):
-    """A handle on what ``module`` returned a time ago.
+    """A handle on a past output of ``module``.
 
-    The history is a `Delay` among the module's after-hooks, one for all handles. Its values have the shape
+    The history is a `Delay` among the module's after-hooks, shared by all handles. Its values have the shape
     ``module.out_size`` (and the batch axis of ``init_state``), the default floating dtype, and the unit of
     ``delay_init``, else that of the first output.
 
@@ -186,9 +186,9 @@ class OutputDelayAt(Node):
     module
         The dynamics.
     *delay_time
-        How long ago, and indices: see `Delay.register_delay`.
+        The delay and indices: see `Delay.register_delay`.
     delay_init, interpolation, update_every, **kwargs
-        As of `Delay`. Where the output has a unit and is read before the first step, ``delay_init`` gives the unit.
+        As of `Delay`. If the output has a unit and is read before the first step, ``delay_init`` must have it.
 
     Examples
     --------
@@ -246,12 +246,12 @@ def _unpacked(time_and_index: tuple) -> tuple:
 
 
 def _shared(module: DynamicsNode, key: str, make: Callable[[], Delay], init: Any) -> Delay:
-    """The delay among the module's after-hooks, made at the first use."""
+    """The delay among the module's after-hooks, created at the first use."""
     if key not in module.after_updates:
         module.add_after_update(key, make())
     delay = module.after_updates[key]
     if not isinstance(delay, Delay):
-        raise TypeError(f'{label(module)}: the hook {key!r} is a {type(delay).__name__}, no Delay.')
+        raise TypeError(f'{label(module)}: the hook {key!r} is a {type(delay).__name__}, not a Delay.')
     if init is not None and not _same(delay.init, init):
         if delay.init is not None:
             raise ValueError(f'{label(module)}: the delay {key!r} is shared, and has another init already.')

@@ -16,14 +16,14 @@ __all__ = ['StateWithDelay']
 
 
 class StateWithDelay(Delay):
-    """A `Delay` of the State that a module has under a name; ``update()`` stores its present value.
+    """A `Delay` of a State of a module; ``update()`` stores its current value.
 
     Parameters
     ----------
     target
         The module.
     item
-        The name of the attribute that holds the State. It may come into being later, in ``init_state``.
+        The name of the attribute that holds the State. It may be created later, in ``init_state``.
     init, interpolation, **kwargs
         As of `Delay`.
 
@@ -56,14 +56,14 @@ class StateWithDelay(Delay):
         state = getattr(self._target, self.item, None)
         if not isinstance(state, State):
             raise TypeError(
-                f'{label(self)}: {self.item!r} of {type(self._target).__name__} is no State'
+                f'{label(self)}: {self.item!r} of {type(self._target).__name__} is not a State'
                 + (' yet; call nn.init_all_states.' if state is None else f' but a {type(state).__name__}.')
             )
         return state
 
     @call_order(3)
     def init_state(self, *args, **kwargs) -> None:
-        """Make the buffer for values like the present one of the State, batch axes included."""
+        """Create the buffer for values like the current one, batch axes included."""
         self.target_info = targets(self.state.value)
         super().init_state()
 
@@ -72,5 +72,5 @@ class StateWithDelay(Delay):
         super().reset_state()
 
     def update(self, *args) -> None:
-        """Store the present value of the State; arguments (the output of the module) are not used."""
+        """Store the current value of the State; arguments (the output of the module) are ignored."""
         super().update(self.state.value)

@@ -1,4 +1,4 @@
-"""Activations element by element; those that `jax.nn` has are its own, here with their formula and with units.
+"""Elementwise activations, from `jax.nn` where it has them, with units.
 
 Piecewise linear ones carry the unit of their input (a rate, a current); the others take plain numbers.
 """
@@ -83,7 +83,7 @@ def leaky_relu(x: Any, negative_slope: Any = 0.01) -> jax.Array:
 
 @carries_unit('x')
 def prelu(x: Any, a: Any = 0.25) -> jax.Array:
-    """Parametric rectifier: x where x >= 0, else a·x, with a slope to be trained that broadcasts against ``x``.
+    """Parametric rectifier: x where x >= 0, else a·x, with a trainable slope that broadcasts against ``x``.
 
     Examples
     --------
@@ -103,12 +103,12 @@ def rrelu(x: Any, lower: float = 0.125, upper: float = 1 / 3, *, key: Any = None
     lower, upper
         The bounds of the slope, in order.
     key
-        A key or an int seed; None takes a key off the stream of `brainstate_prob.random`.
+        A key or an int seed; None draws from the stream of `brainstate_prob.random`.
 
     Raises
     ------
     ValueError
-        Where lower > upper.
+        If lower > upper.
 
     Examples
     --------
@@ -129,7 +129,7 @@ def hard_tanh(x: Any, min_val: Any = -1.0, max_val: Any = 1.0) -> jax.Array:
     Raises
     ------
     ValueError
-        Where min_val > max_val.
+        If min_val > max_val.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def soft_shrink(x: Any, lambd: Any = 0.5) -> jax.Array:
     return jnp.where(jnp.abs(x) > lambd, x - jnp.sign(x) * lambd, jnp.zeros_like(x))
 
 
-# Functions of plain numbers, element by element
+# Elementwise functions of plain numbers
 
 
 @takes_numbers
@@ -324,7 +324,7 @@ def selu(x: Any) -> jax.Array:
 def gelu(x: Any, approximate: bool = True) -> jax.Array:
     """x·Φ(x) with the normal distribution function, or its tanh approximation.
 
-    The default here is the approximation; that of the layer `GELU` is the exact form.
+    The default is the approximation; the layer `GELU` defaults to the exact form.
 
     Examples
     --------

@@ -46,8 +46,8 @@ def logsumexp(
 ) -> Any:
     """Logarithm of a sum of exponentials: log Σ b·eᵃ along ``axis`` (None: over all), without overflow.
 
-    ``b`` are factors (1 by default), which broadcast against ``a``. With ``return_sign`` the pair (log of the absolute
-    sum, its sign) comes back, else a negative sum gives NaN. ``where`` says which entries count.
+    ``b`` are factors (1 by default), which broadcast against ``a``. With ``return_sign`` the result is the pair (log of
+    the absolute sum, its sign), else a negative sum gives NaN. ``where`` selects the entries.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def logsumexp(
 
 @takes_numbers
 def softmax(x: Any, axis: Any = -1, where: Any = None) -> jax.Array:
-    """eˣ / Σ eˣ along ``axis``; entries where ``where`` is False count nothing and give 0.
+    """eˣ / Σ eˣ along ``axis``; entries where ``where`` is False are ignored and give 0.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def softmax(x: Any, axis: Any = -1, where: Any = None) -> jax.Array:
 def log_softmax(x: Any, axis: Any = -1, where: Any = None) -> jax.Array:
     """Logarithm of `softmax`: x − logsumexp(x) along ``axis``.
 
-    Entries where ``where`` is False count nothing and give −inf.
+    Entries where ``where`` is False are ignored and give −inf.
 
     Examples
     --------

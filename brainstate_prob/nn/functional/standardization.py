@@ -1,4 +1,4 @@
-"""Mean 0 and variance 1 along axes: of activations, and of the weights of a layer."""
+"""Standardization of activations and of the weights of a layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def standardize(x: Any, axis: Any = -1, variance: Any = None, epsilon: float = 1
     variance
         Used in place of the variance of ``x``; it broadcasts against ``x``.
     where
-        True for the entries that mean and variance are taken over.
+        Whether an entry counts in mean and variance.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def standardize(x: Any, axis: Any = -1, variance: Any = None, epsilon: float = 1
     Array([-0.999995,  0.999995], dtype=float32)
     """
     x = jnp.asarray(x)
-    if variance is None:  # in two passes: the default of jax.nn subtracts squares, which cancel
+    if variance is None:  # in two passes: the default of jax.nn subtracts squares and loses digits
         variance = jnp.var(x, axis, keepdims=True, where=where)
     return jax.nn.standardize(x, axis, variance=variance, epsilon=epsilon, where=where)
 
@@ -43,11 +43,11 @@ def weight_standardization(w: Any, eps: float = 1e-4, gain: Any = None, out_axis
     Parameters
     ----------
     w
-        Weights or a kernel; ``fan_in`` is the number of entries an output.
+        Weights or a kernel; ``fan_in`` is the number of entries per output.
     eps
-        Keeps weights that are all equal at 0.
+        Avoids division by 0 if all weights are equal.
     gain
-        A factor an output: of shape (outputs,), or one that broadcasts against ``w``.
+        A factor per output: of shape (outputs,), or one that broadcasts against ``w``.
     out_axis
         The axis of the outputs.
 

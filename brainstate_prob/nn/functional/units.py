@@ -1,4 +1,4 @@
-"""Functions of arrays applied to quantities: with the unit carried along, or refused."""
+"""Apply functions of arrays to quantities: carry the unit, or refuse it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _F = TypeVar('_F', bound=Callable)
 def carries_unit(*names: str) -> Callable[[_F], _F]:
     """Decorate a function of plain numbers: the arguments ``names`` may be quantities of one dimension.
 
-    The result is then a quantity in the unit of the first. 0 and infinity may stand plain beside quantities.
+    The result is a quantity in the unit of the first. 0 and infinity may be plain numbers beside quantities.
 
     Examples
     --------
@@ -52,5 +52,5 @@ def carries_unit(*names: str) -> Callable[[_F], _F]:
 
 
 def takes_numbers(fn: _F) -> _F:
-    """Decorate a function of plain numbers: a quantity without dimension is taken as one, any other raises."""
+    """Decorate a function of plain numbers: dimensionless quantities are converted, others raise."""
     return carries_unit()(fn)

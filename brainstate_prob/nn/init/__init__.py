@@ -1,4 +1,4 @@
-"""First values of parameters: initializers, called with a shape, and `param`, which resolves what a layer is given.
+"""Initial values of parameters: initializers, called with a shape, and `param`, which resolves a specification.
 
 An initializer is a value without state: it draws with the ``key`` of the call, else with its ``seed`` (the same
 numbers for the same shape every time), else from the stream of `brainstate_prob.random`. The distributions are those of

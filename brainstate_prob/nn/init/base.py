@@ -1,4 +1,4 @@
-"""Initializer: a callable that makes initial values of a given shape, with a unit if it has one."""
+"""Initializer: a callable that returns initial values of a given shape, with an optional unit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Initializer:
     _random: ClassVar[bool] = True
 
     def __call__(self, shape: Size, dtype: Any = None, key: Any = None) -> Any:
-        """An array, or a Quantity where the initializer has a unit."""
+        """An array, or a Quantity if the initializer has a unit."""
         shape, dtype = to_shape(shape), jnp.dtype(environ.dftype() if dtype is None else dtype)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f'{self!r}: dtype must be a floating type, got {dtype}.')

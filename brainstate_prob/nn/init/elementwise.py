@@ -1,4 +1,4 @@
-"""Initializers whose entries do not depend on the shape: constants, and draws from one distribution."""
+"""Initializers with constant or independent, identically distributed entries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ZeroInit(Initializer):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Constant(InUnits):
-    """One value everywhere: a number or a Quantity, or an array of them that broadcasts to the shape.
+    """A constant: a number, a Quantity, or an array that broadcasts to the shape.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`param`: what a layer is given for a parameter, resolved to an array."""
+"""`param`: resolve the specification of a layer's parameter to an array."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def param(
     Parameters
     ----------
     parameter
-        None (stays None), a number or array or Quantity that broadcasts to ``sizes`` (stays as small as it is), a
+        None (stays None), a number or array or Quantity that broadcasts to ``sizes`` (not expanded), a
         callable of the shape such as an initializer, or a State or `Param`, whose value is taken.
     sizes
         The shape without the batch axis.
     batch_size
-        Puts a batch axis in front: a callable is called with ``(batch_size, *sizes)``; an array that has no such
+        Adds a leading batch axis: a callable is called with ``(batch_size, *sizes)``; an array that has no such
         axis yet is repeated along it. A scalar stays a scalar.
     allow_none, allow_scalar
         Whether None and scalars are taken.
@@ -44,9 +44,9 @@ def param(
     Raises
     ------
     ValueError
-        For a shape that does not broadcast to the one wanted, and for None or a scalar where these are not allowed.
+        If the shape does not broadcast to ``sizes``, or None or a scalar is not allowed.
     TypeError
-        For what is none of the above.
+        For any other specification.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def param(
         raise ValueError(f'A parameter of shape {full} is needed, got None. Pass an initializer or a value.')
     if isinstance(parameter, State):
         parameter = parameter.value
-    elif callable(getattr(parameter, 'value', None)):  # a Param; its module stands above this one
+    elif callable(getattr(parameter, 'value', None)):  # a Param, whose module cannot be imported here
         parameter = parameter.value()
     elif callable(parameter):
         value = parameter(full)
@@ -91,7 +91,7 @@ def param(
 
 
 def _as_array(value: Any) -> Any:
-    """``value`` as an array of its own floating dtype; integers and plain numbers in the default one."""
+    """``value`` as an array of its floating dtype; integers and Python numbers in the default dtype."""
     if isinstance(value, bool):
         raise TypeError(
             'A parameter is given as None, a number, an array or an initializer of floating numbers; got '

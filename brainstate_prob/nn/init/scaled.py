@@ -1,4 +1,4 @@
-"""Initializers that keep the scale of a signal from layer to layer: by the fans of the shape, or orthogonal."""
+"""Initializers that preserve the scale of a signal: variance scaling and orthogonal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LINEAR = {'linear', 'sigmoid', 'identity', *(f'conv{t}{n}d' for t in ('', '_tra
 
 
 def calculate_init_gain(nonlinearity: str, param: float | None = None) -> float:
-    """The factor on a weight's standard deviation that keeps the scale of a signal through ``nonlinearity``.
+    """The gain: the factor on the standard deviation of weights that compensates for ``nonlinearity``.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def calculate_init_gain(nonlinearity: str, param: float | None = None) -> float:
     Raises
     ------
     ValueError
-        For another name, or a ``param`` that the nonlinearity does not take.
+        For an unknown name, or a ``param`` that the nonlinearity does not take.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def calculate_init_gain(nonlinearity: str, param: float | None = None) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VarianceScaling(Initializer):
-    """Draws of mean 0 and variance ``scale / fan``, which keep the scale of a signal from layer to layer.
+    """Draws of mean 0 and variance ``scale / fan``, which preserve the scale of a signal.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class VarianceScaling(Initializer):
         Which fan: 'fan_in', 'fan_out', 'fan_avg' (their mean) or 'fan_geo_avg'. The fan is the size of the axis
         times that of all axes that are neither ``in_axis`` nor ``out_axis`` (the taps of a kernel).
     distribution
-        'truncated_normal' (cut at two standard deviations, then widened to the variance wanted), 'normal' or
+        'truncated_normal' (at two standard deviations, rescaled to the variance), 'normal' or
         'uniform'.
     in_axis, out_axis
         An axis or several.
@@ -88,7 +88,7 @@ class VarianceScaling(Initializer):
     Raises
     ------
     ValueError
-        For another mode or distribution, a scale that is not positive, and when called with fewer than two axes.
+        For an unknown mode or distribution, a scale that is not positive, or a shape of fewer than two axes.
 
     Examples
     --------
@@ -153,7 +153,7 @@ LecunNormal = _preset('LecunNormal', 1.0, 'fan_in', 'truncated_normal', _LECUN)
 class Orthogonal(Initializer):
     """``scale`` times a matrix with orthonormal rows or columns (whichever are fewer), uniform over all of them.
 
-    The axis ``axis`` is one side of the matrix, all the others together are the other.
+    ``axis`` is one side of the matrix, all other axes are the other.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""Layers, one family a file; `brainstate_prob.nn` exports their names."""
+"""Layers, one family per file; `brainstate_prob.nn` exports their names."""

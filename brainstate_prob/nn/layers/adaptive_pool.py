@@ -29,9 +29,9 @@ class _AdaptivePool(SpatialPool):
     Parameters
     ----------
     target_size
-        The number of bins: an int, or one per axis; None leaves an axis as it is.
+        The number of bins: an int, or one per axis; None leaves an axis unchanged.
     channel_axis
-        The axis of the input that is no spatial one; None if there is none.
+        The axis of the input that is not spatial; None if there is none.
     in_size
         The shape of one sample; ``out_size`` follows from it.
 
@@ -66,7 +66,7 @@ class _AdaptivePool(SpatialPool):
         high = -(-(np.arange(m) + 1) * n // m)
         within = np.arange(max(high - low))
         inside = low[:, None] + within < high[:, None]
-        # A short bin repeats its last entry, so that all are one rectangle.
+        # A short bin repeats its last entry, so that all have one size.
         entries = jnp.take(x, np.where(inside, low[:, None] + within, high[:, None] - 1), axis=axis)
         after = (1,) * (x.ndim - axis - 1)
         return self._pool(entries, axis + 1, inside.reshape(*inside.shape, *after), (high - low).reshape(m, *after))

@@ -26,7 +26,7 @@ class _BatchNorm(SpatialModule, Norm):
     feature_axis
         The axis of the features in ``in_size``, or several.
     track_running_stats
-        Whether predictions use running statistics; otherwise the batch's own are used always, and the setting
+        Whether predictions use running statistics; otherwise batch statistics are always used, and the setting
         ``fit`` is not read.
     epsilon
         Added to the variance.
@@ -49,15 +49,15 @@ class _BatchNorm(SpatialModule, Norm):
     Raises
     ------
     MissingSettingError
-        Where the setting ``fit`` has no value: True uses and tracks the statistics of the batch, False uses the
+        If the setting ``fit`` has no value: True uses and tracks the statistics of the batch, False uses the
         running ones.
     ValueError
         For an input that does not end in ``in_size``.
 
     Notes
     -----
-    The call takes ``mask``, which broadcasts to the input: entries where it is False do not count. The variance is
-    that of n, not of n - 1, also the running one.
+    The call takes ``mask``, which broadcasts to the input: entries where it is False do not count. Both variances
+    divide by n, not n - 1.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class _BatchNorm(SpatialModule, Norm):
         batch = True
         if self.track_running_stats:
             training = environ.get('fit', desc='whether batch statistics are used and tracked')
-            # Dropout may be on, as in training, where a trained network predicts: see `infer.mc_dropout`.
+            # MC dropout predicts with dropout on and running statistics: see `infer.mc_dropout`.
             batch = training and not environ.get('keep_statistics', False)
         if not batch:
             return self._normalize(x, self.running_mean.value, self.running_var.value)

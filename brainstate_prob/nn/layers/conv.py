@@ -1,4 +1,4 @@
-"""Convolutions: one N-d layer over ``lax.conv_general_dilated``, its standardised and its transposed form."""
+"""Convolutions: one N-d layer over ``lax.conv_general_dilated``, weight-standardized and transposed convolutions."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class _Conv(SpatialModule, SizedModule):
     kernel_size, stride
         An int, or one per axis.
     padding
-        ``'SAME'`` (ceil(n / stride) outputs an axis), ``'VALID'`` (no padding), an int, an int an axis, or a pair
-        (low, high) an axis.
+        ``'SAME'`` (ceil(n / stride) outputs per axis), ``'VALID'`` (no padding), an int, an int per axis, or a pair
+        (low, high) per axis.
     lhs_dilation, rhs_dilation
         The step between the entries of the input, of the kernel: an int, or one per axis.
     groups
-        Input and output channels are cut into so many groups, each of which sees only its own.
+        The number of groups of input and output channels; groups are independent.
     w_init, b_init
         The kernel, shape kernel_size + (in_channels / groups, out_channels), and the bias (out_channels,): an
         initializer, a number, an array, a Quantity, a `Param` or a `ParamSpec`. ``b_init=None``: no bias.
@@ -68,8 +68,8 @@ class _Conv(SpatialModule, SizedModule):
     Raises
     ------
     ValueError
-        For an ``in_size`` of another number of axes, groups that do not divide the channels, a kernel that does not
-        fit, or an input that does not end in ``in_size``.
+        If ``in_size`` has another number of axes, groups do not divide the channels, or the kernel or the input does
+        not fit.
     """
 
     ws_gain = False
@@ -228,13 +228,13 @@ class _ConvTranspose(_Conv):
     kernel_size, stride
         An int, or one per axis.
     padding
-        That of the convolution: ``'SAME'`` gives n * stride outputs an axis, ``'VALID'``
+        That of the convolution: ``'SAME'`` gives n * stride outputs per axis, ``'VALID'``
         (n - 1) * stride + max(k, stride) with k = (kernel_size - 1) * rhs_dilation + 1, numbers (low, high)
         (n - 1) * stride + k - low - high.
     rhs_dilation
         The step between the entries of the kernel: an int, or one per axis.
     groups
-        Input and output channels are cut into so many groups, each of which sees only its own.
+        The number of groups of input and output channels; groups are independent.
     w_init, b_init, w_mask, channel_first, param_type
         As of `Conv1d`; the kernel has shape kernel_size + (in_channels / groups, out_channels).
 
@@ -270,7 +270,7 @@ class _ConvTranspose(_Conv):
         return self._general(x, jnp.flip(w, range(self.spatial)), (1,) * self.spatial, pads, self.stride)
 
     def _around(self, axis: int) -> tuple[int, int]:
-        """What the input, its entries ``stride`` apart, is padded with."""
+        """The padding of the dilated input."""
         stride, reach = self.stride[axis], (self.kernel_size[axis] - 1) * self.rhs_dilation[axis]
         if self.padding == 'VALID':
             return reach, max(reach, stride - 1)

@@ -31,7 +31,7 @@ ALPHA = -1.7580993408473766  # the limit of SELU at minus infinity: -scale * alp
 
 
 class _Dropout(ElementWiseBlock):
-    """Keep entries with probability ``prob`` = 1 - ``rate`` in training; subclasses say which entries share a draw."""
+    """Keep entries with probability ``prob`` = 1 - ``rate`` in training; subclasses define what shares a draw."""
 
     def __init__(self, prob: float | None = None, name: str | None = None, *, rate: float | None = None):
         super().__init__(name)
@@ -47,7 +47,7 @@ class _Dropout(ElementWiseBlock):
         return x.shape
 
     def _drop(self, x: Any, keep: jax.Array) -> Any:
-        """What is kept, divided by the probability of it, so that the mean stays."""
+        """The kept entries, divided by their probability to preserve the mean."""
         x, unit = magnitude_and_unit(x)
         return with_unit(jnp.where(keep, x / (self.prob or 1), 0), unit)
 
@@ -56,7 +56,7 @@ class _Dropout(ElementWiseBlock):
 
 
 def _kept(layer: Any, prob: Any, rate: Any) -> float:
-    """The probability of keeping a unit, from one of the two ways to say it; half where none is used."""
+    """The probability of keeping a unit, from ``prob`` or ``rate``; 0.5 by default."""
     if prob is not None and rate is not None:
         raise ValueError(
             f'{label(layer)}: got both prob={prob!r} (the share that is kept) and rate={rate!r} (the share that is '
@@ -78,7 +78,7 @@ def _kept(layer: Any, prob: Any, rate: Any) -> float:
 class Dropout(_Dropout):
     """Keep each entry with probability ``prob`` in training and divide it by ``prob``; drop the others to 0.
 
-    ``prob`` is the probability of *keeping*. The identity where the setting ``fit`` is False; masks are drawn from
+    ``prob`` is the probability of *keeping*. The identity if the setting ``fit`` is False; masks are drawn from
     `brainstate_prob.random`.
 
     Parameters
@@ -93,7 +93,7 @@ class Dropout(_Dropout):
     Raises
     ------
     MissingSettingError
-        Where the setting ``fit`` has no value.
+        If the setting ``fit`` has no value.
 
     Examples
     --------
@@ -128,21 +128,21 @@ class Dropout(_Dropout):
 
 
 class _DropoutNd(SpatialModule, _Dropout):
-    """Drop whole channels: one draw for each channel of each sample, shared by all places.
+    """Drop whole channels: one draw for each channel of each sample.
 
     Parameters
     ----------
     prob
         The probability of *keeping* a channel; 0.5 by default.
     channel_axis
-        The axis of the channels; the ``spatial`` last ones besides it are the places, any others are batch axes.
+        The axis of the channels; of the others the last ``spatial`` ones are spatial, the rest batch axes.
     rate
         The probability of dropping a channel, in place of ``prob``.
 
     Raises
     ------
     MissingSettingError
-        Where the setting ``fit`` has no value.
+        If the setting ``fit`` has no value.
     ValueError
         For an input with too few axes.
     """
@@ -162,10 +162,10 @@ class _DropoutNd(SpatialModule, _Dropout):
 
 
 def _per_channel(layer: Any, x: Any, channel_axis: int, spatial: int) -> tuple[int, ...]:
-    """The shape of a mask that is shared along the ``spatial`` last axes besides the channels."""
+    """The shape of a mask that is shared along the spatial axes."""
     axes = list(range(x.ndim))
     if not -x.ndim <= channel_axis < x.ndim:
-        raise ValueError(f'{label(layer)}: channel_axis={channel_axis} is no axis of an input of shape {x.shape}.')
+        raise ValueError(f'{label(layer)}: channel_axis={channel_axis} is not an axis of an input of shape {x.shape}.')
     axes.pop(channel_axis)
     return tuple(1 if axis in axes[len(axes) - spatial :] else n for axis, n in enumerate(x.shape))
 
@@ -222,7 +222,7 @@ class AlphaDropout(_Dropout):
     """Dropout that keeps mean 0 and variance 1, for networks of SELU units.
 
     In training an entry is kept with probability p = ``prob`` and set to alpha' = -1.7581 otherwise; then all are
-    mapped by a x + b with a = (p (1 + (1 - p) alpha'^2))^(-1/2), b = -a (1 - p) alpha'. The identity where the setting
+    mapped by a x + b with a = (p (1 + (1 - p) alpha'^2))^(-1/2), b = -a (1 - p) alpha'. The identity if the setting
     ``fit`` is False.
 
     Parameters
@@ -235,9 +235,9 @@ class AlphaDropout(_Dropout):
     Raises
     ------
     MissingSettingError
-        Where the setting ``fit`` has no value.
+        If the setting ``fit`` has no value.
     brainunit.UnitMismatchError
-        For an input with a unit: the values mean something on the scale of the unit normal only.
+        For an input with a unit, since the layer assumes a standard normal scale.
 
     Examples
     --------
@@ -275,7 +275,7 @@ class FeatureAlphaDropout(AlphaDropout):
     Raises
     ------
     MissingSettingError
-        Where the setting ``fit`` has no value.
+        If the setting ``fit`` has no value.
 
     Examples
     --------
@@ -298,7 +298,7 @@ class FeatureAlphaDropout(AlphaDropout):
 
 
 class DropoutFixed(_Dropout, SizedModule):
-    """Dropout with one mask for a whole sequence: drawn by ``init_state``, used at every step.
+    """Dropout with one mask for a whole sequence, drawn by ``init_state``.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ class DropoutFixed(_Dropout, SizedModule):
     Raises
     ------
     MissingSettingError
-        Where the setting ``fit`` has no value.
+        If the setting ``fit`` has no value.
     ValueError
         For an input of another shape, or before ``init_state``.
 
@@ -332,11 +332,11 @@ class DropoutFixed(_Dropout, SizedModule):
         self.in_size = self.out_size = in_size
 
     def init_state(self, batch_size: int | None = None, **kwargs) -> None:
-        """Draw the mask; ``batch_size`` gives it a batch axis in front."""
+        """Draw the mask; ``batch_size`` adds a leading batch axis."""
         self.mask = ShortTermState(self._draw(batch_size))
 
     def reset_state(self, batch_size: int | None = None, **kwargs) -> None:
-        """Draw the mask anew."""
+        """Draw a new mask."""
         self.mask.value = self._draw(batch_size)
 
     def _draw(self, batch_size: int | None) -> jax.Array:

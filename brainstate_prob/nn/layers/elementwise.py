@@ -1,4 +1,4 @@
-"""Activation layers: classes with the options of the functions in `brainstate_prob.nn.functional`."""
+"""Activation layers: the functions of `brainstate_prob.nn.functional` with their options."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ __all__ = [
 
 
 class _Activation(ElementWiseBlock):
-    """A function of the input and of options, which are attributes; the repr rebuilds the layer."""
+    """Base of activation layers: the options are attributes, and the repr rebuilds the layer."""
 
     _function: ClassVar[Callable[..., Any]]
     _options: ClassVar[tuple[str, ...]] = ()
@@ -86,7 +86,7 @@ _REQUIRED = inspect.Parameter.empty
 
 
 def _layer(name: str, function: Callable, what: str, **options: Any) -> type[_Activation]:
-    """The layer ``name(*options, name=None)`` whose call is ``function(x, *options)``."""
+    """Make the layer class ``name(*options, name=None)`` whose call is ``function(x, *options)``."""
     defaults = {**options, 'name': None}
     parameters = [
         inspect.Parameter(option, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
@@ -125,7 +125,7 @@ def _along(function: Callable) -> Callable:
     return lambda x, dim: function(x, -1 if dim is None else dim)
 
 
-# name, function, what it computes, options with their defaults
+# name, function, description, options with their defaults
 
 ReLU = _layer('ReLU', F.relu, 'max(x, 0)')
 ReLU6 = _layer('ReLU6', F.relu6, 'x clipped to [0, 6]')
@@ -188,7 +188,7 @@ class PReLU(ElementWiseBlock):
     Raises
     ------
     ValueError
-        For an input whose last axis has not ``num_parameters`` channels.
+        If the last axis does not have ``num_parameters`` channels.
 
     Examples
     --------
@@ -214,7 +214,7 @@ class PReLU(ElementWiseBlock):
 
 
 def _filled(init: Any, dtype: Any) -> Any:
-    """A number as an initializer of the layer's shape and dtype; anything else as it is."""
+    """A number as a constant initializer of the layer's dtype; anything else unchanged."""
     if not isinstance(init, int | float):
         return init
     return lambda shape: jnp.full(shape, init, environ.dftype() if dtype is None else dtype)
@@ -223,8 +223,7 @@ def _filled(init: Any, dtype: Any) -> Any:
 class GLU(Module):
     """The first half of the input along ``dim`` times σ of the second half: the size of ``dim`` is halved.
 
-    ``in_size`` is needed only where something after it (in a `Sequential`, say) asks for the ``out_size``; a batch axis
-    does not count.
+    ``in_size`` (without batch axes) is needed only if a later item of a `Sequential` needs the ``out_size``.
 
     Raises
     ------
@@ -277,7 +276,7 @@ class Softmax2d(ElementWiseBlock):
 
 
 class Identity(ElementWiseBlock):
-    """Returns its input; further arguments are ignored, those of the constructor too.
+    """Return the input; other arguments, also of the constructor, are ignored.
 
     Examples
     --------
@@ -293,7 +292,7 @@ class Identity(ElementWiseBlock):
         return x
 
 
-# Multilinear in x and y: right at 0 and 1, and with a gradient in between.
+# Multilinear in x and y: exact at 0 and 1, with a gradient in between.
 _BITWISE: dict[str, Callable[[Any, Any], Any]] = {
     'add': lambda x, y: x + y,
     'and': lambda x, y: x * y,
@@ -308,7 +307,7 @@ _SIGNS = {'+': 'add', '&': 'and', '|': 'or', '^': 'xor'}
 
 
 class SpikeBitwise(ElementWiseBlock):
-    """Combine two arrays of spikes, x and y, of 0 and 1 by a bitwise operation that has a gradient.
+    """Combine two arrays of spikes (0 or 1) by a bitwise operation with a gradient.
 
     Parameters
     ----------
@@ -319,7 +318,7 @@ class SpikeBitwise(ElementWiseBlock):
     Raises
     ------
     ValueError
-        For another operation.
+        For an unknown operation.
 
     Examples
     --------

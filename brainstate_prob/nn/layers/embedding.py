@@ -1,4 +1,4 @@
-"""Embedding: rows of a trained table, selected by index."""
+"""Embedding: rows of a trainable table, selected by index."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class Embedding(Module):
     embedding_size
         The shape of a row: an int or a tuple of ints.
     embedding_init
-        The first table: an initializer, an array, a `Param` or a `ParamSpec`.
+        The initial table: an initializer, an array, a `Param` or a `ParamSpec`.
     padding_idx
         The row for padding; it may count from the end. An initializer starts it at 0. It gets no gradient.
     max_norm
-        Rows that are looked up are scaled down to this norm where theirs is larger; the table stays as it is.
+        The largest norm of a row; larger ones are scaled down in the output, not in the table.
     norm_type
         The p of that norm, at least 1.
     scale_grad_by_freq
-        Divide the gradient of a row by how often it is looked up in the call. This is then no gradient of any density:
-        for optimizers, not for samplers.
+        Divide the gradient of a row by its number of lookups in the call. This is not the gradient of a density:
+        use it with optimizers, not with samplers.
     freeze
-        Keep the table out of training: its State is no `ParamState`, and no gradient reaches it.
+        Do not train the table: its State is not a `ParamState`, and its gradient is zero.
 
     Raises
     ------
     ValueError
-        For sizes, a padding_idx or a norm out of range, and for concrete indices out of range. Indices that are only
-        known when compiled code runs give NaN there.
+        For sizes, a padding_idx or a norm out of range, and for concrete indices out of range. Traced indices out of
+        range give NaN.
     TypeError
-        For indices that are no integers.
+        If indices are not integers.
 
     Examples
     --------
@@ -100,7 +100,7 @@ class Embedding(Module):
 
     @classmethod
     def from_pretrained(cls, embeddings: Any, freeze: bool = True, **options: Any) -> Embedding:
-        """An Embedding of a given table, padding row included; frozen by default.
+        """Create an Embedding from a table, padding row included; frozen by default.
 
         Parameters
         ----------
@@ -145,10 +145,10 @@ class Embedding(Module):
                 f'{values.max()}.'
             )
         indices = jnp.asarray(indices)
-        return jnp.where(indices < 0, self.num_embeddings, indices)  # out of range, and not counted from the end
+        return jnp.where(indices < 0, self.num_embeddings, indices)  # out of range; negative indices included
 
     def _gradient_share(self, indices: jax.Array) -> jax.Array | None:
-        """What part of its gradient an index passes on to its row; None for all of it."""
+        """The share of its gradient that an index passes to its row; None for all."""
         share = None
         if self.scale_grad_by_freq:
             counts = jnp.zeros(self.num_embeddings, jnp.int32).at[indices].add(1)
@@ -161,9 +161,9 @@ class Embedding(Module):
         if isinstance(rows, u.Quantity):
             raise TypeError(f'{label(self)}: max_norm is a plain number, but the table has the unit {rows.unit}.')
         axes = tuple(range(-len(self.embedding_size), 0))
-        size = jnp.max(jnp.abs(rows), axes, keepdims=True)  # scaled by it, no power overflows
+        size = jnp.max(jnp.abs(rows), axes, keepdims=True)  # scaled by the maximum so that no power overflows
         safe = jnp.where(size > 0, size, 1)
-        unit = jnp.where(size > 0, rows / safe, 1)  # any row: its norm is not used
+        unit = jnp.where(size > 0, rows / safe, 1)  # any row, since its norm is not used
         if np.isinf(self.norm_type):
             norm = size
         else:
@@ -187,6 +187,6 @@ def _is_trained(x: Any) -> bool:
 
 
 def _scale_gradient(x: jax.Array, share: jax.Array) -> jax.Array:
-    """``x``; its gradient is ``share`` times what it would be."""
+    """``x``, with its gradient multiplied by ``share``."""
     still = jax.lax.stop_gradient(x)
     return still + (x - still) * share

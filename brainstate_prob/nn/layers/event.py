@@ -1,4 +1,4 @@
-"""Sparse random and event-driven connections: gather and scatter over the connections that exist."""
+"""Sparse random and event-driven connections, by gather and scatter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ['EventFixedNumConn', 'EventFixedProb', 'EventLinear', 'FixedNumConn']
 
 
 class _Connection(Module):
-    """Mixes the last axis; the axes before it are the same in ``in_size`` and ``out_size``."""
+    """Base of connections along the last axis; the other axes are the same in ``in_size`` and ``out_size``."""
 
     def __init__(self, in_size: Any, out_size: Any, name: str | None):
         super().__init__(name)
@@ -35,27 +35,27 @@ class _Connection(Module):
 
 
 class FixedNumConn(_Connection):
-    """A sparse random connection with a fixed number of connections a unit: y = x W.
+    """A sparse random connection with a fixed number of connections per unit: y = x W.
 
     Parameters
     ----------
     in_size, out_size
-        Sizes of the input (pre) and output (post) units, ints or tuples that agree but for the last axis.
+        Sizes of the input (pre) and output (post) units, ints or tuples that differ only in the last axis.
     conn_num
-        Connections of every unit: an int, or a float for a fraction of the units on the other side.
+        The number of connections per unit: an int, or a float for a fraction of the units on the other side.
     conn_weight
         One weight for all (a number or a Quantity), an initializer or an array of shape (units, connections), a
         `Param` or a `ParamSpec`.
     efferent_target
         ``'post'``: every pre unit has ``conn_num`` targets. ``'pre'``: every post unit has ``conn_num`` sources.
     afferent_ratio
-        The share of the pre units, drawn at random, that are connected at all.
+        The share of pre units, drawn at random, that have connections.
     allow_multi_conn
-        Whether a unit may be connected to another more than once; without, the targets of a unit are distinct.
+        Whether a pair of units may have several connections; otherwise the targets of a unit are distinct.
     seed
-        Of the connectivity; default: the stream of `brainstate_prob.random`.
+        The seed of the connectivity; default: the stream of `brainstate_prob.random`.
     conn_init
-        How distinct targets are drawn: ``'vmap'`` at once, or ``'for_loop'`` unit by unit, in less memory.
+        How distinct targets are drawn: ``'vmap'`` at once, or ``'for_loop'`` per unit, with less memory.
     param_type
         The State that holds the weight.
 
@@ -90,7 +90,7 @@ class FixedNumConn(_Connection):
         super().__init__(in_size, out_size, name)
         for option, allowed in ((efferent_target, ('post', 'pre')), (conn_init, ('vmap', 'for_loop'))):
             if option not in allowed:
-                raise ValueError(f'{label(self)}: {option!r} is none of {allowed}.')
+                raise ValueError(f'{label(self)}: {option!r} is not one of {allowed}.')
         self.efferent_target = efferent_target
         pre, post = self.num_pre, self.num_post
         key, kept_key = jax.random.split(random.split_key() if seed is None else jax.random.key(seed))
@@ -160,8 +160,8 @@ class FixedNumConn(_Connection):
 class EventFixedNumConn(FixedNumConn):
     """`FixedNumConn` for spikes: sums the weights of the units that are active.
 
-    What is not zero counts as 1, whatever its size. The derivative by a floating input is that of x W, so surrogate
-    gradients of spikes pass.
+    Nonzero inputs count as 1. The derivative by a floating input is that of x W, so that surrogate gradients of spikes
+    pass.
 
     Examples
     --------
@@ -191,9 +191,9 @@ class EventLinear(_Connection):
     weight
         One weight for all (a number or a Quantity), an initializer or an array (in, out), a `Param` or a `ParamSpec`.
     float_as_event
-        Whether a floating number that is not zero counts as 1; otherwise it counts as what it is.
+        Whether a nonzero floating number counts as 1; otherwise it counts by its value.
     block_size
-        For kernels that work in blocks; results do not depend on it.
+        The block size of kernels; results do not depend on it.
     param_type
         The State that holds the weight.
 
@@ -234,7 +234,7 @@ class EventLinear(_Connection):
 
 
 def _events(spikes: Any, weight: Any) -> jax.Array:
-    """1 where there is a spike, 0 elsewhere, with the derivative of the input itself."""
+    """1 for spikes, 0 elsewhere, with the derivative of the identity."""
     spikes = jnp.asarray(u.get_mantissa(spikes))
     if not jnp.issubdtype(spikes.dtype, jnp.floating):
         return (spikes != 0).astype(u.get_mantissa(weight).dtype)

@@ -20,7 +20,7 @@ __all__ = ['AllToAll', 'LoRA', 'Linear', 'OneToOne', 'ScaledWSLinear', 'SignedWL
 
 
 class _Dense(SizedModule):
-    """A matrix over the last axis; the axes before it are the same in ``in_size`` and ``out_size``."""
+    """Base of matrices over the last axis; the other axes are the same in ``in_size`` and ``out_size``."""
 
     weight: State | Weights
 
@@ -80,11 +80,11 @@ class Linear(_Dense):
     Raises
     ------
     ValueError
-        For sizes that do not agree, or an input that does not end in ``in_size``.
+        If sizes do not agree, or the input does not end in ``in_size``.
 
     Notes
     -----
-    Weight and input may have units; their product is that of y, and the bias must have it too, or be left out.
+    Weight and input may have units; y has their product, and the bias must have the same unit or be None.
 
     Examples
     --------
@@ -211,17 +211,17 @@ class SignedWLinear(SizedModule):
 
 
 class LoRA(SizedModule):
-    """Low-rank adaptation: y = x A B, added to ``base_module(x)`` where there is one.
+    """Low-rank adaptation: y = base_module(x) + x A B.
 
     Parameters
     ----------
     in_features, lora_rank, out_features
         A has shape (in_features, lora_rank), B (lora_rank, out_features).
     base_module
-        What is adapted. Its own parameters stay trainable; leave them out of the optimizer, or make them no
-        `ParamState`, to train A and B alone.
+        The adapted module, or None. Its own parameters stay trainable; exclude them from the optimizer, or give them a
+        State that is not a `ParamState`, to train A and B alone.
     kernel_init
-        A, see `Linear`. B as well without a base module or where a prior is given; otherwise B is zero, so that
+        A, see `Linear`. The same for B without a base module or with a prior; otherwise B is zero, so that
         training starts at the base module.
     param_type
         The State at path ``('weight',)``, with the entries ``lora_a`` and ``lora_b``.
@@ -281,15 +281,15 @@ class LoRA(SizedModule):
 
 
 class AllToAll(_Dense):
-    """Every unit to every unit: y = x W + b, or one weight for all pairs.
+    """All-to-all connection: y = x W + b, or one weight for all pairs.
 
     Parameters
     ----------
     in_size, out_size, b_init, param_type
         As of `Linear`; no bias by default.
     w_init
-        The weight (in, out), see `Linear`; a number or a Quantity without axes is one weight w for all pairs,
-        y = w sum(x), which needs no matrix.
+        The weight (in, out), see `Linear`; a scalar is one weight w for all pairs, y = w sum(x), without
+        a matrix.
     include_self
         Whether unit i feeds unit i.
 
@@ -335,7 +335,7 @@ class AllToAll(_Dense):
 
 
 class OneToOne(SizedModule):
-    """Every unit to its own: y = w * x + b, element by element.
+    """One-to-one connection: y = w * x + b, elementwise.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Normalization of each sample: layer, group and root-mean-square norms; what all norms share."""
+"""Layer, group and root-mean-square normalization, and the base class of all norms."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Axes = int | Sequence[int]
 
 
 class NormalizationParamState(ParamState):
-    """The scale and bias of a normalization layer: trainable, of a type of its own that filters can name."""
+    """The scale and bias of a normalization layer: trainable, with a type of their own for filters."""
 
 
 class Norm(SizedModule):
-    """What all norms share: statistics over some axes, and a scale and bias over the feature axes.
+    """Base of normalization layers: statistics over some axes, and a scale and bias over the feature axes.
 
     Axes are kept as negative numbers, counted from the end of the input, so that batch axes do not matter.
     """
@@ -53,7 +53,7 @@ class Norm(SizedModule):
         self.in_size = self.out_size = in_size
         self.feature_axes = tuple(axis for axis in self._from_end(feature_axes, 'feature_axes'))
         if any(axis < -len(self.in_size) for axis in self.feature_axes):
-            raise ValueError(f'{label(self)}: feature axes {feature_axes} are no axes of in_size={self.in_size}.')
+            raise ValueError(f'{label(self)}: feature axes {feature_axes} are not axes of in_size={self.in_size}.')
         self.epsilon = epsilon
         self.dtype = dtype
         self.axis_name = axis_name
@@ -150,7 +150,7 @@ class LayerNorm(Norm):
     Raises
     ------
     ValueError
-        For axes that ``in_size`` does not have, or an input that does not end in ``in_size``.
+        If ``in_size`` does not have the axes, or the input does not end in ``in_size``.
 
     Notes
     -----
@@ -208,7 +208,7 @@ class RMSNorm(Norm):
     in_size, epsilon, dtype, use_scale, scale_init, reduction_axes, feature_axes, axis_name, axis_index_groups
         As of `LayerNorm`, as is ``param_type``; there is no bias.
     use_fast_variance
-        Taken for symmetry: there is nothing to choose without a mean.
+        Ignored; for compatibility with the other norms.
 
     Notes
     -----
@@ -261,12 +261,12 @@ class GroupNorm(Norm):
     Parameters
     ----------
     in_size
-        The shape of one sample, such as (height, width, channels). With (channels,) alone the spatial axes are not
-        known: an input of more than two axes is then (batch, ..., channels).
+        The shape of one sample, such as (height, width, channels). With (channels,) an input
+        of more than two axes is (batch, ..., channels).
     feature_axis
         The axis of the channels.
     num_groups, group_size
-        The number of groups, or the channels a group; one of them is given, the other is None.
+        The number of groups, or the channels per group; one of them must be None.
     reduction_axes
         The axes of mean and variance, the channels among them; None takes all axes of a sample.
     epsilon, dtype, use_bias, use_scale, bias_init, scale_init, axis_name, axis_index_groups, use_fast_variance
@@ -275,7 +275,7 @@ class GroupNorm(Norm):
     Raises
     ------
     ValueError
-        Where the groups do not divide the channels, or both or none of ``num_groups`` and ``group_size`` are given.
+        If the groups do not divide the channels, or not exactly one of ``num_groups`` and ``group_size`` is given.
 
     Notes
     -----
@@ -344,7 +344,7 @@ class GroupNorm(Norm):
         axes: Sequence[int] | None = self.reduction_axes
         if axes is None:
             axes = range(-len(self.in_size) if len(self.in_size) > 1 else min(1 - x.ndim, -1), 0)
-        # The channels become (groups, channels of a group): what stands before them moves one place from the end.
+        # The channels become (groups, channels per group), which shifts the axes before them.
         split = (*x.shape[:axis], self.num_groups, self.group_size, *x.shape[x.ndim + axis + 1 :])
         if mask is not None:
             mask = jnp.broadcast_to(mask, x.shape).reshape(split)

@@ -30,20 +30,20 @@ __all__ = [
 
 
 class _Pad(SpatialModule):
-    """Pad the ``spatial`` axes before the last one; any number of batch axes stands in front.
+    """Pad the ``spatial`` axes before the last one; any number of batch axes may precede them.
 
     Parameters
     ----------
     padding
-        An int for all sides; an int an axis, for both its sides; 2 ints an axis (low, high, low, high, ...), the
-        first spatial axis first; or a pair (low, high) an axis. None may be negative.
+        An int for all sides; an int per axis, for both its sides; 2 ints per axis (low, high, low, high, ...), the
+        first spatial axis first; or a pair (low, high) per axis. None may be negative.
     in_size
         The shape of one sample, channels last; ``out_size`` follows from it.
 
     Raises
     ------
     ValueError
-        For another form of ``padding``, or an input of another shape.
+        For an invalid ``padding``, or an input of another shape.
     """
 
     mode: ClassVar[str]
@@ -64,7 +64,7 @@ class _Pad(SpatialModule):
         return jnp.pad(x, widths, mode=self.mode)
 
     def _check(self, shape: tuple[int, ...]) -> None:
-        """Refuse a padding that the axes cannot give."""
+        """Refuse a padding that is larger than the axes allow."""
 
 
 class _ReflectionPad(_Pad):
@@ -93,18 +93,18 @@ class _ConstantPad(_Pad):
     Parameters
     ----------
     padding
-        As of `ZeroPad1d`: an int for all sides, an int an axis, 2 ints an axis, or a pair (low, high) an axis.
+        As of `ZeroPad1d`: an int for all sides, an int or 2 ints per axis, or a pair (low, high) per axis.
     value
-        What the new entries are; a Quantity where the inputs have a unit.
+        The value of the new entries; a Quantity if the inputs have a unit.
     in_size
         The shape of one sample, channels last; ``out_size`` follows from it.
 
     Raises
     ------
     ValueError
-        For another form of ``padding``, or an input of another shape.
+        For an invalid ``padding``, or an input of another shape.
     brainunit.UnitMismatchError
-        Where ``value`` does not have the unit of the input (0 always has).
+        If ``value`` does not have the unit of the input (0 fits every unit).
     """
 
     mode = 'constant'
@@ -284,7 +284,7 @@ class ConstantPad3d(_ConstantPad):
 
 
 class CircularPad1d(_CircularPad):
-    """Pad one spatial axis periodically: what leaves on one side comes in on the other.
+    """Pad one spatial axis periodically.
 
     Examples
     --------
@@ -297,7 +297,7 @@ class CircularPad1d(_CircularPad):
 
 
 class CircularPad2d(_CircularPad):
-    """Pad two spatial axes periodically: what leaves on one side comes in on the other.
+    """Pad two spatial axes periodically.
 
     Examples
     --------
@@ -310,7 +310,7 @@ class CircularPad2d(_CircularPad):
 
 
 class CircularPad3d(_CircularPad):
-    """Pad three spatial axes periodically: what leaves on one side comes in on the other.
+    """Pad three spatial axes periodically.
 
     Examples
     --------

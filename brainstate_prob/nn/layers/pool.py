@@ -35,7 +35,7 @@ __all__ = [
 
 
 class SpatialPool(SpatialModule):
-    """What all of them share: which axes are spatial. Those are the last ones besides the channel axis."""
+    """Base of pooling layers: the spatial axes are the last ones besides the channel axis."""
 
     def __init__(self, channel_axis: int | None, name: str | None, in_size: Any):
         super().__init__(name)
@@ -57,7 +57,7 @@ class SpatialPool(SpatialModule):
         if channel is not None:
             if not -len(axes) <= channel < len(axes):
                 raise ValueError(
-                    f'{label(self)}: channel_axis={channel} is no axis of an input of shape {shape_of(x)}.'
+                    f'{label(self)}: channel_axis={channel} is not an axis of an input of shape {shape_of(x)}.'
                 )
             axes.pop(channel)
         return axes[-self.spatial :]
@@ -73,10 +73,10 @@ class _Pool(SpatialPool):
     stride
         The step of the window; None takes ``kernel_size``.
     padding
-        ``'VALID'``, ``'SAME'``, an int, an int an axis, or a pair (low, high) an axis, smaller than the kernel.
+        ``'VALID'``, ``'SAME'``, an int, an int per axis, or a pair (low, high) per axis, smaller than the kernel.
     channel_axis
-        The axis of the input that is no spatial one; None if there is none. The ``spatial`` last ones besides it
-        are pooled, any others are batch axes.
+        The axis of the input that is not spatial; None if there is none. Of the others the last ``spatial`` ones
+        are pooled, the rest are batch axes.
     in_size
         The shape of one sample; ``out_size`` follows from it.
 
@@ -120,7 +120,7 @@ class _Pool(SpatialPool):
         return x.astype(environ.dftype())
 
     def _reduce(self, x: Any, axes: list[int], start: Any, operation: Any) -> Any:
-        """``lax.reduce_window`` over these axes."""
+        """Apply ``lax.reduce_window`` over these axes."""
         first = jax.tree.leaves(x)[0]
 
         def full(values: Any, other: Any) -> list:
@@ -165,16 +165,16 @@ class _LPPool(_Pool):
     Parameters
     ----------
     norm_type
-        The power p, at least 1; ``inf`` gives the largest absolute value. abs(x)^p itself must be a number of the
+        The power p, at least 1; ``inf`` gives the largest absolute value. abs(x)^p must not overflow in the
         input's precision: for a large p take ``inf``.
     kernel_size
         The size of the window: an int, or one per axis.
     stride
         The step of the window; None takes ``kernel_size``.
     padding
-        ``'VALID'``, ``'SAME'``, an int, an int an axis, or a pair (low, high) an axis, smaller than the kernel.
+        ``'VALID'``, ``'SAME'``, an int, an int per axis, or a pair (low, high) per axis, smaller than the kernel.
     channel_axis
-        The axis of the input that is no spatial one; None if there is none.
+        The axis of the input that is not spatial; None if there is none.
     in_size
         The shape of one sample; ``out_size`` follows from it.
 
@@ -203,7 +203,7 @@ class _LPPool(_Pool):
         if self.norm_type == math.inf:
             return self._reduce(jnp.abs(x), axes, -jnp.inf, lax.max)
         total = self._reduce(jnp.abs(x) ** self.norm_type, axes, 0.0, lax.add)
-        positive = total > 0  # the root has no derivative at 0
+        positive = total > 0  # the root is not differentiable at 0
         return jnp.where(positive, jnp.where(positive, total, 1) ** (1 / self.norm_type), 0)
 
 
@@ -217,13 +217,13 @@ class _MaxPool(_Pool):
     stride
         The step of the window; None takes ``kernel_size``.
     padding
-        ``'VALID'``, ``'SAME'``, an int, an int an axis, or a pair (low, high) an axis, smaller than the kernel.
+        ``'VALID'``, ``'SAME'``, an int, an int per axis, or a pair (low, high) per axis, smaller than the kernel.
     channel_axis
-        The axis of the input that is no spatial one; None if there is none. The ``spatial`` last ones besides it
-        are pooled, any others are batch axes.
+        The axis of the input that is not spatial; None if there is none. Of the others the last ``spatial`` ones
+        are pooled, the rest are batch axes.
     return_indices
-        Whether to return (maxima, indices): where each maximum stood, counted over the flattened spatial axes of
-        its own sample and channel, the first among equals. The matching ``MaxUnpool`` takes them.
+        Whether to return (maxima, indices) for ``MaxUnpool``: the index of each maximum in the flattened spatial
+        axes of its sample and channel, the first among equals.
     in_size
         The shape of one sample; ``out_size`` follows from it.
 
@@ -271,7 +271,7 @@ class _MaxPool(_Pool):
         start = (jnp.asarray(_lowest(x.dtype), x.dtype), jnp.asarray(where.size, jnp.int32))
         _, indices = self._reduce((lax.stop_gradient(x), where), axes, start, larger)
         spatial, kept = flat(x, axes), flat(indices, axes)
-        y = jnp.take_along_axis(spatial, kept, -1)  # a gather has a gradient, a window over pairs has none
+        y = jnp.take_along_axis(spatial, kept, -1)  # a gather is differentiable, a window over pairs is not
         return unflat(y, indices.shape, axes), indices
 
 

@@ -1,4 +1,4 @@
-"""Flatten and Unflatten: axes merged and split."""
+"""Flatten and Unflatten: merge and split axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ['Flatten', 'Unflatten']
 
 
 class _Reshape(Module):
-    """A new shape for the same entries; axes are those of ``in_size`` where it is given, else of the input."""
+    """Base of reshaping layers; axes are those of ``in_size`` if it is given, else of the input."""
 
     def update(self, x):
         batch = 0 if self.in_size is None else check_input(self, x)
@@ -25,7 +25,7 @@ class _Reshape(Module):
 
     def _axis(self, axis: int, shape: tuple[int, ...], what: str) -> int:
         if not -len(shape) <= axis < len(shape):
-            raise ValueError(f'{label(self)}: {what}={axis} is no axis of an input of shape {shape}.')
+            raise ValueError(f'{label(self)}: {what}={axis} is not an axis of an input of shape {shape}.')
         return axis % len(shape)
 
 
@@ -35,15 +35,15 @@ class Flatten(_Reshape):
     Parameters
     ----------
     start_axis, end_axis
-        Axes of one sample where ``in_size`` is given: batch axes in front of it are kept. Otherwise axes of the
-        whole input, batch axes included.
+        Axes of one sample if ``in_size`` is given: leading batch axes are kept. Otherwise axes of the whole input,
+        batch axes included.
     in_size
         The shape of one sample; ``out_size`` follows from it.
 
     Raises
     ------
     ValueError
-        For axes that the input does not have, or an input that does not end in ``in_size``.
+        If the input does not have the axes, or does not end in ``in_size``.
 
     Examples
     --------
@@ -81,16 +81,16 @@ class Unflatten(_Reshape):
     Parameters
     ----------
     axis
-        The axis: of one sample where ``in_size`` is given, otherwise of the whole input.
+        The axis: of one sample if ``in_size`` is given, otherwise of the whole input.
     sizes
-        What it becomes; one entry may be -1, which is then worked out.
+        The new sizes; one entry may be -1, which is inferred.
     in_size
         The shape of one sample; ``out_size`` follows from it.
 
     Raises
     ------
     ValueError
-        Where ``sizes`` do not multiply to the size of the axis.
+        If the product of ``sizes`` is not the size of the axis.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Recurrent cells: one step of a recurrence per call, the hidden values in States."""
+"""Recurrent cells: one step per call, with hidden values in States."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ZERO, _XAVIER, _ORTHOGONAL = init.ZeroInit(), init.XavierNormal(), init.Orthogo
 
 
 class RNNCell(Module):
-    """Base of the recurrent cells: makes, resets and checks the hidden values.
+    """Base of recurrent cells: creates, resets and checks the hidden values.
 
     A call advances one step: ``x`` of shape ``(..., num_in)`` gives ``h`` of shape ``(..., num_out)``. The hidden
-    values are made by ``init_state(batch_size=None)`` and refilled by ``reset_state(batch_size=None)``; their leading
+    values are created by ``init_state(batch_size=None)`` and reset by ``reset_state(batch_size=None)``; their leading
     axes must be those of ``x``. Under `transform.for_loop` a cell runs over time. A subclass names its hidden
     values in ``hidden`` and defines ``update``.
 
@@ -57,12 +57,12 @@ class RNNCell(Module):
         return Linear(self.num_in + self.num_out, n * self.num_out, w_init=w_init, b_init=b_init)
 
     def init_state(self, batch_size: int | None = None, **kwargs) -> None:
-        """Make the hidden values, of shape ``(num_out,)`` or ``(batch_size, num_out)``."""
+        """Create the hidden values, of shape ``(num_out,)`` or ``(batch_size, num_out)``."""
         for name in self.hidden:
             setattr(self, name, HiddenState(self._first(batch_size)))
 
     def reset_state(self, batch_size: int | None = None, **kwargs) -> None:
-        """Give the hidden values their first value again."""
+        """Reset the hidden values."""
         for name in self.hidden:
             getattr(self, name).value = self._first(batch_size)
 
@@ -104,7 +104,7 @@ class ValinaRNNCell(RNNCell):
     w_init, b_init
         Of the `Linear` layer ``W`` that maps [x, h]; ``b_init=None`` drops the bias.
     activation
-        The name of a function of ``nn.functional``, or a callable.
+        A callable, or the name of a function of ``nn.functional``.
 
     Examples
     --------
@@ -153,7 +153,7 @@ class GRUCell(RNNCell):
     state_init
         Initializer, array, number or `Param` for the hidden value.
     activation
-        The name of a function of ``nn.functional``, or a callable.
+        A callable, or the name of a function of ``nn.functional``.
 
     Examples
     --------
@@ -246,7 +246,7 @@ class LSTMCell(RNNCell):
     state_init
         Initializer, array, number or `Param` for the hidden values ``h`` and ``c``.
     activation
-        The name of a function of ``nn.functional``, or a callable.
+        A callable, or the name of a function of ``nn.functional``.
 
     Examples
     --------
@@ -283,13 +283,13 @@ class LSTMCell(RNNCell):
 
 
 class URLSTMCell(RNNCell):
-    """The LSTM with uniformly started and refined gates (Gu et al. 2020).
+    """The LSTM with uniform gate initialization and refine gates (Gu et al. 2020).
 
     f, r, u, o = W [x, h];  F = sigmoid(f + b);  R = sigmoid(r - b);  g = 2 R F + (1 - 2 R) F^2;
     c <- g * c + (1 - g) * activation(u);  h <- sigmoid(o) * activation(c).
 
-    The trained ``bias`` b starts at the logit of U(1/n, 1 - 1/n), n = ``num_out``, so that the time scales of the
-    units are spread from the start.
+    The trained ``bias`` b starts at the logit of U(1/n, 1 - 1/n), n = ``num_out``, which spreads the time scales of
+    the units.
 
     Parameters
     ----------
@@ -320,7 +320,7 @@ class URLSTMCell(RNNCell):
         super().__init__(name)
         self._sizes(num_in, num_out, state_init, activation)
         self.W = self._gates(4, w_init, None)
-        # Of one or two units, the interval (1/n, 1 - 1/n) is empty or a point: they start in the middle.
+        # With one or two units the interval (1/n, 1 - 1/n) is empty or a point: start in the middle.
         edge = min(1 / self.num_out, 0.5)
         self.bias = ParamState(jax.scipy.special.logit(random.uniform(edge, 1 - edge, size=self.num_out)))
 

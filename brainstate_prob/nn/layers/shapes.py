@@ -1,4 +1,4 @@
-"""Checks of the shapes of inputs, and the names of layers in error messages."""
+"""Check the shapes of inputs; names of layers in error messages."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 def as_array(x: Any) -> Any:
-    """A jax array, or the Quantity as it is."""
+    """A JAX array, or the Quantity unchanged."""
     return x if isinstance(x, u.Quantity) else jnp.asarray(x)
 
 
 def add_bias(layer: Module, y: Any, bias: Any) -> Any:
-    """``y + bias``; None adds nothing. Units must agree, whatever the numbers: zero has no unit of its own."""
+    """``y + bias``; None adds nothing. Units must agree, also for zero."""
     if bias is None:
         return y
     units = [x.unit if isinstance(x, u.Quantity) else u.UNITLESS for x in (y, bias)]
@@ -81,22 +81,22 @@ def label(layer: ModuleNode) -> str:
 def check_input(
     layer: Module, x: Any, shape: Sequence[Axis] | None = None, *, max_batch: int | None = None, what: str = 'input'
 ) -> int:
-    """Check the trailing axes of an input; the number of axes before them, the batch axes, comes back.
+    """Check the trailing axes of an input, and return the number of batch axes.
 
     Parameters
     ----------
     shape
-        The trailing axes: sizes, and None or a name for an axis of any size. ``layer.in_size`` by default; where
-        that is None too, everything passes.
+        The trailing axes: sizes, and None or a name for an axis of any size. ``layer.in_size`` by default; no check if
+        that is None too.
     max_batch
         The largest number of batch axes; None for any.
     what
-        What ``x`` is, for the message.
+        The name of ``x`` in messages.
 
     Raises
     ------
     ValueError
-        With the layer's path, the expected shape and the one that came.
+        With the layer's path, the expected and the actual shape.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def check_input(
 
 
 def _check_numbers(layer: Module, x: Any, what: str) -> None:
-    """Raise for what is no array of numbers at all."""
+    """Raise unless ``x`` is an array of numbers."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f'{label(layer)}: the mask of a masked {what} would be lost. Fill it first: x.filled(...).')
     kind = getattr(getattr(x, 'dtype', None), 'kind', '')
@@ -140,12 +140,12 @@ def _check_numbers(layer: Module, x: Any, what: str) -> None:
 
 
 def ntuple(value: Any, n: int, what: str, minimum: int = 1) -> tuple[int, ...]:
-    """``n`` integers: of one, repeated, or of a sequence of ``n``.
+    """A tuple of ``n`` integers, from one, repeated, or a sequence of ``n``.
 
     Raises
     ------
     ValueError
-        For another number of them, or one below ``minimum``.
+        For another number of integers, or one below ``minimum``.
 
     Examples
     --------
@@ -174,12 +174,12 @@ def paddings(padding: Any, n: int, flat: Literal[True]) -> Pairs: ...
 @overload
 def paddings(padding: Any, n: int, flat: Literal[False] = False) -> str | Pairs: ...
 def paddings(padding: Any, n: int, flat: bool = False) -> str | Pairs:
-    """What is added (low, high) to each of ``n`` axes, or ``'SAME'`` or ``'VALID'``.
+    """The padding (low, high) of each of ``n`` axes, or ``'SAME'`` or ``'VALID'``.
 
     Parameters
     ----------
     padding
-        A mode, an int for all sides, an int an axis (for both its sides), a pair an axis, or one pair in a
+        A mode, an int for all sides, an int per axis (for both its sides), a pair per axis, or one pair in a
         sequence for all axes. For a single axis also a plain pair.
     flat
         Whether 2 n plain ints (low, high, low, high, ...) are allowed and modes are not.
@@ -210,16 +210,16 @@ def paddings(padding: Any, n: int, flat: bool = False) -> str | Pairs:
 
 
 class SizedModule(Module):
-    """Base of the layers that are given their sizes, so that neither is None."""
+    """Base of layers with known sizes."""
 
     in_size: tuple[int, ...]
     out_size: tuple[int, ...]
 
 
 class SpatialModule(Module):
-    """Base of the layers over one, two or three spatial axes: a general class a family, a name a number of axes.
+    """Base of layers over one, two or three spatial axes: a general class per family, with a subclass for each number.
 
-    What the general class documents under ``Parameters`` and below is added to the documentation of the names.
+    The subclasses inherit the documentation of the general class from ``Parameters`` on.
     """
 
     spatial: ClassVar[int]
@@ -237,11 +237,11 @@ class SpatialModule(Module):
                 return
 
     def _names(self, channel: bool = True) -> tuple[str, ...]:
-        """What the axes of one sample are called in messages, channels last."""
+        """The names of the axes of one sample in messages, channels last."""
         return (*('depth', 'height', 'width')[3 - self.spatial :], *(('channels',) if channel else ()))
 
     def _take_in_size(self, in_size: Any) -> None:
-        """Set ``in_size``, and ``out_size`` as the call itself gives it."""
+        """Set ``in_size``, and ``out_size`` from a call."""
         if in_size is None:
             return
         sample = jax.ShapeDtypeStruct(tuple(np.atleast_1d(in_size).tolist()), jnp.float32)

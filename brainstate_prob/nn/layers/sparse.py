@@ -18,13 +18,13 @@ __all__ = ['SparseLinear']
 
 
 class SparseLinear(SizedModule):
-    """A linear layer with a sparse weight: y = x S + b, of which only the stored entries are trained.
+    """A linear layer with a sparse weight: y = x S + b; only the stored entries are trained.
 
     Parameters
     ----------
     spar_mat
         S, shape (in, out): a matrix of `brainunit.sparse`, of ``jax.experimental.sparse`` (BCOO, BCSR) or of
-        ``scipy.sparse``. Entries stored twice add up.
+        ``scipy.sparse``. Duplicate entries are summed.
     b_init
         The bias (out,), see `Linear`; None: no bias.
     in_size
@@ -35,7 +35,7 @@ class SparseLinear(SizedModule):
     Raises
     ------
     TypeError
-        For what is no sparse matrix.
+        If ``spar_mat`` is not a sparse matrix.
     ValueError
         For an ``in_size`` or input that does not end in the number of rows.
 
@@ -76,7 +76,7 @@ class SparseLinear(SizedModule):
 
 
 def _entries(matrix: Any) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The stored entries of a sparse matrix, their rows and their columns; padding is left out."""
+    """The stored entries of a sparse matrix with their rows and columns, without padding."""
     if len(getattr(matrix, 'shape', ())) != 2 or isinstance(matrix, jax.Array | np.ndarray | u.Quantity):
         raise TypeError(
             f'SparseLinear needs a sparse matrix of brainunit.sparse, jax.experimental.sparse (BCOO, BCSR) or '

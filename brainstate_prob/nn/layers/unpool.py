@@ -21,17 +21,16 @@ __all__ = [
 
 
 class _MaxUnpool(SpatialPool):
-    """Maxima put back to where they stood, zeros elsewhere.
+    """Put maxima back to their positions, with zeros elsewhere.
 
     The call is ``layer(x, indices, output_size=None)``: the maxima and indices of a ``MaxPool`` with
-    ``return_indices=True``, and the spatial size of what was pooled, an int or one per axis (a whole shape is allowed
-    too). Without it, size (n - 1) * stride - low - high + kernel is taken, which is less than what was pooled
-    where the windows left entries over.
+    ``return_indices=True``, and the spatial size of the pooled input, an int or one per axis (or its whole shape).
+    The default size (n - 1) * stride - low - high + kernel is smaller if the windows did not cover the input.
 
     Parameters
     ----------
     kernel_size, stride, padding, channel_axis
-        As of the ``MaxPool``; the padding as numbers.
+        As for the ``MaxPool``, with numbers as padding.
     in_size
         The shape of one pooled sample; ``out_size`` follows from it.
 
@@ -70,7 +69,7 @@ class _MaxUnpool(SpatialPool):
             raise ValueError(f'{label(self)}: x has shape {x.shape}, the indices have {indices.shape}.')
         shape = self._shape(x.shape, axes, output_size)
         places = math.prod(shape[a] for a in axes)
-        # NumPy, since under a trace the maximum of known indices would be traced as well.
+        # NumPy, since JAX would trace the maximum of concrete indices.
         last = -1 if isinstance(indices, jax.core.Tracer) else np.max(np.asarray(indices), initial=-1)
         if last >= places:
             raise ValueError(
@@ -96,7 +95,7 @@ class _MaxUnpool(SpatialPool):
 
 
 class MaxUnpool1d(_MaxUnpool):
-    """The partial inverse of `MaxPool1d`: the maxima where they stood, zeros elsewhere.
+    """The partial inverse of `MaxPool1d`: maxima at their positions, zeros elsewhere.
 
     Examples
     --------
@@ -109,7 +108,7 @@ class MaxUnpool1d(_MaxUnpool):
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """The partial inverse of `MaxPool2d`: the maxima where they stood, zeros elsewhere.
+    """The partial inverse of `MaxPool2d`: maxima at their positions, zeros elsewhere.
 
     Examples
     --------
@@ -122,7 +121,7 @@ class MaxUnpool2d(_MaxUnpool):
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """The partial inverse of `MaxPool3d`: the maxima where they stood, zeros elsewhere.
+    """The partial inverse of `MaxPool3d`: maxima at their positions, zeros elsewhere.
 
     Examples
     --------

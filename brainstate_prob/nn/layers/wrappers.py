@@ -1,4 +1,4 @@
-"""Wrappers: a layer with its own settings, and a layer mapped over an axis."""
+"""Wrappers of layers: with settings of their own, or mapped over an axis."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ['EnvironContext', 'ModuleMapper', 'Vmap']
 
 
 class EnvironContext(Module):
-    """Call a layer with settings of its own: inside ``environ.context(**context)``.
+    """Call a layer inside ``environ.context(**context)``.
 
     Parameters
     ----------
     layer
-        The layer; its States are found under ``('layer', ...)``.
+        The layer; its States have paths ``('layer', ...)``.
     **context
-        The settings, such as ``fit=False`` or ``dt=0.1 * u.ms``. A call takes more in ``context=``.
+        The settings, such as ``fit=False`` or ``dt=0.1 * u.ms``. A call can add settings by ``context=``.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class EnvironContext(Module):
             return self.layer(*args, **kwargs)
 
     def add_context(self, **context) -> None:
-        """Add settings, or give present ones another value."""
+        """Add or replace settings."""
         self.context = {**self.context, **context}
 
 
@@ -58,14 +58,14 @@ class Vmap(Module):
     Parameters
     ----------
     module
-        The module; its States are found under ``('module', ...)``.
+        The module; its States have paths ``('module', ...)``.
     in_axes, out_axes, axis_name, axis_size
         As in ``jax.vmap``.
     vmap_states
         The module's States with a value for every lane: a filter (a type, a tag, a predicate; see
-        `brainstate_prob.core.filters`) for axis 0, or ``{filter: axis}``. All others are the same for all lanes.
+        `brainstate_prob.core.filters`) for axis 0, or ``{filter: axis}``. All others are shared by the lanes.
     vmap_out_states
-        Those that get a value for every lane when they are written; as ``vmap_states``.
+        The States with a value for every lane after they are written; as ``vmap_states``.
 
     Examples
     --------
@@ -110,16 +110,16 @@ class Vmap(Module):
 
 
 class ModuleMapper(Module):
-    """Many copies of a module's States, and its call mapped over them: `init_all_states` first, then call.
+    """Copies of a module's States, with calls mapped over them; call `init_all_states` first.
 
     Parameters
     ----------
     module
-        The module; its States are found under ``('module', ...)``, each with an axis for the copies.
+        The module; its States have paths ``('module', ...)``, each with an axis for the copies.
     init_map_size
         The number of copies.
     init_state_axes
-        Where new States get the axis: a filter for axis 0, or ``{axis: filter}``; default: axis 0 for all.
+        The axis of new States: a filter for axis 0, or ``{axis: filter}``; default: axis 0 for all.
     state_tag
         The tag that new States get.
     in_axes, out_axes, axis_name, spmd_axis_name
@@ -131,8 +131,8 @@ class ModuleMapper(Module):
 
     Notes
     -----
-    Collective calls (``nn.init_all_states(model)`` and its like) reach the module through the mapper, so that a
-    mapper may be a part of a larger model.
+    Collective calls such as ``nn.init_all_states(model)`` reach the module through the mapper, so that a mapper may
+    be part of a larger model.
 
     Examples
     --------
@@ -172,7 +172,7 @@ class ModuleMapper(Module):
         self.created: dict[int, tuple[tuple, ...]] | None = None
 
     def init_all_states(self, *args, **kwargs) -> ModuleMapper:
-        """Make the States: ``module.init_all_states(*args, **kwargs)`` once for every copy."""
+        """Create the States by ``module.init_all_states(*args, **kwargs)``, mapped over the copies."""
         new = vmap2_new_states(
             types.SimpleNamespace(init_all_states=lambda: init_all_states(self.module, *args, **kwargs)),
             None,
@@ -192,7 +192,7 @@ class ModuleMapper(Module):
         return self
 
     def call_below(self, fn_name: str, *args, fn_if_not_exist: str = 'raise', **kwargs) -> None:
-        """What a collective call does to the module: the same for every copy."""
+        """Apply a collective call to the module, mapped over the copies."""
         if fn_name == 'init_state':
             self.init_all_states(*args, **kwargs)
             return
@@ -213,7 +213,7 @@ class ModuleMapper(Module):
         axis_name: Any = None,
         state_axes: Any = None,
     ) -> Callable:
-        """A method of the module, by name, or any function that uses its States, mapped over the copies.
+        """Map a method of the module, by name, or a function that uses its States, over the copies.
 
         Parameters
         ----------
@@ -229,7 +229,7 @@ class ModuleMapper(Module):
         if key not in calls:
             function = getattr(self.module, fn) if isinstance(fn, str) else fn
             mapped = self._mapped(function, in_axes, out_axes, axis_name, state_axes)
-            calls[key] = mapped, state_axes  # the latter is kept, so that its id stays its own
+            calls[key] = mapped, state_axes  # a reference to the latter keeps its id unique
         return calls[key][0]
 
     def _mapped(
@@ -254,7 +254,7 @@ class ModuleMapper(Module):
 
 
 class _OneOf:
-    """The filter of given States."""
+    """A filter of the given States."""
 
     def __init__(self, states: Iterable[State]):
         self.states = frozenset(states)

@@ -1,4 +1,4 @@
-"""Metrics of class indices: precision, recall, F1 and the confusion matrix, from exact counts."""
+"""Classification metrics from exact counts: precision, recall, F1 and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['ConfusionMatrix', 'F1ScoreMetric', 'PrecisionMetric', 'RecallMetric'
 
 
 class _ClassCounts(Metric):
-    """Ratios of how often each class was predicted, was the label, and was both."""
+    """Base of ratios of counts: predictions, labels, and true positives of each class."""
 
     true_positives: MetricState
     predicted: MetricState
@@ -62,16 +62,16 @@ class _ClassCounts(Metric):
 _PARAMETERS = """
 
     ``update(predictions=..., labels=...)`` takes class indices, arrays of integers of one shape. A concrete index out
-    of range raises; under jit such a pair counts nothing. An empty denominator gives 0.
+    of range raises; under jit such a pair is ignored. An empty denominator gives 0.
 
     Parameters
     ----------
     num_classes
         None for binary classes 0 and 1: the score of class 1.
     average
-        How the scores of several classes become one: 'macro' (their mean over all classes, those without a label too),
+        How the scores of several classes become one: 'macro' (the mean over all classes),
         'weighted' (the mean weighted by the number of labels), 'micro' (the score of the counts summed over classes),
-        or None (they do not: one score a class).
+        or None (one score per class).
 
     Examples
     --------
@@ -115,10 +115,10 @@ class F1ScoreMetric(_ClassCounts):
 
 
 class ConfusionMatrix(Metric):
-    """How often each class (row: the label) was taken for each (column: the prediction), as integers.
+    """The confusion matrix: counts of labels (rows) by predictions (columns), as integers.
 
     ``update(predictions=..., labels=...)`` takes class indices, arrays of integers of one shape. A concrete index out
-    of range raises; under jit such a pair counts nothing.
+    of range raises; under jit such a pair is ignored.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def _class_number(who: str, num_classes: Any) -> int:
 
 
 def _pairs(who: str, predictions: Any, labels: Any, num_classes: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Predictions and labels as flat indices, and which pairs are in range."""
+    """Predictions and labels as flat indices, and whether each pair is in range."""
     given = {'predictions': jnp.asarray(predictions), 'labels': jnp.asarray(labels)}
     check_integers(who, **given)
     if given['predictions'].shape != given['labels'].shape:

@@ -1,4 +1,4 @@
-"""Metric, and the metrics of a stream of numbers."""
+"""Metric, the base class, and metrics of a stream of numbers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MetricState(LongTermState):
 
 
 class Metric(Module):
-    """Base class: ``update(**batch)`` takes what it needs of a batch, ``compute()`` gives the value so far.
+    """Base class of metrics: ``update(**batch)`` adds a batch, ``compute()`` returns the value so far.
 
     A subclass defines `_start` (the accumulators by name, each becomes a `MetricState`), ``update`` and ``compute``.
 
@@ -71,12 +71,12 @@ class Metric(Module):
         return {}
 
     def reset(self) -> None:
-        """Start anew."""
+        """Reset the accumulators."""
         for key, value in self._start().items():
             getattr(self, key).value = value
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Take in a batch; arguments that the metric does not use are ignored."""
+        """Add a batch; arguments that the metric does not use are ignored."""
         raise NotImplementedError(f'{type(self).__name__} does not define update.')
 
     def compute(self) -> Any:
@@ -85,7 +85,7 @@ class Metric(Module):
 
 
 class _Stream(Metric):
-    """Metrics of the numbers in one argument of ``update``."""
+    """Base of metrics of one argument of ``update``."""
 
     def __init__(self, argname: str = 'values', name: str | None = None):
         super().__init__(name)
@@ -109,7 +109,7 @@ class AverageMetric(_Stream):
 
     Notes
     -----
-    Without any number the mean is NaN.
+    The mean of no numbers is NaN.
 
     Examples
     --------
@@ -138,9 +138,9 @@ class AverageMetric(_Stream):
 
 
 class AccuracyMetric(AverageMetric):
-    """The share of correct classes: ``update(logits=..., labels=...)``, right where argmax(logits) is the label.
+    """The accuracy: ``update(logits=..., labels=...)`` counts how often argmax(logits) is the label.
 
-    ``logits`` have shape (..., classes), ``labels`` (integers) shape (...). Without any the share is NaN.
+    ``logits`` have shape (..., classes), ``labels`` (integers) shape (...). It is NaN without labels.
 
     Examples
     --------
@@ -167,7 +167,7 @@ class AccuracyMetric(AverageMetric):
 
 
 class Statistics(NamedTuple):
-    """What `WelfordMetric` computes: the mean, its standard error, and the population standard deviation."""
+    """The result of `WelfordMetric`: mean, standard error of the mean, and population standard deviation."""
 
     mean: jax.Array
     standard_error_of_mean: jax.Array
@@ -175,9 +175,9 @@ class Statistics(NamedTuple):
 
 
 class WelfordMetric(_Stream):
-    """Mean, population standard deviation and standard error of a stream, in one pass and without cancellation.
+    """Mean, population standard deviation and standard error of a stream, in one numerically stable pass.
 
-    ``update(values=...)`` takes numbers of any shape, each of which counts once. Without any the statistics are NaN.
+    ``update(values=...)`` takes numbers of any shape, each of which counts once. Statistics of no numbers are NaN.
 
     Parameters
     ----------
@@ -226,14 +226,14 @@ class WelfordMetric(_Stream):
 
 
 class MultiMetric(Metric):
-    """Several metrics at once: ``update`` hands all arguments to each, ``compute`` gives a dict of their values.
+    """Several metrics: ``update`` passes all arguments to each, ``compute`` returns a dict of their values.
 
     Raises
     ------
     TypeError
-        For what is no Metric.
+        For anything but a Metric.
     ValueError
-        For a name that a Metric has itself, such as ``compute``.
+        For the name of an attribute of Metric, such as ``compute``.
 
     Examples
     --------
@@ -268,12 +268,12 @@ class MultiMetric(Metric):
 
 
 def accumulator_dtype() -> Any:
-    """The type of accumulators: sums in half precision would soon stand still."""
+    """The type of accumulators: single precision at least, since sums in half precision stop growing."""
     return jnp.promote_types(environ.dftype(), jnp.float32)
 
 
 def counter_dtype() -> Any:
-    """The type of counts: those of half precision end at 32767."""
+    """The type of counts: 32 bits at least."""
     return jnp.promote_types(environ.ditype(), jnp.int32)
 
 
@@ -284,7 +284,7 @@ def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> jax.Array:
 
 
 def check_integers(who: str, **arrays: jax.Array) -> None:
-    """Raise a TypeError for arrays that are no class indices."""
+    """Raise a TypeError unless arrays are class indices."""
     for key, x in arrays.items():
         if not (jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_):
             raise TypeError(

@@ -1,4 +1,4 @@
-"""Regularizations: priors over distributions, penalties with the densities they stand for, and their compositions."""
+"""Regularizations: priors from distributions, penalties with their densities, and compositions."""
 
 from brainstate_prob.nn.priors.base import DistributionReg, Regularization
 from brainstate_prob.nn.priors.compose import ChainedReg, Prior, as_regularization

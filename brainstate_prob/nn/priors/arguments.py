@@ -1,4 +1,4 @@
-"""Checks of the arguments of priors: hyper-parameters are given by name."""
+"""Check the arguments of priors: hyper-parameters are passed by name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def check_call(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse positional arguments beyond those that the constructor takes, and names that it lacks.
+    """Refuse extra positional arguments and unknown names.
 
-    The order of a prior's arguments is no convention of the field: ``LogNormalReg(0.0, 0.5)`` could mean a weight
+    There is no convention for the order of a prior's arguments: ``LogNormalReg(0.0, 0.5)`` could mean a weight
     and a location as well as a location and a scale.
 
     Raises
     ------
     TypeError
-        With the call as it should be.
+        With the corrected call.
     """
     positional, names, any_position, any_name = _parameters(cls)
     unknown = [] if any_name else [name for name in kwargs if name not in names]
@@ -44,7 +44,7 @@ def check_call(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None
 
 @functools.cache
 def _parameters(cls: type) -> tuple[list[str], list[str], bool, bool]:
-    """The names that may stand without being written, all names, and whether there are any number of either."""
+    """The positional names, all names, and whether either is variadic."""
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
     kinds = {p.kind for p in parameters}
     positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]

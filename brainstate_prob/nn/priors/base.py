@@ -29,20 +29,20 @@ __all__ = ['DistributionReg', 'Regularization', 'broadcasts_to']
 class Regularization(Module):
     """Base of all priors and penalties.
 
-    A subclass names its hyper-parameters in ``hypers``, calls ``_set`` with them in its constructor and gives
+    A subclass names its hyper-parameters in ``hypers``, calls ``_set`` with them in its constructor and defines
     ``_log_prob(x, params)``, ``_sample(key, shape, params)`` and ``_center(params)`` on plain numbers.
 
     Parameters
     ----------
     fit_hyper
-        Make every hyper-parameter trainable, each in its own transform.
+        Make every hyper-parameter trainable, with the transform of its domain.
 
     Attributes
     ----------
     event_dim
-        How many trailing axes of a value are scored together: 0 means entry by entry.
+        The number of trailing axes of a value that are scored together; 0 is elementwise.
     proper
-        Whether exp(-loss / weight) can be normalized, with `sample_init` drawing from it.
+        Whether exp(-loss / weight) can be normalized; `sample_init` then draws from it.
 
     Notes
     -----
@@ -76,7 +76,7 @@ class Regularization(Module):
         self.fit_hyper = bool(fit_hyper)
 
     def _set(self, fit_hyper: bool, values: dict[str, Any], weight: Any = 1.0) -> None:
-        """Check and keep the hyper-parameters, and the weight where it is none of them."""
+        """Check and store the hyper-parameters and the weight."""
         self.fit_hyper = bool(fit_hyper)
         label = type(self).__name__
         values = {name: checked(label, name, self.hypers[name], value) for name, value in values.items()}
@@ -90,7 +90,7 @@ class Regularization(Module):
     # Hyper-parameters as plain numbers
 
     def hyper_values(self, unit: u.Unit | None = None) -> dict[str, Any]:
-        """The parameters of the density, plain, where the value is in ``unit`` (None: in the prior's own)."""
+        """The parameters of the density as plain numbers for a value in ``unit`` (None: the prior's own)."""
         unit = self._resolved(unit)
         return {hyper.arg: in_unit(hyper, getattr(self, name), unit) for name, hyper in self.hypers.items()}
 
@@ -106,13 +106,13 @@ class Regularization(Module):
         return unit
 
     def weight_value(self) -> Any:
-        """What multiplies the log density, plain; 1 where the weight is a hyper-parameter of the density itself."""
+        """The factor of the log density, plain; 1 if the weight is a hyper-parameter of the density itself."""
         return 1.0 if 'weight' in self.hypers else in_unit(_WEIGHT, self.weight, None)
 
     # The density
 
     def log_prob(self, value: Any) -> jax.Array:
-        """The log density, one number per event (an entry, where ``event_dim`` is 0); the weight is left out."""
+        """The log density without the weight, one number per event (per entry, if ``event_dim`` is 0)."""
         x, unit = self._take(value)
         params = self.hyper_values(unit)
         self._check_shapes(x.shape, params)
@@ -122,7 +122,7 @@ class Regularization(Module):
     def loss(self, value: Any) -> jax.Array:
         """Weight * -sum(log density) (or penalty), a scalar without unit; +inf outside the support.
 
-        An array-valued weight enters event by event.
+        An array-valued weight applies event by event.
         """
         log_prob = self.log_prob(value)
         weight = self.weight_value()
@@ -157,7 +157,7 @@ class Regularization(Module):
         return x, unit
 
     def check_shape(self, shape: tuple[int, ...], unit: u.Unit | None = None) -> None:
-        """Raise where the prior is not one for values of this shape, in ``unit``."""
+        """Raise if the prior does not fit values of this shape in ``unit``."""
         self._check_event(shape)
         self._check_shapes(shape, self.hyper_values(unit))
 
@@ -167,16 +167,15 @@ class Regularization(Module):
             name = names.get(arg, arg)
             if not broadcasts_to(jnp.shape(value), shape):
                 raise ValueError(
-                    f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a '
-                    f'value of shape {shape}; a hyper-parameter never enlarges the value. Give the Param a value of '
-                    'the full shape.'
+                    f'{self._label()}: {name} of shape {jnp.shape(value)} does not broadcast against a value of shape '
+                    f'{shape}; a hyper-parameter never enlarges the value. Give the Param a value of the full shape.'
                 )
 
-    # Where values lie, start and come from
+    # Support, draws and reset value
 
     @property
     def support(self) -> constraints.Constraint:
-        """Where the density is positive, as a NumPyro constraint; bounds carry the prior's unit, if it has one."""
+        """The support as a NumPyro constraint; bounds carry the prior's unit, if it has one."""
         return constraints.real
 
     def support_in(self, unit: u.Unit) -> constraints.Constraint:
@@ -185,18 +184,18 @@ class Regularization(Module):
 
     @property
     def distribution(self) -> dist.Distribution:
-        """The NumPyro distribution with the present hyper-parameters, over magnitudes in the prior's own unit."""
+        """The NumPyro distribution with the current hyper-parameters, over magnitudes in the prior's own unit."""
         raise NotImplementedError(f'{self!r} has no NumPyro distribution; use its log_prob and sample_init.')
 
     def sample_init(self, shape: Any, key: Any = None) -> Any:
-        """A draw of a value of ``shape``; a quantity where the hyper-parameters are.
+        """Draw a value of ``shape``; a quantity if the hyper-parameters are.
 
         Parameters
         ----------
         shape
             The full shape of the parameter: int or tuple.
         key
-            A random key; None takes one off `brainstate_prob.random.DEFAULT`.
+            A random key; None draws one from `brainstate_prob.random.DEFAULT`.
         """
         shape = to_shape(shape)
         self._check_event(shape)
@@ -206,7 +205,7 @@ class Regularization(Module):
         return self._with_unit(self._sample(random.split_key() if key is None else key, shape, params))
 
     def reset_value(self, shape: Any = None) -> Any:
-        """A finite point inside the support (the mode or a mean), of ``shape``; None: that of the hyper-parameters."""
+        """A finite point inside the support (mode or mean), of ``shape``; None: the shape of the hyper-parameters."""
         params = self.hyper_values(None)
         center = jnp.asarray(self._center(params), float)
         if shape is None:
@@ -221,11 +220,11 @@ class Regularization(Module):
         return 0.0
 
     def _check_proper(self, params: dict[str, Any]) -> None:
-        """Raise where the present hyper-parameters leave no density to draw from."""
+        """Raise if the current hyper-parameters do not define a density to draw from."""
 
     def _refuse_zero(self, weight: Any) -> None:
         if not isinstance(weight, jax.core.Tracer) and np.any(np.asarray(weight) == 0):
-            raise ValueError(f'{self._label()}: a weight of 0 is no density to draw from. Give a positive weight.')
+            raise ValueError(f'{self._label()}: a weight of 0 defines no density to draw from. Give a positive weight.')
 
     def _check_event(self, shape: tuple[int, ...]) -> None:
         if len(shape) < self.event_dim:
@@ -240,21 +239,21 @@ class Regularization(Module):
     # Many parameters at once
 
     def family_key(self) -> Hashable | None:
-        """Equal for priors with one entry-by-entry expression that differ in `hyper_values` only; None if none."""
+        """A key of priors with one elementwise expression that differ in `hyper_values` only, or None."""
         return None
 
     def family_log_prob(self, params: dict[str, Any], value: jax.Array) -> jax.Array:
-        """The log density of each entry, weight left out; ``params`` broadcast entry by entry."""
+        """The log density of each entry without the weight; ``params`` broadcast elementwise."""
         return self._log_prob(value, params)
 
-    # Words
+    # Representation
 
     def _label(self) -> str:
         path = dotted(path_of(self))
         return f'{type(self).__name__} {path!r}' if path else type(self).__name__
 
     def _shown(self) -> dict[str, Any]:
-        """What the repr shows, options that are not at their default included."""
+        """The arguments in the repr, with options that are not at their default."""
         return {name: getattr(self, name) for name in self.hypers}
 
     def __repr__(self) -> str:
@@ -272,7 +271,7 @@ _WEIGHT = Hyper('weight', 'none', 'nonnegative')
 class DistributionReg(Regularization):
     """Base of the priors over a NumPyro class.
 
-    A subclass gives ``numpyro_class``, its ``hypers`` (name -> argument of that class, unit role, domain), ``fixed``
+    A subclass defines ``numpyro_class``, its ``hypers`` (name -> argument of that class, unit role, domain), ``fixed``
     arguments, and ``_center``.
     """
 
@@ -282,7 +281,7 @@ class DistributionReg(Regularization):
     def __new__(cls, *args: Any, **kwargs: Any):
         if cls is DistributionReg:
             raise TypeError(
-                'nn.DistributionReg is the base class of priors over a NumPyro class, and no prior itself. Give the '
+                'nn.DistributionReg is the base class of priors over a NumPyro class, not a prior itself. Give the '
                 'distribution as the prior, reg=dist.Normal(0.0, 0.5), or use a prior with its own name, '
                 'nn.GaussianReg(mean=0.0, std=0.5).'
             )

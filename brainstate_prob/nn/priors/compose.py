@@ -1,4 +1,4 @@
-"""Composed priors: any NumPyro distribution as a prior, and sums of priors."""
+"""Composed priors: NumPyro distributions as priors, and sums of priors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ['ChainedReg', 'Prior', 'as_regularization']
 class Prior(Regularization):
     """Any NumPyro distribution over real values as a prior, on plain numbers in the Param's own unit.
 
-    ``reg=dist.Normal(0., 1.)`` makes one by itself. Reset: the mean where it is finite and inside the support,
-    another point of the support otherwise.
+    ``reg=dist.Normal(0., 1.)`` creates one. Reset: the mean if it is finite and inside the support, otherwise
+    another point of the support.
 
     Raises
     ------
@@ -51,9 +51,9 @@ class Prior(Regularization):
             raise TypeError(f'Prior takes a NumPyro distribution, got {distribution!r}.')
         check_density(distribution)
         self._set(False, {}, weight)
-        # What two priors built alike must compare equal by: the class and its plain numbers.
+        # Priors are equal if their class and plain numbers are.
         self._kind, self._params = _family(distribution)
-        self._law = type(distribution)  # whose code is part of what is compiled
+        self._law = type(distribution)  # whose code is compiled
         leaves, self._tree = jax.tree.flatten(distribution)
         self.given = tuple(leaf for leaf in leaves if isinstance(leaf, jax.Array))  # a Param's value, by mistake
         self._leaves = tuple(_constant(leaf) for leaf in leaves)
@@ -62,7 +62,7 @@ class Prior(Regularization):
         self.event_dim = distribution.event_dim
 
     def __getstate__(self):
-        # The order of a distribution's leaves is another in each process, and their tree does not keep its shapes.
+        # The order of a distribution's leaves differs between processes, and their tree does not keep its shapes.
         state = super().__getstate__()
         return {k: v for k, v in state.items() if k not in ('_tree', '_leaves')} | {'sent': self.distribution}
 
@@ -131,7 +131,7 @@ class Prior(Regularization):
     @property
     def support(self):
         support = self.distribution.support
-        # NumPyro's Levy loses it on its way through a tree of arrays
+        # NumPyro's Levy does not keep it in its pytree
         if support is None and self._kind is not None and self._params is not None:
             support = self._kind(**self._params, validate_args=False).support
         return constraints.dependent if support is None else support
@@ -145,7 +145,7 @@ class Prior(Regularization):
 
 
 def _family(distribution: dist.Distribution) -> tuple[type | None, dict[str, Any] | None]:
-    """The class and parameters of an entry-by-entry distribution that these rebuild; (None, None) for all others."""
+    """The class and parameters of an elementwise distribution that they rebuild; (None, None) for others."""
     base = distribution
     while type(base) is dist.ExpandedDistribution:
         base = base.base_dist
@@ -174,9 +174,9 @@ def _constant(x: Any) -> Any:
 class ChainedReg(Regularization):
     """weight * sum of the losses of several priors. Draws and the reset value come from the first.
 
-    An empty chain has loss 0, draws zeros and resets to 0. Members stand in ``regularizations``, a tuple; NumPyro
-    distributions are accepted. With ``fit_hyper=True`` the weight is trained: note that the sum of several penalties
-    has no known constant, so that only the data hold a trained weight up.
+    An empty chain has loss 0, draws zeros and resets to 0. ``regularizations`` is the tuple of members; NumPyro
+    distributions are accepted. With ``fit_hyper=True`` the weight is trained. The sum of several penalties has no
+    known constant, so that only the data keep a trained weight from going to zero.
 
     Examples
     --------
@@ -193,7 +193,7 @@ class ChainedReg(Regularization):
         members = tuple(reg for reg in map(as_regularization, regularizations) if reg is not None)
         units = [reg.unit for reg in members if reg.unit is not None]
         if any(not unit.has_same_dim(units[0]) for unit in units):
-            raise ValueError(f'ChainedReg: the members are about values in different units: {units}.')
+            raise ValueError(f'ChainedReg: the members have different units: {units}.')
         self.regularizations = members
         self.unit = units[0] if units else None
         hyper = Hyper('weight', 'none', 'nonnegative')
@@ -217,7 +217,7 @@ class ChainedReg(Regularization):
         return jnp.where(weight == 0, 0.0, weight * total)
 
     def log_prob(self, value):
-        """The sum of the members' weighted log densities, a scalar; the chain's own weight is left out."""
+        """The sum of the members' weighted log densities, a scalar, without the chain's own weight."""
         x, _ = self._take(value)
         return -sum((reg.loss(value) for reg in self.regularizations), jnp.zeros((), x.dtype))
 
@@ -244,7 +244,7 @@ class ChainedReg(Regularization):
 
 
 def _intersection(supports: list[Any]) -> Any:
-    """Where all the supports hold: the one that lies within all others, or the common interval; else unknown."""
+    """The intersection of the supports: the smallest, or the common interval; else unknown."""
     narrow = [s for s in supports if s is not constraints.real and s is not constraints.real_vector]
     if not narrow:
         return constraints.real
@@ -273,7 +273,7 @@ def _is_number(value: Any, number: float) -> bool:
 
 
 def as_regularization(reg: Any) -> Regularization | None:
-    """What ``Param(reg=...)`` takes, as a `Regularization`: None stays None, a NumPyro distribution becomes a `Prior`.
+    """Convert ``reg`` of a Param to a `Regularization`; None stays None, a NumPyro distribution becomes a `Prior`.
 
     Raises
     ------
@@ -285,8 +285,8 @@ def as_regularization(reg: Any) -> Regularization | None:
     if isinstance(reg, dist.Distribution):
         return Prior(reg)
     raise TypeError(
-        f'{_called(reg)} is no prior. Allowed: a Regularization such as nn.GaussianReg(0., 1.), a NumPyro distribution '
-        f'such as dist.Normal(0., 1.), None.{_instead(reg)}'
+        f'{_called(reg)} is not a prior. Allowed: a Regularization such as nn.GaussianReg(0., 1.), a NumPyro '
+        f'distribution such as dist.Normal(0., 1.), None.{_instead(reg)}'
     )
 
 
@@ -295,7 +295,7 @@ def _called(reg: Any) -> str:
 
 
 def _instead(reg: Any) -> str:
-    """What to write in place of what is no prior, where that is plain."""
+    """A suggestion what to write instead of ``reg``, or nothing."""
     if isinstance(reg, type):
         prefix = 'nn' if issubclass(reg, Regularization) else 'dist' if issubclass(reg, dist.Distribution) else None
         write = f' Write reg={prefix}.{reg.__name__}(...).' if prefix else ''
@@ -303,7 +303,7 @@ def _instead(reg: Any) -> str:
     if isinstance(reg, float | int | np.number | jax.Array | np.ndarray) and not isinstance(reg, bool):
         return f' For a penalty of that weight write reg=nn.L2Reg({short(reg)}).'
     if is_param(reg):
-        return ' A Param is a value; as a hyper-parameter it stands in a prior, e.g. nn.GaussianReg(std=...).'
+        return ' A Param can be a hyper-parameter of a prior, e.g. nn.GaussianReg(std=...).'
     if callable(getattr(reg, 'log_prob', None)):
         return ' Write the distribution of another library with NumPyro.'
     return ''

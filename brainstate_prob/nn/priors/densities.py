@@ -32,7 +32,7 @@ def _log_normal(x, loc, scale):
 
 
 def _inverse_gamma(x, concentration, rate):
-    # NumPyro goes through 1/x, which loses the tails
+    # NumPyro computes 1/x, which is inaccurate in the tails
     return concentration * jnp.log(rate) - gammaln(concentration) - (concentration + 1) * jnp.log(x) - rate / x
 
 
@@ -49,7 +49,7 @@ def _dirichlet(x, concentration):
     return jnp.sum(powers, -1) + gammaln(jnp.sum(concentration, -1)) - jnp.sum(gammaln(concentration), -1)
 
 
-# Where NumPyro's expression overflows, loses digits or fails at an edge, ours is used for its class.
+# Replacements for classes whose expression in NumPyro overflows, loses digits or fails at an edge.
 _OWN: dict[type[dist.Distribution], Callable] = {
     dist.Cauchy: _cauchy,
     dist.StudentT: _student_t,
@@ -73,7 +73,7 @@ def log_density(kind: type[dist.Distribution], params: dict[str, Any], x: jax.Ar
 
 def masked_log_prob(distribution: dist.Distribution, x: jax.Array) -> jax.Array:
     """``distribution.log_prob(x)``, -inf outside the support with gradient zero there; NaN stays NaN."""
-    # NumPyro leaves the edge 0 out, where the density of these two is finite.
+    # NumPyro excludes the edge 0, where the density of these two is finite.
     support = distribution.support
     if type(distribution) in (dist.Exponential, dist.HalfNormal, dist.HalfCauchy):
         support = constraints.nonnegative
@@ -92,7 +92,7 @@ def _masked(support: Any, log_prob: Callable, x: jax.Array) -> jax.Array:
 
 
 def _is_simplex(x: jax.Array) -> jax.Array:
-    """Nonnegative entries whose sum is 1 up to what rounding does to long vectors."""
+    """Whether entries are nonnegative and sum to 1 up to rounding."""
     return (x >= 0).all(-1) & (jnp.abs(x.sum(-1) - 1) < jnp.sqrt(jnp.finfo(x.dtype).eps))
 
 
@@ -146,7 +146,7 @@ def log_erfcx(t: jax.Array) -> jax.Array:
 
 
 def safe_norm(x: jax.Array, axis=None, keepdims: bool = False) -> jax.Array:
-    """The Euclidean norm; its gradient at zero is zero, and squares do not overflow."""
+    """The Euclidean norm, with gradient zero at zero and without overflow."""
     top = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0))
     zero = top == 0
     scale = jnp.where(zero, 1.0, top)

@@ -1,4 +1,4 @@
-"""The 13 priors over distributions: each names its NumPyro class, its hyper-parameters and its reset value."""
+"""Priors from NumPyro distributions, each with its hyper-parameters and reset value."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class InverseGammaReg(DistributionReg):
 
 
 class _Bounded(DistributionReg):
-    """A prior between ``lower`` and ``upper``; with ``fit_hyper`` the trained numbers are ``lower`` and ``width``."""
+    """Base of priors between ``lower`` and ``upper``; ``fit_hyper`` trains ``lower`` and ``width``."""
 
     lower: Any
     width: Any = None
@@ -180,8 +180,7 @@ class _Bounded(DistributionReg):
         if fit_hyper:
             if is_param(self.lower) or is_param(self.upper):
                 raise ValueError(
-                    f'{type(self).__name__}: fit_hyper=True trains the bounds itself; leave it out where '
-                    'they are Params already.'
+                    f'{type(self).__name__}: fit_hyper=True trains the bounds; omit it if they are Params already.'
                 )
             self.fit_hyper = True
             self.width = trainable(Hyper('width', 'value', 'positive'), self.upper - self.lower)
@@ -216,7 +215,7 @@ class UniformReg(_Bounded):
     lower, upper
         The bounds.
     fit_hyper
-        Train the bounds (as ``lower`` and ``width``); a soft bound is then normalized.
+        Train the bounds (as ``lower`` and ``width``) and normalize a soft bound.
     hard
         The Uniform density: +inf outside the bounds.
     normalized
@@ -224,8 +223,8 @@ class UniformReg(_Bounded):
 
     Notes
     -----
-    A soft bound stands for the density exp(-loss), flat with half a normal at each end, and `sample_init` draws
-    from that: values may lie outside the bounds. Draws of ``hard=True`` never do. Reset: the middle.
+    A soft bound has the density exp(-loss), flat with half a normal at each end, and `sample_init` draws from
+    it: values may lie outside the bounds. Draws of ``hard=True`` never do. Reset: the middle.
     """
 
     numpyro_class = dist.Uniform
@@ -325,8 +324,8 @@ class HorseshoeReg(Regularization):
     """Horseshoe prior: v given lambda is N(0, (lambda tau)^2), lambda half-Cauchy(1). Reset: 0.
 
     The loss is that of the exact marginal, p(v) = e^xi E1(xi) / (tau sqrt(2 pi^3)) with xi = v^2 / (2 tau^2)
-    (Carvalho, Polson and Scott 2010). It has a pole at 0, logarithmic of a logarithm; values closer to 0 than the
-    smallest normal float are scored there, so that the loss is finite. Samplers use `scale_mixture`.
+    (Carvalho, Polson and Scott 2010). It has a log-log pole at 0; values closer to 0 than the smallest normal
+    float are scored there, so that the loss is finite. Samplers use `scale_mixture`.
     """
 
     hypers: ClassVar = {'tau': Hyper('tau', 'value', 'positive')}
@@ -415,8 +414,8 @@ class DirichletReg(DistributionReg):
         One concentration for all entries, or one per entry.
     logits
         The value is a vector of logits and softmax(value) is scored. The density is then that of the logits: the
-        Jacobian of softmax (the sum of the log-probabilities) is included, and since softmax forgets a constant
-        shift, the mean of the logits is given a standard normal distribution. It integrates to 1 over all logits.
+        Jacobian of softmax (the sum of the log-probabilities) is included, and since softmax ignores a constant
+        shift, the mean of the logits has a standard normal distribution. It integrates to 1 over all logits.
     """
 
     numpyro_class = dist.Dirichlet
@@ -447,7 +446,7 @@ class DirichletReg(DistributionReg):
         return log_gamma - log_gamma.mean(-1, keepdims=True) + mean
 
     def reset_value(self, shape=None):
-        """The uniform vector (zeros for logits); ``shape`` says its length, where ``alpha`` is one number."""
+        """The uniform vector (zeros for logits); ``shape`` is needed if ``alpha`` is one number."""
         length = jnp.shape(self.hyper_values(None)['concentration']) if shape is None else shape
         length = length if isinstance(length, tuple | list) else (length,)
         if not length:

@@ -1,4 +1,4 @@
-"""Hyper-parameters of priors: their checks, their units, and trainable ones."""
+"""Hyper-parameters of priors: checks, units, and trainable ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from brainstate_prob.nn.kinds import ParamNode
 
 __all__ = ['Hyper', 'checked', 'in_unit', 'is_param', 'makes_hyper_parameters', 'trainable', 'value_unit']
 
-_PARAM: list[type] = []  # `Param`, once it is defined: it stands above the priors
+_PARAM: list[type] = []  # `Param`, once it is defined, since it imports the priors
 
 
 class Hyper(NamedTuple):
     """One hyper-parameter of a class of priors.
 
-    ``arg`` is its name in the density; ``role`` says how its unit follows from the value's: 'value', 'rate'
+    ``arg`` is its name in the density; ``role`` is the relation of its unit to the value's: 'value', 'rate'
     (inverse), 'rate2' (inverse square), 'none'; ``domain`` is 'real', 'positive', 'nonnegative' or 'probability'.
     """
 
@@ -39,12 +39,12 @@ def is_param(x: Any) -> bool:
 
 
 def checked(label: str, name: str, hyper: Hyper, value: Any) -> Any:
-    """``value`` as it is kept: a float, a NumPy array, a traced array, a Quantity of these, or a Param.
+    """``value`` as a float, a NumPy array, a traced array, a Quantity of these, or a Param.
 
     Raises
     ------
     TypeError
-        For what is no real number.
+        For anything but real numbers.
     ValueError
         For concrete values outside the domain.
     """
@@ -103,18 +103,18 @@ def value_unit(label: str, hypers: dict[str, Hyper], values: dict[str, Any]) -> 
 
 
 def in_unit(hyper: Hyper, value: Any, unit: u.Unit | None) -> Any:
-    """The plain numbers of a hyper-parameter where the scored value is in ``unit``."""
+    """The plain numbers of a hyper-parameter for a scored value in ``unit``."""
     return in_role(value.value() if is_param(value) else value, hyper.role, unit)
 
 
 def makes_hyper_parameters(cls: type) -> type:
-    """Decorate `Param`: the class of a trainable hyper-parameter."""
+    """Register `Param` as the class of trainable hyper-parameters."""
     _PARAM.append(cls)
     return cls
 
 
 def trainable(hyper: Hyper, value: Any) -> Any:
-    """A Param for the hyper-parameter, in the transform of its domain; a Param stays as it is."""
+    """A Param for the hyper-parameter with the transform of its domain; a Param is unchanged."""
     if is_param(value):
         return value
     if hyper.domain in ('positive', 'nonnegative'):

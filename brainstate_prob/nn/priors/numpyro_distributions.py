@@ -15,12 +15,12 @@ __all__ = ['check_density', 'described']
 
 
 def check_density(distribution: Any) -> None:
-    """Refuse what gives single values a probability, and what NumPyro says too large a support of.
+    """Refuse distributions with atoms, and those whose support NumPyro reports too large.
 
     Raises
     ------
     TypeError
-        With the part at fault and what to use instead.
+        With the component at fault and what to use instead.
     """
     problem = _problem(distribution)
     if problem:
@@ -30,7 +30,7 @@ def check_density(distribution: Any) -> None:
 
 
 def _problem(d: Any) -> str | None:
-    """What keeps ``d`` itself from being a prior on real numbers; None where nothing does."""
+    """Why ``d`` itself cannot be a prior on real numbers, or None."""
     name = type(d).__name__
     units = {str(x.unit) for x in vars(d).values() if isinstance(x, u.Quantity)}
     if units:
@@ -76,13 +76,13 @@ def _problem(d: Any) -> str | None:
 
 
 def _one_support(mixture: Any) -> bool:
-    """Whether all components of a general mixture live on the set that it reports."""
+    """Whether all components of a general mixture have the support that it reports."""
     first, *others = (d.support for d in mixture.component_distributions)
     return mixture._support is not None or not any(is_narrower(first, s) or is_narrower(s, first) for s in others)
 
 
 def _parts(d: Any) -> list[Any]:
-    """The distributions that ``d`` is made of, where it keeps their kind."""
+    """The components of ``d`` that must be valid priors too."""
     if isinstance(d, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
         return [d.base_dist]
     if type(d) in (dist.TransformedDistribution, dist.FoldedDistribution):
@@ -93,7 +93,7 @@ def _parts(d: Any) -> list[Any]:
 
 
 def described(d: Any) -> str:
-    """A distribution in words: NumPy's own repr is an address."""
+    """The class name and support of a distribution, for messages."""
     parts = []
     for name in getattr(d, 'arg_constraints', {}):
         value = vars(d).get(name)

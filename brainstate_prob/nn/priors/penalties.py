@@ -1,4 +1,4 @@
-"""Penalties that add up over entries (L1, L2, elastic net, Huber), with the densities they stand for."""
+"""Elementwise penalties (L1, L2, elastic net, Huber) with their densities."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ['ElasticNetReg', 'HuberReg', 'L1Reg', 'L2Reg', 'Penalty']
 
 
 class Penalty(Regularization):
-    """Base of the penalties: ``loss`` is the plain penalty, plus the log of its normalizing constant if asked for.
+    """Base of the penalties: ``loss`` is the penalty, plus the log normalizing constant if ``normalized``.
 
-    A subclass gives ``_penalty(x, params)``, one number per event, and, where there is a density,
+    A subclass defines ``_penalty(x, params)``, one number per event, and, if there is a density,
     ``_log_constant(x, params)`` and ``_sample``.
 
     Parameters
     ----------
     fit_hyper
-        Train the hyper-parameters. This needs the constant (a weight alone would go to 0), so it switches
-        ``normalized`` on.
+        Train the hyper-parameters. This implies ``normalized``, since a weight without the constant would go
+        to 0.
     normalized
         Add the log of the integral of exp(-penalty) to the loss.
     """
 
     normalized: bool = False
-    normalizable: bool = True  # whether the constant is known in closed form
+    normalizable: bool = True  # whether the constant has a closed form
 
     def _set_penalty(self, fit_hyper: bool, normalized: bool, values: dict[str, Any]) -> None:
         self.normalized = bool(normalized or fit_hyper)
@@ -40,7 +40,7 @@ class Penalty(Regularization):
             asked = 'fit_hyper=True' if fit_hyper else 'normalized=True'
             raise ValueError(
                 f'{type(self).__name__} has no normalizing constant in closed form, which {asked} needs: without it a '
-                'trained weight would go to 0. Leave it out, or choose another prior.'
+                'trained weight would go to 0. Omit it, or choose another prior.'
             )
         self._set(fit_hyper, values)
 
@@ -62,7 +62,7 @@ class Penalty(Regularization):
 
 
 class EntrywisePenalty(Penalty):
-    """A penalty that adds up over entries: parameters that share it are scored as one expression."""
+    """Base of elementwise penalties: parameters that share one are scored as one expression."""
 
     def family_key(self):
         return (type(self), self.normalized)
@@ -180,7 +180,7 @@ class ElasticNetReg(EntrywisePenalty):
 
 
 def _nonzero(a, b, dtype):
-    """``b``, or where it is 0 a number too small to be seen beside ``a``."""
+    """``b``, or if it is 0 a number negligible beside ``a``."""
     b = jnp.asarray(b, dtype)
     return jnp.maximum(b, float(jnp.finfo(dtype).eps) * 1e-3 * jnp.asarray(a, dtype) ** 2)
 
@@ -207,7 +207,7 @@ class HuberReg(EntrywisePenalty):
 
     @staticmethod
     def _parts(strength, delta):
-        """The logarithms of the integrals over the core and over both tails."""
+        """The log integrals over the core and over both tails."""
         log_core = 0.5 * jnp.log(2 * jnp.pi / strength) + jnp.log(erf(delta * jnp.sqrt(strength / 2)))
         return log_core, math.log(2.0) - 0.5 * strength * delta**2 - jnp.log(strength) - jnp.log(delta)
 
@@ -226,5 +226,5 @@ class HuberReg(EntrywisePenalty):
 
 
 def _abs(x: jax.Array) -> jax.Array:
-    """abs(x) with gradient 0 at 0, so that zeros stay zeros."""
+    """abs(x) with gradient 0 at 0, so that zeros stay zero."""
     return jnp.where(x == 0, 0.0, jnp.abs(x))

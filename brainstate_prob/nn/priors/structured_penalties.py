@@ -41,16 +41,16 @@ def _positive_int(label: str, name: str, value: Any, none_means: str = '') -> An
 class GroupLassoReg(Penalty):
     """weight * sum over groups of the group's Euclidean norm. Reset: 0.
 
-    The density draws each group as a Gamma(size, weight) radius times a uniform direction.
+    Under the density a group is a Gamma(size, weight) radius times a uniform direction.
 
     Parameters
     ----------
     weight
         In the inverse unit of the value.
     group_size
-        How many consecutive entries form a group; the last one may be shorter. None, with ``axis``: all along it.
+        The number of consecutive entries in a group; the last may be shorter. None: all along ``axis``.
     axis
-        Groups run along this axis; None flattens the value first, so that groups may cross rows.
+        The axis of groups; None flattens the value first, so that groups may cross rows.
     """
 
     hypers: ClassVar = {'weight': Hyper('strength', 'rate', 'nonnegative')}
@@ -66,7 +66,7 @@ class GroupLassoReg(Penalty):
     ):
         super().__init__(fit_hyper)
         if group_size is None and axis is None:
-            raise ValueError('GroupLassoReg: group_size=None means all entries along an axis: say which, axis=...')
+            raise ValueError('GroupLassoReg: group_size=None means all entries along an axis: give axis=...')
         none = ', or None for all along the axis' if axis is not None else ''
         self.group_size = _positive_int('GroupLassoReg', 'group_size', group_size, none)
         self.axis = axis
@@ -119,7 +119,7 @@ class TotalVariationReg(Penalty):
     """weight * sum(abs(differences of ``order`` 1 or 2)). Reset: 0.
 
     No density (``proper`` is False): shifts (and slopes, for order 2) are free. ``normalized`` adds the constant of
-    the differences, Laplace(0, 1/weight) each. `sample_init` adds up such steps from 0.
+    the differences, Laplace(0, 1/weight) each. `sample_init` cumulates such steps from 0.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class TotalVariationReg(Penalty):
     order
         1 or 2.
     axis
-        Differences run along this axis; None flattens the value first.
+        The axis of differences; None flattens the value first.
     """
 
     proper = False
@@ -243,7 +243,7 @@ class MaxNormReg(Penalty):
         return params['strength'] * excess**2
 
     def _log_masses(self, d: int, params):
-        """Logs of the integrals of r^(d-1) exp(-penalty): inside the ball, and the binomial terms of the outside."""
+        """The log integrals of r^(d-1) exp(-penalty): inside the ball, and the binomial terms outside."""
         m, w = jnp.asarray(params['max_value'])[..., None], jnp.asarray(params['strength'])[..., None]
         k = np.arange(d)
         choose = gammaln(d + 0.0) - gammaln(k + 1.0) - gammaln(d - k + 0.0)
@@ -276,13 +276,13 @@ class MaxNormReg(Penalty):
 
 
 class _Unnormalized(Penalty):
-    """A penalty without a density to draw from: ``sample_init`` gives sensible starting values instead."""
+    """Base of penalties without a density; ``sample_init`` draws sensible starting values."""
 
     proper = False
     normalizable = False
 
     def _check_proper(self, params):
-        """Nothing to check: what is drawn is no density."""
+        """No check, since draws are not from a density."""
 
     def _check_shapes(self, shape, params):
         for name, value in params.items():
@@ -363,7 +363,7 @@ class EntropyReg(_Unnormalized):
 
 
 def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """One row for each first index; a vector is one column."""
+    """The value as a matrix with the first axis as rows; a vector is one column."""
     return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
 
@@ -372,10 +372,10 @@ def _as_matrix(x: jax.Array) -> jax.Array:
 
 
 class OrthogonalReg(_Unnormalized):
-    """weight * norm(gram - identity)^2, with the Gram matrix of the shorter side. Reset: an identity-like matrix.
+    """weight * norm(Gram - identity)^2, with the Gram matrix of the shorter side. Reset: an identity-like matrix.
 
-    All axes but the first are flattened. Tall matrices are drawn to orthonormal columns, wide ones to orthonormal
-    rows. `sample_init` draws orthonormal matrices uniformly.
+    All axes but the first are flattened. Tall matrices are pulled towards orthonormal columns, wide ones towards
+    orthonormal rows. `sample_init` draws orthonormal matrices uniformly.
     """
 
     hypers: ClassVar = {'weight': Hyper('strength', 'none', 'nonnegative')}
@@ -415,8 +415,8 @@ class SpectralNormReg(_Unnormalized):
     max_value
         The bound on the norm.
     n_power_iterations
-        None is the exact norm; an int takes so many steps of the power method (cheaper for big matrices, and never
-        above the exact norm).
+        The number of steps of the power method (cheaper for large matrices, never above the exact norm); None:
+        the exact norm.
     """
 
     hypers: ClassVar = {
@@ -463,7 +463,7 @@ def _unit_vector(v: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def spectral_norm(w: jax.Array) -> jax.Array:
-    """The largest singular value; its gradient is finite also at zero and where singular values are equal."""
+    """The largest singular value, with a finite gradient also at zero and at equal singular values."""
     return jnp.linalg.svd(w, compute_uv=False)[0]
 
 

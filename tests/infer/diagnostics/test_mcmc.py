@@ -138,7 +138,7 @@ def test_a_stuck_chain_is_told(density):
     thetas[1] = thetas[1, 0]
     assert any('R-hat' in text for text in problems(density, thetas, stats))
     everything = np.broadcast_to(thetas[:, :1], thetas.shape)
-    assert any('stand still' in text and 'at different values' in text for text in problems(density, everything, stats))
+    assert any('are stuck' in text and 'at different values' in text for text in problems(density, everything, stats))
 
 
 def test_low_effective_sample_size(density):

@@ -144,7 +144,7 @@ CHAINS = {
 @pytest.mark.parametrize('where', CHAINS)
 def test_chains_that_stand_still(where):
     report = infer.Fit(MEAN.target, CHAINS[where].astype('f4'), method='by hand').check()
-    assert any(f"The chains stand still in 'mu', {where}" in text for text in report.problems)
+    assert any(f"The chains are stuck in 'mu', {where}" in text for text in report.problems)
     assert not any('R-hat' in text or '. .' in text for text in report.problems)
 
 

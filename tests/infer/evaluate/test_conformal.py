@@ -27,10 +27,10 @@ def test_the_quantile_covers_with_the_promised_probability(num, prob):
 
 
 def test_too_few_observations_cannot_promise():
-    with pytest.raises(ValueError, match='8 observations cannot promise to cover 90 %: at least 9 are needed'):
+    with pytest.raises(ValueError, match='8 observations cannot guarantee a coverage of 90 %: at least 9 are needed'):
         conformal_quantile(np.arange(8.0), 0.9)
     assert conformal_quantile(np.arange(9.0), 0.9) == 8.0
-    with pytest.raises(ValueError, match='none NaN'):
+    with pytest.raises(ValueError, match='without NaN'):
         conformal_quantile([1.0, np.nan], 0.5)
 
 
@@ -77,7 +77,7 @@ def test_sets_of_a_wrong_classifier_cover(method, sharpness):
     [
         (lambda c, l: infer.conformal(c, *class_data(50), method='quantile'), 'for targets that are classes'),
         (lambda c, l: infer.conformal(l, *line_data(50), method='threshold'), 'for targets that are numbers'),
-        (lambda c, l: infer.conformal(l, *line_data(5)), '5 observations cannot promise'),
+        (lambda c, l: infer.conformal(l, *line_data(5)), '5 observations cannot guarantee'),
         (lambda c, l: infer.conformal(l, *line_data(50), prob=1.0), 'between 0 and 1, got 1.0'),
     ],
 )  # fmt: skip

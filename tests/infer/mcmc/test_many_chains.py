@@ -137,7 +137,7 @@ def test_without_blackjax_the_error_says_how_to_get_it(name, monkeypatch):
         SAMPLERS[name][0](line()[0], progress=False)
 
 
-@pytest.mark.parametrize('name', slow_rows(SAMPLERS, ['mclmc']))
+@pytest.mark.parametrize('name', slow_rows(SAMPLERS, ['chees', 'mclmc']))
 def test_chains_over_devices_are_those_of_one(name, x64):
     """In double precision, for so few steps that rounding, which sums over devices do otherwise, has not grown."""
     sampler, settings = SAMPLERS[name]

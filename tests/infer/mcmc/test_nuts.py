@@ -395,6 +395,7 @@ def test_progress_bars_speak_of_divergences_and_step_size(capsys):
     assert 'Warm-up: 100%' in shown and 'Sampling: 100%' in shown and 'divergences=0' in shown and 'step_size=' in shown
 
 
+@pytest.mark.slow
 def test_agreement_with_numpyros_own_driver():
     """The whole way, start and warm-up included: moments agree with `numpyro.infer.MCMC` on the bare potential."""
     posterior = regression()

@@ -117,7 +117,7 @@ ROWS = [
     ),
     Mistake('dist.Normal(0, tau) as prior', hierarchy(lambda m: dist.Normal(0.0, m.tau)), ("Param 'tau'", 'Reg')),
     Mistake('dist.Normal(mu * 2, 1) as prior', hierarchy(lambda m: dist.Normal(m.mu * 2, 1.0)), ("Param 'mu'", 'Reg')),
-    Mistake('a Param as prior', hierarchy(lambda m: m.tau), ('is no prior', r'nn\.GaussianReg\(std=')),
+    Mistake('a Param as prior', hierarchy(lambda m: m.tau), ('is not a prior', r'nn\.GaussianReg\(std=')),
     # Supports
     Mistake(
         'a sum of zero on the line',

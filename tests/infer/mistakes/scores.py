@@ -196,7 +196,7 @@ ROWS = [
         'calibrated are predictions with linearized=False',
         'Calibrate with linearized=True',
     ),
-    asked('draws of a log-likelihood', own, lambda fit: fit.predict(), 'says nothing about how targets are drawn'),
+    asked('draws of a log-likelihood', own, lambda fit: fit.predict(), 'does not define how to draw targets'),
     asked('an interval of classes', coin, lambda fit: infer.conformal(fit, X, Y > 0, method='quantile'), 'are classes'),
     asked('temperatures of numbers', line, lambda fit: infer.temperature_scaling(fit, X, Y), 'predicts Normal'),
     asked('new inputs scored without targets', line, lambda fit: fit.score(NEW), 'give targets='),

@@ -62,7 +62,7 @@ def test_waic_where_arviz_has_it(fits):
     if is_old(import_arviz()):
         assert float(fits['right'].waic().elpd_waic) == pytest.approx(elpd(fits['right'].loo()), abs=0.1)
     else:
-        with pytest.raises(NotImplementedError, match=r'no WAIC any more.*use fit.loo\(\)'):
+        with pytest.raises(NotImplementedError, match=r'removed WAIC.*use fit.loo\(\)'):
             fits['right'].waic()
 
 

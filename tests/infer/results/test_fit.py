@@ -283,7 +283,7 @@ class Direction(nn.Module):
 def test_a_mean_that_is_no_value_is_refused_and_the_model_left_as_it_was():
     fit = scattered(infer.Posterior(Direction(), targets=jnp.ones(3)), spread=1.0)
     model = Direction()
-    with pytest.raises(ValueError, match=r"Param 'heading': the mean of the draws is no possible value.*which='mode'"):
+    with pytest.raises(ValueError, match=r"'heading': the mean of the draws is not a possible value.*which='mode'"):
         fit.assign_to(model)
     assert float(model.shift.value()) == 0.0
     fit.assign_to(model, 'mode')

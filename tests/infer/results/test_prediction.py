@@ -451,7 +451,7 @@ def test_what_cannot_be_predicted_says_so():
     with pytest.raises(ValueError, match="no mean.*kind='draws'"):
         fit.predict(kind='mean')
     posterior = infer.Posterior(Two(), log_likelihood=lambda model: -jnp.sum(model.p.value() ** 2))
-    with pytest.raises(ValueError, match='log_likelihood=f, which says nothing about how targets are drawn'):
+    with pytest.raises(ValueError, match='log_likelihood=f, which does not define how to draw targets'):
         scattered(posterior).predict()
 
 

@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
-from brainstate_prob import environ, infer, nn
+from brainstate_prob import environ, infer, nn, random
 from brainstate_prob.infer.density.batching import chosen_draws
 from brainstate_prob.infer.run.starts import start_points
 from tests.support.result_kinds import posterior_of
@@ -47,6 +47,65 @@ class Normed(nn.Module):
 
     def __call__(self, x):
         return dist.Normal(self.norm(x) @ self.w.value(), 0.5)
+
+
+class Plain(nn.Module):
+    """A model whose start can be told: its weights are drawn when it is built."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Param(random.normal(size=(2,)), reg=dist.Normal(0.0, 3.0))
+
+    def __call__(self, x):
+        return dist.Normal(x @ self.w.value(), 0.5)
+
+
+def plain():
+    with random.seed_context(0):
+        return infer.Posterior(Plain(), X - 30.0, Y)
+
+
+VALUE = np.array([0.5, -0.25], np.float32)
+# What `init=` may be, in every way to fit.
+INITS = {
+    'model': lambda: 'model',
+    'prior': lambda: 'prior',
+    'map': lambda: 'map',
+    'pathfinder': lambda: 'pathfinder',
+    'fit': lambda: infer.laplace(plain(), num_draws=5, **QUIET),
+    'fit of one point': lambda: infer.map(plain(), jacobian=True, **QUIET),
+    'values': lambda: {'w': VALUE},
+    'theta': lambda: VALUE,
+    'function': lambda: Plain,
+}
+# A Gaussian is made around one point; dropout is not in this model.
+TAKES = {'laplace': INITS.keys() - {'fit'}}
+
+
+@pytest.mark.parametrize('init', INITS)
+@pytest.mark.parametrize('way', slow_rows(WAYS, WAYS.keys() - {'map', 'laplace', 'nuts'}))
+def test_every_way_takes_every_kind_of_start(way, init):
+    run, options = WAYS[way]
+    if init not in TAKES.get(way, INITS):
+        with pytest.raises(ValueError, match='init is a fit by .* one centre'):
+            run(plain(), init=INITS[init](), **options)
+        return
+    fit = run(plain(), init=INITS[init](), **options)
+    assert np.isfinite(fit.draws['w']).all()
+
+
+@pytest.mark.parametrize('init, expected', [('values', VALUE), ('theta', VALUE)])
+def test_a_descent_that_stands_still_stays_where_it_starts(init, expected):
+    np.testing.assert_array_equal(infer.map(plain(), init=INITS[init](), **STILL).estimate['w'], expected)
+
+
+def test_a_function_builds_another_start_for_each_chain():
+    posterior = plain()
+    keys = jax.random.split(jax.random.key(0), 3)
+    kind, thetas = start_points(posterior.target, Plain, keys)
+    assert kind == 'array' and len(np.unique(np.asarray(thetas)[:, 0])) == 3
+    with pytest.raises(ValueError, match='a function that builds the model'):
+        infer.nuts(posterior, init=posterior.model, **CHAINS)
 
 
 @pytest.fixture(scope='module')

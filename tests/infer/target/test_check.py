@@ -286,7 +286,7 @@ def test_without_the_posterior_what_can_be_checked_is(line, tmp_path):
     ('shape', 'method', 'sampled', 'note'),
     [
         ((4, 20), 'nuts', True, '4 chains of 20 draws are too few for R-hat'),
-        ((1, 400), 'nuts', True, 'whether chains agree: there is one'),
+        ((1, 400), 'nuts', True, 'whether chains agree: there is only one'),
         ((1, 1), 'map', False, "uncertainty: 'map' gives one point"),
         ((1, 300), 'swag', False, "how far the draws of 'swag' are from the posterior"),
     ],
@@ -296,7 +296,7 @@ def test_what_cannot_be_judged_is_said(line, shape, method, sampled, note):
     thetas = centre + 0.1 * np.random.default_rng(1).normal(size=(*shape, line.density.size))
     found = {'diverging': np.zeros(shape, bool)} if sampled else None
     report = infer.Fit(line.target, thetas.astype('f4'), method=method, stats=found).check()
-    assert any(note in text and text.startswith('Not looked at') for text in report.notes), report
+    assert any(note in text and text.startswith('Not checked') for text in report.notes), report
 
 
 # Correct models, in which nothing is wrong

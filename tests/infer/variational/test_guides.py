@@ -25,7 +25,8 @@ SD = np.sqrt(np.diag(COVARIANCE))
 
 
 def test_every_guide_of_numpyro_is_a_name_or_refused_with_what_to_write():
-    bases = {autoguide.AutoGuide, autoguide.AutoContinuous}
+    # AutoDiagonalNormal is AutoNormal over one vector: the same guide as 'diagonal', taken as a class.
+    bases = {autoguide.AutoGuide, autoguide.AutoContinuous, autoguide.AutoDiagonalNormal}
     families = {getattr(autoguide, name) for name in autoguide.__all__} - bases
     named = {base for family in GUIDES.values() for base in family.__mro__} & families
     assert families == named | set(_UNFIT)

@@ -270,7 +270,7 @@ def test_the_unit_of_the_first_value_is_taken_when_asked_for(dt):
     other = nn.Delay(jnp.zeros(()), time=0.1 * u.ms, take_aware_unit=True)
     other.init_state()
     other.retrieve_at_step(1)
-    with pytest.raises(ValueError, match='read before the first value came.*init='):
+    with pytest.raises(ValueError, match='read before the first update.*init='):
         other.update(1.0 * u.mV)
 
 
@@ -318,9 +318,9 @@ def test_a_state_with_its_delay(dt):
     np.testing.assert_allclose(past.retrieve_ago(0.16 * u.ms), h[1])  # the nearest
     nn.reset_all_states(model, 5)
     assert not past.history.value.any()
-    with pytest.raises(TypeError, match=r"'num_in' of GRUCell is no State but a int"):
+    with pytest.raises(TypeError, match=r"'num_in' of GRUCell is not a State but a int"):
         nn.StateWithDelay(cell, 'num_in').init_state()
-    with pytest.raises(TypeError, match=r"'V' of GRUCell is no State yet"):
+    with pytest.raises(TypeError, match=r"'V' of GRUCell is not a State yet"):
         nn.StateWithDelay(cell, 'V').init_state()
 
 
@@ -354,7 +354,7 @@ def started(*args, **options):
         (lambda: started(jnp.zeros(2)).at('x'), KeyError, "no entry 'x'"),
         (lambda: nn.Delay(jnp.zeros(2), entries={'a': 1.0}).register_entry('a', 2.0), KeyError, 'already'),
         (lambda: nn.Delay(jnp.zeros(2)).register_delay(), ValueError, 'give a delay'),
-        (lambda: nn.Delay(jnp.zeros(2)).register_delay(0.1, 0.5), TypeError, 'indexes the value'),
+        (lambda: nn.Delay(jnp.zeros(2)).register_delay(0.1, 0.5), TypeError, 'index the value'),
         (lambda: jax.jit(nn.Delay(jnp.zeros(2)).register_delay)(0.1), TypeError, 'retrieve_ago'),
         (lambda: nn.DelayAccess(HiddenState(0.0), 1.0, entry='a'), TypeError, 'needs a Delay'),
     ],

@@ -1,4 +1,4 @@
-"""HiData: a tree of named values that is not changed in place."""
+"""HiData: a tree of named values that is immutable."""
 
 import copy
 import pickle

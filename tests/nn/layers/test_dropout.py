@@ -181,7 +181,7 @@ def test_a_fixed_mask_differs_from_lane_to_lane():
         (lambda: nn.Dropout(1.5), r'probability of keeping a unit, in \[0, 1\]; got 1.5'),
         (lambda: nn.Dropout(0.5, broadcast_dims=2)(np.ones((3, 3))), r'broadcast_dims=\(2,\), the input has shape'),
         (lambda: nn.Dropout2d(0.5)(np.ones((3, 3))), r'Dropout2d: expected an input of shape \(..., \*, \*, \*\)'),
-        (lambda: nn.Dropout1d(0.5, channel_axis=5)(np.ones((3, 3))), 'channel_axis=5 is no axis'),
+        (lambda: nn.Dropout1d(0.5, channel_axis=5)(np.ones((3, 3))), 'channel_axis=5 is not an axis'),
         (lambda: nn.DropoutFixed(3)(np.ones(3)), r'DropoutFixed\(3 -> 3\): there is no mask yet: call init_state'),
         (lambda: nn.DropoutFixed(3)(np.ones(4)), r'expected an input of shape \(..., 3\), got \(4,\)'),
     ],

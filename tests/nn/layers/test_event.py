@@ -160,8 +160,8 @@ def test_weights_take_params():
         ({'conn_num': 'all'}, TypeError, 'a fraction'),
         ({'conn_num': 2, 'afferent_ratio': 0.0}, ValueError, 'afferent_ratio'),
         ({'conn_num': 2, 'afferent_ratio': 1.5}, ValueError, 'afferent_ratio'),
-        ({'conn_num': 2, 'efferent_target': 'both'}, ValueError, "'both' is none of"),
-        ({'conn_num': 2, 'conn_init': 'loop'}, ValueError, "'loop' is none of"),
+        ({'conn_num': 2, 'efferent_target': 'both'}, ValueError, "'both' is not one of"),
+        ({'conn_num': 2, 'conn_init': 'loop'}, ValueError, "'loop' is not one of"),
     ],
 )
 def test_what_makes_no_connection_is_refused(options, error, message):

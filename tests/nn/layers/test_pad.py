@@ -113,12 +113,12 @@ def test_unflatten_undoes_flatten_and_a_scalar_becomes_a_vector():
     'make, message',
     [
         (lambda: nn.Flatten(2, 1)(X), 'start_axis=2 comes after end_axis=1'),
-        (lambda: nn.Flatten(4)(X), r'start_axis=4 is no axis of an input of shape \(2, 3, 4, 5\)'),
+        (lambda: nn.Flatten(4)(X), r'start_axis=4 is not an axis of an input of shape \(2, 3, 4, 5\)'),
         (lambda: nn.Flatten(in_size=(4, 4))(X), r'Flatten\(\(4, 4\) -> 16\): expected an input of shape \(..., 4, 4\)'),
         (lambda: nn.Unflatten(2, (3, 2))(X), r'axis 2 .* has size 4, which does not split into \(3, 2\)'),
         (lambda: nn.Unflatten(2, (3, -1))(X), 'does not split'),
         (lambda: nn.Unflatten(2, (-1, -1)), 'at most one -1'),
-        (lambda: nn.Unflatten(7, (-1,))(X), 'axis=7 is no axis'),
+        (lambda: nn.Unflatten(7, (-1,))(X), 'axis=7 is not an axis'),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused(make, message):

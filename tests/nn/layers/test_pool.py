@@ -165,7 +165,7 @@ def test_unpooling_keeps_units():
         (lambda: nn.MaxPool2d(9, in_size=(4, 4, 3)), r'window of \(9, 9\) does not fit'),
         (lambda: nn.AvgPool1d(2, padding=2), 'must be smaller than the kernel'),
         (lambda: nn.LPPool1d(0.5, 2), 'norm_type must be at least 1'),
-        (lambda: nn.MaxPool1d(2, channel_axis=4)(np.ones((4, 3))), 'channel_axis=4 is no axis'),
+        (lambda: nn.MaxPool1d(2, channel_axis=4)(np.ones((4, 3))), 'channel_axis=4 is not an axis'),
         (lambda: nn.AdaptiveAvgPool2d((2, 2, 2)), 'target_size must be an int or 2 of them'),
         (lambda: nn.AdaptiveAvgPool2d(0), 'target_size'),
         (lambda: nn.MaxUnpool1d(2, padding='SAME'), 'does not say how many'),

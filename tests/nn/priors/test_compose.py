@@ -122,7 +122,7 @@ def test_discrete_distributions_are_refused(bad):
 
 @pytest.mark.parametrize('bad', [1.0, 'L2', P.L2Reg, dist.Normal, lambda x: x, [P.L2Reg()]])
 def test_what_is_no_prior(bad):
-    with pytest.raises(TypeError, match=r'is no prior\. Allowed: a Regularization .* NumPyro distribution'):
+    with pytest.raises(TypeError, match=r'is not a prior\. Allowed: a Regularization .* NumPyro distribution'):
         P.as_regularization(bad)
 
 
@@ -173,7 +173,7 @@ class TestChain:
 
     def test_members_are_checked(self):
         for bad in ([P.L1Reg()], 'x', None, 1.0):
-            with pytest.raises(TypeError, match=r'no prior|is None'):
+            with pytest.raises(TypeError, match=r'not a prior|is None'):
                 P.ChainedReg(P.L1Reg(), bad)
         with pytest.raises(ValueError, match='weight must be >= 0'):
             P.ChainedReg(weight=-1.0)

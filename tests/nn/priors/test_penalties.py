@@ -247,7 +247,7 @@ class TestGroups:
     def test_bad_sizes(self, bad):
         with pytest.raises(ValueError, match='group_size must be an int'):
             P.GroupLassoReg(group_size=bad)
-        with pytest.raises(ValueError, match='say which'):
+        with pytest.raises(ValueError, match='give axis='):
             P.GroupLassoReg(group_size=None)
         with pytest.raises(ValueError, match='each of the'):
             P.GroupLassoReg(weight=np.ones(4), group_size=2).loss(np.ones(4))

@@ -51,7 +51,7 @@ def test_the_default_is_the_one_near_nuts(posterior, reference, curvature):
     new, y = data(300, posterior.model.classes, 1)
     fit = infer.laplace(posterior, curvature=curvature, **QUIET)
 
-    assert any(text.startswith('Not looked at: k-hat') for text in fit.check().notes)  # of another posterior
+    assert any(text.startswith('Not checked: k-hat') for text in fit.check().notes)  # of another posterior
 
     def moments(fit, **options):
         drawn = fit.predict(new, kind='mean', **options)
@@ -74,6 +74,7 @@ def network():
     return infer.laplace(infer.Posterior(Net(), *data(30, False, 0)), curvature='ggn', **QUIET)
 
 
+@pytest.mark.slow
 def test_all_that_judges_a_fit_does_the_same(network):
     new, y = data(80, False, 2)
     options = {'num_draws': 400}
