@@ -25,7 +25,7 @@ from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning, warn_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import in_coordinates, started_from
-from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.progress import nested_fit
 from brainstate_prob.infer.run.starts import member_keys, member_starts, starts_named
 from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
@@ -267,7 +267,7 @@ def _searches(optimizer: Any, density: Density) -> bool:
 
 @starts_named('map')
 def _near_the_mode(target: Target, keys: jax.Array) -> jax.Array:
-    with warnings.catch_warnings(), as_a_part():
+    with warnings.catch_warnings(), nested_fit():
         warnings.simplefilter('ignore', ConvergenceWarning)  # a point near the mode is enough for a start
         mode = map(target.posterior, jacobian=True, progress=False)
     return jnp.repeat(in_coordinates(mode, mode.rows, target), len(keys), axis=0)

@@ -18,7 +18,7 @@ from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in
 
 __all__ = ['Settings', 'State', 'advance_function', 'start_function']
 
-STALE = 20  # steps without improvement beyond rounding, after which the precision is exhausted
+MAX_STALLED_STEPS = 20  # steps without improvement beyond rounding, after which the precision is exhausted
 
 
 class Settings(NamedTuple):
@@ -120,7 +120,7 @@ def advance_function(density: Density, settings: Settings) -> Callable:
         def body(index: Any, state: State, i: jax.Array, losses: jax.Array) -> tuple:
             state, loss = step(index, state, data)
             flat = state.gradient <= tol * jnp.maximum(1.0, jnp.abs(loss))
-            stuck = (tol >= 0) & (state.stale >= STALE)
+            stuck = (tol >= 0) & (state.stale >= MAX_STALLED_STEPS)
             return state._replace(finished=flat | stuck | ~jnp.isfinite(loss)), i + 1, losses.at[i].set(loss)
 
         rest = (jnp.zeros((), jnp.int32), jnp.full(MOST_STEPS, jnp.nan, density.dtype))

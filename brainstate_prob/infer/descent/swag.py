@@ -26,7 +26,7 @@ from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.progress import nested_fit
 from brainstate_prob.infer.run.starts import member_starts
 from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
@@ -317,7 +317,7 @@ def _trained(posterior: Posterior, batching: Batching, seed: Any) -> Any:
         raise ValueError('With batches=, give init=, a fit of them: e.g. infer.map(..., jacobian=True, batches=...).')
     if batch_size is None:
         return 'map'
-    with as_a_part():
+    with nested_fit():
         return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
 
 

@@ -29,7 +29,7 @@ from brainstate_prob.infer.laplace.structures import STRUCTURES, describe, refus
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.progress import nested_fit
 from brainstate_prob.infer.run.starts import member_starts
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
@@ -199,7 +199,7 @@ def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bo
         keep_fixed = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
         optimizer = optax.chain(keep_fixed, optax.lbfgs())
     tol = 1e-8 if programs.density.dtype == jnp.float64 else 1e-5
-    with warnings.catch_warnings(), as_a_part():
+    with warnings.catch_warnings(), nested_fit():
         warnings.simplefilter('ignore', ConvergenceWarning)
         fit = fit_map(view, init=jnp.asarray(theta), optimizer=optimizer, tol=tol, jacobian=True, progress=progress)
     return fit.thetas[0, 0]

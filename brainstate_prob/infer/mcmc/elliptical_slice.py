@@ -24,7 +24,7 @@ from brainstate_prob.infer.run.options import RunOptions
 from brainstate_prob.infer.run.sampling import sample
 from brainstate_prob.infer.run.starts import start_points
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.start import what_is_not_finite
+from brainstate_prob.infer.target.start import non_finite_term
 from brainstate_prob.infer.target.target import Target
 
 __all__ = ['elliptical_slice']
@@ -178,7 +178,7 @@ def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
         where = 'draws of the prior' if from_prior else 'its start'
         raise ValueError(
             f'{bad.size} of {len(keys)} chains found no finite likelihood at {where}: '
-            + what_is_not_finite(target, theta, True)
+            + non_finite_term(target, theta, True)
         )
     return states
 

@@ -17,7 +17,7 @@ from brainstate_prob.infer.run.sampling import Run
 
 __all__ = ['nuts_phases']
 
-_MOST_APART = 5.0  # ratio of step sizes above which chains have seen different regions
+_MAX_STEP_SIZE_RATIO = 5.0  # ratio of step sizes above which chains have seen different regions
 _MOST_DIVERGENT = 0.02
 _WORST_R_HAT = 1.3
 _FIRST, _SECOND = 'warm-up', 'second warm-up'
@@ -57,7 +57,7 @@ def _problem_of_low_rank(driver: Driver) -> str:
     share = diverging[:, -max(10, diverging.shape[1] // 10) :].mean()
     if share > _MOST_DIVERGENT:
         return f'{100 * share:.3g} % of the last transitions of the warm-up diverged'
-    if step.max() > _MOST_APART * step.min():
+    if step.max() > _MAX_STEP_SIZE_RATIO * step.min():
         return f'the step sizes of the chains lie between {step.min():.2g} and {step.max():.2g}'
     late = driver.kept(_FIRST, 'lp')[:, -max(20, diverging.shape[1] // 7) :]
     if late.shape[0] > 1 and (r_hat := float(rank_r_hat(late.astype(np.float64)[..., None])[0])) > _WORST_R_HAT:

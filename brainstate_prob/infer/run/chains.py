@@ -31,7 +31,7 @@ CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
 # XLA runs an extra pass on programs for several devices, which merges common subexpressions before it simplifies
 # arithmetic; then other simplifications apply (``a / exp(b)`` stays a division) and results round differently. Without
 # it the arithmetic is that of one device; XLA merges them later in any case.
-_AS_ON_ONE_DEVICE = {'xla_disable_hlo_passes': 'spmd-cleanup'}
+_ONE_DEVICE_ARITHMETIC = {'xla_disable_hlo_passes': 'spmd-cleanup'}
 
 
 def choose_method(method: str | None, devices: Any, num_chains: int, data: Any = None) -> str:
@@ -109,7 +109,7 @@ class Runner:
             used = _enough(devices, -(-num_chains // self._each))
             self.description = f'on {len(used)} device{"s" * (len(used) > 1)}'
             self._mesh = Mesh(np.array(used), ('chains',))
-            options = _AS_ON_ONE_DEVICE if used[0].platform == 'cpu' else None
+            options = _ONE_DEVICE_ARITHMETIC if used[0].platform == 'cpu' else None
             self._run = jit(_spread, (key, used), lambda: _spread(advance, self._mesh), compiler_options=options)
 
     @property

@@ -177,12 +177,12 @@ class Checkpoint:
 
 def interruption(done: str, saving: Checkpoint) -> str:
     """The message of a run that Ctrl-C ended after ``done``, with a partial result."""
-    return f'The run was interrupted after {done}: the fit is of the partial result.{_go_on(saving)}'
+    return f'The run was interrupted after {done}: the fit is of the partial result.{_how_to_resume(saving)}'
 
 
 def nothing_yet(done: str, saving: Checkpoint) -> KeyboardInterrupt:
     """The exception of a run that Ctrl-C ended without a result."""
-    return KeyboardInterrupt(f'The run was interrupted {done}, so there is no fit to return.{_go_on(saving)}')
+    return KeyboardInterrupt(f'The run was interrupted {done}, so there is no fit to return.{_how_to_resume(saving)}')
 
 
 def keep_in(error: Exception, fit: Callable[[], Any], done: str, saving: Checkpoint) -> None:
@@ -197,10 +197,10 @@ def keep_in(error: Exception, fit: Callable[[], Any], done: str, saving: Checkpo
     with contextlib.suppress(Exception, KeyboardInterrupt):
         error.fit = fit()  # type: ignore[attr-defined]
         what = 'the partial fit is the attribute fit of this error'
-    error.add_note(f'It was raised after {done}: {what}.{_go_on(saving)}')
+    error.add_note(f'It was raised after {done}: {what}.{_how_to_resume(saving)}')
 
 
-def _go_on(saving: Checkpoint) -> str:
+def _how_to_resume(saving: Checkpoint) -> str:
     if saving.path is None:
         return ' With checkpoint=path the next run would resume from here.'
     if not saving.exists:

@@ -11,19 +11,19 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-__all__ = ['Chunks', 'as_a_part']
+__all__ = ['Chunks', 'nested_fit']
 
-_IS_A_PART: contextvars.ContextVar[bool] = contextvars.ContextVar('is_a_part', default=False)
+_IS_NESTED: contextvars.ContextVar[bool] = contextvars.ContextVar('is_nested', default=False)
 
 
 @contextlib.contextmanager
-def as_a_part() -> Iterator[None]:
+def nested_fit() -> Iterator[None]:
     """Mark the fits within the block as parts of another one, so that Ctrl-C ends the whole."""
-    token = _IS_A_PART.set(True)
+    token = _IS_NESTED.set(True)
     try:
         yield
     finally:
-        _IS_A_PART.reset(token)
+        _IS_NESTED.reset(token)
 
 
 class Chunks:
@@ -91,8 +91,8 @@ class Chunks:
 
     def __enter__(self) -> Chunks:
         in_main = threading.current_thread() is threading.main_thread()
-        if in_main and not _IS_A_PART.get() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._handler = signal.signal(signal.SIGINT, self._ask)
+        if in_main and not _IS_NESTED.get() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
@@ -100,7 +100,7 @@ class Chunks:
             signal.signal(signal.SIGINT, self._handler)
             self._handler = None
         self._bar.close()
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and not _IS_A_PART.get():
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and not _IS_NESTED.get():
             self.interrupted, self.whole = True, False
             return True
         self.interrupted = self.interrupted or self._asked
@@ -111,7 +111,7 @@ class Chunks:
         """Whether Ctrl-C was pressed."""
         return self._asked
 
-    def _ask(self, number: int, frame: Any) -> None:
+    def _on_interrupt(self, number: int, frame: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True

@@ -21,7 +21,7 @@ from brainstate_prob.infer.target.gradients import loop_message, stepped_message
 from brainstate_prob.infer.target.pairs import squared_messages
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
-from brainstate_prob.infer.target.start import to_key, what_is_not_finite
+from brainstate_prob.infer.target.start import non_finite_term, to_key
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
     density = posterior.density
     fine = np.isfinite(near.log_density)
     if not fine[0]:
-        yield Finding('error', what_is_not_finite(posterior.target, start, jacobian))
+        yield Finding('error', non_finite_term(posterior.target, start, jacobian))
     elif not np.isfinite(near.gradient[0]).all():
         yield Finding(
             'error',

@@ -264,12 +264,14 @@ def _without_gradient(
     """The parameters that are unused (except by their own prior), and those whose gradient is always zero."""
     if data.targets is None and density.own_log_likelihood is None:
         return (), ()  # the model has priors only
-    used, felt = depends_on(program, [0]), depends_on(program, [0], by_gradient=True)
+    used, differentiable = depends_on(program, [0]), depends_on(program, [0], by_gradient=True)
     places = {name: {2 * i, 2 * i + 1} for i, name in enumerate(sorted(e.name for e in density.entries))}  # as in JAX
-    silent = [e.name for e in density.entries if e.state not in seen.by_priors and felt.isdisjoint(places[e.name])]
+    no_gradient = [
+        e.name for e in density.entries if e.state not in seen.by_priors and differentiable.isdisjoint(places[e.name])
+    ]
     return (
-        tuple(name for name in silent if used.isdisjoint(places[name])),
-        tuple(name for name in silent if not used.isdisjoint(places[name])),
+        tuple(name for name in no_gradient if used.isdisjoint(places[name])),
+        tuple(name for name in no_gradient if not used.isdisjoint(places[name])),
     )
 
 
@@ -363,12 +365,12 @@ def _check_precision(density: Density) -> str | None:
     )
 
 
-def issue_model_warnings(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradient: bool) -> None:
+def issue_model_warnings(posterior: Any, *, accepts_improper: bool, in_batches: bool, by_gradient: bool) -> None:
     """Issue the warnings of the inspection, at the user's line that calls a way to fit.
 
     Parameters
     ----------
-    moves_freely
+    accepts_improper
         Whether the way to fit does not notice that a posterior is improper.
     in_batches
         Whether the way to fit takes its own data.
@@ -382,7 +384,7 @@ def issue_model_warnings(posterior: Any, *, moves_freely: bool, in_batches: bool
     """
     precision = _check_precision(posterior.density)
     no_data = None if in_batches else no_data_message(posterior)
-    no_priors = no_priors_message(posterior) if moves_freely and no_data is None else None
+    no_priors = no_priors_message(posterior) if accepts_improper and no_data is None else None
     texts = unused_messages(posterior) + squared_messages(posterior)
     texts += stepped_messages(posterior) if by_gradient else []
     texts += [text for text in (precision, no_data, no_priors) if text is not None]

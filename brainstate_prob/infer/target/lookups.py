@@ -70,7 +70,7 @@ class Lookups(Interpreter[Traced]):
     def operation(self, operation: Any, inputs: list[Traced]) -> list[Traced]:
         name, params = operation.primitive.name, operation.params
         if name == 'dynamic_slice' or (name == 'gather' and params['mode'].name != 'FILL_OR_DROP'):
-            self.all += self._looked_up(operation, *inputs)
+            self.all += self._look_ups(operation, *inputs)
         elif name in ('scan', 'while', 'cond'):
             self.all += getattr(self, f'_in_{name}')(operation, inputs)
         leaves = _union(inputs)
@@ -87,7 +87,7 @@ class Lookups(Interpreter[Traced]):
         body = Lookups(self.labels, self.others, self.constants)
         return body.run(program, inputs), body.all
 
-    def _looked_up(self, operation: Any, array: Traced, *indices: Traced) -> Iterator[Lookup]:
+    def _look_ups(self, operation: Any, array: Traced, *indices: Traced) -> Iterator[Lookup]:
         leaves = _union(indices)
         if leaves & (PARAMETERS | self.others):
             return
@@ -114,7 +114,7 @@ class Lookups(Interpreter[Traced]):
         def step(carry: Sequence[Traced], rows: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
             return self._within(params['jaxpr'], (*constants, *carry, *rows))
 
-        flows, lookups = _settled(lambda carry: step(carry, rows), carry)
+        flows, lookups = _fixed_point(lambda carry: step(carry, rows), carry)
         of_rows = [x.leaves for x in rows]
 
         def ranges() -> list:
@@ -137,7 +137,7 @@ class Lookups(Interpreter[Traced]):
         def step(carry: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
             return self._within(params['body_jaxpr'], (*of_body, *carry))
 
-        flows, lookups = _settled(step, carry)
+        flows, lookups = _fixed_point(step, carry)
         # What `jax.vmap` makes of loops of different lengths goes on while any of them does, and drops the steps of the
         # others.
         together = bool(params['cond_jaxpr'].jaxpr.outvars[0].aval.shape)
@@ -171,7 +171,7 @@ class Lookups(Interpreter[Traced]):
         return _each(lookups, ranges, inputs)
 
 
-def _settled(step: Callable, carry: Sequence[Traced]) -> tuple[list[frozenset[int]], list[Lookup]]:
+def _fixed_point(step: Callable, carry: Sequence[Traced]) -> tuple[list[frozenset[int]], list[Lookup]]:
     """The dependencies of a loop's carry after any number of steps (a fixed point), and the look-ups of a step."""
     flows = [x.leaves for x in carry]
     while True:

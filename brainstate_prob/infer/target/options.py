@@ -160,7 +160,7 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
             raise ValueError(loop)
         issue_model_warnings(
             given['posterior'],
-            moves_freely=function.__name__ in _MOVE_FREELY,
+            accepts_improper=function.__name__ in _ACCEPT_IMPROPER,
             in_batches=in_batches,
             by_gradient=function.__name__ not in BY_WEIGHTS,
         )
@@ -168,7 +168,7 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
 
 # Ways to fit that do not notice an improper posterior. MAP without priors is maximum
 # likelihood; Laplace checks the curvature, SMC and elliptical slices the prior.
-_MOVE_FREELY = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'barker', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder'})
+_ACCEPT_IMPROPER = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'barker', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder'})
 
 
 def _refuse_without_targets(given: Mapping[str, Any]) -> None:

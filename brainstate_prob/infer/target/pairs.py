@@ -25,7 +25,7 @@ _LINEAR_OPERATIONS = (
 )
 _LINEAR = frozenset(_LINEAR_OPERATIONS.split())
 # Functions of the sum over both axes that occur in the same mistake: norms, profile likelihoods.
-_OF_A_TOTAL = frozenset({'abs', 'integer_pow', 'log', 'mul', 'pow', 'sqrt', 'square'})
+_FUNCTIONS_OF_A_SUM = frozenset({'abs', 'integer_pow', 'log', 'mul', 'pow', 'sqrt', 'square'})
 _TARGETS, _ROWS, _CONSTANTS, _PARAMETERS, _PAIRS = 'targets', 'rows', 'constants', 'parameters', 'pairs'
 _NUMBERS = 'numbers'  # 0, 1, 2, ...
 
@@ -156,12 +156,12 @@ class _Pairs(Interpreter[_Origin]):
         results = self.run(operation.params['jaxpr'], [*constants, *start, *map(row, rows)])
         self._steps.pop()
         last = [
-            self._merged(v, (first, x))._replace(summed=x.summed, exponential=x.exponential)
+            self._unknown_operation(v, (first, x))._replace(summed=x.summed, exponential=x.exponential)
             for first, v, x in zip(carry, operation.outvars, results, strict=False)
         ]
         return [*last, *map(stacked, results[len(carry) :])]
 
-    def _merged(self, variable: Any, inputs: Any) -> _Origin:
+    def _unknown_operation(self, variable: Any, inputs: Any) -> _Origin:
         """The result of an unknown operation: everything varies along each axis.
 
         The axes of completed scans are left out.
@@ -173,7 +173,7 @@ class _Pairs(Interpreter[_Origin]):
 
     def _result(self, operation: Any, variable: Any, inputs: list[_Origin]) -> _Origin:
         name = operation.primitive.name
-        result = self._followed(operation, name, variable, inputs) or self._merged(variable, inputs)
+        result = self._known_operation(operation, name, variable, inputs) or self._unknown_operation(variable, inputs)
         return result._replace(
             summed=self._is_summed(operation, name, inputs),
             carried=name in _LINEAR and any(x.carried for x in inputs),
@@ -194,7 +194,7 @@ class _Pairs(Interpreter[_Origin]):
         if len(added) < len(inputs) and any(x.is_of_pairs and self._depth in x.scanned for x in added):
             return True
         summed = [x for x in inputs if x.summed]
-        if name in _OF_A_TOTAL and summed and all(x.is_a_total for x in summed):
+        if name in _FUNCTIONS_OF_A_SUM and summed and all(x.is_a_total for x in summed):
             return name != 'log' or not summed[0].exponential
         if name in ('mul', 'dot_general'):
             return len(summed) == 1
@@ -202,7 +202,7 @@ class _Pairs(Interpreter[_Origin]):
             return inputs[0].summed and not inputs[1].summed
         return name in _LINEAR and bool(summed)
 
-    def _followed(self, operation: Any, name: str, variable: Any, inputs: list[_Origin]) -> _Origin | None:
+    def _known_operation(self, operation: Any, name: str, variable: Any, inputs: list[_Origin]) -> _Origin | None:
         """The result of an operation that preserves axes; None for other operations."""
         if name in ELEMENTWISE and not operation.primitive.multiple_results:
             axes = _joined(inputs)

@@ -35,7 +35,7 @@ _PAIRS = 4  # antithetic pairs of draws
 _WIDTH = 0.3  # initial standard deviation of standardized values
 _FEW = 16  # up to this size one finite difference for each number; beyond it, as many random directions
 _DIFFERENCE = 1e-2  # step of finite differences, in standardized coordinates
-_ALIKE = 10.0  # an entry whose ratios differ by less than this factor has one parameterization
+_SIMILAR = 10.0  # an entry whose ratios differ by less than this factor has one parameterization
 
 
 def chosen_by_data(posterior: Posterior, data: Data | None = None) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def _informed(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
     about_scale = 2 * (product / (1 + product)) ** 2
     known = np.array([about_scale[scale == s].sum() for s in scale])
     logs = np.log(product) - 6 / np.sqrt(known)
-    if np.exp(np.ptp(logs)) < _ALIKE:
+    if np.exp(np.ptp(logs)) < _SIMILAR:
         return np.full(product.shape, logs.mean() > 0)
     return logs > 0
 

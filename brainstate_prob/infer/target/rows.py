@@ -223,7 +223,7 @@ class _Comparison:
 
     def _near(self, rng: np.random.Generator) -> tuple[np.ndarray, Data]:
         thetas = self.thetas * (1 + _NUDGE * self.eps * rng.normal(size=self.thetas.shape))
-        args, kwargs = jax.tree.map(lambda x: _nudged(rng, x), (self.data.args, self.data.kwargs))
+        args, kwargs = jax.tree.map(lambda x: _perturbed(rng, x), (self.data.args, self.data.kwargs))
         return thetas.astype(self.thetas.dtype), self.data._replace(args=args, kwargs=kwargs)
 
     # Comparison
@@ -317,7 +317,7 @@ def _size(data: Data, num: int, most: int) -> int:
     return max(2, min(most, max(_LEAST, min(_MOST, _NUMBERS // max(1, numbers)))))
 
 
-def _nudged(rng: np.random.Generator, x: Any) -> Any:
+def _perturbed(rng: np.random.Generator, x: Any) -> Any:
     """``x`` changed by a few units in the last place; equal values stay equal."""
     dtype = jnp.result_type(x)
     if not jnp.issubdtype(dtype, jnp.floating):

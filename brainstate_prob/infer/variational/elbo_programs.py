@@ -78,7 +78,7 @@ class Programs:
         guide = make_guide(settings.family, model.run, model.values(theta, data), args, kwargs)
         optimizer = settings.optimizer
         if optimizer is None:
-            optimizer = optax.adam(1e-2) if settings.windows else _falling(total)
+            optimizer = optax.adam(1e-2) if settings.windows else _decaying_adam(total)
         svi = SVI(model.run, guide, optimizer, Trace_ELBO(settings.num_particles))
         return svi, guide, model, svi.init(key, *args, **kwargs)
 
@@ -103,7 +103,7 @@ class Programs:
                 batch = take(batch, index)
             args, kwargs = model.arguments(batch)
             state, loss = svi.update(carry.svi, *args, **kwargs)
-            window = None if carry.window is None else _added(carry.window, _flat_params(svi, state))
+            window = None if carry.window is None else _welford_update(carry.window, _flat_params(svi, state))
             return Carry(state, batches, window), losses.at[i].set(loss)
 
         carry, losses = lax.fori_loop(0, length, step, (carry, jnp.zeros(MOST_STEPS)))
@@ -243,7 +243,7 @@ class _Sites(_Model):
         return list(lax.split(theta, [block.size for block in self.density.blocks]))
 
 
-def _falling(total: jax.Array) -> optax.GradientTransformation:
+def _decaying_adam(total: jax.Array) -> optax.GradientTransformation:
     """The default optimizer with a decaying rate; ``total`` may be traced, so that its changes compile nothing."""
     return optax.adam(lambda count: 5e-3 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / total, 1.0))))
 
@@ -252,7 +252,7 @@ def _flat_params(svi: SVI, state: Any) -> jax.Array:
     return ravel_pytree(svi.optim.get_params(state.optim_state))[0]
 
 
-def _added(window: Window, x: jax.Array) -> Window:
+def _welford_update(window: Window, x: jax.Array) -> Window:
     """Welford's update; a new window starts after `MOST_STEPS` steps."""
     fresh = window.steps == MOST_STEPS
     steps = jnp.where(fresh, 0, window.steps) + 1

@@ -100,7 +100,7 @@ GUIDES: dict[str, type] = {
 _POINTS = ('laplace', 'delta')  # these are initialized as a point mass
 
 # NumPyro's other families, and what to write instead of their class.
-_UNFIT: dict[type, str] = {
+_ALTERNATIVES: dict[type, str] = {
     autoguide.AutoSemiDAIS: (
         'AutoSemiDAIS is for local latent variables in a subsampled plate; the parameters here are all global. Use '
         "guide='dais', or AutoSurrogateLikelihoodDAIS with minibatches."
@@ -147,14 +147,14 @@ def check_guide(
                 f'the class, or a function of the model: guide=lambda model: {type(guide).__name__}(model, ...). Or, '
                 'if it was built for infer.to_numpyro(model), set sites=True.'
             )
-        return functools.partial(_copied, guide)
+        return functools.partial(_copy_of, guide)
     family: Any = GUIDES[guide] if named else guide
     if not callable(family):
         raise ValueError(
             f'guide must be a name, a NumPyro autoguide class or a function of the model, got {type(guide).__name__}.'
         )
-    if family in _UNFIT:
-        raise ValueError(f'{_UNFIT[family]}')
+    if family in _ALTERNATIVES:
+        raise ValueError(f'{_ALTERNATIVES[family]}')
     kind = family if isinstance(family, type) else object
     if issubclass(kind, autoguide.AutoIAFNormal | autoguide.AutoBNAFNormal) and density.size == 1:
         raise ValueError(
@@ -173,7 +173,7 @@ def check_guide(
     return functools.partial(family, **settings) if settings else family
 
 
-def _copied(guide: Any, model: Callable) -> Any:
+def _copy_of(guide: Any, model: Callable) -> Any:
     """A copy: a guide keeps what it was set up with, here values of one trace."""
     return copy.deepcopy(guide)
 
@@ -217,7 +217,7 @@ class _Statements(Messenger):
         raise _StatementError
 
 
-def _made(guide: Callable, model: Callable, args: tuple, kwargs: dict) -> Any:
+def _guide_from(guide: Callable, model: Callable, args: tuple, kwargs: dict) -> Any:
     """The guide returned by the function for the model, or the function if it is a guide itself."""
     try:
         with _Statements():
@@ -248,7 +248,7 @@ def make_guide(guide: Callable, model: Callable, values: dict[str, jax.Array], a
     ValueError
         If a guide of the user's own does not sample the sites.
     """
-    made = _made(guide, model, args, kwargs)
+    made = _guide_from(guide, model, args, kwargs)
     start_of(made, values)
     if isinstance(made, autoguide.AutoGuide) and not isinstance(made, autoguide.AutoGuideList):
         return made

@@ -216,7 +216,7 @@ def test_gradients_and_directions_save_gradients(shared_dir):
 @pytest.mark.parametrize(
     ('limit', 'value', 'said'),
     [
-        ('_MOST_APART', 1.0, 'the step sizes of the chains lie between'),
+        ('_MAX_STEP_SIZE_RATIO', 1.0, 'the step sizes of the chains lie between'),
         ('_MOST_DIVERGENT', -1.0, 'of the last transitions of the warm-up diverged'),
         ('_WORST_R_HAT', 0.0, 'R-hat of the log density is'),
     ],

@@ -15,7 +15,7 @@ from brainstate_prob import infer, nn
 from brainstate_prob.infer.diagnostics.prior_conflict import suspected_conflicts
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import unread_inputs
-from brainstate_prob.infer.target.start import what_is_not_finite
+from brainstate_prob.infer.target.start import non_finite_term
 from tests.support.reference_models import EightSchools
 from tests.support.rich_model import rich_posterior, scattered
 
@@ -154,7 +154,7 @@ def test_a_density_at_the_edge_of_the_precision_is_told_as_such():
     one = jnp.ones(())
     finite = {'prior': {'w': one}, 'log_det': {'w': one}, 'likelihood': one}
     density = SimpleNamespace(jit=lambda *_: lambda *_: finite, dtype=np.dtype('f4'))
-    text = what_is_not_finite(SimpleNamespace(data=None, density=density), one, True)
+    text = non_finite_term(SimpleNamespace(data=None, density=density), one, True)
     assert 'at the edge of what float32 can do' in text and 'jax.enable_x64(True)' in text
 
 
