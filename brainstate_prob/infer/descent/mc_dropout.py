@@ -163,7 +163,7 @@ def mc_dropout(
 
 
 def _rows_of(fit: Fit, posterior: Posterior, num_draws: int) -> tuple[np.ndarray, Target]:
-    """The parameters of each draw, evenly spread over those of ``fit``, in the parameters' own coordinates.
+    """The parameters of each draw, evenly spread over the draws of ``fit``, in the parameters' own coordinates.
 
     Also the target with the running statistics of the fit.
     """

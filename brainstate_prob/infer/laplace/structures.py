@@ -27,7 +27,7 @@ def tolerance_of(curvature: Curvature) -> float:
 
 
 def full_from(matrices: Any, curvature: Curvature, where: Any = slice(None)) -> tuple[Full, list[str]]:
-    """The Gaussian of the sum of the likelihood's and the prior's matrix, about all columns or those at ``where``.
+    """The Gaussian of the sum of the likelihood's and the prior's matrix, in all columns or those at ``where``.
 
     A prior that is not log-concave may have negative curvature. Under Gauss-Newton it is then taken as zero along these
     directions, with a note.

@@ -109,7 +109,7 @@ def _from_prior(posterior: Posterior, key: jax.Array) -> Module:
 
 
 def builds_model(init: Any) -> bool:
-    """Whether ``init`` is a function that builds the model anew."""
+    """Whether ``init`` is a function that builds a new model."""
     return callable(init) and not isinstance(init, Module)
 
 

@@ -138,7 +138,7 @@ class Lookups(Interpreter[Traced]):
             return self._within(params['body_jaxpr'], (*of_body, *carry))
 
         flows, lookups = _fixed_point(step, carry)
-        # What `jax.vmap` makes of loops of different lengths goes on while any of them does, and drops the steps of the
+        # Under `jax.vmap` loops of different lengths run as long as the longest one, which drops the extra steps of the
         # others.
         together = bool(params['cond_jaxpr'].jaxpr.outvars[0].aval.shape)
         if test(_with(flows)).fitted or together:  # the active steps are unknown; use what all of them share

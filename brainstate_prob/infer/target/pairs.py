@@ -141,7 +141,7 @@ class _Pairs(Interpreter[_Origin]):
         return [self._result(operation, v, inputs) for v in operation.outvars]
 
     def _scan(self, operation: Any, constants: list, carry: list, rows: list) -> list[_Origin]:
-        """A scan by its first step: what is added to its carry is summed along the axis that is scanned."""
+        """A scan by its first step: terms added to its carry are summed along the scanned axis."""
         self._steps.append(operation.params['length'])
         step = self._depth
 

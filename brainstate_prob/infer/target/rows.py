@@ -42,7 +42,7 @@ class _Point(NamedTuple):
     sort: bool = False  # whether the halves are split by the values of some column
 
 
-# At the start a coefficient by which rows depend on each other may be zero, or far on the flat side of a function; far
+# At the start a coefficient that couples rows may be zero, or in a flat region of a function; far
 # from it the model may saturate.
 _POINTS = (
     _Point(1, 0.0),

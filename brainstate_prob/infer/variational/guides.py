@@ -99,7 +99,7 @@ GUIDES: dict[str, type] = {
 
 _POINTS = ('laplace', 'delta')  # these are initialized as a point mass
 
-# NumPyro's other families, and what to write instead of their class.
+# Alternatives to the classes of NumPyro's other families.
 _ALTERNATIVES: dict[type, str] = {
     autoguide.AutoSemiDAIS: (
         'AutoSemiDAIS is for local latent variables in a subsampled plate; the parameters here are all global. Use '
@@ -174,7 +174,7 @@ def check_guide(
 
 
 def _copy_of(guide: Any, model: Callable) -> Any:
-    """A copy: a guide keeps what it was set up with, here values of one trace."""
+    """A copy, since a guide caches its setup, which here contains traced values."""
     return copy.deepcopy(guide)
 
 
