@@ -160,7 +160,7 @@ def marginal_likelihood(
 
 
 def _tuned(target: Target, params: Any) -> np.ndarray:
-    """The columns of the priors' params-parameters and of what ``params`` means."""
+    """The columns of hyper-parameters, and of the Params that match ``params``."""
     entries = find_entries(target.posterior.model)
     in_priors = {state for e in entries if e.reg is not None for state in find_states(e.reg).values()}
     columns = columns_of(target.density)
