@@ -216,7 +216,7 @@ ROWS = [
     Mistake(
         'running statistics of another shape',
         normed,
-        (r'running statistics .*another model', r"'norm\.running_mean' has shape"),
+        (r'running statistics do not match', r"'norm\.running_mean' has shape"),
         ways=STARTED,
         options=Lazily('init', wide_fit),
     ),
