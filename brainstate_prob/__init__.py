@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from brainstate_prob import core, environ, graph, nn, random, transform
+from brainstate_prob import core, environ, graph, interop, nn, random, transform
 from brainstate_prob.core import (
     BatchState,
     DelayState,
@@ -36,6 +36,7 @@ __all__ = [
     'core',
     'graph',
     'infer',
+    'interop',
     'maybe_state',
     'nn',
     'transform',

@@ -45,6 +45,8 @@ INFER = (
 ROOMS = [room for room in FLOORS if (PACKAGE / room).exists() or (PACKAGE / f'{room}.py').exists()]
 # Heavy, and not needed by everyone: imported inside the function that uses them.
 ON_FIRST_USE = {'tensorflow_probability', 'arviz', 'arviz_base', 'arviz_stats', 'arviz_plots', 'matplotlib', 'xarray'}
+# Libraries whose models are taken: optional.
+INTEROP = {'flax', 'equinox', 'brainstate'}
 PRIVATE_JAX = re.compile(r'jax\.(_src|interpreters|extend|core\.(?!Tracer\b)\w+)\b')
 
 
@@ -114,7 +116,7 @@ def findings(text, path):
     for line, name, inside in imports(tree, package):
         if PRIVATE_JAX.search(name) or name == 'jax.core':
             found.append(f'line {line}: private JAX: {name}')
-        if not inside and name.split('.')[0] in ON_FIRST_USE:
+        if not inside and name.split('.')[0] in ON_FIRST_USE | INTEROP:
             found.append(f'line {line}: {name} is imported on first use only')
         if name.startswith('brainstate_prob.') and room != '__init__':
             target = name.split('.')[1]
@@ -302,7 +304,7 @@ def undocumented(name, thing):
             yield f'{name}.{key}'
 
 
-@pytest.mark.parametrize('room', [room for room in ROOMS if room != 'interop'])
+@pytest.mark.parametrize('room', ROOMS)
 def test_exports_exist_and_are_documented(room):
     module = importlib.import_module(f'brainstate_prob.{room}')
     missing = [name for name in module.__all__ if not hasattr(module, name)]
@@ -334,9 +336,8 @@ settings, environment = dict(jax.config.values), dict(os.environ)
 filters, loaded = list(warnings.filters), set(sys.modules)
 import brainstate_prob
 for room in {ROOMS!r}:
-    if room != 'interop':
-        __import__('brainstate_prob.' + room)
-heavy = sorted({ON_FIRST_USE!r} & (set(sys.modules) - loaded))
+    __import__('brainstate_prob.' + room)
+heavy = sorted({ON_FIRST_USE | INTEROP!r} & (set(sys.modules) - loaded))
 assert not heavy, f'imported too early: {{heavy}}'
 assert dict(jax.config.values) == settings, 'a JAX setting was changed'
 assert dict(os.environ) == environment, 'the environment was changed'

@@ -39,7 +39,7 @@ from brainstate_prob.infer.results.storage import load
 from brainstate_prob.infer.run.optimization import FitProgress
 from brainstate_prob.infer.table import Table
 from brainstate_prob.infer.target.inspection import ModelWarning
-from brainstate_prob.infer.target.numpyro import to_numpyro
+from brainstate_prob.infer.target.numpyro import sample_module, to_numpyro
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.variational.pathfinder import pathfinder
 from brainstate_prob.infer.variational.svi import svi
@@ -85,6 +85,7 @@ __all__ = [
     'plot_coverage',
     'plot_reliability',
     'prior_predictive',
+    'sample_module',
     'sample_prior',
     'sbc',
     'scoring',

@@ -51,8 +51,9 @@ def what_is_no_model(given: Any, taker: str = 'A Posterior') -> str:
     library = _library_of(given)
     if library is not None:
         return (
-            f'{head}, a module of {library}. {_WRITE} Build its layers of those in brainstate_prob.nn (nn.Linear, '
-            'nn.Conv2d, ...), or keep its weights in a ParamState of the Module and call its functions with them.'
+            f'{head}, a module of {library}. Modules of Flax NNX, Equinox and brainstate are taken as they are; any '
+            'other model is the pair (function, parameters) with function(parameters, *inputs), for Flax Linen '
+            '(module.apply, variables).'
         )
     kind = _kind_of(given)
     if kind == 'Posterior':
@@ -61,12 +62,14 @@ def what_is_no_model(given: Any, taker: str = 'A Posterior') -> str:
         return f'{head}, a result. Its posterior is fit.posterior; fit.assign_to(model) writes its values into a model.'
     if inspect.isfunction(given) and {'numpyro', 'sample'} & set(given.__code__.co_names):
         return (
-            f'{head}: {given.__name__} is a NumPyro model, which numpyro.infer fits. Here parameters are attributes '
-            'and not statements: nn.Param(start, reg=prior) in place of numpyro.sample(name, prior), and the '
-            f'distribution of the observed site is what the model returns. {_WRITE}'
+            f'{head}: {given.__name__} is a NumPyro model. Write infer.Posterior.from_numpyro({given.__name__}, *args) '
+            'with the arguments it is called with, data included.'
         )
     if callable(given) and not isinstance(given, jax.Array):
-        return f'{head}. A function has no parameters that could be fitted. {_WRITE}'
+        return (
+            f'{head}. A function has no parameters that could be fitted. Give it with them, as the pair '
+            f'(function, parameters), with function(parameters, *inputs). {_WRITE}'
+        )
     return f'{head}. {_WRITE} The arguments are (model, inputs, targets).'
 
 

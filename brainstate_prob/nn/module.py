@@ -110,6 +110,11 @@ class Module(ModuleNode):
         """Call ``reset_state`` of this and every module below: see `brainstate_prob.nn.reset_all_states`."""
         return reset_all_states(self, *args, **kwargs)
 
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Any]:
+        """What functions of the model get (``likelihood``, ``fit.evaluate``): itself, or the model it stands for."""
+        yield self
+
     # Walking the tree
 
     def states(self, *filters, allowed_hierarchy=_ALL):

@@ -13,12 +13,13 @@ from brainstate_prob import graph
 from brainstate_prob.core import ParamState, State, to_predicate
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import children, dotted
+from brainstate_prob.nn.bijections import IdentityT, Transform
 from brainstate_prob.nn.module import Module
 from brainstate_prob.nn.param import Const, Param
 from brainstate_prob.nn.priors import Regularization
 from brainstate_prob.nn.weights import ParamSpec, Weights
 
-__all__ = ['PriorReport', 'with_prior']
+__all__ = ['PriorReport', 'warn_of_unmatched', 'with_prior']
 
 
 class PriorReport(NamedTuple):
@@ -49,7 +50,7 @@ def with_prior(model: Module, priors: Mapping[Any, Any], *, replace: bool = Fals
         (``nn.Linear``: all its arrays), a pattern of dotted paths (``'*.bias'``), a path prefix (``('layers', 0)``), a
         State type, a predicate of ``(path, state)``, or ``...`` for all. A prior is a NumPyro distribution, a
         regularization, a `ParamSpec` (with a transform, dims, ...), a function of ``(path, value)`` that returns one of
-        these (a scale by fan-in, say), or None for no prior.
+        these (a scale by fan-in, say), or None for no prior. Only a `ParamSpec` changes the transform of a `Param`.
     replace
         Whether to replace existing priors.
     return_report
@@ -90,14 +91,20 @@ def with_prior(model: Module, priors: Mapping[Any, Any], *, replace: bool = Fals
         attacher.visit(copy, (), ())
     unmatched = [rule.key for rule in rules if not rule.used]
     report = PriorReport(attacher.attached, attacher.kept, unmatched)
-    if unmatched and not return_report:
+    if not return_report:
+        warn_of_unmatched(report, 'with_prior')
+    return (copy, report) if return_report else copy
+
+
+def warn_of_unmatched(report: PriorReport, caller: str) -> None:
+    """Warn the user of the function ``caller`` of filters that matched nothing."""
+    if report.unmatched:
         known = ', '.join([*report.attached, *report.kept]) or 'none'
         warnings.warn(
-            f'with_prior: no parameter matches {", ".join(map(repr, unmatched))}. The parameters are: {known}.',
+            f'{caller}: no parameter matches {", ".join(map(repr, report.unmatched))}. The parameters are: {known}.',
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return (copy, report) if return_report else copy
 
 
 class _Rule:
@@ -115,13 +122,13 @@ class _Rule:
             predicate = to_predicate(key)
             self.matches = lambda path, state, owners: predicate(path, state)
 
-    def spec(self, path: tuple, value: Any) -> ParamSpec | None:
+    def spec(self, path: tuple, value: Any, t: Transform) -> ParamSpec | None:
         prior = self.prior
         if callable(prior) and not isinstance(prior, ParamSpec | Regularization | type) and not _is_distribution(prior):
             prior = prior(path, value)
         if prior is None or isinstance(prior, ParamSpec):
             return prior
-        return ParamSpec(reg=prior)
+        return ParamSpec(t=t, reg=prior)
 
 
 def _is_distribution(x: Any) -> bool:
@@ -178,7 +185,7 @@ class _Attacher:
     def param(self, param: Param, path: tuple, owners: tuple) -> Param:
         if isinstance(param, Const) or not param.fit:
             return param
-        spec = self.match(path, param.val, param.constrained(), owners)
+        spec = self.match(path, param.val, param.constrained(), owners, param.t)
         if spec is None or (param.reg is not None and not self.replace):
             self.kept.append(dotted(path))
             return param
@@ -210,9 +217,16 @@ class _Attacher:
             }
         )
 
-    def match(self, path: tuple, state: State, value: Any, owners: tuple) -> ParamSpec | None:
+    def match(
+        self,
+        path: tuple,
+        state: State,
+        value: Any,
+        owners: tuple,
+        t: Transform = IdentityT(),  # noqa: B008  (a value object without state)
+    ) -> ParamSpec | None:
         for rule in self.rules:
             if rule.matches(path, state, owners):
                 rule.used = True
-                return rule.spec(path, value)
+                return rule.spec(path, value, t)
         return None

@@ -330,8 +330,8 @@ class Density:
 
     def evaluate(self, function: Callable, theta: jax.Array, data: Data, args: tuple) -> Any:
         """``function(model, *args)`` of the model with the values of ``theta``."""
-        with self.open(theta, data):
-            return function(self.model, *args)
+        with self.open(theta, data), self.model.opened() as model:
+            return function(model, *args)
 
     def num_outside(self, theta: jax.Array, data: Data) -> jax.Array:
         """How many targets lie outside the support of what the model predicts; shapes and types are checked."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,9 +50,11 @@ class ModelAt:
 
     def declared(self, data: Data) -> Any:
         """What the model, or ``likelihood``, returns."""
-        function = self.model if self.likelihood is None else functools.partial(self.likelihood, self.model)
         with quantities_explained():
-            return function(*data.args, **data.kwargs)
+            if self.likelihood is None:
+                return self.model(*data.args, **data.kwargs)
+            with self.model.opened() as model:
+                return self.likelihood(model, *data.args, **data.kwargs)
 
     def distribution(self, data: Data) -> dist.Distribution:
         """What the model says about the targets."""
@@ -68,8 +69,8 @@ class ModelAt:
         """The log-likelihood of each observation."""
         if self.own_log_likelihood is not None:
             args = data.args if data.targets is None else (*data.args, data.targets)
-            with quantities_explained(), magnitudes_explained(data.unit):
-                out = self.own_log_likelihood(self.model, *args, **data.kwargs)
+            with quantities_explained(), magnitudes_explained(data.unit), self.model.opened() as model:
+                out = self.own_log_likelihood(model, *args, **data.kwargs)
             return checked_log_likelihood(out, data.targets)
         if data.targets is None:
             return jnp.zeros((), self.dtype)

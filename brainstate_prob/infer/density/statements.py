@@ -11,11 +11,12 @@ from typing import Any
 import numpyro
 from numpyro.primitives import Messenger
 
-__all__ = ['refused_handlers', 'refused_statements']
+__all__ = ['refused_handlers', 'refused_statements', 'scored_statements']
 
 # Handlers that change a density without a statement of the model passing through them.
 _HANDLERS = (numpyro.handlers.mask, numpyro.handlers.scale)
 _lock = threading.RLock()
+_scored = threading.local()
 
 
 class _Statements(Messenger):
@@ -53,6 +54,17 @@ class _Statements(Messenger):
             )
 
 
+@contextlib.contextmanager
+def scored_statements() -> Iterator[None]:
+    """Within the block, statements are those of a NumPyro model that is scored as one: nothing is refused."""
+    before, _scored.now = getattr(_scored, 'now', False), True
+    try:
+        with numpyro.handlers.block():
+            yield
+    finally:
+        _scored.now = before
+
+
 def _refusing(body: Callable) -> Callable:
     """``body``, in which statements are refused."""
 
@@ -81,7 +93,7 @@ def refused_handlers() -> Iterator[None]:
     thread = threading.get_ident()
 
     def refuse(self: Any) -> Any:
-        if threading.get_ident() != thread:
+        if threading.get_ident() != thread or getattr(_scored, 'now', False):
             return Messenger.__enter__(self)
         name = type(self).__name__
         raise ValueError(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainstate_prob import graph
 from brainstate_prob.core import BatchState
 from brainstate_prob.core.units import u
 from brainstate_prob.graph.walk import dotted
@@ -17,6 +18,7 @@ from brainstate_prob.infer.density.classes import precision_of
 from brainstate_prob.infer.density.log_density import Density, density_of, find_entries, others_of, plain_values
 from brainstate_prob.infer.density.variables import columns_of, differences, variables_of
 from brainstate_prob.infer.density.wider import base_of
+from brainstate_prob.nn.adoption import adopted
 from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = ['assign_to']
 
 
-def assign_to(fit: Fit, model: Module, which: Any) -> None:
+def assign_to(fit: Fit, model: Any, which: Any) -> Any:
     """See `Fit.assign_to`."""
     if not isinstance(model, Module):
-        raise TypeError(f'assign_to takes a Module, got {type(model).__name__}.')
+        return _assign_to_foreign(fit, model, which)
     entries = find_entries(model)
     mismatches = differences(variables_of(entries), fit.variables)
     if mismatches:
@@ -45,6 +47,21 @@ def assign_to(fit: Fit, model: Module, which: Any) -> None:
         for state, value in (values | plain_values(entries, thetas)).items():
             state.value = value
     _assign_statistics(fit, model, which)
+    return None
+
+
+def _assign_to_foreign(fit: Fit, model: Any, which: Any) -> Any:
+    """Write into a model of another library, by way of the Module that stood for it in the fit."""
+    if adopted(model) is model:
+        raise TypeError(f'assign_to takes a Module or a model of another library, got {type(model).__name__}.')
+    fitted = fit.posterior_for('assign_to a model of another library').model
+    if not hasattr(fitted, 'assign_to'):
+        raise TypeError(
+            f'{type(model).__name__} is not the model that was fitted, which is a Module: {type(fitted).__name__}.'
+        )
+    module = graph.clone(fitted)
+    assign_to(fit, module, which)
+    return module.assign_to(model)
 
 
 def _assign_statistics(fit: Fit, model: Module, which: Any) -> None:

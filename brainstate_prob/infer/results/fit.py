@@ -24,7 +24,6 @@ from brainstate_prob.infer.target.options import posterior as a_posterior
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.rows import check_parts
 from brainstate_prob.infer.target.start import to_key
-from brainstate_prob.nn.module import Module
 
 if TYPE_CHECKING:
     import os
@@ -356,8 +355,11 @@ class Fit(FitRecord, ArvizPlots):
         check_options(Fit.save, locals())
         storage.save(self, path, log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, seed=seed)
 
-    def assign_to(self, model: Module, which: Literal['mean', 'mode'] | tuple[int, int] = 'mean') -> None:
+    def assign_to(self, model: Any, which: Literal['mean', 'mode'] | tuple[int, int] = 'mean') -> Any:
         """Write one value of every parameter into a model of the same structure.
+
+        A model of another library that can be written into (Flax NNX, brainstate) is returned afterwards; of one that
+        cannot (Equinox, a function of a pytree) a new one is.
 
         Parameters
         ----------
@@ -370,7 +372,7 @@ class Fit(FitRecord, ArvizPlots):
         ValueError
             For a model with other parameters, naming the difference; the model is not changed.
         """
-        assign.assign_to(self, model, which)
+        return assign.assign_to(self, model, which)
 
     def with_posterior(self, posterior: Posterior) -> Fit:
         """The same draws with another posterior of the same parameters, for predictions and scores.

@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
+from brainstate_prob import graph
 from brainstate_prob.core import StateTrace
 from brainstate_prob.core.calls import named
 from brainstate_prob.core.units import u
@@ -20,16 +21,18 @@ from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.data.quantities import InUnit
 from brainstate_prob.infer.data.support import Bounded, bounds_of
 from brainstate_prob.infer.density.blocks import Entry, HorseshoeBlock, is_horseshoe
-from brainstate_prob.infer.density.log_density import Density, density_of, others_of, plain_values
+from brainstate_prob.infer.density.log_density import Density, density_of, find_entries, others_of, plain_values
 from brainstate_prob.infer.density.observed import expanded_to
 from brainstate_prob.infer.density.opened import ModelAt
-from brainstate_prob.infer.target.posterior import _refuse_for_sampling, _refuse_narrow_priors
+from brainstate_prob.infer.density.refusals import refuse_for_sampling, refuse_narrow_priors
+from brainstate_prob.infer.words import what_is_no_model
+from brainstate_prob.nn.adoption import adopted
 from brainstate_prob.nn.bijections.numpyro_compat import ParamSupport
 from brainstate_prob.nn.memo import serve_values
 from brainstate_prob.nn.module import Module
 from brainstate_prob.random import RandomState
 
-__all__ = ['ParamSite', 'sites_model', 'to_numpyro']
+__all__ = ['ParamSite', 'sample_module', 'sites_model', 'to_numpyro']
 
 
 class ParamSite(dist.Distribution):
@@ -178,6 +181,63 @@ def to_numpyro(
     return numpyro_model
 
 
+def sample_module(name: str, module: Module) -> Module:
+    """A Module inside a NumPyro model: its parameters are sites, named ``<name>/<path>``.
+
+    As NumPyro's ``random_nnx_module``, with the priors and transforms that the Params have; one without a prior has a
+    flat density. The rest of the model is the user's: other sites, plates, enumeration.
+
+    Parameters
+    ----------
+    name
+        In front of the paths of the sites.
+    module
+        A Module, or a model that `brainstate_prob.interop.wrap` takes. It stays as it is.
+
+    Returns
+    -------
+    Module
+        A copy that has the values of the sites in its parameters.
+
+    Raises
+    ------
+    ValueError
+        As `to_numpyro`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> from brainstate_prob import infer, nn
+    >>> network = nn.with_prior(nn.Linear(2, 1), {...: dist.Normal(0.0, 1.0)})
+    >>> def model(x, y=None):
+    ...     net = infer.sample_module('net', network)
+    ...     sigma = numpyro.sample('sigma', dist.HalfNormal(1.0))
+    ...     with numpyro.plate('data', x.shape[0]):
+    ...         numpyro.sample('y', dist.Normal(net(x)[:, 0], sigma), obs=y)
+    >>> trace = numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace(jnp.ones((3, 2)))
+    >>> list(trace)
+    ['net/weight.bias', 'net/weight.weight', 'sigma', 'data', 'y']
+    """
+    module = adopted(module)
+    if not isinstance(module, Module):
+        raise TypeError(what_is_no_model(module, 'sample_module'))
+    structure, values = graph.flatten(module)
+    copy = graph.unflatten(structure, values)
+    entries = find_entries(copy)
+    _refuse_unsampled(entries)
+    with numpyro.handlers.scope(prefix=name, divider='/'):
+        pieces: dict[str, tuple] = {}
+        for entry, hypers in _hypers_first(entries):
+            pieces[entry.name] = _sample(entry, hypers, pieces)
+    thetas = {key: piece[0] for key, piece in pieces.items()}
+    drawn = {entry.state: thetas[entry.name] for entry in entries if entry.param is not None}
+    drawn |= plain_values(entries, thetas)
+    for path, state in find_states(copy).items():
+        if state in drawn:
+            values[path] = drawn[state]
+    return graph.unflatten(structure, values)
+
+
 def sites_model(density: Density) -> Callable:
     """The model of `to_numpyro` as a function of a `Data`, whose scale its log-likelihood counts.
 
@@ -186,14 +246,7 @@ def sites_model(density: Density) -> Callable:
     ValueError
         As `to_numpyro`.
     """
-    _refuse_for_sampling(density.entries)
-    _refuse_narrow_priors(density.entries)
-    for entry in density.entries:
-        if entry.on_theta and entry.reg is not None and not entry.t.bijective:
-            raise ValueError(
-                f'{entry.name!r}: a prior on theta defines no density for a value of {entry.t!r}, which many thetas '
-                "have. Put it on the value (prior_on='value')."
-            )
+    _refuse_unsampled(density.entries)
     order = _hypers_first(density.entries)
     if any(entry.name == 'targets' for entry in density.entries):
         raise ValueError("A parameter is named 'targets', which is the site of the data. Rename the attribute.")
@@ -222,6 +275,18 @@ def sites_model(density: Density) -> Callable:
         return _observe(scored, data.targets, data.scale)
 
     return model
+
+
+def _refuse_unsampled(entries: list[Entry]) -> None:
+    """Refuse parameters that are no sites of a NumPyro model."""
+    refuse_for_sampling(entries)
+    refuse_narrow_priors(entries)
+    for entry in entries:
+        if entry.on_theta and entry.reg is not None and not entry.t.bijective:
+            raise ValueError(
+                f'{entry.name!r}: a prior on theta defines no density for a value of {entry.t!r}, which many thetas '
+                "have. Put it on the value (prior_on='value')."
+            )
 
 
 def _sample(entry: Entry, hypers: tuple[Entry, ...], pieces: Mapping[str, tuple]) -> tuple[jax.Array, jax.Array]:

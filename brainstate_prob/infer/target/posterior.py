@@ -22,6 +22,8 @@ from brainstate_prob.infer.density.classes import says_unit
 from brainstate_prob.infer.density.log_density import Density, find_entries, scores_horseshoe
 from brainstate_prob.infer.density.noise import draws_noise
 from brainstate_prob.infer.density.noncentered import chosen
+from brainstate_prob.infer.density.numpyro_model import NumPyroModel
+from brainstate_prob.infer.density.refusals import refuse_equal_paths, refuse_for_sampling, refuse_narrow_priors
 from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
 from brainstate_prob.infer.target.data import call_arguments, checked_dims, checked_targets, magnitude_in
@@ -31,8 +33,8 @@ from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import hidden_parameter_message
 from brainstate_prob.infer.target.target import Target
 from brainstate_prob.infer.words import refuse_no_function, what_is_no_model
+from brainstate_prob.nn.adoption import adopted
 from brainstate_prob.nn.module import Module
-from brainstate_prob.nn.supports import is_narrower
 
 if TYPE_CHECKING:
     from brainstate_prob.infer.report import Report
@@ -48,7 +50,8 @@ class Posterior:
     Parameters
     ----------
     model
-        A Module with at least one trainable parameter. It is read, and only written by ``fit.assign_to(model)``.
+        A Module with at least one trainable parameter, or a model that `brainstate_prob.interop.wrap` takes. It is
+        read, and only written by ``fit.assign_to(model)``.
     inputs
         What the model is called with: one array, a tuple (positional arguments), a dict (keyword arguments) or None.
         Lists of numbers, pandas columns and the like are read by value; what is no number is refused. Integers are
@@ -109,7 +112,7 @@ class Posterior:
     @named
     def __init__(
         self,
-        model: Module,
+        model: Any,
         inputs: Any = None,
         targets: Any = None,
         *,
@@ -118,6 +121,7 @@ class Posterior:
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Any] | None = None,
     ):
+        model = adopted(model)
         if not isinstance(model, Module):
             raise TypeError(what_is_no_model(model))
         if likelihood is not None and log_likelihood is not None:
@@ -135,8 +139,8 @@ class Posterior:
                 'fit=False are not trained; Params in a set, or in an object that is not an nn.Module, are not found).'
                 + hidden_parameter_message(model)
             )
-        _refuse_equal_paths(self.entries)
-        _refuse_narrow_priors(self.entries)
+        refuse_equal_paths(self.entries)
+        refuse_narrow_priors(self.entries)
         args, kwargs = self.inputs_of(inputs)
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
         magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
@@ -153,6 +157,37 @@ class Posterior:
         with no_leaks():
             self._inspect()
         refuse_changes(self.density, self.data, self.inspection)
+
+    @classmethod
+    def from_numpyro(cls, model: Callable, *args: Any, **kwargs: Any) -> Posterior:
+        """The posterior of a NumPyro model, called with these arguments, data included.
+
+        Its continuous latent sites are Params by name, with their priors; arrays among the arguments are arguments of
+        compiled programs. With one observed site and no factor, that is the targets: predictions and calibration are
+        there. Other arrays are the inputs.
+
+        Raises
+        ------
+        ValueError
+            For discrete latent sites, ``numpyro.param`` and plates with ``subsample_size``.
+        TypeError
+            For a model that looks at the values of its array arguments.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from brainstate_prob import infer
+        >>> def model(y=None):
+        ...     mu = numpyro.sample('mu', dist.Normal(0.0, 1.0))
+        ...     numpyro.sample('y', dist.Normal(mu, 1.0), obs=y)
+        >>> posterior = infer.Posterior.from_numpyro(model, jnp.array([1.0, 3.0]))
+        >>> posterior.names
+        ['mu']
+        """
+        module = NumPyroModel(model, args, kwargs)
+        if module.targets is None:
+            return cls(module, log_likelihood=NumPyroModel.log_likelihood)
+        return cls(module, module.inputs, module.targets, likelihood=NumPyroModel.predicted)
 
     def replaced(self, **changes: Any) -> Posterior:
         """A copy with some attributes replaced, without new checks."""
@@ -295,7 +330,7 @@ class Posterior:
         ValueError
             For a parameter whose transform is no bijection from all of R^n, or a model whose density is random.
         """
-        _refuse_for_sampling(self.entries)
+        refuse_for_sampling(self.entries)
         if draws_noise(self.density, self.theta, self.data):
             raise ValueError(
                 'The model draws random numbers when it is called (dropout, noise), so its density is random. '
@@ -442,44 +477,3 @@ class Posterior:
             f'Posterior({type(self.model).__name__}, {len(self.entries)} parameters of {self.density.size} numbers, '
             f'{self.num_observations} observations)'
         )
-
-
-def _refuse_equal_paths(entries: list[Entry]) -> None:
-    """Refuse parameters with the same dotted name, from keys of different types or keys with dots."""
-    by_name: dict[str, tuple] = {}
-    for e in entries:
-        if e.name in by_name:
-            raise ValueError(
-                f'Two parameters have the path {e.name!r}: {by_name[e.name]} and {e.path}. Rename one: keys such as 1 '
-                "and '1', or names with a dot, read alike in results."
-            )
-        by_name[e.name] = e.path
-
-
-def _refuse_narrow_priors(entries: list[Entry]) -> None:
-    for e in entries:
-        if e.param is None or e.reg is None or e.on_theta:
-            continue
-        support = e.reg.support_in(e.unit)
-        if is_narrower(support, e.t.codomain):
-            raise ValueError(
-                f'Param {e.name!r}: its prior {e.reg!r} has support {support}, narrower than the codomain '
-                f'{e.t.codomain} of its '
-                f'transform {e.param.t!r}: optimizers and samplers would step to density zero. Use t=None to have '
-                'the '
-                "transform chosen from the prior's support."
-            )
-
-
-def _refuse_for_sampling(entries: list[Entry]) -> None:
-    for e in entries:
-        if not e.t.has_density:
-            raise ValueError(
-                f'Param {e.name!r}: {e.t!r} is not a bijection, so theta has no density under it. Use SigmoidT in '
-                'place of ClipT, SoftplusT in place of ReluT, or fit by MAP.'
-            )
-        if not e.t.unconstrained:
-            raise ValueError(
-                f'Param {e.name!r}: theta of {e.t!r} is itself confined to {e.t.domain}, but samplers and guides '
-                'move it over all reals. Compose it, e.g. ChainT(PositiveT(), PowerT()).'
-            )

@@ -210,7 +210,7 @@ ROWS = [
     ),
     told(
         'weak data in centred form, with all that the sampler can do',
-        {'noncentered': False, 'target_accept': 0.99, 'mass_matrix': 'full', 'num_samples': 100, 'num_warmup': 50},
+        {'noncentered': False, 'target_accept': 0.99, 'mass_matrix': 'full', 'num_samples': 100, 'num_warmup': 20},
         r"(?s)\A(?!.*raise target_accept)(?!.*mass_matrix='full').*noncentered=True",
     ),
 ]

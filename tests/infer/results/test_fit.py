@@ -175,7 +175,7 @@ def test_what_is_no_markov_chain_has_no_diagnostics_and_a_point_only_its_values(
         (lambda f, p: infer.Fit(p.target, f.thetas, method='x'), ValueError, r'shape \(chains, draws, 12\)'),
         (lambda f, p: infer.Fit(f.target, f.thetas, method='x', stats={'lp': np.zeros(3)}), ValueError, 'lp must'),
         (lambda f, p: infer.Fit(f.target, f.thetas, method='x', weights=np.ones(3)), ValueError, 'weights must'),
-        (lambda f, p: f.assign_to('model'), TypeError, 'takes a Module, got str'),
+        (lambda f, p: f.assign_to('model'), TypeError, 'takes a Module or a model of another library, got str'),
         (
             lambda f, p: f.assign_to(RichModel(), 'median'),
             ValueError,
