@@ -264,8 +264,8 @@ def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
     where = describe(error.direction, programs)
     if not np.isfinite(error.curvature):
         return ValueError(
-            f'The curvature of the log density is not finite along {where}, at the final point: the mode '
-            'probably lies at infinity. What helps: give Params without a prior one that is proper, scales first '
+            f'The curvature of the log density is not finite along {where}, at the final point: probably '
+            'the mode lies at infinity. What helps: give Params without a prior one that is proper, scales first '
             '(a scale may grow, or shrink to zero, without bound); fix some Params by params=; sample with infer.nuts.'
         )
     flat = abs(error.curvature) <= tolerance_of(programs)

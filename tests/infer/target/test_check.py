@@ -153,7 +153,7 @@ def test_inputs_that_are_read_without_a_gradient_are_read():
 def test_a_density_at_the_edge_of_the_precision_is_told_as_such():
     one = jnp.ones(())
     finite = {'prior': {'w': one}, 'log_det': {'w': one}, 'likelihood': one}
-    density = SimpleNamespace(jit=lambda *_: lambda *_: finite, dtype=np.dtype('f4'))
+    density = SimpleNamespace(compiled=lambda *_, **__: lambda *_: finite, dtype=np.dtype('f4'))
     text = non_finite_term(SimpleNamespace(data=None, density=density), one, True)
     assert 'at the edge of what float32 can do' in text and 'jax.enable_x64(True)' in text
 
