@@ -328,7 +328,7 @@ class Posterior:
         Raises
         ------
         ValueError
-            For a parameter whose transform is no bijection from all of R^n, or a model whose density is random.
+            For a parameter whose transform is not a bijection from all of R^n, or a model whose density is random.
         """
         refuse_for_sampling(self.entries)
         if draws_noise(self.density, self.theta, self.data):
