@@ -20,7 +20,7 @@ PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -q
 # What depends on the versions of Python, JAX, NumPyro and ArviZ; the rest differs by nothing but the compiler.
 TESTS_OF_VERSIONS := tests/core tests/graph tests/transform tests/random tests/nn/bijections tests/nn/priors \
     $(addprefix tests/infer/, \
-        target/test_door.py target/test_code_of_models.py target/test_parameterization.py target/test_traced.py \
+        target/test_inspection.py target/test_code_of_models.py target/test_parameterization.py target/test_traced.py \
         target/test_configs.py target/test_posterior.py results/test_fit.py results/test_arviz_io.py \
         results/test_plots.py results/test_compare.py results/test_prediction.py results/test_storage.py \
         diagnostics/test_mcmc.py descent/test_map.py variational/test_svi.py variational/test_pathfinder.py \

@@ -38,7 +38,7 @@ from brainstate_prob.infer.results.prior_fit import prior_predictive, sample_pri
 from brainstate_prob.infer.results.storage import load
 from brainstate_prob.infer.run.optimization import FitProgress
 from brainstate_prob.infer.table import Table
-from brainstate_prob.infer.target.door import ModelWarning
+from brainstate_prob.infer.target.inspection import ModelWarning
 from brainstate_prob.infer.target.numpyro import sample_module, to_numpyro
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.variational.pathfinder import pathfinder

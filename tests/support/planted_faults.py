@@ -76,8 +76,8 @@ FAULTS = {
     ),
     'a checkpoint that forgets the optimizer': Fault(
         'infer/run/checkpoint.py',
-        '[_placed(x, a) for x, a in zip(found, leaves, strict=True)]',
-        '[_placed(x, a) if i < 1 else a for i, (x, a) in enumerate(zip(found, leaves, strict=True))]',
+        '[_placed(x, a) for x, a in zip(saved, leaves, strict=True)]',
+        '[_placed(x, a) if i < 1 else a for i, (x, a) in enumerate(zip(saved, leaves, strict=True))]',
         'infer/run/test_checkpoint.py',
     ),
     'intervals that leave out one tail': Fault(

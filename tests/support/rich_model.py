@@ -72,7 +72,7 @@ def compilations():
     events = []
 
     def listen(name, *_, **about):
-        if about.get('fun_name') != 'terms_at_the_door' and ('compile' in name or 'trace' in name):
+        if about.get('fun_name') != 'inspected_terms' and ('compile' in name or 'trace' in name):
             events.append(name)
 
     jax.monitoring.register_event_duration_secs_listener(listen)

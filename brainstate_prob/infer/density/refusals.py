@@ -9,7 +9,7 @@ __all__ = ['refuse_equal_paths', 'refuse_for_sampling', 'refuse_narrow_priors']
 
 
 def refuse_equal_paths(entries: list[Entry]) -> None:
-    """Refuse parameters that have one name in results: their keys differ in kind, or contain dots."""
+    """Refuse parameters with the same dotted name, from keys of different types or keys with dots."""
     by_name: dict[str, tuple] = {}
     for e in entries:
         if e.name in by_name:
@@ -41,8 +41,8 @@ def refuse_for_sampling(entries: list[Entry]) -> None:
     for e in entries:
         if not e.t.has_density:
             raise ValueError(
-                f'Param {e.name!r}: {e.t!r} is no bijection, so theta has no density under it. Use SigmoidT in place '
-                'of ClipT, SoftplusT in place of ReluT, or fit by MAP.'
+                f'Param {e.name!r}: {e.t!r} is not a bijection, so theta has no density under it. Use SigmoidT in '
+                'place of ClipT, SoftplusT in place of ReluT, or fit by MAP.'
             )
         if not e.t.unconstrained:
             raise ValueError(

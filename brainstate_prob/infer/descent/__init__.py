@@ -1,1 +1,1 @@
-"""Gradient descent: the mode, ensembles, SWAG, Monte Carlo dropout."""
+"""Gradient descent: MAP, deep ensembles, SWAG and MC dropout."""

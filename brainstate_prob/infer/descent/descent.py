@@ -1,4 +1,4 @@
-"""Descents from several points at once, which MAP, ensembles and SWAG share."""
+"""Simultaneous descents from several points, shared by MAP, ensembles and SWAG."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ __all__ = ['Descent', 'Descents']
 
 
 class Descent(NamedTuple):
-    """How descents ended: for each a point, its losses and the last gradient's largest entry; and why they stopped."""
+    """The end of descents: points, losses, largest entries of the last gradients, and why they stopped."""
 
     thetas: np.ndarray
     carried: tuple  # the running statistics of each, with the descents as first axis
     losses: np.ndarray  # (num, steps); NaN after the end of one
     gradients: np.ndarray
     converged: np.ndarray
-    lost: np.ndarray  # whose loss did not stay finite
+    lost: np.ndarray  # the descents whose loss became non-finite
     opt_state: Any
-    watched: dict[str, np.ndarray]  # what early stopping looked at, by its name
-    description: str  # how they ran
-    info: dict[str, Any]  # what every result says about them
+    watched: dict[str, np.ndarray]  # the quantity monitored by early stopping, by name
+    description: str  # the method and devices
+    info: dict[str, Any]  # the entries of `Fit.info`
 
 
 class Descents:
@@ -128,7 +128,7 @@ class Descents:
         )
 
     def run(self) -> tuple[Fit, Descent]:
-        """Go down: the fit, and how the descents ended; see `Optimization.run`."""
+        """Run the descents; the fit, and their end: see `Optimization.run`."""
         self._run.run(self._saving)
         warn_of(self._run.notes)
         descent = self._descent()
@@ -157,7 +157,7 @@ class Descents:
         return f'The loss{which} became {loss} at step {step}. {fix}'
 
     def _descent(self) -> Descent:
-        """Where the descents are now."""
+        """The current end of the descents."""
         run, state = self._run, self._runner.state()
         thetas, carried, watched = np.asarray(state.theta), state.carried, {}
         if self._monitor is not None:

@@ -1,4 +1,4 @@
-"""Early stopping: when a descent has nothing more to gain, by its loss or by data that it does not see."""
+"""Early stopping: stop descents when the loss, or the loss on held-out data, no longer improves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ['EarlyStopping', 'Monitor', 'early_stopping_of', 'early_stopping_rule
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when there was no gain for so many evaluations in a row.
+    """Stop after ``patience`` evaluations in a row without improvement.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class EarlyStopping:
 
 
 def early_stopping_of(option: Any) -> EarlyStopping | None:
-    """What ``early_stopping=`` stands for: an int is a patience.
+    """The `EarlyStopping` given by ``early_stopping=``: an int is the patience.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def early_stopping_rule(name: str, value: Any) -> None:
 
 
 class Monitor:
-    """Watches several descents at once; all have to stall before they stop."""
+    """Monitors several descents, which stop when all have stalled."""
 
     reason = 'early stopping'
 
@@ -95,7 +95,7 @@ class Monitor:
         self.best_theta = np.zeros((num, target.size), target.dtype)
         start = tuple(target.data.states[i] for i in target.density.carried)  # running statistics
         self.best_carried = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], num, axis=0), start)
-        self._waited = np.zeros(num, int)
+        self._num_stalled = np.zeros(num, int)
         self._evaluate: Callable | None = None
         if rule.held_out is not None:
             self._evaluate = _held_out_loss(target, rule.held_out)
@@ -124,8 +124,8 @@ class Monitor:
         self.best = np.where(gained, value, self.best)
         self.best_theta = _where(gained, thetas, self.best_theta)
         self.best_carried = jax.tree.map(lambda new, old: _where(gained, new, old), carried, self.best_carried)
-        self._waited = np.where(gained, 0, self._waited + 1)
-        return bool((self._waited >= self._rule.patience).all())
+        self._num_stalled = np.where(gained, 0, self._num_stalled + 1)
+        return bool((self._num_stalled >= self._rule.patience).all())
 
     def result(self, thetas: np.ndarray, carried: tuple = ()) -> tuple[np.ndarray, tuple]:
         """The points to keep, and their running statistics."""
@@ -138,19 +138,19 @@ class Monitor:
     # For checkpoints
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a resumed run needs."""
+        """The state for a checkpoint."""
         return {
             'watched': self.values,
             'best': self.best,
             'best_theta': self.best_theta,
-            'waited': self._waited,
+            'waited': self._num_stalled,
             **{f'carried_{i}': x for i, x in enumerate(jax.tree.leaves(self.best_carried))},
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take what `arrays` gave."""
+        """Restore the state from `arrays`."""
         self.values, self.best = arrays['watched'], arrays['best']
-        self.best_theta, self._waited = arrays['best_theta'], arrays['waited']
+        self.best_theta, self._num_stalled = arrays['best_theta'], arrays['waited']
         leaves, tree = jax.tree.flatten(self.best_carried)
         self.best_carried = jax.tree.unflatten(tree, [arrays[f'carried_{i}'] for i in range(len(leaves))])
 

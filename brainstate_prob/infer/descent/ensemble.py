@@ -1,4 +1,4 @@
-"""Deep ensembles: many descents from different starts, each of which stands for one draw."""
+"""Deep ensembles: many descents from different starts, each of which is one draw."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def ensemble(
     differ = bootstrap or batch_size is not None or len(np.unique(np.asarray(thetas), axis=0)) > 1
     if num_members > 1 and not differ and not draws_noise(density, thetas[0], posterior.data):
         raise ValueError(
-            'All members would start from the same point and see the same data: they would be the same. Give the '
+            'All members would start from the same point and see the same data, so all would be equal. Give the '
             "Params priors (init='prior'), init=a function that builds the model, batch_size, or bootstrap=True."
         )
     batching.check(density, thetas[0])

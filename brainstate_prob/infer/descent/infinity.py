@@ -1,8 +1,8 @@
-"""Modes at infinity: where a descent has ended because nothing changes any more, and not because it has arrived.
+"""Modes at infinity: descents that stopped because the density became flat, without a finite mode.
 
 The likelihood of separable classes rises as long as the slope grows; the joint density of a hierarchy grows without
-bound where its scale goes to zero and its numbers to their mean. Both descents end with a gradient of zero or with the
-precision, at a number that says nothing. They are told only where it is certain.
+bound where its scale goes to zero and its numbers to their mean. Both descents end with a gradient of zero or at the
+limit of precision, and the estimate is meaningless. Only certain cases are reported.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
 
 __all__ = ['modes_at_infinity']
 
-_FAR = 5.0  # in theta: of a shorter way nothing is looked at
-_FARTHER = (1.0, 3.0, 7.0)  # times the way from the start to the end, beyond the end
-_RESOLVED = 64  # units in the last place of the numbers that a scale belongs to
+_FAR = 5.0  # in theta: parameters that moved less are not checked
+_FARTHER = (1.0, 3.0, 7.0)  # extrapolation beyond the end, relative to the way from the start
+_RESOLVED = 64  # units in the last place of the numbers under the scale
 
 
 def modes_at_infinity(target: Target, start: np.ndarray, end: np.ndarray, jacobian: bool) -> list[str]:
-    """In words, which parameters have no finite mode, of a descent that has converged in theta."""
+    """Messages about the parameters without a finite mode, after a descent that has converged."""
     collapsed = _collapsed_scales(target, start, end)
-    found = [
+    messages = [
         f'The mode of Param {scale!r}, the scale of {group!r}, lies at zero: the joint density of a scale and its '
-        'numbers grows without bound where the scale goes to zero and they to one value, and the descent ended where '
-        f'the precision does ({value:.2g}). The estimates of {scale!r} and {group!r} say nothing. Integrate over them '
-        '(infer.nuts, infer.svi), or take infer.laplace.'
+        'numbers grows without bound where the scale goes to zero and the numbers to one value, and the descent ended '
+        f'at the limit of precision ({value:.2g}). The estimates of {scale!r} and {group!r} are meaningless. '
+        'Integrate over them (infer.nuts, infer.svi), or use infer.laplace.'
         for scale, (group, value) in collapsed.items()
     ]
     for name in _still_rising(target, start, end, jacobian):
         if name not in collapsed:
-            found.append(
+            messages.append(
                 f'The mode of Param {name!r} lies at infinity: the log density still rises, or is flat to rounding, at '
-                'eight times the distance from the start at which the descent ended, with a gradient of zero. The '
-                f'estimate says nothing but its sign. Give {name!r} a prior (reg=), or hold it (nn.Const): classes '
+                'eight times the distance from the start at which the descent ended, with a gradient of zero. Only '
+                f'the sign of the estimate has a meaning. Give {name!r} a prior (reg=), or fix it (nn.Const): classes '
                 'that the inputs separate without error determine no slope.'
             )
-    return found
+    return messages
 
 
 def _still_rising(target: Target, start: np.ndarray, end: np.ndarray, jacobian: bool) -> list[str]:
-    """The parameters that went far, and along whose way the density does not fall however far one goes on."""
+    """The parameters that moved far and along whose direction the density keeps rising."""
     density = target.density
     way = end.astype(np.float64) - start.astype(np.float64)
     far = {name: c for name, c in columns_of(density).items() if np.abs(way[c]).max(initial=0) > _FAR}
@@ -71,7 +71,7 @@ def _still_rising(target: Target, start: np.ndarray, end: np.ndarray, jacobian: 
         name
         for name, columns in far.items()
         if all(value(columns, factor) >= here - rounding for factor in _FARTHER)
-        and value(columns, -0.5) < here - rounding  # else it is a parameter on which nothing depends
+        and value(columns, -0.5) < here - rounding  # otherwise the parameter is unused
     ]
 
 
@@ -81,7 +81,7 @@ def _is_positive(entry: Entry) -> bool:
 
 
 def _collapsed_scales(target: Target, start: np.ndarray, end: np.ndarray) -> dict[str, tuple[str, float]]:
-    """By scale of a hierarchical prior that is below what the precision resolves: the numbers, and the scale."""
+    """The scales of hierarchical priors that have shrunk below rounding, with their group."""
     density = target.density
     groups = able_entries(density.entries)
     if not groups:
@@ -91,7 +91,7 @@ def _collapsed_scales(target: Target, start: np.ndarray, end: np.ndarray) -> dic
         {k: np.asarray(x, np.float64) for k, x in on_host(constrain(jnp.asarray(t), target.data.states)).items()}
         for t in (start, end)
     )
-    eps, found = float(jnp.finfo(density.dtype).eps), {}
+    eps, collapsed = float(jnp.finfo(density.dtype).eps), {}
     for group in groups:
         hypers = set(find_states(group.reg).values())
         size = _RESOLVED * eps * np.abs(after[group.name]).max()
@@ -101,5 +101,5 @@ def _collapsed_scales(target: Target, start: np.ndarray, end: np.ndarray) -> dic
                 continue
             first = before[e.name].min()
             if scale.max() < eps * first or scale.max() < min(size, 1e-3 * first):
-                found[e.name] = group.name, float(scale.max())
-    return found
+                collapsed[e.name] = group.name, float(scale.max())
+    return collapsed

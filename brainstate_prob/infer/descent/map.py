@@ -25,7 +25,7 @@ from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning, warn_of
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import in_coordinates, started_from
-from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.progress import nested_fit
 from brainstate_prob.infer.run.starts import member_keys, member_starts, starts_named
 from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
@@ -95,7 +95,7 @@ def map(
     early_stopping
         `infer.EarlyStopping`, or its patience as an int.
     callbacks
-        Functions of a `FitProgress` (``step``, ``loss``, ``losses``, ``fit()``), called after each stretch of at most
+        Functions of a `FitProgress` (``step``, ``loss``, ``losses``, ``fit()``), called after each chunk of at most
         200 steps; one that returns True ends the fit. An error in one comes through: the `Fit` until then is its
         attribute ``fit``, and a checkpoint is saved.
     seed
@@ -202,7 +202,7 @@ def map(
 
 
 def _final_losses(target: Target, descent: Descent, settings: Settings, stream: Stream | None) -> np.ndarray:
-    """By which the starts are compared: the loss over all data at the end, or the mean of the last batches'."""
+    """The losses by which starts are compared: over all data at the end, or the mean over the last batches."""
     if len(descent.thetas) == 1:
         return np.zeros(1)
     if stream is not None:
@@ -255,7 +255,7 @@ _SEARCHES = (
 
 
 def _searches(optimizer: Any, density: Density) -> bool:
-    """Whether the optimizer compares losses of several points, which must then be those of one function."""
+    """Whether the optimizer has a line search, which needs a deterministic loss."""
 
     def find() -> bool:
         state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((density.size,), density.dtype))
@@ -267,7 +267,7 @@ def _searches(optimizer: Any, density: Density) -> bool:
 
 @starts_named('map')
 def _near_the_mode(target: Target, keys: jax.Array) -> jax.Array:
-    with warnings.catch_warnings(), as_a_part():
-        warnings.simplefilter('ignore', ConvergenceWarning)  # near the mode is good enough to start
+    with warnings.catch_warnings(), nested_fit():
+        warnings.simplefilter('ignore', ConvergenceWarning)  # a point near the mode is enough for a start
         mode = map(target.posterior, jacobian=True, progress=False)
     return jnp.repeat(in_coordinates(mode, mode.rows, target), len(keys), axis=0)

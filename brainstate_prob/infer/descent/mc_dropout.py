@@ -1,4 +1,4 @@
-"""MC dropout: a network that was trained with dropout, and predicts with it: each draw has masks of its own."""
+"""MC dropout: training and predictions with dropout, where each draw has its own masks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ['MaskedDensity', 'mc_dropout']
 
 
 class MaskedDensity(WiderDensity):
-    """A density whose flat vector has one number more, the seed of the model's own random numbers.
+    """A density whose flat vector has an extra number, the seed of the model's random numbers.
 
     The model is in training mode (``environ.context(fit=True)``), but for norms, which use the running statistics that
     they were trained with (``keep_statistics=True``). Everything that is computed from a draw, predictions
@@ -163,18 +163,18 @@ def mc_dropout(
 
 
 def _rows_of(fit: Fit, posterior: Posterior, num_draws: int) -> tuple[np.ndarray, Target]:
-    """The parameters of each draw, evenly spread over those of ``fit``, in the parameters' own coordinates.
+    """The parameters of each draw, evenly spread over the draws of ``fit``, in the parameters' own coordinates.
 
-    And the target with the running statistics of the fit.
+    Also the target with the running statistics of the fit.
     """
     chosen = chosen_draws(num_draws, fit.num_chains * fit.num_draws, fit.weights)
-    target = started_from(posterior, fit).target  # refuses that of another model
+    target = started_from(posterior, fit).target  # raises for a fit of another model
     used, which = np.unique(chosen, return_inverse=True)
     return np.asarray(in_coordinates(fit, fit.rows[used], target))[which], target
 
 
 def _seeds(key: jax.Array, num: int, dtype: Any) -> np.ndarray:
-    """Integers that ``dtype`` holds exactly."""
+    """Integers that ``dtype`` represents exactly."""
     most = int(min(2 ** (jnp.finfo(dtype).nmant + 1), 2**31 - 1))
     rng = np.random.default_rng(np.ravel(jax.random.key_data(key)).tolist())
     return rng.integers(0, most, num).astype(dtype)

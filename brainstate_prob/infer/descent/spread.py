@@ -1,8 +1,8 @@
-"""Whether the path of a descent is as wide as the curvature says that the posterior is.
+"""A comparison of the spread of a path with the posterior standard deviations from the curvature.
 
 Along a direction v the normal approximation at a point has at least the variance 1 / (v' H v), with H minus the Hessian
-of the log density. It is compared with the variance of the path along the directions that the data determine best, the
-leading ones of H: what is seen of them is seen in the predictions.
+of the log density. It is compared with the variance of the path along the leading eigenvectors of H: the data determine
+these directions best, and predictions depend on them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from brainstate_prob.infer.density.log_density import Density
 
 __all__ = ['leading_curvatures', 'relative_spread']
 
-_STEPS = 20  # of Lanczos' method
-_LEADING = 0.01  # of the largest curvature: directions of less are left to the prior, or not yet resolved
+_STEPS = 20  # steps of Lanczos' method
+_LEADING = 0.01  # of the largest curvature: directions below it are dominated by the prior or not resolved
 
 
 def leading_curvatures(density: Density, theta: jax.Array, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """The largest curvatures of minus the log density, and their directions as rows, by Lanczos' method."""
+    """The largest eigenvalues of the negative Hessian, and their directions as rows, by Lanczos' method."""
     steps = min(density.size, _STEPS)
 
     def build() -> Callable:
@@ -37,7 +37,7 @@ def leading_curvatures(density: Density, theta: jax.Array, data: Data) -> tuple[
                 product = -jax.jvp(lambda t: gradient(t, data), (theta,), (v,))[1]
                 products = products.at[i].set(product)
                 rest = product
-                for _ in range(2):  # twice: rounding leaves some of the earlier ones
+                for _ in range(2):  # orthogonalized twice against rounding
                     rest = rest - basis.T @ (basis @ rest)
                 return basis, products, rest / jnp.maximum(jnp.linalg.norm(rest), jnp.finfo(rest.dtype).tiny)
 
@@ -60,9 +60,9 @@ def leading_curvatures(density: Density, theta: jax.Array, data: Data) -> tuple[
 def relative_spread(
     density: Density, theta: jax.Array, data: Data, variance: np.ndarray, roots: np.ndarray
 ) -> float | None:
-    """The standard deviation of a path over that of the curvature, along the directions that the data determine best.
+    """The ratio of a path's standard deviation to that of the curvature, along the best determined directions.
 
-    None where the log density does not curve downwards there.
+    None if the log density is not concave there.
 
     Parameters
     ----------
@@ -73,5 +73,5 @@ def relative_spread(
     if values[0] <= 0:
         return None
     leading = values >= _LEADING * values[0]
-    found = directions[leading] ** 2 @ variance + np.sum((directions[leading] @ roots.T) ** 2, axis=1)
-    return float(np.sqrt(np.mean(found * values[leading])))
+    path_variances = directions[leading] ** 2 @ variance + np.sum((directions[leading] @ roots.T) ** 2, axis=1)
+    return float(np.sqrt(np.mean(path_variances * values[leading])))

@@ -13,11 +13,11 @@ from brainstate_prob.infer.density.log_density import Density
 __all__ = ['largest_curvature', 'sgmcmc_step_size']
 
 _ITERATIONS = 30
-_ERROR = 0.1  # of a variance, about, by the step and by the gradient's noise
+_ERROR = 0.1  # relative error of a variance from discretization, and from gradient noise
 
 
 def largest_curvature(density: Density, theta: jax.Array, data: Data) -> float:
-    """The absolutely largest eigenvalue of the log density's Hessian, by power iteration; from below."""
+    """The largest absolute eigenvalue of the Hessian by power iteration, a lower bound."""
 
     def run(theta: jax.Array, data: Data) -> jax.Array:
         gradient = jax.grad(density.log_density)

@@ -1,4 +1,4 @@
-"""The steps of gradient descent on minus the log density, many to a compiled call of any length."""
+"""Gradient descent on the negative log density, with many steps in a compiled call."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from brainstate_prob.infer.target.minibatch import Batches, first_batch, loop_in
 
 __all__ = ['Settings', 'State', 'advance_function', 'start_function']
 
-STALE = 20  # steps without a gain beyond rounding: the precision has no better point to offer
+MAX_STALLED_STEPS = 20  # steps without improvement beyond rounding, after which the precision is exhausted
 
 
 class Settings(NamedTuple):
-    """What the compiled steps depend on beside the model's structure."""
+    """Static settings of the compiled steps, apart from the model's structure."""
 
     optimizer: Any
     batch_size: int | None
@@ -31,12 +31,12 @@ class Settings(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where one descent stands; a pytree."""
+    """The state of a descent; a pytree."""
 
     theta: jax.Array
     opt_state: Any
     batches: Batches | None
-    rows: jax.Array | None  # which observations it sees, where that is a bootstrap sample
+    rows: jax.Array | None  # the observations of a bootstrap sample, if any
     carried: tuple  # running statistics of the model's layers
     key: jax.Array  # of the model's own random numbers
     step: jax.Array
@@ -73,9 +73,9 @@ def start_function(settings: Settings, num_observations: int) -> Callable:
 
 
 def step_function(density: Density, settings: Settings) -> Callable:
-    """``step(index, state, data) -> (state, loss)``: one step of the optimizer down minus the log density.
+    """``step(index, state, data) -> (state, loss)``: one optimizer step on the negative log density.
 
-    ``index`` is the batch that it sees; None: all ``data``.
+    ``index`` selects the batch; None means all ``data``.
     """
     optimizer = optax.with_extra_args_support(settings.optimizer)
 
@@ -110,7 +110,7 @@ def step_function(density: Density, settings: Settings) -> Callable:
 
 
 def advance_function(density: Density, settings: Settings) -> Callable:
-    """``advance(state, data, length, tol) -> (state, losses, done)``; a finished descent stands still."""
+    """``advance(state, data, length, tol) -> (state, losses, done)``; a finished descent does not move."""
     step = step_function(density, settings)
 
     def advance(state: State, data: Data, length: jax.Array, tol: jax.Array) -> tuple:
@@ -120,7 +120,7 @@ def advance_function(density: Density, settings: Settings) -> Callable:
         def body(index: Any, state: State, i: jax.Array, losses: jax.Array) -> tuple:
             state, loss = step(index, state, data)
             flat = state.gradient <= tol * jnp.maximum(1.0, jnp.abs(loss))
-            stuck = (tol >= 0) & (state.stale >= STALE)
+            stuck = (tol >= 0) & (state.stale >= MAX_STALLED_STEPS)
             return state._replace(finished=flat | stuck | ~jnp.isfinite(loss)), i + 1, losses.at[i].set(loss)
 
         rest = (jnp.zeros((), jnp.int32), jnp.full(MOST_STEPS, jnp.nan, density.dtype))

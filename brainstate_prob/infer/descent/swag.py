@@ -26,7 +26,7 @@ from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.progress import nested_fit
 from brainstate_prob.infer.run.starts import member_starts
 from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
@@ -38,26 +38,26 @@ __all__ = ['Moments', 'collect', 'draw_from', 'no_moments', 'swag']
 
 _DRAWS = 256  # of one compiled call
 _MOMENTUM = 0.9
-_NARROW = 0.1  # of the standard deviation by the curvature: predictions are then about as much too narrow
+_NARROW = 0.1  # of the curvature's standard deviation; predictions are about equally too narrow
 
 
 class Moments(NamedTuple):
-    """What is kept of a path: how many snapshots, their mean and squared deviations (Welford), the last deviations."""
+    """Moments of a path: count, mean and squared deviations of snapshots (Welford), and the last deviations."""
 
     number: jax.Array
     mean: jax.Array
     squares: jax.Array
-    deviations: jax.Array  # (rank, size), from the mean at that time; the newest overwrites the oldest
+    deviations: jax.Array  # (rank, size), from the mean at that time, as a ring buffer
 
 
 def no_moments(theta: jax.Array, rank: int) -> Moments:
-    """Before the first snapshot."""
+    """The moments before the first snapshot."""
     zeros = jnp.zeros_like(theta)
     return Moments(jnp.zeros((), jnp.int32), zeros, zeros, jnp.zeros((rank, theta.size), theta.dtype))
 
 
 def collect(moments: Moments, theta: jax.Array) -> Moments:
-    """Take one snapshot more."""
+    """Add a snapshot."""
     count = moments.number + 1
     mean = moments.mean + (theta - moments.mean) / count.astype(theta.dtype)
     deviation = theta - mean
@@ -80,7 +80,7 @@ def draw_from(moments: Moments, key: jax.Array, scale: jax.Array) -> jax.Array:
     kept = jnp.minimum(moments.number, rank).astype(dtype)
     variance = jnp.maximum(moments.squares / moments.number.astype(dtype), 0.0)
     diagonal = jnp.sqrt(variance / 2) * jax.random.normal(first, moments.mean.shape, dtype)
-    z = jax.random.normal(second, (rank,), dtype)  # places that were not filled are zero
+    z = jax.random.normal(second, (rank,), dtype)  # unused rows are zero
     return moments.mean + jnp.sqrt(scale).astype(dtype) * (
         diagonal + z @ moments.deviations / jnp.sqrt(2 * jnp.maximum(kept - 1, 1))
     )
@@ -139,7 +139,7 @@ def swag(
     posterior's only as far as that rate fits. Running statistics (BatchNorm, under ``environ.context(fit=True)``) are
     computed anew for each draw, by a pass over the Posterior's data at its parameters, as the paper does.
     Batches are drawn without replacement, which leaves less noise than
-    independent ones, and full data leave none: what is found is then the path alone.
+    independent ones, and full data leave none, so that only the path remains.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def swag(
     -------
     Fit
         One chain of independent draws; ``fit.history['loss']``, ``fit.info['num_snapshots']``. Draws that are ten
-        times narrower than the curvature at their mean, along the directions that the data determine best, are told by
+        times narrower than the curvature at their mean, along the directions that the data determine best, give
         a `ConvergenceWarning`: a learning rate too small, or full data.
 
     Raises
@@ -265,8 +265,8 @@ def swag(
 
 @never_raises('The spread of SWAG')
 def _spread_problems(fit: Fit, descent: Descent, data: Data, given: bool, num_observations: int) -> list[str]:
-    """What to say of the draws' spread beside that of the curvature."""
-    # Not that in which each draw has running statistics: those of the path's mean are given here.
+    """Problems of the draws' spread, compared with that of the curvature."""
+    # Not the target with running statistics of each draw: those of the path's mean are used here.
     density, scale = base_of(fit.density), float(fit.info['scale_of_covariance'])
     moments, carried = jax.tree.map(lambda x: x[0], (descent.opt_state.moments, descent.carried))
     data = density.with_carried(data, carried)
@@ -275,7 +275,7 @@ def _spread_problems(fit: Fit, descent: Descent, data: Data, given: bool, num_ob
 
 
 def _covariance(moments: Moments, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of the draws: a diagonal, and rows whose outer products are added to it (see `draw_from`)."""
+    """The covariance of the draws: a diagonal plus outer products of rows (see `draw_from`)."""
     number, deviations = int(moments.number), np.asarray(moments.deviations, np.float64)
     kept = min(number, len(deviations))
     variance = np.maximum(np.asarray(moments.squares, np.float64) / number, 0.0)
@@ -283,15 +283,15 @@ def _covariance(moments: Moments, scale: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_observations: int) -> list[str]:
-    """What to say where the draws are much narrower than the curvature at their mean allows."""
+    """The message if the draws are much narrower than the curvature at their mean implies."""
     if relative is None or relative >= _NARROW:
         return []
     size, scale = info.get('batch_size'), info['scale_of_covariance']
     if relative / np.sqrt(scale) >= _NARROW:
-        advice = f'scale={scale:g} makes them so: leave it out, for the covariance of the path.'
+        advice = f'scale={scale:g} makes them so: leave it out, to use the covariance of the path.'
     elif size is None or size >= num_observations > 1:
         some = f' (of {num_observations})' if num_observations > 1 else ''
-        advice = f'All data at each step leave no noise for a path to have a width: give a small batch_size{some}.'
+        advice = f'Full-data steps have no noise, so the path has no spread: give a small batch_size{some}.'
     else:
         smaller = f'take fewer observations a step (now {size})' if size > 1 else ''
         larger = (
@@ -305,24 +305,24 @@ def _too_narrow(relative: float | None, info: dict[str, Any], given: bool, num_o
     narrow = f'{1 / relative:.2g} times narrower than' if relative > 0 else 'a single point, not as wide as'
     return [
         f'The draws of SWAG are {narrow} the curvature of the log density at their mean says, along the directions '
-        'that the data determine best (standard deviations; Laplace has those of the curvature). Predictions look '
-        f'surer than they are. {advice}'
+        'that the data determine best (standard deviations; Laplace has those of the curvature). Predictions '
+        f'are overconfident. {advice}'
     ]
 
 
 def _trained(posterior: Posterior, batching: Batching, seed: Any) -> Any:
-    """Where to start by default: the mode of theta's density, or near enough."""
+    """The default start: a point at or near the mode of theta's density."""
     batch_size = batching.batch_size
     if batching.stream is not None:
         raise ValueError('With batches=, give init=, a fit of them: e.g. infer.map(..., jacobian=True, batches=...).')
     if batch_size is None:
         return 'map'
-    with as_a_part():
+    with nested_fit():
         return fit_map(posterior, jacobian=True, optimizer='adam', batch_size=batch_size, seed=seed, progress=False)
 
 
 def _rate(curvature: float) -> float:
-    """Of SGD with momentum: a fifth of what one over the curvature would be without it."""
+    """The learning rate of SGD with momentum: a fifth of 1 / curvature, the rate without momentum."""
     if not np.isfinite(curvature) or curvature <= 0:
         raise ValueError(
             f'The curvature of the loss at the start is {curvature}, so no learning rate follows from it. Give '
@@ -332,7 +332,7 @@ def _rate(curvature: float) -> float:
 
 
 def _draws(jit: Callable, moments: Moments, key: jax.Array, scale: float, num_draws: int) -> np.ndarray:
-    """Draws in blocks of one size, so that another number of them compiles nothing and keeps the first ones."""
+    """Draws in blocks of fixed size, so that another number of draws compiles nothing and has the same first ones."""
 
     def build() -> Callable:
         def run(moments: Moments, key: jax.Array, scale: jax.Array) -> jax.Array:

@@ -13,9 +13,9 @@ from brainstate_prob.infer.diagnostics.mcmc import _FEWEST_DRAWS, mcmc_problems,
 from brainstate_prob.infer.diagnostics.prior_conflict import conflicts
 from brainstate_prob.infer.diagnostics.psis import k_hat, k_hat_limit
 from brainstate_prob.infer.report import Finding, Report
-from brainstate_prob.infer.target.door import unused_messages
 from brainstate_prob.infer.target.forgotten import no_priors_message, some_priors_message
 from brainstate_prob.infer.target.gradients import BY_WEIGHTS, stepped_messages
+from brainstate_prob.infer.target.inspection import unused_messages
 from brainstate_prob.infer.target.pairs import squared_messages
 
 if TYPE_CHECKING:

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 FitT = TypeVar('FitT', bound='Fit')
 
-__all__ = ['conflicts', 'suspected_conflicts', 'warned']
+__all__ = ['conflicts', 'issue_warnings', 'suspected_conflicts']
 
 _PRIOR_DRAWS = 1024
 _UNLIKELY = 0.005  # the share of prior draws of lower density than the posterior's draws
 
 
-def warned(fit: FitT) -> FitT:
+def issue_warnings(fit: FitT) -> FitT:
     """Issue the problems of a fit (draws, predictions, prior-data conflict) as warnings, and return it."""
     fit = settled(fit)
     fit.info['warnings'] += network_problems(fit) + suspected_conflicts(fit)

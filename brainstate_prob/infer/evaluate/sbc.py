@@ -23,7 +23,7 @@ from brainstate_prob.infer.results.plots import pyplot
 from brainstate_prob.infer.results.prior_fit import sample_prior
 from brainstate_prob.infer.results.summary import row_names
 from brainstate_prob.infer.rules import way_to_fit
-from brainstate_prob.infer.run.progress import Chunks, as_a_part
+from brainstate_prob.infer.run.progress import Chunks, nested_fit
 from brainstate_prob.infer.table import Table
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.parameterization import chosen_by_data
@@ -198,7 +198,7 @@ def sbc(
             (chosen_by_data(data) if posterior.fixed_choice is None else posterior.fixed_choice) if i == 0 else choice
         )
         data.fixed_choice = choice
-        with warnings.catch_warnings(record=True) as caught, as_a_part():
+        with warnings.catch_warnings(record=True) as caught, nested_fit():
             warnings.simplefilter('always')
             fitted = fit(data, seed=int(seeds[i]))
         warned += bool(caught)

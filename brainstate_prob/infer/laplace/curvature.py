@@ -1,4 +1,4 @@
-"""The curvature of minus the log density of theta: as an operator, a matrix, its diagonal or Kronecker factors.
+"""The curvature of the negative log density of theta: as an operator, a matrix, a diagonal or Kronecker factors.
 
 ``'hessian'`` is the exact one. ``'ggn'``, the generalized Gauss-Newton matrix, is J' F J of the likelihood (see
 `brainstate_prob.infer.density.information`) plus the exact Hessian of the log prior with its log-determinants.
@@ -25,17 +25,17 @@ from brainstate_prob.infer.target.minibatch import check_batch_size, take
 __all__ = ['Curvature', 'chunks_of', 'curvature_of']
 
 _NUMBERS = 2**22  # of the largest array over all directions that are pushed through the model at once
-_PASSES = 4  # over the data, to find Kronecker factors
+_PASSES = 4  # passes over the data to compute Kronecker factors
 
 
 def curvature_of(density: Density, columns: np.ndarray, kind: str) -> Curvature:
-    """The `Curvature` that is kept with the density."""
+    """The `Curvature` cached with the density."""
     columns = np.asarray(columns)
     return density.programs.get((Curvature, kind, columns.tobytes()), lambda: Curvature(density, columns, kind))
 
 
 class Curvature:
-    """Compiled programs of the curvature of one density along some columns of theta.
+    """Compiled programs for the curvature of a density in some columns of theta.
 
     All take ``(theta, data)`` with the whole theta, and give arrays about the columns.
 
@@ -44,7 +44,7 @@ class Curvature:
     density
         Whose log density, with log-determinants, is differentiated.
     columns
-        The places in theta that move; the others are held.
+        The columns of theta that vary; the others are fixed.
     kind
         ``'hessian'`` or ``'ggn'``.
     """
@@ -53,9 +53,9 @@ class Curvature:
         self.density, self.columns, self.kind = density, columns, kind
         self.size = len(columns)
         self.is_whole = np.array_equal(columns, np.arange(density.size))
-        self.is_expected = True  # whether F is the expected information everywhere; known once traced
+        self.is_expected = True  # whether F is the expected information; known after tracing
 
-    # Functions of the part of theta that moves
+    # Functions of the columns that vary
 
     def part(self, theta: jax.Array) -> jax.Array:
         """The columns of ``theta``."""
@@ -66,15 +66,15 @@ class Curvature:
         return part if self.is_whole else theta.at[self.columns].set(part)
 
     def loss(self, part: jax.Array, theta: jax.Array, data: Data) -> jax.Array:
-        """Minus the log density."""
+        """The negative log density."""
         return -self.density.log_density(self.place(part, theta), data)
 
     def prior_loss(self, part: jax.Array, theta: jax.Array, data: Data) -> jax.Array:
-        """That of the priors and log-determinants alone: as if there were no targets."""
+        """The negative log density of priors and log-determinants, without the likelihood."""
         return self.loss(part, theta, data._replace(targets=None))
 
     def information(self, part: jax.Array, theta: jax.Array, data: Data) -> tuple[Callable, Callable, Callable]:
-        """The linear maps J, F and J' at ``part``, where J gives the numbers that the prediction is made of."""
+        """The linear maps J, F and J' at ``part``, with J the Jacobian of the distribution's parameters."""
         made: list[Callable] = []
 
         def predict(part: jax.Array) -> tuple[list[jax.Array], list[Any]]:
@@ -94,7 +94,7 @@ class Curvature:
         return push, jax.linearize(jax.grad(divergence), outputs)[1], lambda o: pull(o)[0]
 
     def products(self, part: jax.Array, theta: jax.Array, data: Data) -> tuple[Callable, Callable]:
-        """The curvature as two linear maps, whose sum it is: the likelihood's and the prior's.
+        """The two linear maps whose sum is the curvature: the likelihood's and the prior's.
 
         The Hessian is not cut in two: its second map gives zero.
         """
@@ -118,7 +118,7 @@ class Curvature:
         return self._jit(Curvature.times, run)(vectors, theta, data)
 
     def matrices(self, theta: Any, data: Data) -> tuple[jax.Array, jax.Array]:
-        """The curvature as two matrices, whose sum it is (see `products`)."""
+        """The two matrices whose sum is the curvature (see `products`)."""
 
         def run(theta: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
             likelihood, prior = self.products(self.part(theta), theta, data)
@@ -127,7 +127,7 @@ class Curvature:
         return self._jit(Curvature.matrices, run)(theta, data)
 
     def diagonal(self, theta: Any, data: Data) -> jax.Array:
-        """The diagonal of the curvature, by one product a column."""
+        """The diagonal of the curvature, with one product for each column."""
 
         def run(theta: jax.Array, data: Data) -> jax.Array:
             likelihood, prior = self.products(self.part(theta), theta, data)
@@ -136,7 +136,7 @@ class Curvature:
         return self._jit(Curvature.diagonal, run)(theta, data)
 
     def prior_diagonal(self, theta: Any, data: Data) -> jax.Array:
-        """The diagonal of the prior's curvature, by one product a group of columns that do not interact."""
+        """The diagonal of the prior's curvature, with one product for each group of independent columns."""
         groups = self._groups()
 
         def run(theta: jax.Array, data: Data) -> jax.Array:
@@ -152,7 +152,7 @@ class Curvature:
         return self._jit(Curvature.prior_diagonal, run)(theta, data)
 
     def log_det_gradient(self, roots: Any, theta: Any, data: Data) -> jax.Array:
-        """By the whole of theta, the gradient of half the log-determinant of the curvature.
+        """The gradient in all of theta of half the log-determinant of the curvature.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class Curvature:
     # Programs over one observation at a time
 
     def row_problem(self, theta: Any, data: Data) -> str | None:
-        """Why the observations cannot be taken one at a time; None if they can."""
+        """The reason why observations cannot be evaluated one at a time; None if they can."""
         num = np.shape(data.targets)[0] if np.ndim(data.targets) else 0
         try:
             check_batch_size(data, 1, num)
@@ -216,7 +216,7 @@ class Curvature:
         Parameters
         ----------
         shapes
-            By stretch of the columns ``(rows, columns)`` for two factors (A, B), with A x B the nearest Kronecker
+            By block of columns: ``(rows, columns)`` for two factors (A, B), with A x B the nearest Kronecker
             product in the Frobenius norm, or ``(size,)`` for the whole block.
         scales
             What each column is divided by first.
@@ -252,7 +252,7 @@ class Curvature:
             heights = [shape[0] for shape in shapes]
             widths = [shape[1] if len(shape) == 2 else 1 for shape in shapes]
             b = [jnp.eye(n, dtype=theta.dtype) / math.sqrt(n) for n in widths]
-            if any(len(shape) == 2 for shape in shapes):  # alternating least squares, each step its exact minimum
+            if any(len(shape) == 2 for shape in shapes):  # alternating least squares with exact steps
                 b = lax.fori_loop(0, _PASSES, lambda _, b: find_right(find_left(b)), b)
             factors = zip(find_left(b), b, shapes, strict=True)
             return [(x, y) if len(shape) == 2 else (x,) for x, y, shape in factors]
@@ -265,7 +265,7 @@ class Curvature:
         return self.density.jit(method, (settings, self.kind, self.columns.tobytes()), lambda: run)
 
     def _groups(self) -> np.ndarray:
-        """By column the number of its group: entries of one Param whose prior and transform go entry by entry."""
+        """The group of each column: entries of a Param with element-wise prior and transform."""
         labels: list[int] = []
         for block in self.density.blocks:
             together = isinstance(block, ElementwiseBlock | HorseshoeBlock)
@@ -306,13 +306,13 @@ class Curvature:
 
 
 def _chunked(num: int, size: int) -> jax.Array:
-    """0, 1, ... in rows of at most ``size``; the last row runs on beyond ``num``."""
+    """0, 1, ... in rows of at most ``size``; the last row may exceed ``num``."""
     size = max(1, min(num, size))
     return jnp.arange(-(-num // size) * size).reshape(-1, size)
 
 
 def chunks_of(rows: np.ndarray, size: int = 32) -> np.ndarray:
-    """The rows in chunks of one size, filled up with zeros."""
+    """The rows in chunks of equal size, padded with zeros."""
     size = min(size, len(rows))
     num = -(-len(rows) // size)
     filled = np.zeros((num * size, rows.shape[1]), rows.dtype)

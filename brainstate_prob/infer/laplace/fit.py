@@ -1,4 +1,4 @@
-"""What a Gaussian around the mode gives: draws, covariance, evidence, and predictions of the linearized model."""
+"""The fit by a Gaussian around the mode: draws, covariance, evidence, and predictions of the linearized model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from brainstate_prob.infer.target.target import Target
 if TYPE_CHECKING:
     from brainstate_prob.infer.table import Table
 
-__all__ = ['LaplaceFit', 'held_terms', 'make_fit', 'refuse_own_density']
+__all__ = ['LaplaceFit', 'fixed_terms', 'make_fit', 'refuse_own_density']
 
 
 class LaplaceFit(Fit):
@@ -91,7 +91,7 @@ class LaplaceFit(Fit):
 
     @property
     def covariance(self) -> np.ndarray:
-        """The covariance of theta, of shape (size, size); zero where Params are held at the mode.
+        """The covariance of theta, of shape (size, size); zero for Params fixed at the mode.
 
         ``fit.columns[path]`` says where a Param lies in theta.
         """
@@ -108,7 +108,7 @@ class LaplaceFit(Fit):
 
     @property
     def log_marginal_likelihood(self) -> float:
-        """Laplace's estimate of log p(targets), or of log p(targets | held Params) where only some move.
+        """Laplace's estimate of log p(targets), or of log p(targets | fixed Params) if some are fixed.
 
         Raises
         ------
@@ -122,7 +122,7 @@ class LaplaceFit(Fit):
         return self.info['log_evidence']
 
     def _arbitrary(self) -> str | None:
-        """Why the evidence is known up to a factor only; None where it is known."""
+        """The reason why the evidence is known only up to a factor; None if it is known."""
         if self.density is None:
             return self._from_file
         for entry in self.density.entries:
@@ -188,7 +188,7 @@ class LaplaceFit(Fit):
 
     @property
     def linearized(self) -> bool:
-        """Whether predictions are those of the linearized model where nothing else is asked for.
+        """Whether predictions use the linearized model by default.
 
         True with Gauss-Newton curvature (``curvature='ggn'``, ``structure='kronecker'``), whose Gaussian is that of
         that model, and for networks (two or more Params with two or more axes), of which draws of the weights
@@ -196,13 +196,13 @@ class LaplaceFit(Fit):
         linearization". False elsewhere: draws then keep what is not linear in the model.
         """
         if self.posterior_for('predict').log_likelihood_function is not None:
-            return False  # there is nothing to linearize: no distribution of the targets
+            return False  # without a distribution of the targets there is nothing to linearize
         return self.info.get('curvature') == 'ggn' or is_network(self.density.entries)
 
     def predict(
         self, inputs: Any = None, targets: Any = None, *, linearized: bool | None = None, **options: Any
     ) -> Any:
-        """The posterior predictive distribution of the targets, as by `Fit.predict`.
+        """The posterior predictive distribution of the targets, see `Fit.predict`.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class LaplaceFit(Fit):
     def score(
         self, inputs: Any = None, targets: Any = None, *, linearized: bool | None = None, **options: Any
     ) -> Table:
-        """How good the predictions are, as by `Fit.score`; ``linearized`` as for `predict`."""
+        """Scores of the predictions, see `Fit.score`; ``linearized`` as for `predict`."""
         return Fit.score(self._predicting(linearized), inputs, targets, **options)
 
     def log_likelihood(
@@ -227,7 +227,7 @@ class LaplaceFit(Fit):
         return Fit.log_likelihood(self._predicting(linearized), batch_size, draws_at_once)
 
     def _predicting(self, linearized: bool | None) -> Fit:
-        """A plain fit that predicts by its draws: of theta, or of pairs (theta, mode) under the linearized density."""
+        """A plain fit for predictions: with draws of theta, or of (theta, mode) under the linearized density."""
         if linearized is not None and not isinstance(linearized, bool):
             raise TypeError(f'linearized must be True, False or None, got {linearized!r}.')
         target, thetas = self.target, self.thetas
@@ -264,13 +264,13 @@ def make_fit(
     constant = gaussian.size / 2 * math.log(2 * math.pi) - gaussian.log_det / 2
     log_q = -constant - np.sum(noise**2, axis=1) / 2
     lp = log_densities(target.density, thetas, target.data)
-    held = held_terms(target, theta, moved)
+    fixed = fixed_terms(target, theta, moved)
     return LaplaceFit(
         target,
         thetas[None],
         method=method,
         stats={'lp': lp[None], 'log_q': log_q[None].astype(lp.dtype)},
-        info=info | {'log_evidence': value - held + constant},
+        info=info | {'log_evidence': value - fixed + constant},
         gaussian=gaussian,
         mode_theta=theta,
         moved=moved,
@@ -278,19 +278,19 @@ def make_fit(
     )
 
 
-def held_terms(target: Target, theta: np.ndarray, moved: np.ndarray) -> float:
-    """The log priors and log-determinants of the Params that do not move."""
+def fixed_terms(target: Target, theta: np.ndarray, moved: np.ndarray) -> float:
+    """The log priors and log-determinants of the fixed Params."""
     density = target.density
     columns = columns_of(density)
-    held = [name for name in columns if not np.isin(columns[name], moved).any()]
-    if not held:
+    names = [name for name in columns if not np.isin(columns[name], moved).any()]
+    if not names:
         return 0.0
     terms = density.compiled(Density.terms)(theta, target.data)
-    return float(sum(terms['prior'][name] + terms['log_det'][name] for name in held))
+    return float(sum(terms['prior'][name] + terms['log_det'][name] for name in names))
 
 
 def refuse_own_density(posterior: Posterior, what: str) -> None:
-    """Refuse what needs a distribution of the targets where there is only a log density.
+    """Refuse a method that needs a distribution of the targets if only a log density is given.
 
     Raises
     ------

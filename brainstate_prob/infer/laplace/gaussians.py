@@ -1,4 +1,4 @@
-"""Gaussians given by their precision: what is needed of one, for each structure of the precision matrix.
+"""Gaussians given by a precision matrix: sampling, solves and log-determinants for each structure.
 
 Plain NumPy in double precision, on the host: the factorizations are small beside the model's derivatives, and single
 precision has too few digits for them.
@@ -18,7 +18,7 @@ __all__ = ['Blocks', 'Diagonal', 'Full', 'Kronecker', 'LowRank', 'NotPositiveDef
 
 
 class NotPositiveDefinite(ValueError):
-    """A precision matrix that is none.
+    """A precision matrix is not positive definite.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Full:
 
     @classmethod
     def of(cls, precision: np.ndarray, tolerance: float = 0.0) -> Full:
-        """The one of a matrix.
+        """The Gaussian with this precision matrix.
 
         Parameters
         ----------
@@ -60,12 +60,12 @@ class Full:
         """
         _check_finite(precision)
         precision = (precision + precision.T) / 2
-        scale = np.sqrt(np.abs(np.diag(precision)))  # of unequal units: a hundredfold is usual
+        scale = np.sqrt(np.abs(np.diag(precision)))  # unequal units: a factor of 100 is common
         scale[scale == 0] = 1.0
         scaled = precision / np.outer(scale, scale)
         try:
             factor = linalg.cholesky(scaled, lower=True)
-            # LAPACK has no cheap bound that is sharp: the smallest pivot is one from above.
+            # LAPACK has no cheap sharp bound; the smallest pivot is an upper bound.
             is_positive = not np.diag(factor).min() ** 2 <= tolerance
         except linalg.LinAlgError:
             is_positive = False
@@ -76,7 +76,7 @@ class Full:
         return cls(scale, factor, len(precision), log_det)
 
     def spread(self, rows: np.ndarray) -> np.ndarray:
-        """Root(covariance) times each row: standard normal ones become draws."""
+        """A square root of the covariance times each row, which maps standard normal rows to draws."""
         return linalg.solve_triangular(self.factor, rows.T, lower=True, trans=1).T / self.scale
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ class Diagonal:
 
     @classmethod
     def of(cls, precision: np.ndarray) -> Diagonal:
-        """Those of the given precisions."""
+        """The Gaussian with these precisions."""
         _check_finite(precision)
         if not (precision > 0).all():
             worst = int(np.argmin(precision))
@@ -112,7 +112,7 @@ class Diagonal:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LowRank:
-    """Precision D^(1/2) (1 + V L V') D^(1/2): a diagonal, and how far it is off along a few directions."""
+    """Precision D^(1/2) (1 + V L V') D^(1/2): a diagonal with a low-rank correction."""
 
     size: int
     deviation: np.ndarray
@@ -122,7 +122,7 @@ class LowRank:
 
     @classmethod
     def of(cls, times: Callable[[np.ndarray], np.ndarray], diagonal: np.ndarray, rank: int) -> LowRank:
-        """The one of a precision.
+        """The Gaussian with this precision.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ class LowRank:
             values, vectors = linalg.eigh((matrix + matrix.T) / 2)
         else:
             operator = LinearOperator((size, size), matvec=relative, dtype=np.float64)
-            start = np.random.default_rng(0).normal(size=size)  # always the same: the fit has no luck in it
+            start = np.random.default_rng(0).normal(size=size)  # a fixed seed, so that the fit is deterministic
             values, vectors = eigsh(operator, k=rank, which='LM', v0=start)
         values = 1 + values
         if values.min() <= 0:
@@ -182,9 +182,9 @@ class Kronecker:
 
     @classmethod
     def of(cls, a: np.ndarray, b: np.ndarray, scale: np.ndarray, extra: float) -> Kronecker:
-        """That of A, B, S and t."""
+        """The Gaussian of A, B, S and t."""
         (a_values, a), (b_values, b) = linalg.eigh((a + a.T) / 2), linalg.eigh((b + b.T) / 2)
-        # Both are sums of squares, so that a negative eigenvalue is rounding.
+        # Both are positive semi-definite, so negative eigenvalues are rounding errors.
         values = np.outer(a_values.clip(0), b_values.clip(0)) + extra
         if not values.min() > 1e-12 * values.max():
             i, j = np.unravel_index(np.argmin(values), values.shape)
@@ -205,12 +205,12 @@ class Kronecker:
 
 @dataclasses.dataclass(eq=False)
 class Blocks:
-    """Independent stretches of coordinates, one after the other.
+    """Independent blocks of consecutive coordinates.
 
     Parameters
     ----------
     parts
-        The Gaussians of the stretches.
+        The Gaussians of the blocks.
     """
 
     parts: Sequence[Any]
@@ -222,7 +222,7 @@ class Blocks:
 
     @property
     def log_det(self) -> float:
-        """Of the precision."""
+        """The log-determinant of the precision."""
         return float(sum(part.log_det for part in self.parts))
 
     def spread(self, rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Laplace's approximation: the Gaussian of theta around the mode, as wide as the curvature there says."""
+"""Laplace's approximation: a Gaussian of theta centred at the mode, with the inverse curvature as covariance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from brainstate_prob.infer.density.wider import base_of
 from brainstate_prob.infer.descent.map import map as fit_map
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import ConvergenceWarning
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
+from brainstate_prob.infer.diagnostics.prior_conflict import issue_warnings
 from brainstate_prob.infer.laplace.curvature import Curvature, curvature_of
 from brainstate_prob.infer.laplace.fit import LaplaceFit, make_fit, refuse_own_density
 from brainstate_prob.infer.laplace.gaussians import NotPositiveDefinite
@@ -29,7 +29,7 @@ from brainstate_prob.infer.laplace.structures import STRUCTURES, describe, refus
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
 from brainstate_prob.infer.run.inits import started_from
-from brainstate_prob.infer.run.progress import as_a_part
+from brainstate_prob.infer.run.progress import nested_fit
 from brainstate_prob.infer.run.starts import member_starts
 from brainstate_prob.infer.target.options import check_options
 from brainstate_prob.infer.target.posterior import Posterior
@@ -41,8 +41,8 @@ __all__ = ['CURVATURES', 'checked_options', 'descend', 'laplace']
 CURVATURES = ('hessian', 'ggn')
 
 _NEWTON_STEPS = 30
-_FEW, _MANY = 100, 1000  # numbers up to which Newton's method needs no help, and costs little
-_FAR = 0.1  # standard deviations by direction: farther from the mode the Gaussian is visibly misplaced
+_FEW, _MANY = 100, 1000  # up to this size Newton's method is cheap and needs no preliminary descent
+_FAR = 0.1  # standard deviations by direction: beyond it the Gaussian is visibly off the mode
 
 CURVATURES = ('hessian', 'ggn')
 
@@ -158,18 +158,18 @@ def laplace(
         'warnings': notes,
         'seconds': time.perf_counter() - began,
     }
-    return warned(make_fit(target, programs, theta, value, gaussian, num_draws, seed, info))
+    return issue_warnings(make_fit(target, programs, theta, value, gaussian, num_draws, seed, info))
 
 
 def information_of(programs: Curvature) -> str | None:
-    """Which information Gauss-Newton has used: the expected one, or the observed one of an unknown family."""
+    """The information used by Gauss-Newton: expected, or observed for unknown families."""
     if programs.kind == 'hessian':
         return None
     return 'expected' if programs.is_expected else 'observed'
 
 
 def mode_tolerance(density: Density) -> float:
-    """How near Newton's method must come to the mode, in standard deviations."""
+    """The tolerance of Newton's method, in standard deviations."""
     return 1e-6 if density.dtype == jnp.float64 else 1e-3
 
 
@@ -179,7 +179,7 @@ def checked_options(
     """The kind of curvature, if the options agree."""
     if structure == 'kronecker' and curvature == 'hessian':
         raise ValueError(
-            "structure='kronecker' factors the Gauss-Newton matrix, which is a sum of squares; the Hessian is none. "
+            "structure='kronecker' factors the Gauss-Newton matrix, which is a sum of squares, unlike the Hessian. "
             "Leave curvature out, or use structure='full', 'low_rank' or 'diagonal'."
         )
     if rank is not None and structure != 'low_rank':
@@ -191,15 +191,15 @@ def checked_options(
 
 
 def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bool = False) -> np.ndarray:
-    """`infer.map` of the columns that move, from ``theta``; it says nothing where it has not converged."""
-    view = target.posterior.replaced(density=target.density)  # these coordinates are its own
+    """`infer.map` of the columns that move, from ``theta``; without a warning if it has not converged."""
+    view = target.posterior.replaced(density=target.density)  # a target with its own coordinates
     optimizer: Any = 'lbfgs'
     if not programs.is_whole:
         moves = np.isin(np.arange(len(theta)), programs.columns)
-        held = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
-        optimizer = optax.chain(held, optax.lbfgs())
+        keep_fixed = optax.stateless(lambda updates, _: jnp.where(moves, updates, 0.0))
+        optimizer = optax.chain(keep_fixed, optax.lbfgs())
     tol = 1e-8 if programs.density.dtype == jnp.float64 else 1e-5
-    with warnings.catch_warnings(), as_a_part():
+    with warnings.catch_warnings(), nested_fit():
         warnings.simplefilter('ignore', ConvergenceWarning)
         fit = fit_map(view, init=jnp.asarray(theta), optimizer=optimizer, tol=tol, jacobian=True, progress=progress)
     return fit.thetas[0, 0]
@@ -208,9 +208,9 @@ def descend(programs: Curvature, target: Target, theta: np.ndarray, progress: bo
 def _find_mode(
     target: Target, programs: Curvature, init: Any, key: jax.Array, progress: bool, always: bool
 ) -> np.ndarray:
-    """Theta of the point that ``init`` means, found where it is not given.
+    """Theta of the point given by ``init``, after a search for the mode if needed.
 
-    Newton's method needs no other program than the curvature's: it alone serves for few numbers, and ends the search
+    Newton's method needs only the programs of the curvature. It is used alone for few numbers, and to end the search
     for many, or ``always``.
     """
     density, data = target.density, target.data
@@ -234,14 +234,14 @@ def _is_map(init: Any) -> bool:
 
 
 def _coordinates(posterior: Posterior, init: Any, noncentered: Any) -> Target:
-    """The log density in whose coordinates the Gaussian is: those of ``init`` where it is a point.
+    """The target whose coordinates the Gaussian uses: that of ``init`` if it is a fit of one point.
 
     Raises
     ------
     TypeError, ValueError
         For a fit that is no point of this posterior.
     """
-    target = posterior.sampling_target(noncentered)  # refuses what has no density
+    target = posterior.sampling_target(noncentered)  # refuses transforms without a density
     if _is_map(init):
         return target
     if not isinstance(init, Fit):
@@ -256,23 +256,23 @@ def _coordinates(posterior: Posterior, init: Any, noncentered: Any) -> Target:
     for one in (posterior.target, target):
         if base_of(init.density) is one.density:
             return one
-    raise ValueError("init was found in other coordinates than this posterior has. Leave init='map'.")
+    raise ValueError("init has other coordinates than this posterior. Leave init='map'.")
 
 
 def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
-    """What to say of a curvature that is not positive definite."""
+    """The error for a curvature that is not positive definite."""
     where = describe(error.direction, programs)
     if not np.isfinite(error.curvature):
         return ValueError(
-            f'The curvature of the log density is not finite along {where}, at the point that was reached: the mode '
-            'lies at infinity, most likely. What helps: give Params without a prior one that is proper, scales first '
-            '(a scale may grow, or shrink to zero, without bound); hold some Params by params=; sample with infer.nuts.'
+            f'The curvature of the log density is not finite along {where}, at the final point: probably '
+            'the mode lies at infinity. What helps: give Params without a prior one that is proper, scales first '
+            '(a scale may grow, or shrink to zero, without bound); fix some Params by params=; sample with infer.nuts.'
         )
     flat = abs(error.curvature) <= tolerance_of(programs)
-    found = (
-        f'The posterior is flat, to rounding in {programs.density.dtype}, along {where}'
+    problem = (
+        f'The posterior is flat, up to rounding in {programs.density.dtype}, along {where}'
         if flat
-        else f'This is no maximum of the log density: it curves upwards along {where}'
+        else f'The point is not a maximum of the log density, which curves upwards along {where}'
     )
     fixes = ['give these Params a prior']
     if not flat:
@@ -281,8 +281,8 @@ def not_positive(error: NotPositiveDefinite, programs: Curvature) -> ValueError:
         fixes.append("use curvature='ggn'")
     if programs.density.dtype != jnp.float64 and flat:
         fixes.append('scale the inputs, or work under jax.enable_x64(True)')
-    fixes.append('hold some Params by params=')
+    fixes.append('fix some Params by params=')
     return ValueError(
-        f'{found} (curvature {error.curvature:.2g}, where each number alone has one of size 1). There is no Gaussian '
+        f'{problem} (curvature {error.curvature:.2g}, relative to 1 for each number alone). There is no Gaussian '
         f'around such a point. What helps: {"; ".join(fixes)}.'
     )

@@ -1,7 +1,7 @@
 """Predictions of a model that is linear in theta around the mode: the generalized linear model of a Laplace fit.
 
-Linear are the natural coordinates of what the model predicts: each parameter of the predicted distribution through the
-link of its constraint (the log of a rate, the logit of a probability, a mean as it is).
+The model is linearized in the natural coordinates of the predicted distribution: each of its parameters through the
+link of its constraint (the log of a rate, the logit of a probability, the identity for a mean).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ['LinearizedDensity', 'linearized_density', 'output_moments', 'predict
 
 
 def linearized_density(density: Density) -> LinearizedDensity:
-    """The one of a density, kept with it."""
+    """The `LinearizedDensity` cached with a density."""
     return density.programs.get(LinearizedDensity, lambda: LinearizedDensity(density))
 
 
 class LinearizedDensity(Density):
-    """A density whose predictions are linear in theta around a mode, for what predicts from draws.
+    """A density whose predictions are linear in theta around a mode, for predictions from draws.
 
     It takes pairs (theta, mode) as one vector, so that the mode is data and another one compiles nothing.
     """
@@ -81,8 +81,8 @@ class _LinearizedModel(ModelAt):
 
 
 def output_constraints(distribution: dist.Distribution) -> list[constraints.Constraint]:
-    """Where each floating number of `outputs_of` lies; the reals where that is not known."""
-    found: list[constraints.Constraint] = []
+    """The constraint of each floating output of `outputs_of`; real if unknown."""
+    result: list[constraints.Constraint] = []
 
     def visit(node: Any, constraint: constraints.Constraint) -> None:
         if isinstance(node, dist.Distribution):
@@ -93,14 +93,14 @@ def output_constraints(distribution: dist.Distribution) -> list[constraints.Cons
             if isinstance(leaf, dist.Distribution):
                 visit(leaf, constraints.real)
             elif jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                found.append(constraint)
+                result.append(constraint)
 
     visit(distribution, constraints.real)
-    return found
+    return result
 
 
 def _constraint_of(family: type, name: str) -> constraints.Constraint:
-    """That of a parameter, also one that only a base class of the family names."""
+    """The constraint of a parameter, also if only a base class of the family declares it."""
     for base in family.__mro__:
         by_name = vars(base).get('arg_constraints')
         if isinstance(by_name, dict) and name in by_name:
@@ -116,7 +116,7 @@ def _constraint_of(family: type, name: str) -> constraints.Constraint:
 
 
 def output_moments(density: Density, mode: Any, roots: np.ndarray, data: Data) -> tuple[Any, Any]:
-    """What is predicted at the mode, and the same with the variance of each of its numbers in their places.
+    """The outputs at the mode, and the variance of each of them in the same structure.
 
     Parameters
     ----------

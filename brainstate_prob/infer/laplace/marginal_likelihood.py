@@ -42,8 +42,8 @@ __all__ = ['marginal_likelihood']
 
 _INNER_STEPS = 20
 _NEAR = 0.01  # standard deviations from the mode by direction
-_FAR_BELOW = 1e6  # in units of the best value: what the search sees where there is no Gaussian
-_STEEP = 0.05  # of the slope of the log evidence by theta, where the search has not ended well
+_FAR_BELOW = 1e6  # the search's value, relative to the best one, where there is no Gaussian
+_STEEP = 0.05  # the slope of the log evidence in theta above which the search has not converged
 
 
 @named
@@ -60,9 +60,9 @@ def marginal_likelihood(
 ) -> LaplaceFit:
     """Choose hyper-parameters by the marginal likelihood of the data, and approximate the posterior of the others.
 
-    What is maximized over the tuned Params is log p(targets | tuned), the other Params integrated out by Laplace's
-    approximation around their mode, plus the log prior of the tuned values if they have one (empirical Bayes, type-II
-    maximum likelihood). Its gradient is exact: the mode's and the curvature's dependence are differentiated through.
+    The tuned Params maximize log p(targets | tuned), with the other Params integrated out by Laplace's approximation
+    around their mode, plus the log prior of the tuned values if they have one (empirical Bayes, type-II maximum
+    likelihood). The gradient is exact: it includes the dependence of the mode and the curvature on the tuned Params.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def marginal_likelihood(
     Returns
     -------
     LaplaceFit
-        That of the other Params, with the tuned ones held at their best values, which ``fit.mode`` shows.
+        That of the other Params, with the tuned ones fixed at their best values, which ``fit.mode`` shows.
         ``fit.history['log_marginal_likelihood']`` has the steps.
 
     Raises
@@ -120,7 +120,7 @@ def marginal_likelihood(
     began = time.perf_counter()
     evidence = _Evidence(target, structure, kind, tuned, inner)
     start = np.asarray(checked_start(target))
-    evidence.move(start)  # raises where it fails, which in the search only shortens a step
+    evidence.move(start)  # raises on failure; within the search a failure only shortens the step
     evidence, history, interrupted = _search(evidence, start[tuned], num_steps, progress)
     slope = float(np.max(np.abs(evidence.gradient())))
     notes = interrupted + list(evidence.notes)
@@ -160,7 +160,7 @@ def marginal_likelihood(
 
 
 def _tuned(target: Target, params: Any) -> np.ndarray:
-    """The columns of the priors' params-parameters and of what ``params`` means."""
+    """The columns of hyper-parameters, and of the Params that match ``params``."""
     entries = find_entries(target.posterior.model)
     in_priors = {state for e in entries if e.reg is not None for state in find_states(e.reg).values()}
     columns = columns_of(target.density)
@@ -178,7 +178,7 @@ def _tuned(target: Target, params: Any) -> np.ndarray:
 def _search(
     evidence: _Evidence, start: np.ndarray, num_steps: int, progress: bool
 ) -> tuple[_Evidence, np.ndarray, list[str]]:
-    """The evidence where it is highest, its logarithm at the steps, and whether Ctrl-C has ended it."""
+    """The best evidence, the log evidence at each step, and whether Ctrl-C ended the search."""
     chunks = Chunks(num_steps, 1, 'marginal likelihood', progress)
     steps = iter(chunks)
     next(steps, None)
@@ -187,7 +187,7 @@ def _search(
 
     def loss(part: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best
-        tried = copy.copy(best)  # from its mode: that of a step too far would lead astray
+        tried = copy.copy(best)  # from its own mode, not from that of a rejected step
         try:
             tried.move(tried.with_tuned(part))
             gradient = tried.gradient()
@@ -237,13 +237,13 @@ class _Evidence:
         self.hessian = curvature_of(density, inner, 'hessian')
         self.whole = curvature_of(density, np.arange(density.size), 'hessian')
         self.names = [name for name, c in columns_of(density).items() if np.isin(c, tuned).any()]
-        self.point: Point = None  # type: ignore[assignment]  # of the last `move`, as are the next ones
+        self.point: Point = None  # type: ignore[assignment]  # the attributes below are set by `move`
         self.gaussian: Any = None
         self.value = -np.inf
         self.notes: list[str] = []
 
     def with_tuned(self, part: np.ndarray) -> np.ndarray:
-        """The last theta with other tuned values: where the search for its mode begins."""
+        """The last theta with new tuned values, the starting point for the mode search."""
         theta = self.point.theta.copy()
         theta[self.tuned] = part
         return theta
@@ -259,7 +259,7 @@ class _Evidence:
         data = self.target.data
         tol = mode_tolerance(self.density)
         point = newton(self.programs, theta, data, num_steps=_INNER_STEPS, tol=tol)
-        if point.distance > _NEAR * np.sqrt(len(self.inner)):  # a crooked way, on which descents are faster
+        if point.distance > _NEAR * np.sqrt(len(self.inner)):  # far away, where a descent is faster than Newton
             theta = descend(self.programs, self.target, point.theta)
             point = newton(self.programs, theta, data, num_steps=_INNER_STEPS, tol=tol)
         try:
@@ -275,13 +275,13 @@ class _Evidence:
         self.value = point.value - float(log_det) + half
 
     def gradient(self) -> np.ndarray:
-        """By the tuned part of theta, at the last point."""
+        """The gradient in the tuned part of theta at the last point."""
         theta, data = self.point.theta, self.target.data
         slope = value_and_grad(self.density, theta, data)[1] - np.asarray(self._log_det_slope, np.float64)
         roots = self.gaussian.spread(np.eye(self.gaussian.size))
         half = np.asarray(self.programs.log_det_gradient(roots, theta, data), np.float64)
         total = slope[self.tuned] - half[self.tuned]
-        if np.abs(half[self.inner]).max() > 0:  # the mode moves, and the curvature with it
+        if np.abs(half[self.inner]).max() > 0:  # the total derivative includes the change of mode and curvature
             turned = np.zeros(self.density.size)
             turned[self.inner] = self._mode_solve(half[self.inner])
             products = self.whole.times(turned[None].astype(self.density.dtype), theta, data)[0]
@@ -300,7 +300,7 @@ class _Evidence:
 
 
 def _log_det_of(density: Density, theta: jax.Array, states: tuple, *, names: list[str]) -> tuple[jax.Array, jax.Array]:
-    """The log-determinants of some parameters together, and their gradient by theta."""
+    """The sum of some parameters' log-determinants, and its gradient in theta."""
 
     def total(theta: jax.Array) -> jax.Array:
         terms = density.log_dets(theta, states)

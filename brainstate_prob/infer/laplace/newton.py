@@ -1,4 +1,4 @@
-"""Newton's method along some columns of theta: to the mode by curvature, exactly and whatever the scales."""
+"""Newton's method in some columns of theta, which is invariant to their scales."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HALVINGS = 12
 
 
 class Point(NamedTuple):
-    """Where Newton's method stands: theta, the log density, the curvature there, and how far the mode is.
+    """The end of Newton's method: theta, log density, curvature, and estimated distance to the mode.
 
     ``distance`` is the length of the next step in standard deviations of the Gaussian; infinite where there is none.
     """
@@ -40,7 +40,7 @@ def value_and_grad(density: Density, theta: Any, data: Data) -> tuple[float, np.
 def newton(curvature: Curvature, theta: np.ndarray, data: Data, *, num_steps: int, tol: float) -> Point:
     """Move the columns of ``theta`` uphill until the mode is less than ``tol`` standard deviations away.
 
-    Where the curvature is not positive its absolute value serves, so that a saddle is left.
+    Negative eigenvalues are replaced by their absolute values, so that the method leaves saddle points.
     """
     density = curvature.density
     theta = np.asarray(theta)
@@ -50,10 +50,10 @@ def newton(curvature: Curvature, theta: np.ndarray, data: Data, *, num_steps: in
         direction, distance = _step(curvature, matrices, grad[curvature.columns])
         if step == num_steps or distance < tol:
             break
-        found = _uphill(curvature, theta, value, direction, data)
-        if found is None:  # rounding has the last word
+        uphill = _uphill(curvature, theta, value, direction, data)
+        if uphill is None:  # no further increase beyond rounding
             break
-        theta, value, grad = found
+        theta, value, grad = uphill
     return Point(theta, value, matrices, distance)
 
 
@@ -74,7 +74,7 @@ def _step(curvature: Curvature, matrices: list[np.ndarray], grad: np.ndarray) ->
 def _uphill(
     curvature: Curvature, theta: np.ndarray, value: float, direction: np.ndarray, data: Data
 ) -> tuple[np.ndarray, float, np.ndarray] | None:
-    """The first of ever shorter steps that does not lower the log density by more than rounding."""
+    """Backtracking: the first halved step that does not lower the log density beyond rounding."""
     slack = 4 * float(jnp.finfo(theta.dtype).eps) * abs(value)
     for halving in range(_HALVINGS):
         moved = theta.copy()

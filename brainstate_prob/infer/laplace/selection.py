@@ -1,4 +1,4 @@
-"""Which parameters are meant: by path, object, type or predicate."""
+"""Selection of parameters by path, object, type or predicate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ['columns_matching']
 
 
 def columns_matching(target: Target, spec: Any) -> np.ndarray:
-    """Where the Params that a filter means lie in theta; all of them for None.
+    """The columns in theta of the Params that match a filter; all columns for None.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def columns_matching(target: Target, spec: Any) -> np.ndarray:
 
 
 def _matches(spec: Any, entry: Entry, entries: list[Entry]) -> bool:
-    """Whether a filter means a parameter; a path means all below it, unless a parameter has this very path."""
+    """Whether a filter matches a parameter; a path matches all below it, unless it is itself a parameter's path."""
     if isinstance(spec, list | set | frozenset):
         return any(_matches(one, entry, entries) for one in spec)
     if isinstance(spec, Param):

@@ -1,4 +1,4 @@
-"""From the curvature at a point to a Gaussian around it: one function a structure of the precision matrix."""
+"""Gaussians from the curvature at a point, with one function for each structure of the precision matrix."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from brainstate_prob.infer.density.variables import columns_of
 from brainstate_prob.infer.laplace.curvature import Curvature
 from brainstate_prob.infer.laplace.gaussians import Blocks, Diagonal, Full, Kronecker, LowRank, NotPositiveDefinite
 
-__all__ = ['LARGEST', 'STRUCTURES', 'describe', 'full_from', 'stretches_of', 'tolerance_of']
+__all__ = ['LARGEST', 'STRUCTURES', 'describe', 'full_from', 'param_blocks', 'tolerance_of']
 
-LARGEST = 5000  # columns of a dense matrix: 200 MB in double precision, and it takes a few of them
-_FEW = 1000  # columns up to which a diagonal costs no more than a check whether observations can be taken singly
+LARGEST = 5000  # columns of a dense matrix: 200 MB in double precision, of which a few copies are needed
+_FEW = 1000  # up to this size the exact diagonal is as cheap as the check for single observations
 
 
 def tolerance_of(curvature: Curvature) -> float:
@@ -27,10 +27,10 @@ def tolerance_of(curvature: Curvature) -> float:
 
 
 def full_from(matrices: Any, curvature: Curvature, where: Any = slice(None)) -> tuple[Full, list[str]]:
-    """The Gaussian of the sum of the likelihood's and the prior's matrix, about all columns or those at ``where``.
+    """The Gaussian of the sum of the likelihood's and the prior's matrix, in all columns or those at ``where``.
 
     A prior that is not log-concave may have negative curvature. Under Gauss-Newton it is then taken as zero along these
-    directions, and said so.
+    directions, with a note.
     """
     likelihood, prior = (np.asarray(m, np.float64) for m in matrices)
     tolerance = tolerance_of(curvature)
@@ -52,7 +52,7 @@ def full_from(matrices: Any, curvature: Curvature, where: Any = slice(None)) -> 
             clipped = Full.of(likelihood + (vectors * values.clip(0)) @ vectors.T, tolerance)
             note = (
                 'The prior with its log-determinant curves upwards along '
-                f'{describe(placed(vectors[:, 0]), curvature)}; there its curvature was taken as zero, which makes the '
+                f'{describe(placed(vectors[:, 0]), curvature)}; its curvature there was taken as zero, which makes the '
                 'Gaussian wider.'
             )
             return clipped, [note]
@@ -66,7 +66,7 @@ def _full(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | None)
 
 
 def refuse_large(size: int) -> None:
-    """Refuse a dense matrix that would not fit.
+    """Refuse a dense matrix that is too large for memory.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _low_rank(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | N
             f'have a prior that is flat (most in {describe(_axis(curvature, loose[0]), curvature)}). Give '
             "these Params a prior, or use structure='kronecker' or 'diagonal'."
         )
-    for i in loose:  # without a prior: what the likelihood says about this number alone
+    for i in loose:  # without a prior: the likelihood's own diagonal
         diagonal[i] = times(_axis(curvature, i))[i]
     if (diagonal <= 0).any():
         worst = int(np.argmin(diagonal))
@@ -126,13 +126,13 @@ def _kronecker(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | 
             f"structure='kronecker' takes the observations one at a time, but {problem}. Use structure='full', "
             "'low_rank' or 'diagonal'."
         )
-    stretches = stretches_of(curvature)
+    blocks = param_blocks(curvature)
     prior = np.asarray(curvature.prior_diagonal(theta, data), np.float64)
     scales, notes = np.ones(curvature.size), []
     extras = {}
-    for name, where, shape in stretches:
+    for name, where, shape in blocks:
         own = prior[where]
-        # A prior that is proper everywhere is made the unit matrix, so that its precisions may differ entry by entry.
+        # Scaling makes a proper prior the unit matrix, so its precisions may differ between entries.
         if (own > 0).all() and len(shape) == 2:
             scales[where], extras[name] = np.sqrt(own), 1.0
         elif len(shape) == 2:
@@ -143,15 +143,15 @@ def _kronecker(curvature: Curvature, theta: np.ndarray, data: Data, rank: int | 
                     'Kronecker factors the mean of its curvature was used, with zero for negative ones.'
                 )
     dtype = curvature.density.dtype
-    factors = curvature.kronecker([shape for _, _, shape in stretches], scales.astype(dtype), theta, data)
-    dense = [where for _, where, shape in stretches if len(shape) == 1]
+    factors = curvature.kronecker([shape for _, _, shape in blocks], scales.astype(dtype), theta, data)
+    dense = [where for _, where, shape in blocks if len(shape) == 1]
     rows = iter(_prior_rows(curvature, dense, theta, data))
     parts: list[Any] = []
-    for (name, where, shape), found in zip(stretches, factors, strict=True):
-        arrays = [np.asarray(x, np.float64) for x in found]
+    for (name, where, shape), factor_arrays in zip(blocks, factors, strict=True):
+        arrays = [np.asarray(x, np.float64) for x in factor_arrays]
         if len(shape) == 1:
-            dense_part, said = full_from((arrays[0], next(rows)[:, where]), curvature, where)
-            notes += said
+            dense_part, dense_notes = full_from((arrays[0], next(rows)[:, where]), curvature, where)
+            notes += dense_notes
             parts.append(dense_part)
         else:
             try:
@@ -172,8 +172,8 @@ def _prior_rows(curvature: Curvature, groups: list[np.ndarray], theta: np.ndarra
     return np.split(rows, np.cumsum([len(g) for g in groups])[:-1])
 
 
-def stretches_of(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
-    """By Param in the order of the columns: name, places among them, and the shape of its block.
+def param_blocks(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
+    """The blocks of Params in the order of the columns: name, positions, and shape.
 
     ``(rows, columns)`` has Kronecker factors of these sizes: the last axis and all before it, as in ``x @ w`` and in
     convolutions. Anything else is one dense block, ``(size,)``.
@@ -184,7 +184,7 @@ def stretches_of(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int,
         For a block that is too large.
     """
     place = {column: i for i, column in enumerate(curvature.columns.tolist())}
-    found = []
+    factor_arrays = []
     shapes = {entry.name: entry.shape for entry in curvature.density.entries}
     for name, columns in columns_of(curvature.density).items():
         if columns[0] not in place:
@@ -195,12 +195,12 @@ def stretches_of(curvature: Curvature) -> list[tuple[str, np.ndarray, tuple[int,
         block = (math.prod(shape[:-1]), shape[-1]) if is_matrix else (len(where),)
         for size in block:
             refuse_large(size)
-        found.append((name, where, block))
-    return sorted(found, key=lambda item: int(item[1][0]))
+        factor_arrays.append((name, where, block))
+    return sorted(factor_arrays, key=lambda item: int(item[1][0]))
 
 
 def describe(direction: np.ndarray, curvature: Curvature) -> str:
-    """The Params that a direction is made of, the largest share first."""
+    """The Params with the largest shares in a direction, for messages."""
     full = np.zeros(curvature.density.size)
     full[curvature.columns] = direction**2 / np.sum(direction**2)
     shares = []

@@ -1,1 +1,1 @@
-"""Markov chains and particles: NUTS, ensembles of chains, stochastic gradients, SMC."""
+"""MCMC and SMC samplers: NUTS, many-chain samplers, stochastic-gradient MCMC, particles."""

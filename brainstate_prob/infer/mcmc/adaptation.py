@@ -1,6 +1,6 @@
-"""Warm-up: what each step adapts, the step size by dual averaging, and the mass matrix from draws or gradients.
+"""Warm-up: adaptation of the step size by dual averaging and of the mass matrix from draws or gradients.
 
-What a step does is told by a code, so that the length of the warm-up is data and not part of the compiled program.
+Each step has an integer action, so that the warm-up schedule is data and not part of the compiled program.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ __all__ = ['SAMPLE', 'WARMUPS', 'Adaptation', 'adapted', 'first_adaptation', 'sc
 
 WARMUPS = ('stan', 'gradient')
 
-# What a step adapts. All but SAMPLE: the step size.
+# Actions, i.e. what a step adapts. All but SAMPLE adapt the step size.
 SAMPLE = 0  # nothing
 FAST = 1
 SLOW = 2  # the mass matrix as well
 SLOW_END = 3  # the same, at the end of a window
-LAST = 4  # the step size for good
+LAST = 4  # fix the final step size
 EARLY = 5  # the mass matrix at once, by gradients
 EARLY_END = 6
-RESTART = 7  # the step size anew: the mass matrix will not change any more
+RESTART = 7  # restart the step size; the mass matrix is final
 
-_BUFFER = 200  # draws that a low-rank matrix is estimated from
+_BUFFER = 200  # draws from which a low-rank matrix is estimated
 _RANK = 20
-_CUTOFF = 2.0  # directions whose variance is off by less stay as they are
+_CUTOFF = 2.0  # directions with a smaller ratio of variances are not corrected
 
 
 class Adaptation(NamedTuple):
-    """What a chain adapts, and what it does so from."""
+    """The adaptation state of a chain: step size, metric, and their estimators."""
 
     step_size: jax.Array
     metric: Metric
@@ -44,14 +44,14 @@ class Adaptation(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """Running variances of draws and gradients: of this window, and of the one before with it."""
+    """Running variances of draws and gradients, of this window and of the last two."""
 
     now: tuple
     before: tuple
 
 
 class Buffer(NamedTuple):
-    """The last draws and gradients, beside the running variances."""
+    """The last draws and gradients, in addition to running variances."""
 
     streams: Streams
     draws: jax.Array
@@ -60,35 +60,35 @@ class Buffer(NamedTuple):
 
 
 def schedule(num_warmup: int, warmup: str = 'stan', settle: float = 0.0) -> np.ndarray:
-    """The codes of a warm-up, one a step.
+    """The actions of a warm-up, one for each step.
 
     ``'stan'``: a fast window, slow windows of growing length, a fast window, and ``settle`` of all steps for the step
     size alone. ``'gradient'`` (as nutpie does it): after 2 % for the step size alone, windows of 10 up to three tenths,
     then of 80, and 15 % for the step size.
     """
-    codes = np.full(num_warmup, FAST, np.int32)
+    actions = np.full(num_warmup, FAST, np.int32)
     if warmup == 'stan':
         for window in build_adaptation_schedule(int((1 - settle) * num_warmup))[1:-1]:
-            codes[window.start : window.end + 1] = SLOW
-            codes[window.end] = SLOW_END
+            actions[window.start : window.end + 1] = SLOW
+            actions[window.end] = SLOW_END
     else:
         early, end = int(0.3 * num_warmup), int(0.85 * num_warmup)
-        codes[:early] = EARLY
-        codes[: num_warmup // 50] = FAST
-        codes[num_warmup // 50 + 9 : early : 10] = EARLY_END
-        codes[early:end] = SLOW
+        actions[:early] = EARLY
+        actions[: num_warmup // 50] = FAST
+        actions[num_warmup // 50 + 9 : early : 10] = EARLY_END
+        actions[early:end] = SLOW
         if end > early:
             ends = np.arange(early + 79, end, 80)
-            ends = ends[end - ends > 60]  # what is left is joined to the last window
-            codes[ends] = SLOW_END
-            codes[end - 1] = SLOW_END
-            codes[end : end + 1] = RESTART
-    codes[-1:] = LAST
-    return codes
+            ends = ends[end - ends > 60]  # the remainder joins the last window
+            actions[ends] = SLOW_END
+            actions[end - 1] = SLOW_END
+            actions[end : end + 1] = RESTART
+    actions[-1:] = LAST
+    return actions
 
 
 def first_adaptation(mass_matrix: str, warmup: str, grad: jax.Array) -> Adaptation:
-    """Before the first step: step size 1, unit mass; where gradients adapt it, the mass that they suggest."""
+    """The initial adaptation: step size 1 and unit mass, or a mass from the initial gradient."""
     size, dtype = grad.shape[0], grad.dtype
     metric: Any = unit_metric(mass_matrix, size, min(_RANK, size), dtype)
     if warmup == 'gradient':
@@ -99,7 +99,7 @@ def first_adaptation(mass_matrix: str, warmup: str, grad: jax.Array) -> Adaptati
 
 
 def adapted(
-    code: jax.Array,
+    action: jax.Array,
     a: Adaptation,
     theta: jax.Array,
     grad: jax.Array,
@@ -124,24 +124,24 @@ def adapted(
         start_step_size, update_step_size = dual_averaging()
         averaging = update_step_size(target - accept, a.averaging)
         finite = jnp.finfo(averaging[0].dtype)
-        log_step = jnp.where(code == LAST, averaging[1], averaging[0])
+        log_step = jnp.where(action == LAST, averaging[1], averaging[0])
         step = jnp.clip(jnp.exp(log_step), finite.tiny, finite.max)
         a = a._replace(step_size=step, averaging=averaging)
         mass, warmup = kind
         if warmup == 'stan':
-            a = _draws_only(code, a, theta, mass)
-            anew = code == SLOW_END
+            a = _draws_only(action, a, theta, mass)
+            anew = action == SLOW_END
         else:
-            a = _with_gradients(code, a, theta, a.metric.push(grad), fell, mass)
-            anew = code == RESTART
+            a = _with_gradients(action, a, theta, a.metric.push(grad), fell, mass)
+            anew = action == RESTART
         first = start_step_size(jnp.log(10.0) + jnp.log(a.step_size))
         return a._replace(averaging=jax.tree.map(lambda x, y: jnp.where(anew, x, y), first, a.averaging)), grad
 
     old = a.metric
-    a, grad = lax.cond(code == SAMPLE, lambda a: (a, grad), adapt, a)
-    changes = code == SLOW_END
+    a, grad = lax.cond(action == SAMPLE, lambda a: (a, grad), adapt, a)
+    changes = action == SLOW_END
     if kind[1] == 'gradient':
-        changes = changes | (code == EARLY) | (code == EARLY_END) | (code == SLOW)
+        changes = changes | (action == EARLY) | (action == EARLY_END) | (action == SLOW)
     return a, lax.cond(changes, lambda: a.metric.pull(old.push(grad)), lambda: grad)
 
 
@@ -156,10 +156,10 @@ def _start(mass_matrix: str, warmup: str, size: int, dtype: Any) -> Any:
     return Buffer(streams, none, none, jnp.zeros((), int))
 
 
-# From the draws, as Stan does
+# From draws, as in Stan
 
 
-def _draws_only(code: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -> Adaptation:
+def _draws_only(action: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -> Adaptation:
     start, update, final = welford_covariance(diagonal=mass == 'diagonal')
 
     def close(a: Adaptation) -> Adaptation:
@@ -167,23 +167,23 @@ def _draws_only(code: jax.Array, a: Adaptation, theta: jax.Array, mass: str) -> 
         metric = Diagonal(root) if mass == 'diagonal' else Dense(root.T, inverse.T)
         return a._replace(metric=metric, estimator=start(theta.shape[0]))
 
-    slow = (code == SLOW) | (code == SLOW_END)
+    slow = (action == SLOW) | (action == SLOW_END)
     a = a._replace(estimator=lax.cond(slow, lambda e: update(theta, e), lambda e: e, a.estimator))
-    return lax.cond(code == SLOW_END, close, lambda a: a, a)
+    return lax.cond(action == SLOW_END, close, lambda a: a, a)
 
 
-# From draws and gradients: the variance at which both are as wide as each other (it minimizes the Fisher divergence)
+# From draws and gradients: the variance that minimizes the Fisher divergence, as in nutpie
 
 
 def _with_gradients(
-    code: jax.Array, a: Adaptation, theta: jax.Array, grad: jax.Array, fell: jax.Array, mass: str
+    action: jax.Array, a: Adaptation, theta: jax.Array, grad: jax.Array, fell: jax.Array, mass: str
 ) -> Adaptation:
     _, update, _ = welford_covariance()
-    # On the way down from a far start nothing is typical: a mass matrix of those places would hold the chain there.
+    # Points on the way from a far start are not typical, and a mass matrix from them would slow the chain down.
     falling = jnp.abs(fell) > 10 + 2 * theta.shape[0]
-    collects = (code != FAST) & (code != LAST) & (code != RESTART) & jnp.isfinite(grad).all() & ~falling
-    early = (code == EARLY) | (code == EARLY_END)
-    ends = (code == SLOW_END) | (code == EARLY_END)
+    collects = (action != FAST) & (action != LAST) & (action != RESTART) & jnp.isfinite(grad).all() & ~falling
+    early = (action == EARLY) | (action == EARLY_END)
+    ends = (action == SLOW_END) | (action == EARLY_END)
 
     def add(pair: tuple) -> tuple:
         return update(theta, pair[0]), update(grad, pair[1])
@@ -211,19 +211,19 @@ def _with_gradients(
         metric = lax.cond(collects, refresh, lambda m: m, a.metric)
     else:
         metric = lax.cond(collects & early, refresh, lambda m: m, a.metric)
-        metric = lax.cond(code == SLOW_END, lambda m: low_rank_of(estimator, m), lambda m: m, metric)
+        metric = lax.cond(action == SLOW_END, lambda m: low_rank_of(estimator, m), lambda m: m, metric)
     return a._replace(metric=metric, estimator=lax.cond(ends, close, lambda e: e, estimator))
 
 
 def _scale_of(streams: Streams) -> tuple[jax.Array, jax.Array]:
     (_, draws, n), (_, grads, _) = streams.before
-    ratio = jnp.sqrt(draws / grads)  # of the sums of squares, whose ratio is that of the variances
+    ratio = jnp.sqrt(draws / grads)  # a ratio of sums of squares equals that of variances
     known = (n >= 3) & jnp.isfinite(ratio) & (ratio > 0)
     return jnp.sqrt(jnp.clip(jnp.where(known, ratio, 1.0), 1e-20, 1e20)), known
 
 
 def low_rank_of(e: Buffer, metric: Any) -> LowRank:
-    """The matrix of the window: diagonal, and the directions in which it is wrong by more than the cutoff.
+    """The low-rank matrix of the window: a diagonal, and directions whose ratio of variances exceeds the cutoff.
 
     In the span of the scaled draws and gradients it is the geometric mean of the draws' covariance and the inverse of
     the gradients' (the minimum of the Fisher divergence; nutpie's).
@@ -241,20 +241,20 @@ def low_rank_of(e: Buffer, metric: Any) -> LowRank:
     if size > 2 * _BUFFER:
         span = jnp.linalg.qr(jnp.concatenate([draws, grads]).T)[0]
         draws, grads = draws @ span, grads @ span
-    # Towards the identity, which is right but for a few directions: by more, the fewer draws there are a dimension.
+    # Shrinkage towards the identity, which is stronger with fewer draws per dimension.
     dim = draws.shape[1]
     weight = dim * jnp.minimum(1.0, dim / n)
     shrunk = lambda x: (x.T @ x + weight * jnp.eye(dim, dtype=x.dtype)) / (n + weight)
     variances, vectors = jnp.linalg.eigh(_spd_mean(shrunk(draws), shrunk(grads)))
-    rank = metric.stretch.shape[0]
+    rank = metric.factors.shape[0]
     order = jnp.argsort(-jnp.abs(jnp.log(jnp.maximum(variances, 1e-20))))[:rank]
     variances, vectors = variances[order], vectors[:, order]
     off = (variances > _CUTOFF) | (variances < 1 / _CUTOFF)
-    stretch = jnp.where(off, jnp.sqrt(jnp.maximum(variances, 1e-20)), 1.0)
+    factors = jnp.where(off, jnp.sqrt(jnp.maximum(variances, 1e-20)), 1.0)
     vectors = span @ vectors if size > 2 * _BUFFER else vectors
-    good = jnp.isfinite(vectors).all() & jnp.isfinite(stretch).all() & (n >= 10)
+    good = jnp.isfinite(vectors).all() & jnp.isfinite(factors).all() & (n >= 10)
     return LowRank(
-        scale, jnp.where(good, vectors, metric.vectors), jnp.where(good, stretch, jnp.ones_like(metric.stretch))
+        scale, jnp.where(good, vectors, metric.vectors), jnp.where(good, factors, jnp.ones_like(metric.factors))
     )
 
 

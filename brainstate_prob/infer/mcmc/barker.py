@@ -43,8 +43,8 @@ def barker(
 ) -> Fit:
     """Sample by Barker proposals, one gradient a step.
 
-    Unlike Langevin steps they forgive step sizes that are too large and scales unlike each other; their draws are more
-    correlated than those of `nuts`. A second call for a model of the same structure compiles nothing.
+    Unlike Langevin steps they are robust to large step sizes and to unequal scales; their draws are more correlated
+    than those of `nuts`. A second call for a model of the same structure compiles nothing.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def barker(
         step=_step_function,
         stats={'lp': float, 'acceptance_rate': float, 'step_size': float, 'n_steps': int},
         numbers={'target_accept': target_accept},
-        schedule=lambda num_warmup: schedule(num_warmup, settle=0.3),  # acceptance is noisy
+        schedule=lambda num_warmup: schedule(num_warmup, settle=0.3),  # noise of the acceptance rate
     )
     return sample(options.target(posterior), algorithm, options)
 
 
 def _step_function(density: Density) -> Any:
-    def step(chain: Chain, data: Data, code: jax.Array, target_accept: jax.Array) -> tuple:
+    def step(chain: Chain, data: Data, action: jax.Array, target_accept: jax.Array) -> tuple:
         a, dtype, potential = chain.adaptation, chain.theta.dtype, potential_of(density, data)
         key, move_key, sign_key, accept_key = jax.random.split(chain.key, 4)
         z = a.step_size * jax.random.normal(move_key, chain.theta.shape, dtype)  # in the metric's coordinates
@@ -92,7 +92,7 @@ def _step_function(density: Density) -> Any:
         accept = jnp.nan_to_num(jnp.minimum(1.0, jnp.exp(log_ratio)))
         moves = jax.random.uniform(accept_key, (), dtype) < accept
         theta, value, grad = jax.tree.map(lambda x, y: jnp.where(moves, x, y), (theta, value, grad), chain[:3])
-        a, grad = adapted(code, a, theta, grad, chain.potential - value, accept, target_accept, ('diagonal', 'stan'))
+        a, grad = adapted(action, a, theta, grad, chain.potential - value, accept, target_accept, ('diagonal', 'stan'))
         stats = {'lp': -value, 'acceptance_rate': accept, 'step_size': a.step_size, 'n_steps': 1}
         return Chain(theta, value, grad, key, a), theta, stats
 

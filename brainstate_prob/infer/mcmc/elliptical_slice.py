@@ -1,7 +1,7 @@
 """Elliptical slice sampling: draws under a Gaussian prior without gradients, step sizes or rejections.
 
-Murray, Adams & MacKay (2010): a draw of the prior and the present point span an ellipse on which the prior is constant;
-the next point is drawn from it where the likelihood is above a random level.
+Murray, Adams & MacKay (2010): a draw from the prior and the current point define an ellipse, and the next point is
+sampled on it where the likelihood is above a random level.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.run.algorithm import Algorithm
 from brainstate_prob.infer.run.options import RunOptions
 from brainstate_prob.infer.run.sampling import sample
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from brainstate_prob.infer.target.posterior import Posterior
-from brainstate_prob.infer.target.start import what_is_not_finite
+from brainstate_prob.infer.target.start import non_finite_term
 from brainstate_prob.infer.target.target import Target
 
 __all__ = ['elliptical_slice']
 
 _TRIES = 100
-_MOST_SHRINKS = 200  # the bracket is then below rounding
+_MOST_SHRINKS = 200  # after so many the bracket is below rounding
 _STATS = {'lp': float, 'n_steps': int}
 
 
 class _State(NamedTuple):
-    """Where a chain stands."""
+    """The state of a chain."""
 
     theta: jax.Array
     likelihood: jax.Array
@@ -124,7 +124,7 @@ def elliptical_slice(
 
 
 def _step_function(density: Density) -> Any:
-    def step(state: _State, data: Data, code: jax.Array, mean: jax.Array, scales: tuple) -> tuple:
+    def step(state: _State, data: Data, action: jax.Array, mean: jax.Array, scales: tuple) -> tuple:
         key, level_key, angle_key, prior_key, shrink_key = jax.random.split(state.key, 5)
         dtype = state.theta.dtype
         other = draw(prior_key, density, scales)
@@ -137,7 +137,7 @@ def _step_function(density: Density) -> Any:
 
         def again(loop: tuple) -> jax.Array:
             _, _, _, (_, likelihood, _), count = loop
-            return ~(likelihood >= level) & (count < _MOST_SHRINKS)  # NaN is below every level
+            return ~(likelihood >= level) & (count < _MOST_SHRINKS)  # NaN counts as below the level
 
         def shrink(loop: tuple) -> tuple:
             low, high, angle, _, count = loop
@@ -168,7 +168,7 @@ def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
     density, init = target.density, options.init
     from_prior = isinstance(init, str) and init == 'prior'
     start_keys, keys = options.keys(target)
-    thetas = jnp.zeros((len(keys), density.size)) if from_prior else centres(target, init, start_keys)[1]
+    thetas = jnp.zeros((len(keys), density.size)) if from_prior else start_points(target, init, start_keys)[1]
     thetas = jnp.asarray(thetas, jnp.result_type(float))
     run = density.jit(_start_function, from_prior, lambda: _start_function(density, from_prior))
     states = run(start_keys, keys, thetas, target.data, *prior)
@@ -178,7 +178,7 @@ def _starts(target: Target, options: RunOptions, prior: tuple) -> _State:
         where = 'draws of the prior' if from_prior else 'its start'
         raise ValueError(
             f'{bad.size} of {len(keys)} chains found no finite likelihood at {where}: '
-            + what_is_not_finite(target, theta, True)
+            + non_finite_term(target, theta, True)
         )
     return states
 

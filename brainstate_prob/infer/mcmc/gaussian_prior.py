@@ -1,7 +1,7 @@
-"""Priors that are Gaussian in theta, found by what they are and not by what they are called.
+"""Detection of priors that are Gaussian in theta, from their densities and not their class.
 
-A density is Gaussian where the gradient of its logarithm is linear. So a normal prior, an `L2Reg`, a multivariate
-normal (a Gaussian process), a log-normal under `ExpT` and any of these under an affine transform are all found.
+A density is Gaussian if the gradient of its logarithm is linear. So a normal prior, an `L2Reg`, a multivariate normal
+(a Gaussian process), a log-normal under `ExpT` and any of these under an affine transform are detected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from brainstate_prob.infer.density.potential import block_slices
 
 __all__ = ['gaussian_prior']
 
-_POINTS = (-30.0, -4.0, -0.7, 0.3, 1.9, 30.0)  # where linearity is looked at, in standard deviations
+_POINTS = (-30.0, -4.0, -0.7, 0.3, 1.9, 30.0)  # points of the linearity check, in standard deviations
 _TOLERANCE = 1e-3
 
 
@@ -37,20 +37,20 @@ def gaussian_prior(density: Density, states: tuple) -> tuple[np.ndarray, tuple[n
         above = [] if e.reg is None else [by_state[s] for s in find_states(e.reg).values() if s in by_state]
         if above:
             raise ValueError(
-                f'Param {e.name!r}: its prior depends on {above}, which are fitted as well, so the prior of all '
-                'together is not Gaussian. Fix them (fit=False), or use infer.nuts.'
+                f'Param {e.name!r}: its prior depends on {above}, which are fitted as well, so the joint '
+                'prior is not Gaussian. Fix them (fit=False), or use infer.nuts.'
             )
         if e.reg is None:
             raise ValueError(
                 f'Parameter {e.name!r} has no prior, so there is no Gaussian to draw from. Give it one: '
                 'nn.Param(..., reg=dist.Normal(0.0, 1.0)), or use infer.nuts.'
             )
-    with jax.enable_x64(True):  # differences of gradients: single precision would lose a prior far from zero
+    with jax.enable_x64(True):  # differences of gradients lose too much in single precision
         run = density.compiled(_all_blocks)
-        found = jax.device_get(run(states))
-    for block, (_, _, off) in zip(density.blocks, found, strict=True):
+        moments = jax.device_get(run(states))
+    for block, (_, _, off) in zip(density.blocks, moments, strict=True):
         _refuse(block, off)
-    return np.concatenate([mean for mean, _, _ in found]), tuple(scale for _, scale, _ in found)
+    return np.concatenate([mean for mean, _, _ in moments]), tuple(scale for _, scale, _ in moments)
 
 
 def _all_blocks(density: Density, states: tuple) -> list[tuple]:
@@ -60,7 +60,7 @@ def _all_blocks(density: Density, states: tuple) -> list[tuple]:
 
 
 def _moments(block: Block) -> tuple[Any, Any, Any]:
-    """Mean, scale and how far from linear the gradient is, number by number."""
+    """Mean, scale and the nonlinearity of the gradient for each number."""
     gradient = jax.grad(lambda x: jnp.sum(block.log_joint(x, block.forward(x))))
     zero, one = jnp.zeros(block.size), jnp.ones(block.size)
     if isinstance(block, ElementwiseBlock):

@@ -1,4 +1,4 @@
-"""HMC with energy-conserving subsampling: NUTS for large data, on a few observations at a time.
+"""HMC with energy-conserving subsampling: NUTS for large data, with subsampled observations.
 
 Dang et al. (2019), as in NumPyro's HMCECS, which takes no density and compiles anew at every run. The log-likelihood is
 that of a quadratic expansion around a reference, known for all data together, plus an estimate of the difference from a
@@ -29,7 +29,7 @@ from brainstate_prob.infer.run.algorithm import Algorithm
 from brainstate_prob.infer.run.members import plain_types
 from brainstate_prob.infer.run.options import RunOptions
 from brainstate_prob.infer.run.sampling import sample
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from brainstate_prob.infer.target.minibatch import check_parts, take
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.target.start import checked_start
@@ -37,13 +37,13 @@ from brainstate_prob.infer.target.target import Target
 
 __all__ = ['hmc_ecs']
 
-_MOST_VARIANCE = 1.0  # of the estimated log-likelihood, beyond which its correction is a guess
+_MOST_VARIANCE = 1.0  # of the estimated log-likelihood, above which its bias correction is unreliable
 _KIND = 'stan'
 _STATS = {**STATS, 'variance': float, 'exchanged': bool}
 
 
 class _Reference(NamedTuple):
-    """The quadratic expansion of the log-likelihood of all data, and a root of the covariance that it suggests."""
+    """The quadratic expansion of the full log-likelihood, and a root of its covariance."""
 
     theta: jax.Array
     value: jax.Array
@@ -53,7 +53,7 @@ class _Reference(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Where a chain stands: its parameters, its subsample, what it has adapted."""
+    """The state of a chain: parameters, subsample and adaptation."""
 
     theta: jax.Array
     rows: jax.Array
@@ -85,7 +85,7 @@ def hmc_ecs(
 ) -> Fit:
     """Sample the posterior of many independent observations, with gradients of ``batch_size`` of them.
 
-    Right to the order of the estimate's error as long as its variance is about 1 or less (it is told, and warned of):
+    Right to the order of the estimate's error as long as its variance is about 1 or less (reported, with a warning):
     then the draws are those of `nuts` at a small part of the cost. The reference and its Hessian take a few passes over
     all data. A second call with other data of the same shape compiles nothing.
 
@@ -206,14 +206,14 @@ def _estimate(density: Density, theta: jax.Array, index: jax.Array, data: Data, 
     (value, slope), (_, bend) = jax.jvp(first, (zero,), (jnp.ones_like(zero),))
     rest = _each(density, theta, part) - (value + slope + bend / 2)
     whole = at.value + at.grad @ shift + shift @ at.hessian @ shift / 2
-    variance = (data.scale * float(num)) ** 2 / index.shape[0] * jnp.var(rest)  # float: the square is no int32
+    variance = (data.scale * float(num)) ** 2 / index.shape[0] * jnp.var(rest)  # float: int32 overflows
     total = data.scale * (whole + num * jnp.mean(rest)) - variance / 2
     return total.astype(theta.dtype), variance.astype(theta.dtype)
 
 
 def _reference(target: Target, init: Any, keys: jax.Array) -> _Reference:
     density = target.density
-    theta = centres(target, init, keys[:1])[1][0]
+    theta = start_points(target, init, keys[:1])[1][0]
     checked_start(target, theta)
 
     def build() -> Callable:
@@ -267,7 +267,7 @@ def _step_function(
     step = transition_of('numpyro')
     block_size = -(-batch_size // num_blocks)
 
-    def run(state: _State, data: Data, code: jax.Array, at: _Reference, target_accept: Any) -> tuple:
+    def run(state: _State, data: Data, action: jax.Array, at: _Reference, target_accept: Any) -> tuple:
         num = jnp.shape(data.targets)[0]
         key, block_key, index_key, accept_key, move_key = jax.random.split(state.key, 5)
         block = jax.random.randint(block_key, (), 0, num_blocks)
@@ -293,7 +293,7 @@ def _step_function(
         theta = state.theta + metric.forward(point.w)
         kind = (mass_matrix, _KIND)
         fell = value - point.potential
-        adaptation, _ = adapted(code, state.adaptation, theta, point.grad, fell, info.acceptance, target_accept, kind)
+        adaptation, _ = adapted(action, state.adaptation, theta, point.grad, fell, info.acceptance, target_accept, kind)
         stats = {
             'lp': -point.potential,
             'energy': info.energy,

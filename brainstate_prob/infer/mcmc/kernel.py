@@ -1,4 +1,4 @@
-"""One NUTS chain as pure functions: a start, and a transition, which is a backend's.
+"""A NUTS chain as pure functions: the initial state, and a transition by one of the backends.
 
 NumPyro and BlackJAX fix the number of warm-up steps and the data when they compile. Here both are arguments, so one
 program serves warm-up and sampling of every length, data and seed.
@@ -33,7 +33,7 @@ STATS = {
 
 
 class Settings(NamedTuple):
-    """What the compiled code depends on beside the model's structure."""
+    """Static settings of the compiled code, apart from the model's structure."""
 
     backend: str = 'numpyro'
     mass_matrix: str = 'diagonal'
@@ -52,13 +52,13 @@ class Chain(NamedTuple):
 
 
 def nuts_starts(settings: Settings) -> ChainStarts:
-    """Chains before their first transition."""
+    """The initial states of chains."""
 
     def chain(density: Density) -> Callable:
         def start(theta: jax.Array, key: jax.Array, data: Data) -> tuple[Chain, jax.Array]:
             value, grad = jax.value_and_grad(potential_of(density, data))(theta)
             adaptation = first_adaptation(settings.mass_matrix, settings.warmup, grad)
-            own = jax.random.split(key, 3)[0]  # the others are what NumPyro's start would use
+            own = jax.random.split(key, 3)[0]  # the other keys are those of NumPyro's initialization
             chain = Chain(theta, value, adaptation.metric.pull(grad), own, adaptation)
             return chain, jnp.isfinite(value) & jnp.isfinite(grad).all()
 
@@ -68,10 +68,10 @@ def nuts_starts(settings: Settings) -> ChainStarts:
 
 
 def nuts_step(density: Density, settings: Settings) -> Callable:
-    """``f(chain, data, code, target_accept) -> (chain, theta, stats)``: a transition, and what it adapts."""
+    """``f(chain, data, action, target_accept) -> (chain, theta, stats)``: a transition and its adaptation."""
     transition = transition_of(settings.backend)
 
-    def step(chain: Chain, data: Data, code: jax.Array, target_accept: jax.Array) -> tuple:
+    def step(chain: Chain, data: Data, action: jax.Array, target_accept: jax.Array) -> tuple:
         potential = potential_of(density, data)
         metric = chain.adaptation.metric
         at = Point(jnp.zeros_like(chain.theta), chain.potential, chain.grad)
@@ -85,7 +85,7 @@ def nuts_step(density: Density, settings: Settings) -> Callable:
         theta = chain.theta + metric.forward(at.w)
         kind = (settings.mass_matrix, settings.warmup)
         fell = chain.potential - at.potential
-        adaptation, grad = adapted(code, chain.adaptation, theta, at.grad, fell, info.acceptance, target_accept, kind)
+        adaptation, grad = adapted(action, chain.adaptation, theta, at.grad, fell, info.acceptance, target_accept, kind)
         stats = {
             'lp': -at.potential,
             'energy': info.energy,

@@ -1,4 +1,4 @@
-"""BlackJAX's samplers for many chains at once, as a warm-up of all chains and a step of all chains."""
+"""BlackJAX's many-chain samplers as two functions: a warm-up and a step of all chains."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from brainstate_prob.infer.run.optional import import_blackjax
 
 __all__ = ['KERNELS', 'Kernel']
 
-# Of ChEES: the quasi-random numbers that jitter the trajectories have so many digits, enough for any number of steps.
+# ChEES: binary digits of the Halton sequence that jitters trajectory lengths.
 _BITS = 22
 _LEARNING_RATE = 0.025
 _FIRST_STEP = 0.1
-_PARTS = (0.3, 0.3, 0.3)  # of MCLMC's warm-up: step size, then variances (and a third of that again), then length
+_PARTS = (0.3, 0.3, 0.3)  # of MCLMC's warm-up: step size, variances (plus a third of that), length
 
 
 class Kernel(NamedTuple):
@@ -35,15 +35,15 @@ class Kernel(NamedTuple):
     stats: dict[str, Any]
 
 
-class _Told(NamedTuple):
-    """What of the warm-up is kept."""
+class _WarmUpInfo(NamedTuple):
+    """Statistics that are kept of the warm-up."""
 
     num_steps: jax.Array
     diverging: jax.Array
 
 
-def _told(states: Any, info: Any, adaptation: Any) -> _Told:
-    return _Told(jnp.sum(info.num_integration_steps), jnp.sum(info.is_divergent))
+def _warm_up_info(states: Any, info: Any, adaptation: Any) -> _WarmUpInfo:
+    return _WarmUpInfo(jnp.sum(info.num_integration_steps), jnp.sum(info.is_divergent))
 
 
 def _log_density(density: Density, data: Data) -> Callable:
@@ -83,14 +83,14 @@ def _warm_up_chees(density: Density, num_warmup: int, target: float) -> Callable
             _log_density(density, data),
             thetas.shape[0],
             target_acceptance_rate=target,
-            adaptation_info_fn=_told,
+            adaptation_info_fn=_warm_up_info,
             mass_matrix_estimation='diagonal',
         )
         optimizer = optax.adam(_LEARNING_RATE)
-        (states, found), told = warm_up.run(key, thetas, _FIRST_STEP, optimizer, num_warmup, max_sampling_steps=2**20)
-        parameters = (found['step_size'], found['inverse_mass_matrix'], found['integration_steps_params'])
-        report = {'step_size': found['step_size'], 'trajectory_steps': found['integration_steps_params'][0]}
-        return states, parameters, {**report, 'warmup_gradients': jnp.sum(told.num_steps)}
+        (states, tuned), info = warm_up.run(key, thetas, _FIRST_STEP, optimizer, num_warmup, max_sampling_steps=2**20)
+        parameters = (tuned['step_size'], tuned['inverse_mass_matrix'], tuned['integration_steps_params'])
+        report = {'step_size': tuned['step_size'], 'trajectory_steps': tuned['integration_steps_params'][0]}
+        return states, parameters, {**report, 'warmup_gradients': jnp.sum(info.num_steps)}
 
     return run
 
@@ -113,12 +113,12 @@ def _chees_step(density: Density) -> Callable:
 def _warm_up_meads(density: Density, num_warmup: int) -> Callable:
     def run(key: jax.Array, thetas: jax.Array, data: Data) -> tuple:
         warm_up = import_blackjax().meads_adaptation(
-            _log_density(density, data), thetas.shape[0], adaptation_info_fn=_told
+            _log_density(density, data), thetas.shape[0], adaptation_info_fn=_warm_up_info
         )
-        (states, found), _ = warm_up.run(key, thetas, num_warmup)
-        parameters = tuple(found[name] for name in ('step_size', 'momentum_inverse_scale', 'alpha', 'delta'))
-        told = {name: found[name] for name in ('step_size', 'alpha', 'delta')}
-        return states, parameters, {**told, 'warmup_gradients': jnp.asarray(num_warmup * thetas.shape[0])}
+        (states, tuned), _ = warm_up.run(key, thetas, num_warmup)
+        parameters = tuple(tuned[name] for name in ('step_size', 'momentum_inverse_scale', 'alpha', 'delta'))
+        report = {name: tuned[name] for name in ('step_size', 'alpha', 'delta')}
+        return states, parameters, {**report, 'warmup_gradients': jnp.asarray(num_warmup * thetas.shape[0])}
 
     return run
 
@@ -153,10 +153,10 @@ def _warm_up_mclmc(density: Density, num_warmup: int, target: float) -> Callable
                 desired_energy_var=target,
             )
 
-        states, found, _ = jax.vmap(one)(jax.random.split(key, thetas.shape[0]), thetas)
-        # One for all: a chain that was tuned in an odd place does not keep what it found there.
-        length, step_size = jnp.nanmedian(found.L), jnp.nanmedian(found.step_size)
-        parameters = (jnp.nanmedian(found.inverse_mass_matrix, axis=0), length, step_size)
+        states, tuned, _ = jax.vmap(one)(jax.random.split(key, thetas.shape[0]), thetas)
+        # The medians serve all chains, so that a chain tuned at an atypical point does no damage.
+        length, step_size = jnp.nanmedian(tuned.L), jnp.nanmedian(tuned.step_size)
+        parameters = (jnp.nanmedian(tuned.inverse_mass_matrix, axis=0), length, step_size)
         gradients = jnp.asarray(2 * num_warmup * thetas.shape[0])
         return states, parameters, {'step_size': step_size, 'length': length, 'warmup_gradients': gradients}
 

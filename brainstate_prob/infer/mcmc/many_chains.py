@@ -1,4 +1,4 @@
-"""Samplers for many chains in one vectorized program, as an accelerator likes them: ChEES, MEADS and MCLMC."""
+"""Samplers for many chains in one vectorized program, for accelerators: ChEES, MEADS and MCLMC."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def mclmc(
 
 
 class _Chains(NamedTuple):
-    """All chains, what they were tuned to, and what is reported of that."""
+    """All chains, their tuned parameters, and the report of the warm-up."""
 
     state: Any
     parameters: Any
@@ -223,7 +223,7 @@ def _sample(posterior: Posterior, name: str, options: RunOptions, tuned: dict[st
     def step(density: Density) -> Callable:
         move = kernel.step(density)
 
-        def run(chains: _Chains, data: Data, code: jax.Array) -> tuple:
+        def run(chains: _Chains, data: Data, action: jax.Array) -> tuple:
             state, theta, stats = move(chains.state, data, chains.parameters)
             return chains._replace(state=state), theta, stats
 
@@ -236,7 +236,7 @@ def _sample(posterior: Posterior, name: str, options: RunOptions, tuned: dict[st
         )
 
     def blank(target: Target, options: RunOptions) -> _Chains:
-        """Of the shapes that they have after the warm-up."""
+        """Placeholders with the shapes after the warm-up."""
         theta = jax.ShapeDtypeStruct((options.num_chains, target.size), jnp.result_type(float))
         shapes = jax.eval_shape(warm_up(target), options.keys(target)[1], theta, target.data)
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -1,6 +1,6 @@
-"""The mass matrix as a linear map: kernels walk in w with unit mass, where theta = here + L w and L L' is its inverse.
+"""The inverse mass matrix L L' as a linear map: kernels move in w with unit mass, where theta = origin + L w.
 
-Diagonal, dense and low-rank matrices differ in L alone, and every kernel works with all of them.
+Diagonal, dense and low-rank matrices differ only in L, and every kernel works with all of them.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ class Dense(NamedTuple):
 
 
 class LowRank(NamedTuple):
-    """L = diag(scale) (I + V diag(stretch - 1) V'), with orthonormal columns in V."""
+    """L = diag(scale) (I + V diag(factors - 1) V'), with orthonormal columns in V."""
 
     scale: jax.Array
     vectors: jax.Array
-    stretch: jax.Array
+    factors: jax.Array
 
-    def _stretched(self, x: jax.Array, by: jax.Array) -> jax.Array:
+    def _along_vectors(self, x: jax.Array, by: jax.Array) -> jax.Array:
         return x + self.vectors @ ((by - 1) * (x @ self.vectors))
 
     def forward(self, w: jax.Array) -> jax.Array:
-        return self.scale * self._stretched(w, self.stretch)
+        return self.scale * self._along_vectors(w, self.factors)
 
     def pull(self, grad: jax.Array) -> jax.Array:
-        return self._stretched(self.scale * grad, self.stretch)
+        return self._along_vectors(self.scale * grad, self.factors)
 
     def push(self, grad: jax.Array) -> jax.Array:
-        return self._stretched(grad, 1 / self.stretch) / self.scale
+        return self._along_vectors(grad, 1 / self.factors) / self.scale
 
 
 Metric = Diagonal | Dense | LowRank

@@ -1,7 +1,7 @@
-"""nutpie's NUTS, which is written in Rust and calls the compiled density back from Python at each gradient.
+"""nutpie's NUTS, which is written in Rust and calls the compiled density through Python at each gradient.
 
-A gradient costs 40 to 180 microseconds more than within a compiled loop. Where the density itself costs milliseconds
-that does not matter.
+A gradient costs 40 to 180 microseconds more than within a compiled loop, which is negligible if the density takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from brainstate_prob.infer.target.target import Target
 
 __all__ = ['sample_by_nutpie']
 
-# What nutpie's statistics are called in ArviZ's sample_stats.
+# The names of nutpie's statistics in ArviZ's sample_stats.
 _STATS = {
     'lp': 'logp',
     'energy': 'energy',
@@ -40,7 +40,7 @@ _STATS = {
 
 
 def sample_by_nutpie(target: Target, algorithm: Algorithm, options: RunOptions) -> Fit:
-    """As `sample`, by nutpie's loop.
+    """`sample` with nutpie's own loop.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def sample_by_nutpie(target: Target, algorithm: Algorithm, options: RunOptions) 
             "spread over devices (posterior.shard), which compute it together. Use 'numpyro' or 'blackjax'."
         )
     if options.checkpoint is not None:
-        raise ValueError("backend='nutpie' keeps its state to itself: checkpoints need 'numpyro' or 'blackjax'.")
+        raise ValueError("backend='nutpie' does not expose its state: checkpoints need 'numpyro' or 'blackjax'.")
     density, data, num_chains = target.density, target.data, options.num_chains
     chains = algorithm.init(target, options)
     starts = np.asarray(chains.theta, np.float64)
@@ -88,13 +88,13 @@ def sample_by_nutpie(target: Target, algorithm: Algorithm, options: RunOptions) 
         ]
         results = [run.result() for run, _ in zip(runs, bar, strict=True)]
     draws = np.stack([draws for draws, _, _ in results])
-    stats = {name: np.stack([found[name] for _, found, _ in results]) for name in _STATS}
+    stats = {name: np.stack([chain_stats[name] for _, chain_stats, _ in results]) for name in _STATS}
     stats['energy'] = stats['energy'].astype(float)
     thinning = options.thinning
     kept = options.num_draws * thinning
     blocks = {name: x[:, :kept].reshape(num_chains, -1, thinning) for name, x in stats.items()}
     stats = {name: x[..., -1] for name, x in blocks.items()}
-    # As the others count it: with the last doubling, which may have been given up.
+    # Counted as by the other backends, with a last doubling that may have been discarded.
     stats['tree_depth'] = np.floor(np.log2(stats['n_steps'])).astype(int) + 1
     stats |= {'n_steps': blocks['n_steps'].sum(-1).astype(int), 'diverging': np.asarray(blocks['diverging'].any(-1))}
     info = {
@@ -114,7 +114,7 @@ def _potential_and_gradient(density: Any, theta: jax.Array, data: Any) -> tuple[
 def _chain(
     logp: Callable, start: np.ndarray, seed: int, settings: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
-    """One chain: nutpie gives the chains of one run seeds of its own, so that each is a run here."""
+    """One chain: in a run of its own, since nutpie chooses the seeds of chains within a run."""
     nutpie, compiled = import_nutpie()
     size = len(start)
     model = compiled.from_pyfunc(
@@ -127,7 +127,7 @@ def _chain(
         make_initial_point_fn=lambda seed: start.copy(),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of the libraries that make its result
+        warnings.simplefilter('ignore')  # from libraries that build nutpie's result
         trace = nutpie.sample(model, chains=1, cores=1, seed=seed, progress_bar=False, **settings)
     stats = {ours: np.asarray(trace['sample_stats'][theirs])[0] for ours, theirs in _STATS.items()}
     gradients = int(np.asarray(trace['warmup_sample_stats']['n_steps']).sum())

@@ -17,7 +17,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.descent.step_size import sgmcmc_step_size
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
-from brainstate_prob.infer.run.algorithm import Algorithm, nothing_adapted
+from brainstate_prob.infer.run.algorithm import Algorithm, no_adaptation
 from brainstate_prob.infer.run.inference_loop import chunk_length
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.members import checked_devices, plain_types
@@ -34,25 +34,25 @@ _DECAY, _FLOOR = 0.99, 1e-5  # of the preconditioner's mean square, as Li et al.
 
 
 class _State(NamedTuple):
-    """Where one chain stands; a pytree."""
+    """The state of a chain; a pytree."""
 
     theta: jax.Array
     velocity: jax.Array
-    square: jax.Array  # running mean of the squared gradient of one observation's share
+    square: jax.Array  # running mean of the squared gradient per observation
     batches: Batches | None
     key: jax.Array
     step: jax.Array
 
 
 class _Plan(NamedTuple):
-    """The numbers that a run is steered by: arguments of the compiled steps."""
+    """The schedule of a run: arguments of the compiled steps."""
 
     step_size: Any
     friction: Any
     cycle: Any  # steps of a cycle
-    exploring: Any  # of these, how many go down without noise
+    exploring: Any  # of these, the steps of optimization without noise
     cyclical: Any
-    adapting: Any  # steps in which the preconditioner learns; later it stands still
+    adapting: Any  # steps that update the preconditioner; later it is fixed
     num_observations: Any
 
 
@@ -118,7 +118,7 @@ def sgmcmc(
         Of ``'sghmc'``, between 0 and 1: one minus the momentum.
     precondition
         Scale steps and noise by 1 / (1e-5 + sqrt(mean square gradient of one observation's share)) (Li et al. 2016),
-        learned in the warm-up and then held, so that no correction for its change is needed.
+        learned in the warm-up and then fixed, so that no correction for its change is needed.
     init
         ``'model'``, ``'map'``, ``'prior'``, a function that builds the model anew, a `Fit`, values by path, or an array
         of theta, (size,) or (num_chains, size).
@@ -211,13 +211,13 @@ def sgmcmc(
 
     def phases(run: Run) -> None:
         for i in range(1, num_cycles + 1):
-            run.warm_up(nothing_adapted(i * exploring))
+            run.warm_up(no_adaptation(i * exploring))
             run.draw(i * kept)
 
     def report(stats: dict[str, np.ndarray]) -> dict[str, Any]:
         named = {'step_size': getattr(step_schedule, '__name__', 'schedule')} if step_schedule else {}
-        found = {'num_samples': stats['step_size'].shape[1] * thinning}
-        return found | named | batching.info()
+        counts = {'num_samples': stats['step_size'].shape[1] * thinning}
+        return counts | named | batching.info()
 
     algorithm = Algorithm(
         name=method,
@@ -239,7 +239,7 @@ def _starts(density: Density, thetas: jax.Array, keys: jax.Array, batch_size: in
         order, noise = jax.random.split(key)
         zeros = jnp.zeros_like(theta)
         batches = None if batch_size is None else first_batch(order, num_observations)
-        # The mean square starts at one: at the mode the first gradient is zero, and would make a huge step.
+        # The mean square starts at one, since a zero first gradient at the mode would make a huge step.
         return plain_types(_State(theta, zeros, zeros + 1, batches, noise, jnp.zeros((), jnp.int32)))
 
     return density.jit(_starts, (batch_size, num_observations), lambda: jax.vmap(start))(thetas, keys)
@@ -251,7 +251,7 @@ def _step_function(density: Density, momentum: bool, schedule: Callable | None, 
         cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * (step % plan.cycle) / plan.cycle))
         return jnp.asarray(eps * jnp.where(plan.cyclical, cosine, 1.0), density.dtype)
 
-    def run(state: _State, data: Data, code: Any, plan: _Plan) -> tuple:
+    def run(state: _State, data: Data, action: Any, plan: _Plan) -> tuple:
         g = jax.grad(density.log_density)(state.theta, data)
         eps, square = size_of_step(state.step, plan), state.square
         scale: Any = 1.0
@@ -278,13 +278,13 @@ def _step_function(density: Density, momentum: bool, schedule: Callable | None, 
 def _loop_over_batches(
     batch_size: int | None, density: Density, step: Callable, stats: Mapping[str, Any], chains: tuple[int, ...]
 ) -> Callable:
-    """As `inference_loop`, each step on another batch of the data."""
+    """`inference_loop` with a new minibatch at each step."""
     size = chunk_length(density)
 
-    def advance(state: _State, data: Data, codes: Any, length: Any, thinning: Any, *args: Any) -> tuple:
+    def advance(state: _State, data: Data, actions: Any, length: Any, thinning: Any, *args: Any) -> tuple:
         def body(index: Any, state: _State, i: jax.Array, draws: jax.Array, kept: dict[str, jax.Array]) -> tuple:
             state, theta, now = step(state, data if index is None else take(data, index), 0, *args)
-            place = i // thinning  # the last one of its place stays
+            place = i // thinning  # the last write to a position wins
             return state, i + 1, draws.at[place].set(theta), {n: x.at[place].set(now[n]) for n, x in kept.items()}
 
         rest = (

@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo: many particles from the prior to the posterior by way of tempered likelihoods.
+"""Sequential Monte Carlo: many particles move from the prior to the posterior through tempered likelihoods.
 
 Del Moral, Doucet & Jasra (2006), with temperatures chosen so that the effective sample size falls by a given share
 (Jasra et al. 2011). It finds modes that chains do not find from each other, and the evidence.
@@ -25,7 +25,7 @@ from brainstate_prob.infer.density.potential import block_slices
 from brainstate_prob.infer.density.prior_draws import prior_thetas, refuse_without_prior
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import rounding_problems
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
+from brainstate_prob.infer.diagnostics.prior_conflict import issue_warnings
 from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.mcmc.backends import Point, transition_of
 from brainstate_prob.infer.results.fit import Fit
@@ -45,11 +45,11 @@ _TARGET_ACCEPT = 0.8
 _BISECTIONS = 60
 _LEAST_ACCEPT = 0.3
 _HISTORY = ('temperature', 'ess', 'acceptance_rate', 'log_evidence')
-_MOST_DENSE = 200  # numbers of theta up to which the moves see correlations
+_MOST_DENSE = 200  # dimension of theta up to which the moves use a full covariance
 
 
 class _Particles(NamedTuple):
-    """Where the particles stand; a pytree."""
+    """The state of the particles; a pytree."""
 
     theta: jax.Array
     likelihood: jax.Array
@@ -192,11 +192,11 @@ def smc(
         'seconds': time.perf_counter() - began,
     }
     info['warnings'] = _problems(density, draws, stats, history, info)
-    return warned(Fit(target, draws, method='smc', stats=stats, history=history, info=info))
+    return issue_warnings(Fit(target, draws, method='smc', stats=stats, history=history, info=info))
 
 
 class _Stages:
-    """The particles from stage to stage, for a `Driver`; ``stage(particles) -> (particles, stats)``."""
+    """The stages of the particles as chains of a `Driver`; ``stage(particles) -> (particles, stats)``."""
 
     def __init__(self, particles: _Particles, stage: Callable):
         self.particles, self._stage = particles, stage
@@ -208,7 +208,7 @@ class _Stages:
         self.particles = particles
 
     def step(self, done: int, length: int) -> tuple:
-        """One more stage; none after the one that reached temperature 1."""
+        """Run one stage, or nothing if temperature 1 is reached."""
         if self.particles.temperature == 1:
             return np.zeros((1, 0)), {}
         self.particles, stats = self._stage(self.particles)
@@ -291,7 +291,7 @@ def _stage_function(density: Density, max_tree_depth: int, dense: bool) -> Calla
 
 
 def _rise(likelihood: jax.Array, most: jax.Array, target: jax.Array) -> jax.Array:
-    """By how much the temperature rises, so that ``target`` particles are effective; at most by ``most``."""
+    """The rise of the temperature that keeps ``target`` effective particles; at most ``most``."""
 
     def effective(rise: jax.Array) -> jax.Array:
         weights = rise * likelihood
@@ -303,7 +303,7 @@ def _rise(likelihood: jax.Array, most: jax.Array, target: jax.Array) -> jax.Arra
         good = effective(middle) >= target
         return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
-    # Where more are lost at once than the target allows (zero likelihood), the first stage only drops these.
+    # If zero likelihoods alone miss the target, the first stage only drops these particles.
     least = jnp.asarray(jnp.finfo(likelihood.dtype).tiny, likelihood.dtype)
     low, _ = lax.fori_loop(0, _BISECTIONS, halve, (least, most))
     return jnp.where(effective(most) >= target, most, low)
@@ -320,18 +320,18 @@ def _root(theta: jax.Array, weights: jax.Array, dense: bool) -> jax.Array:
     scaled = centred / sd
     correlation = (scaled.T * weights) @ scaled
     size = theta.shape[1]
-    correlation = 0.99 * correlation + 0.01 * jnp.eye(size, dtype=theta.dtype)  # few particles say less than it seems
+    correlation = 0.99 * correlation + 0.01 * jnp.eye(size, dtype=theta.dtype)  # correction for few particles
     root = sd[:, None] * jnp.linalg.cholesky(correlation)
     return jnp.where(jnp.isfinite(root).all(), root, jnp.diag(sd))
 
 
 def _systematic(key: jax.Array, weights: jax.Array) -> jax.Array:
-    """Which particles go on, each about as often as its weight says."""
+    """Systematic resampling: indices of particles in proportion to their weights."""
     num = weights.shape[0]
     points = (jnp.arange(num) + jax.random.uniform(key, (), weights.dtype)) / num
     heights = jnp.cumsum(weights)
-    found = jnp.searchsorted(heights / heights[-1], points, side='right')
-    return jnp.minimum(found, jnp.max(jnp.where(weights > 0, jnp.arange(num), 0)))  # rounding: never one of weight 0
+    indices = jnp.searchsorted(heights / heights[-1], points, side='right')
+    return jnp.minimum(indices, jnp.max(jnp.where(weights > 0, jnp.arange(num), 0)))  # against rounding: never weight 0
 
 
 def _error(ess: np.ndarray, num: int) -> float:
@@ -349,6 +349,6 @@ def _problems(
     if rate < _LEAST_ACCEPT:
         texts.append(
             f'At temperature {temperature:.2g} the moves were accepted at a rate of only {rate:.2g}: the particles are '
-            f'copies of few. {advice("copies", "smc", used)}'
+            f'copies of a few. {advice("copies", "smc", used)}'
         )
     return texts

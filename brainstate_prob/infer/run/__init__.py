@@ -1,1 +1,1 @@
-"""How long computations run: starts, chains, members, checkpoints, progress."""
+"""Long runs: initial points, chains, members, checkpoints and progress."""

@@ -1,4 +1,4 @@
-"""Algorithm: the mathematics of a sampler, apart from chains, devices, files and progress."""
+"""Algorithm: the mathematics of a sampler, separate from chains, devices, files and progress."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from brainstate_prob.infer.run.inference_loop import inference_loop
 if TYPE_CHECKING:
     from brainstate_prob.infer.run.sampling import Run
 
-__all__ = ['Algorithm', 'nothing_adapted', 'warm_up_and_draw']
+__all__ = ['Algorithm', 'no_adaptation', 'warm_up_and_draw']
 
 
-def nothing_adapted(num_warmup: int) -> np.ndarray:
-    """The codes of a warm-up that adapts nothing."""
+def no_adaptation(num_warmup: int) -> np.ndarray:
+    """The actions of a warm-up without adaptation."""
     return np.zeros(num_warmup, np.int32)
 
 
@@ -34,21 +34,21 @@ class Algorithm(NamedTuple):
     name
         The way to fit, `Fit.method`.
     init
-        ``init(target, options) -> states``: the chains before their first step, stacked; a `ChainStarts`, say.
+        ``init(target, options) -> states``: the initial states of the chains, stacked; for example a `ChainStarts`.
     step
-        ``step(density) -> f(state, data, code, *arguments) -> (state, theta, stats)``. ``code`` says what this step of
-        the warm-up adapts; it is 0 after the warm-up.
+        ``step(density) -> f(state, data, action, *arguments) -> (state, theta, stats)``. ``action`` selects what this
+        step of the warm-up adapts; it is 0 after the warm-up.
     stats
         The types of a step's statistics, by their names in ArviZ.
     settings
-        By name, what compiled programs depend on beside the model: hashable values.
+        Hashable settings of the compiled programs, by name.
     numbers
-        By name, what else the draws depend on. Settings and numbers are a part of the run's fingerprint and of
+        Other values that the draws depend on, by name. Settings and numbers are a part of the run's fingerprint and of
         `Fit.info`.
     arguments
-        What each step is given: arrays, or pytrees of them. Default: the numbers.
+        The arguments of each step: arrays, or pytrees of them. Default: the numbers.
     schedule
-        ``schedule(num_warmup)``: the codes of the warm-up's steps.
+        ``schedule(num_warmup)``: the actions of the warm-up's steps.
     phases
         ``phases(run)`` takes a `Run` through its warm-ups and draws.
     report
@@ -58,7 +58,7 @@ class Algorithm(NamedTuple):
     loop
         How steps become a compiled program, as `inference_loop`.
     together
-        Whether one state is that of all chains, and a step moves them all.
+        Whether one state holds all chains, and a step moves all of them.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Algorithm(NamedTuple):
     settings: Mapping[str, Any] = {}
     numbers: Mapping[str, Any] = {}
     arguments: tuple | None = None
-    schedule: Callable[[int], np.ndarray] = nothing_adapted
+    schedule: Callable[[int], np.ndarray] = no_adaptation
     phases: Callable[[Run], None] = warm_up_and_draw
     report: Callable[[dict], dict[str, Any]] = lambda stats: {}
     problems: Callable[[dict, dict], list[str]] = lambda stats, info: []
@@ -82,5 +82,5 @@ class Algorithm(NamedTuple):
 
     @property
     def key(self) -> tuple:
-        """What its compiled programs are kept under."""
+        """The cache key of its compiled programs."""
         return self.name, tuple(self.settings.items())

@@ -1,4 +1,4 @@
-"""Where the chains start: around the model's parameters, the mode or a fit, at values or prior draws, or anywhere."""
+"""Initial points of chains: around the model's parameters, a mode or a fit, or at given values or prior draws."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax import lax
 from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.run.members import plain_types
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from brainstate_prob.infer.target.start import checked_start
 from brainstate_prob.infer.target.target import Target
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ['ChainStarts']
 
-_TRIES = 100  # each of a radius of nine tenths
+_TRIES = 100  # each with 0.9 times the radius of the last
 
-# In theta. Around the model's parameters as wide as a standard normal's bulk, so that R-hat can see chains that do not
-# meet; around a mode, which stands for the posterior already, narrow.
+# In theta. Around the model's parameters the bulk of a standard normal, so that R-hat can detect chains that do not
+# mix; around a mode, which is typical already, narrow.
 _RADIUS = {'model': 1.0, 'map': 0.1, 'pathfinder': 0.0, 'prior': 0.0, 'draws': 0.0, 'array': 0.0}
 
 
@@ -49,18 +49,18 @@ class ChainStarts:
     key: Hashable = None
 
     def __call__(self, target: Target, options: RunOptions) -> Any:
-        """The chains' states before their first step, stacked."""
+        """The initial states of the chains, stacked."""
         return self.at(target, options.init, options.keys(target))
 
     def at(self, target: Target, init: Any, keys: tuple[jax.Array, jax.Array]) -> Any:
-        """The same for ``init`` and these keys, one for the start and one for the run of each chain.
+        """The initial states for ``init`` and pairs of keys, for the start and the run of each chain.
 
         Raises
         ------
         ValueError
             For an unknown ``init``, an array of another shape, or a start without finite density.
         """
-        kind, thetas = centres(target, init, keys[0])
+        kind, thetas = start_points(target, init, keys[0])
         start, radii = self._program(target.density), np.full(len(keys[0]), _RADIUS[kind])
         for _ in range(_TRIES):
             states, is_finite = start(*keys, thetas, radii, target.data)
@@ -70,7 +70,7 @@ class ChainStarts:
             if not radii[missed].any():
                 break
             radii[missed] *= 0.9
-        checked_start(target, thetas[missed[0]])  # says why
+        checked_start(target, thetas[missed[0]])  # raises with the reason
         raise ValueError(
             f'The log density or its gradient is not finite around the start of {missed.size} of {len(keys[0])} '
             f'chains, with init={kind!r}. {advice("start", self.name, {"init": kind})}'
@@ -87,7 +87,7 @@ class ChainStarts:
 
 
 def _all_chains(chain: Callable) -> Callable:
-    def run(start_keys: jax.Array, keys: jax.Array, centres: jax.Array, radii: jax.Array, data: Any) -> tuple:
+    def run(start_keys: jax.Array, keys: jax.Array, points: jax.Array, radii: jax.Array, data: Any) -> tuple:
         def one(given: tuple) -> tuple:
             start_key, key, centre, radius = given
             centre = centre.astype(jnp.result_type(float))
@@ -96,6 +96,6 @@ def _all_chains(chain: Callable) -> Callable:
             return plain_types(state), is_finite
 
         # Mapped, not vectorized: it runs once, and compiles in two thirds of the time.
-        return lax.map(one, (start_keys, keys, centres, radii.astype(jnp.result_type(float))))
+        return lax.map(one, (start_keys, keys, points, radii.astype(jnp.result_type(float))))
 
     return run

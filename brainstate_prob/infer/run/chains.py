@@ -1,9 +1,9 @@
-"""How several chains run: in one vectorized program, one after another, a thread each, or spread over devices.
+"""How several chains run: vectorized, one after another, in threads, or spread over devices.
 
-Every method runs the same chain. One after another and in threads it is the same compiled program. Over devices of a
-CPU it is another, whose draws are the same bit for bit over any number of devices and processes, and those of one
-device unless XLA works out a constant of the model otherwise. Vectorized, and over accelerators, which vectorize their
-chains, it orders the arithmetic differently, and rounding makes long chains drift apart.
+Every method runs the same chain. 'sequential' and threads use the same compiled program. Over CPU devices the program
+is another one, whose draws are equal bit for bit for any number of devices and processes, and equal to those of one
+device unless XLA folds a constant of the model differently. Vectorized chains, and chains on accelerators, which are
+vectorized, have another order of arithmetic, and rounding makes long chains diverge.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ __all__ = ['CHAIN_METHODS', 'Runner', 'Together', 'choose_method', 'inherited_se
 
 CHAIN_METHODS = ('vectorized', 'sequential', 'parallel')
 
-# A program for several devices passes a clean-up of its own, which merges common subexpressions before XLA simplifies
+# XLA runs an extra pass on programs for several devices, which merges common subexpressions before it simplifies
 # arithmetic; then other simplifications apply (``a / exp(b)`` stays a division) and results round differently. Without
 # it the arithmetic is that of one device; XLA merges them later in any case.
-_AS_ON_ONE_DEVICE = {'xla_disable_hlo_passes': 'spmd-cleanup'}
+_ONE_DEVICE_ARITHMETIC = {'xla_disable_hlo_passes': 'spmd-cleanup'}
 
 
 def choose_method(method: str | None, devices: Any, num_chains: int, data: Any = None) -> str:
-    """The method asked for, or the one that is fast here.
+    """The requested method, or the fastest one for these devices.
 
     On an accelerator many chains cost as much as one, so they are vectorized. On a CPU vectorized chains wait for the
-    longest tree at each step; a thread a chain does not. Where ``data`` lie on several devices, all of them compute the
-    density of each chain, and threads would wait for each other's sums.
+    longest tree at each step, but chains in threads do not. If ``data`` are sharded over devices, all devices compute
+    the density of each chain, and threads would wait for each other's sums.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def choose_method(method: str | None, devices: Any, num_chains: int, data: Any =
 
 
 class Runner:
-    """Runs ``advance(state, *args) -> (state, *out)`` for all chains, whose states it keeps.
+    """Runs ``advance(state, *args) -> (state, *out)`` for all chains, and keeps their states.
 
     Parameters
     ----------
@@ -104,26 +104,26 @@ class Runner:
             self.description = 'vectorized'
             self._run = jit(_vectorized, key, lambda: _vectorized(advance))
         else:
-            # A mesh has the same number of chains on every device: copies of the last one fill it up.
+            # A mesh needs equally many chains on every device, so copies of the last one pad it.
             self._each = -(-num_chains // len(devices))
             used = _enough(devices, -(-num_chains // self._each))
             self.description = f'on {len(used)} device{"s" * (len(used) > 1)}'
             self._mesh = Mesh(np.array(used), ('chains',))
-            options = _AS_ON_ONE_DEVICE if used[0].platform == 'cpu' else None
+            options = _ONE_DEVICE_ARITHMETIC if used[0].platform == 'cpu' else None
             self._run = jit(_spread, (key, used), lambda: _spread(advance, self._mesh), compiler_options=options)
 
     @property
     def arithmetic(self) -> str:
-        """How the chains run as far as rounding can tell: in threads or one after another is the same."""
+        """A description of how the chains run, as far as it affects rounding; threads equal one after another."""
         return 'one by one' if self._one_by_one else self.description
 
     def prepare(self, states: Any, *args: Any) -> None:
-        """Take the chains' states, stacked, and compile by running no steps (``args`` say so)."""
+        """Set the stacked states of the chains, and compile by running zero steps, as ``args`` request."""
         self.take(states)
         jax.block_until_ready(self._run(self.states[0] if self._one_by_one else self.states, *args))
 
     def compile_early(self, shapes: Any, *args: Any) -> Callable:
-        """Begin to compile for states of these shapes, stacked, beside other work; what is returned waits for it."""
+        """Compile for stacked states of these shapes in the background; the returned function waits for it."""
         if self._mesh is not None:
             return lambda: None
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes)
@@ -133,7 +133,7 @@ class Runner:
         return thread.join
 
     def take(self, states: Any) -> None:
-        """Go on from these states, stacked."""
+        """Set the stacked states."""
         num = jax.tree.leaves(states)[0].shape[0]
         if self._mesh is not None:
             missing = self._each * self._mesh.size - num
@@ -166,7 +166,7 @@ class Runner:
 
 
 class Together:
-    """Chains that one step moves together: their state is one, and the program is vectorized.
+    """Chains with one joint state and one vectorized program.
 
     Parameters
     ----------
@@ -188,16 +188,16 @@ class Together:
         self._run = jit(Together, (key, num_chains), lambda: advance)
 
     def spread(self, tree: Any) -> Any:
-        """Arrays with a row a chain, over the devices; others on all of them."""
+        """Shard arrays with one row for each chain over the devices; replicate others."""
         return along_chains(tree, self._num, self._devices) if self._devices else tree
 
     def prepare(self, states: Any, *args: Any) -> None:
-        """Take the state; what compiles is seen when the chains are warm."""
+        """Set the state; the program compiles at the first step."""
         self.take(states)
 
     def take(self, states: Any) -> None:
-        """Go on from this state."""
-        self.states = self.spread(states)  # the same layout after a checkpoint as before it
+        """Set the state."""
+        self.states = self.spread(states)  # the same sharding after a checkpoint as before
 
     def step(self, *args: Any) -> tuple:
         """Advance all chains; the outputs as NumPy arrays with the chains as first axis."""
@@ -210,7 +210,7 @@ class Together:
 
 
 def _enough(devices: tuple, number: int) -> tuple:
-    """The first ``number`` of the devices, but one of each process at least: all take part in a program."""
+    """The first ``number`` devices, with at least one of each process, since all processes run the program."""
     first = devices[:number]
     left_out = {d.process_index for d in devices} - {d.process_index for d in first}
     return devices if left_out else first
@@ -221,7 +221,7 @@ def _wait(x: Any) -> Any:
 
 
 def num_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
@@ -233,7 +233,7 @@ _SETTINGS: dict[str, Callable] = {
 
 
 def inherited_settings() -> Callable:
-    """A caller for other threads: JAX's settings are a thread's own, and another precision would compile anew."""
+    """A caller for other threads with this thread's JAX settings, which are thread-local."""
     values = {name: getattr(jax.config, name) for name in _SETTINGS}
 
     def call(f: Callable, *args: Any) -> Any:
@@ -254,7 +254,7 @@ def _vectorized(advance: Callable) -> Callable:
 
 
 def _spread(advance: Callable, mesh: Mesh) -> Callable:
-    """Each device runs its chains by itself; nothing is exchanged."""
+    """Each device runs its own chains without communication."""
     on_cpu = mesh.devices.flat[0].platform == 'cpu'
 
     def run(states: Any, *args: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Checkpoints: a long run writes its state to a file now and then, and goes on from there after it was killed.
+"""Checkpoints: a long run saves its state to a file at intervals, and resumes from it after a crash.
 
-`Driver` and `Optimization` say when. The numbers must not depend on where the chunks end.
+`Driver` and `Optimization` decide when to save. Results must not depend on where the chunks end.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from brainstate_prob.infer.target.options import check_saving
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing keeps two runs from one file there
+except ImportError:  # Windows has no lock on the checkpoint file
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ['Checkpoint', 'Saved', 'interruption', 'keep_in', 'nothing_yet', 'read_checkpoint', 'write_checkpoint']
 
 _FORMAT = 1
 _RECORD = 'brainstate_prob.json'
-_SECONDS = 30.0  # between two saves, without checkpoint_every=
-_SHARE = 0.05  # of the time that saving may take, without checkpoint_every=
+_SECONDS = 30.0  # seconds between two saves, without checkpoint_every=
+_SHARE = 0.05  # share of the time spent on saving, without checkpoint_every=
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds: how many steps were done, the loop's state, the arrays that grow, plain extras."""
+    """The contents of a checkpoint: completed steps, state of the loop, growing arrays, and plain extras."""
 
     step: int
     state: Any
@@ -42,7 +42,7 @@ class Saved(NamedTuple):
 
 
 class Checkpoint:
-    """The checkpoint of one run; used as a context, in which no other run can use the file.
+    """The checkpoint of a run, as a context that locks the file.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Checkpoint:
             )
         self.path = None if path is None else os.path.abspath(os.fspath(path))
         self.every = None if every is None else int(every)
-        self.step = 0  # steps done, by what was loaded and by `due`
+        self.step = 0  # completed steps, from `load` and `due`
         self._fingerprint = {} if path is None else fingerprint()
         self._saved_step = 0
         self._saved_at = time.monotonic()
@@ -81,29 +81,29 @@ class Checkpoint:
         if self.path is not None:
             self._lock = _locked(f'{self.path}.lock')
             with contextlib.suppress(FileNotFoundError):
-                os.remove(_temporary(self.path))  # of a run that was killed while it wrote
+                os.remove(_temporary(self.path))  # left by a run that was killed while writing
         self._saved_at = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
-            with contextlib.suppress(OSError):  # Windows does not remove an open file
+            with contextlib.suppress(OSError):  # Windows cannot remove an open file
                 os.remove(self._lock.name)
             self._lock.close()
             self._lock = None
 
     @property
     def saved_step(self) -> int:
-        """How many steps the file has, as far as this run knows."""
+        """The number of steps in the file, as far as this run knows."""
         return self._saved_step
 
     @property
     def exists(self) -> bool:
-        """Whether there is a file to go on from."""
+        """Whether there is a file to resume from."""
         return self.path is not None and os.path.exists(self.path)
 
     def load(self, like: Any, *, total: int | None = None) -> Saved | None:
-        """What the file holds, with the state in the structure of ``like``; None where there is no file yet.
+        """The contents of the file, with the state in the structure of ``like``; None without a file.
 
         Parameters
         ----------
@@ -146,7 +146,7 @@ class Checkpoint:
         return time.monotonic() - self._saved_at > max(_SECONDS, self._cost / _SHARE)
 
     def save(self, state: Any, arrays: Mapping[str, Any] | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Write the file anew: whole, or not at all.
+        """Write the file atomically.
 
         Parameters
         ----------
@@ -160,52 +160,52 @@ class Checkpoint:
         if self.path is None:
             return
         began = time.monotonic()
-        held = {f's/{i}': leaf for i, leaf in enumerate(jax.tree.leaves(state))}
-        held |= {f'a/{name}': array for name, array in (arrays or {}).items()}
+        contents = {f's/{i}': leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+        contents |= {f'a/{name}': array for name, array in (arrays or {}).items()}
         record = {'fingerprint': self._fingerprint, 'step': self.step, 'extra': dict(extra or {})}
-        write_checkpoint(self.path, record, held)
+        write_checkpoint(self.path, record, contents)
         self._saved_step, self._saved_at = self.step, time.monotonic()
         self._cost = self._saved_at - began
 
     def finish(
         self, state: Any, arrays: Mapping[str, Any] | None = None, extra: Mapping[str, Any] | None = None
     ) -> None:
-        """Save the end of the run, so that it loads at once the next time, if the file does not have it already."""
+        """Save the end of the run, unless it is in the file already, so that the next call only loads it."""
         if self.step != self._saved_step:
             self.save(state, arrays, extra)
 
 
 def interruption(done: str, saving: Checkpoint) -> str:
-    """What to say of a run that Ctrl-C has ended after ``done``, and of which there is a result."""
-    return f'The run was interrupted after {done}: the fit is of what there was then.{_go_on(saving)}'
+    """The message of a run that Ctrl-C ended after ``done``, with a partial result."""
+    return f'The run was interrupted after {done}: the fit is of the partial result.{_how_to_resume(saving)}'
 
 
 def nothing_yet(done: str, saving: Checkpoint) -> KeyboardInterrupt:
-    """What to raise where Ctrl-C has ended a run of which there is no result."""
-    return KeyboardInterrupt(f'The run was interrupted {done}, so there is no fit to return.{_go_on(saving)}')
+    """The exception of a run that Ctrl-C ended without a result."""
+    return KeyboardInterrupt(f'The run was interrupted {done}, so there is no fit to return.{_how_to_resume(saving)}')
 
 
 def keep_in(error: Exception, fit: Callable[[], Any], done: str, saving: Checkpoint) -> None:
-    """Add to an error of the user's code the result of what was done before it, and say so in a note.
+    """Attach the partial result to an error of the user's code, with a note.
 
     Parameters
     ----------
     fit
         Makes the result; where it cannot, there is none.
     """
-    held = 'there is no fit of so few'
+    what = 'there is no fit of so few steps'
     with contextlib.suppress(Exception, KeyboardInterrupt):
         error.fit = fit()  # type: ignore[attr-defined]
-        held = 'the fit of what there was then is the attribute fit of this error'
-    error.add_note(f'It was raised after {done}: {held}.{_go_on(saving)}')
+        what = 'the partial fit is the attribute fit of this error'
+    error.add_note(f'It was raised after {done}: {what}.{_how_to_resume(saving)}')
 
 
-def _go_on(saving: Checkpoint) -> str:
+def _how_to_resume(saving: Checkpoint) -> str:
     if saving.path is None:
-        return ' With checkpoint=path the next run would go on from here.'
+        return ' With checkpoint=path the next run would resume from here.'
     if not saving.exists:
         return f' Nothing was saved to {saving.path!r} yet.'
-    return f' {saving.path!r} holds its first {saving.saved_step} steps; the same call goes on from there.'
+    return f' {saving.path!r} holds its first {saving.saved_step} steps; the same call resumes from there.'
 
 
 def write_checkpoint(path: str, record: dict[str, Any], arrays: Mapping[str, Any]) -> None:
@@ -246,10 +246,10 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         arrays = {name: _decoded(record['kinds'][name], x) for name, x in plain.items()} if known else {}
     except PermissionError:
         raise
-    except Exception as error:  # whatever a damaged file makes its readers raise
+    except Exception as error:  # a damaged file can raise anything in the readers
         raise ValueError(
-            f'{path!r} is no checkpoint, or was damaged: {type(error).__name__}: {error}. Give another path, or remove '
-            'the file to start anew.'
+            f'{path!r} is not a checkpoint, or is damaged: {type(error).__name__}: {error}. Give another path, or '
+            'remove the file to start anew.'
         ) from None
     if not known:
         raise ValueError(
@@ -259,7 +259,7 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _encoded(x: Any) -> tuple[str, np.ndarray]:
-    """What ``x`` is, and its bytes as an array that files know."""
+    """The type of ``x``, and its bytes as an array that NumPy can save."""
     if isinstance(x, bool | int | float):
         return type(x).__name__, np.asarray(x)
     if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -279,16 +279,20 @@ def _decoded(kind: str, x: np.ndarray) -> Any:
 
 
 def _state_of(path: str, record: dict[str, Any], arrays: Mapping[str, Any], like: Any) -> Any:
-    """The leaves of the file as ``like`` has them: on the host or on its devices."""
+    """The state in the file, with its leaves on the host or on devices as in ``like``."""
     leaves, tree = jax.tree.flatten(like)
-    found = [arrays[f's/{i}'] for i in range(sum(name.startswith('s/') for name in arrays))]
+    saved = [arrays[f's/{i}'] for i in range(sum(name.startswith('s/') for name in arrays))]
     kinds = [(_encoded(x)[0], np.shape(x)) for x in leaves]
-    held = [(record['kinds'][f's/{i}'], np.shape(x)) for i, x in enumerate(found)]
-    if kinds != held:
-        at = next((i for i, (a, b) in enumerate(zip(held, kinds, strict=False)) if a != b), None)
-        what = f'{len(held)} arrays there, {len(kinds)} here' if at is None else f'{held[at]} there, {kinds[at]} here'
+    saved_kinds = [(record['kinds'][f's/{i}'], np.shape(x)) for i, x in enumerate(saved)]
+    if kinds != saved_kinds:
+        at = next((i for i, (a, b) in enumerate(zip(saved_kinds, kinds, strict=False)) if a != b), None)
+        what = (
+            f'{len(saved_kinds)} arrays there, {len(kinds)} here'
+            if at is None
+            else f'{saved_kinds[at]} there, {kinds[at]} here'
+        )
         raise ValueError(f'{path!r} holds a state of another structure: {what}. Remove the file to start anew.')
-    return jax.tree.unflatten(tree, [_placed(x, a) for x, a in zip(found, leaves, strict=True)])
+    return jax.tree.unflatten(tree, [_placed(x, a) for x, a in zip(saved, leaves, strict=True)])
 
 
 def _placed(x: Any, like: Any) -> Any:
@@ -302,7 +306,7 @@ def _temporary(path: str) -> str:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make a rename in ``folder`` last, where the system can."""
+    """Flush a rename in ``folder`` to disk, where the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -312,7 +316,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def _locked(path: str) -> IO | None:
-    """An open file that this run alone has; the system lets go of it when the process ends, however it ends."""
+    """An exclusively locked file; the system releases the lock when the process ends."""
     if fcntl is None:
         return None
     while True:
@@ -327,7 +331,7 @@ def _locked(path: str) -> IO | None:
                 f'Another run (process {owner}) writes the checkpoint {path.removesuffix(".lock")!r}. Wait for it, or '
                 'give each run a path of its own.'
             ) from None
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks
             return file
         try:
             if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
@@ -335,6 +339,6 @@ def _locked(path: str) -> IO | None:
                 file.write(str(os.getpid()))
                 file.flush()
                 return file
-        except FileNotFoundError:  # its last owner removed it in between
+        except FileNotFoundError:  # the last owner has just removed it
             pass
         file.close()

@@ -1,4 +1,4 @@
-"""The loop of every sampler that moves chains: phases of compiled calls, a progress bar, draws, a checkpoint."""
+"""The loop of all samplers: phases of compiled calls, with progress bar, draws and checkpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from brainstate_prob.infer.run.progress import Chunks
 
 __all__ = ['Driver', 'Phase']
 
-_SECONDS_A_CHUNK = 1.0  # how long the progress bar may stand still
-_DRAWS = 'draws'  # the name of the phase whose draws are the result
+_SECONDS_A_CHUNK = 1.0  # seconds between updates of the progress bar
+_DRAWS = 'draws'  # the phase whose draws are the result
 
 
 class Phase(NamedTuple):
-    """A part of a run.
+    """A phase of a run, such as the warm-up.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Phase(NamedTuple):
 
 
 class Chains(Protocol):
-    """What a checkpoint holds of the chains: a `Runner`, say."""
+    """The interface to the chains' state, implemented by `Runner`."""
 
     def state(self) -> Any: ...
 
@@ -60,10 +60,10 @@ class Chains(Protocol):
 
 
 class Driver:
-    """A run of chains through phases, from wherever its checkpoint stands; used as a context.
+    """A run of chains through phases, resumed from its checkpoint; used as a context.
 
-    A checkpoint is written when it is due, and at the end of each phase. Ctrl-C ends the run with the draws that there
-    are. The numbers must not depend on where calls end.
+    A checkpoint is written when it is due, and at the end of each phase. Ctrl-C ends the run and keeps the draws so
+    far. Results must not depend on where calls end.
 
     Parameters
     ----------
@@ -115,21 +115,21 @@ class Driver:
         self._chains.take(saved.state)
 
     def done(self, name: str) -> int:
-        """How many steps of a phase are done."""
+        """The number of completed steps of a phase."""
         return self._done.get(name, 0)
 
     def steps(self, thinning: int) -> int:
-        """How many steps of the chains are done, if so many are taken for a draw."""
+        """The number of completed steps of the chains, with ``thinning`` steps for each draw."""
         return sum(done * (thinning if name == _DRAWS else 1) for name, done in self._done.items())
 
     def kept(self, phase: str, name: str) -> np.ndarray:
-        """A statistic that a warm-up has kept, (chains, steps)."""
+        """A statistic kept from a warm-up, (chains, steps)."""
         pieces = self._arrays[f'{phase} {name}']
         self._arrays[f'{phase} {name}'] = joined = [np.concatenate(pieces, axis=1)]
         return joined[0]
 
     def go(self, phase: Phase) -> None:
-        """Run what is left of a phase; nothing after an interruption, or where the steps have ended."""
+        """Run the rest of a phase; do nothing after an interruption or the end of the batches."""
         if self.interrupted or self.ended:
             return
         saving, divergences = self._saving, 0
@@ -167,16 +167,16 @@ class Driver:
 
     @staticmethod
     def _note(chunks: Chunks, stats: dict[str, np.ndarray], before: int) -> int:
-        """Show what tells of progress behind the bar; how many divergences there were."""
-        found, shown = int(stats['diverging'].sum()) if 'diverging' in stats else 0, {}
+        """Show statistics next to the progress bar; return the number of divergences."""
+        divergences, shown = int(stats['diverging'].sum()) if 'diverging' in stats else 0, {}
         if 'diverging' in stats:
-            shown['divergences'] = str(before + found)
+            shown['divergences'] = str(before + divergences)
         for name in ('step_size', 'temperature'):
             if name in stats and stats[name].size:
                 shown[name] = f'{np.median(stats[name][:, -1]):.2g}'
         if shown:
             chunks.note(**shown)
-        return found
+        return divergences
 
     def _add(self, arrays: dict[str, np.ndarray]) -> None:
         for name, array in arrays.items():
@@ -188,11 +188,11 @@ class Driver:
         return arrays
 
     def _contents(self) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
-        """What a checkpoint has: the chains, what was collected, and how far each phase is."""
+        """The contents of a checkpoint: chains, collected arrays, and completed steps of each phase."""
         return self._chains.state(), self._joined(), {'done': dict(self._done)}
 
     def result(self) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
-        """Draws and statistics, (chains, draws, ...), and notes: that Ctrl-C has ended the run early.
+        """Draws and statistics, (chains, draws, ...), and a note if Ctrl-C ended the run early.
 
         Raises
         ------

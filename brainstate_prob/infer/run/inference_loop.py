@@ -1,4 +1,4 @@
-"""The inference loop: a sampler's steps as one compiled program, however many they are."""
+"""The inference loop: any number of sampler steps in one compiled program."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ['chunk_length', 'inference_loop']
 def inference_loop(
     density: Density, step: Callable, stats: Mapping[str, Any], chains: tuple[int, ...] = ()
 ) -> Callable:
-    """``advance(state, data, codes, length, thinning, *args) -> (state, draws, stats)`` of a sampler's step.
+    """``advance(state, data, actions, length, thinning, *args) -> (state, draws, stats)`` of a sampler's step.
 
-    The first ``length`` entries are filled; ``length`` and ``thinning`` are dynamic. Of the steps between kept draws
-    ``n_steps`` is the sum, and ``diverging`` whether any did.
+    The first ``length`` entries are filled; ``length`` and ``thinning`` are dynamic. Over the steps between kept draws
+    ``n_steps`` is summed, and ``diverging`` is true if any step diverged.
 
     Parameters
     ----------
     step
-        ``step(state, data, code, *args) -> (state, theta, stats)``.
+        ``step(state, data, action, *args) -> (state, theta, stats)``.
     stats
         Their types by name.
     chains
@@ -33,14 +33,14 @@ def inference_loop(
     """
     size = chunk_length(density, *chains)
 
-    def advance(state: Any, data: Any, codes: Any, length: Any, thinning: Any, *args: Any) -> tuple:
+    def advance(state: Any, data: Any, actions: Any, length: Any, thinning: Any, *args: Any) -> tuple:
         no_theta = jnp.zeros((*chains, density.size), density.dtype)
         no_stats = {name: jnp.zeros(chains, kind) for name, kind in stats.items()}
 
         def kept(i: Any, loop: tuple) -> tuple:
             def thin(_: Any, inner: tuple) -> tuple:
                 state, _, before = inner
-                state, theta, now = step(state, data, codes[i], *args)
+                state, theta, now = step(state, data, actions[i], *args)
                 now = {name: jnp.asarray(now[name], none.dtype) for name, none in no_stats.items()}
                 if 'n_steps' in now:
                     now['n_steps'] = now['n_steps'] + before['n_steps']
@@ -60,5 +60,5 @@ def inference_loop(
 
 
 def chunk_length(density: Density, num_chains: int = 1) -> int:
-    """The most draws of one compiled call: fewer for large models and many chains, whose draws fill memory."""
+    """The maximum number of draws of a compiled call, smaller for large models and many chains to save memory."""
     return min(buffer_length(density), max(1, 8_000_000 // (num_chains * density.size)))

@@ -1,4 +1,4 @@
-"""What ``init=`` means where it is a fit or values by path: a theta, and the running statistics that go with it."""
+"""Initial points from a fit or from values by path, with the running statistics that belong to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ['chosen_rows', 'in_coordinates', 'of_values', 'started_from', 'statis
 
 
 def started_from(posterior: Posterior, init: Any, *, each: bool = False) -> Posterior:
-    """The posterior in which a run that starts from ``init`` goes on: that of a fit, with its running statistics.
+    """The posterior with the running statistics of the fit ``init``.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def started_from(posterior: Posterior, init: Any, *, each: bool = False) -> Post
     """
     if not isinstance(init, Fit):
         return posterior
-    found = [f for f in differences(init.variables, variables_of(posterior.entries)) if ' has dtype ' not in f]
-    if found:
-        raise ValueError(f'init is the fit of another model than the posterior: {"; ".join(found)}.')
+    differing = [f for f in differences(init.variables, variables_of(posterior.entries)) if ' has dtype ' not in f]
+    if differing:
+        raise ValueError(f'init is the fit of another model than the posterior: {"; ".join(differing)}.')
     if not init.has_own_statistics:
         return with_statistics(posterior, init.running_statistics)
     if init.num_chains * init.num_draws == 1:
@@ -56,8 +56,8 @@ def started_from(posterior: Posterior, init: Any, *, each: bool = False) -> Post
 
 
 def chosen_rows(init: Fit, keys: jax.Array) -> np.ndarray:
-    """Which draw of a fit serves each key: at random, by their weights."""
-    # On the host, so that a longer fit compiles nothing.
+    """The row of a fit's draws for each key, sampled by the weights."""
+    # On the host, so that fits of another length compile nothing.
     place, num_rows = on_host(jax.vmap(jax.random.uniform)(keys)).astype(np.float64), len(init.rows)
     cumulative = np.arange(1, num_rows + 1) if init.weights is None else np.cumsum(np.ravel(init.weights))
     return np.searchsorted(cumulative / cumulative[-1], place, side='right').clip(max=num_rows - 1)
@@ -70,7 +70,7 @@ def in_coordinates(init: Fit, rows: np.ndarray, target: Target) -> jax.Array:
         source = (posterior.sampling_target(list(init.noncentered)) if init.noncentered else posterior.target).density
         if source.size != sum(map(len, init.columns.values())):
             raise ValueError(
-                'init was loaded without its posterior, and has other coordinates than this one. Load it by '
+                'init was loaded without its posterior, and has other coordinates than this posterior. Load it by '
                 'infer.load(path, posterior).'
             )
         placed = np.empty((len(rows), source.size), rows.dtype)
@@ -86,7 +86,7 @@ def in_coordinates(init: Fit, rows: np.ndarray, target: Target) -> jax.Array:
 
 
 def statistics_of_rows(target: Target, init: Any, keys: jax.Array) -> tuple:
-    """The running statistics of each start, with the starts as first axis, in the order of ``density.carried``."""
+    """The running statistics of each starting point along the first axis, in the order of ``density.carried``."""
     if isinstance(init, Fit) and isinstance(init.density, StatisticsDensity):
         rows = init.rows[chosen_rows(init, keys)]
         return jax.tree.map(jnp.asarray, init.density.statistics(rows, target.data.states))
@@ -95,7 +95,7 @@ def statistics_of_rows(target: Target, init: Any, keys: jax.Array) -> tuple:
 
 
 def of_values(target: Target, values: Mapping[Any, Any]) -> jax.Array:
-    """The theta of constrained values by path; what is not named is as in the model.
+    """The theta of constrained values by path; other parameters are as in the model.
 
     Raises
     ------
@@ -126,6 +126,6 @@ def of_values(target: Target, values: Mapping[Any, Any]) -> jax.Array:
         try:
             entry.t.check(magnitude)
         except ValueError as error:
-            raise ValueError(f'init[{name!r}] is no possible value: {error}') from None
+            raise ValueError(f'init[{name!r}] is not a possible value: {error}') from None
         thetas[name] = entry.t.inverse(magnitude)
     return density.flatten(thetas, states)

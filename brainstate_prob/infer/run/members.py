@@ -1,4 +1,4 @@
-"""How several points or chains run that are advanced alike, and the types of their states."""
+"""Execution of several points or chains in parallel, and the types of their states."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ['checked_devices', 'plain_types']
 
 
 def checked_devices(devices: Any, method: str | None, num: int, data: Any = None) -> tuple[str, Sequence[Any] | None]:
-    """How ``num`` members run, and the devices that they are spread over: see `devices_of` and `choose_method`.
+    """The method and the devices for ``num`` members: see `devices_of` and `choose_method`.
 
-    A single one runs by itself, without ``vmap``.
+    A single member runs without ``vmap``.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def checked_devices(devices: Any, method: str | None, num: int, data: Any = None
 
 
 def plain_types(tree: Any) -> Any:
-    """Without weak types: else the state that comes back would be a new signature, compiled once more."""
+    """Remove weak types, since a returned state of another type would be compiled again."""
 
     def plain(x: Any) -> Any:
         is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -17,49 +17,49 @@ if TYPE_CHECKING:
 
 __all__ = ['MOST_STEPS', 'FitProgress', 'Optimization', 'Points', 'Rule']
 
-MOST_STEPS = 200  # of one compiled call
+MOST_STEPS = 200  # steps in one compiled call
 
 
 class Points(Protocol):
-    """What is optimized: one point or several, which take their steps together."""
+    """The optimized points, one or several, which take steps together."""
 
     def state(self) -> Any:
-        """What a checkpoint holds of them."""
+        """The state for a checkpoint."""
 
     def take(self, state: Any) -> None:
-        """Go on from this state."""
+        """Set the state."""
 
     def step(self, data: Any, length: int) -> tuple[Any, np.ndarray]:
-        """Take at most ``length`` steps; the losses, (points, ``length`` or more), and how many steps each took."""
+        """Take at most ``length`` steps; the losses, (points, ``length`` or more), and the steps of each point."""
 
     def shown(self, losses: np.ndarray) -> dict[str, str]:
-        """What the progress bar says after these losses."""
+        """The values to show in the progress bar."""
 
     def failure(self, point: int, step: int, loss: Any) -> str:
-        """The error where a loss is not finite."""
+        """The message for a loss that is not finite."""
 
 
 class Rule(Protocol):
-    """When an optimization stops before its last step."""
+    """A stopping rule of an optimization."""
 
     reason: str
 
     @property
     def every(self) -> int:
-        """Steps between two looks."""
+        """The number of steps between two checks."""
 
     def holds(self, state: Any, losses: np.ndarray, shares: Sequence[float] | None) -> bool:
         """Whether to stop; ``shares`` are the sizes of the batches over their mean."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a run that is resumed needs."""
+        """The state for a checkpoint."""
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take what `arrays` gave."""
+        """Restore the state from `arrays`."""
 
 
 class FitProgress:
-    """Where a fit stands; what callbacks get.
+    """The progress of a fit, the argument of callbacks.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class FitProgress:
         self.loss = float(np.nanmin(last)) if np.isfinite(last).any() else float('nan')
 
     def fit(self) -> Fit:
-        """The result as it would be if the fit ended here."""
+        """The result if the fit ended now."""
         return self._fit()
 
     def __repr__(self) -> str:
@@ -85,9 +85,9 @@ class FitProgress:
 
 
 class Optimization:
-    """A run of steps from wherever its checkpoint stands.
+    """A run of optimization steps, resumed from its checkpoint.
 
-    A checkpoint is written when it is due and at the end. The numbers must not depend on where compiled calls end.
+    A checkpoint is written when it is due and at the end. Results must not depend on where compiled calls end.
 
     Parameters
     ----------
@@ -139,12 +139,12 @@ class Optimization:
 
     @property
     def losses(self) -> np.ndarray:
-        """Of each step so far, (points, steps); NaN after the end of one."""
+        """The losses of each step so far, (points, steps); NaN after a point has stopped."""
         self._pieces = [np.concatenate(self._pieces, axis=1)]
         return self._pieces[0]
 
     def run(self, saving: Checkpoint) -> None:
-        """Take the steps that are left.
+        """Run the remaining steps.
 
         Raises
         ------
@@ -197,12 +197,12 @@ class Optimization:
             self._batching.stream.skip(saved.step)
 
     def _saved(self) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
-        """What a checkpoint has: the points, what grows with the steps, and why the run stopped."""
+        """The contents of a checkpoint: points, losses, and why the run stopped."""
         of_rule = {} if self._rule is None else self._rule.arrays()
         return self._points.state(), {'losses': self.losses, 'lost': self.lost, **of_rule}, {'stopped': self.stopped}
 
     def _advance(self, length: int) -> np.ndarray:
-        """Take at most ``length`` steps, and see whether to stop; their losses, (points, steps)."""
+        """Take at most ``length`` steps and check the stopping rule; return the losses, (points, steps)."""
         stream = self._batching.stream
         if stream is None:
             losses, taken = self._points.step(self._batching.example, length)
@@ -222,7 +222,7 @@ class Optimization:
         return losses
 
     def _over_batches(self, stream: Stream, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """A step for each batch; all points have stopped, or the batches have ended, where there are fewer."""
+        """One step for each batch; fewer if all points have stopped or the batches have ended."""
         pieces = [np.empty((len(self.lost), 0), self._pieces[0].dtype)] if self._pieces else []
         taken = np.zeros(len(self.lost), int)
         for _ in range(length):
@@ -245,7 +245,7 @@ class Optimization:
             raise ValueError(self._points.failure(point, self.steps + step, losses[point, step]))
 
     def _ended_by_callback(self, saving: Checkpoint) -> bool:
-        """Whether a callback ends the run; an error in one loses nothing."""
+        """Whether a callback ends the run; after an error in a callback the partial result is kept."""
         if not self._callbacks or self._as_fit is None:
             return False
         progress = FitProgress(self.steps, self.losses, self._as_fit)

@@ -8,7 +8,7 @@ __all__ = ['import_blackjax', 'import_nutpie']
 
 
 def import_blackjax():
-    """BlackJAX, or an error that says how to get it."""
+    """The module BlackJAX; if it is missing, an error with the install command."""
     try:
         import blackjax
     except ImportError as error:
@@ -19,10 +19,10 @@ def import_blackjax():
 
 
 def import_nutpie():
-    """Nutpie, or an error that says how to get it."""
+    """Nutpie; if it is missing, an error with the install command."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of what it imports in turn
+            warnings.simplefilter('ignore')  # from its own imports
             import nutpie
             from nutpie import compiled_pyfunc
     except ImportError as error:

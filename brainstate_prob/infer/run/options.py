@@ -1,4 +1,4 @@
-"""The options of a run of Markov chains, which all samplers share."""
+"""The common options of MCMC samplers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ['RunOptions']
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How chains run.
+    """The options of a run of chains.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class RunOptions:
 
     @classmethod
     def of(cls, sampler: Callable, given: Mapping[str, Any], **rules: Any) -> RunOptions:
-        """Those among the arguments of a sampler, all of which are checked; its first statement.
+        """The run options among a sampler's arguments, after a check of all of them; its first statement.
 
         Parameters
         ----------
@@ -79,7 +79,7 @@ class RunOptions:
 
     @property
     def num_draws(self) -> int:
-        """How many draws of each chain are kept."""
+        """The number of draws kept of each chain."""
         return self.num_samples // self.thinning
 
     @property
@@ -88,9 +88,9 @@ class RunOptions:
         return to_key(self.seed)
 
     def keys(self, target: Target) -> tuple[jax.Array, jax.Array]:
-        """A key for the start and one for the run of each chain."""
+        """Keys for the start and the run of each chain."""
         return keys_of_chains(target.density, self.key, self.num_chains)
 
     def target(self, posterior: Posterior) -> Target:
-        """What the chains move in: with the running statistics of the fit that they start from."""
+        """The target of the chains, with the running statistics of the fit that they start from."""
         return started_from(posterior, self.init).sampling_target(self.noncentered)

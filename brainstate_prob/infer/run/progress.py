@@ -1,4 +1,4 @@
-"""A progress bar around work that runs in compiled chunks on the host's loop, and what Ctrl-C does to it."""
+"""A progress bar for work in compiled chunks, and the handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-__all__ = ['Chunks', 'as_a_part']
+__all__ = ['Chunks', 'nested_fit']
 
-_IS_A_PART: contextvars.ContextVar[bool] = contextvars.ContextVar('is_a_part', default=False)
+_IS_NESTED: contextvars.ContextVar[bool] = contextvars.ContextVar('is_nested', default=False)
 
 
 @contextlib.contextmanager
-def as_a_part() -> Iterator[None]:
-    """A fit within the block is a part of another one: Ctrl-C ends the whole, not the part alone."""
-    token = _IS_A_PART.set(True)
+def nested_fit() -> Iterator[None]:
+    """Mark the fits within the block as parts of another one, so that Ctrl-C ends the whole."""
+    token = _IS_NESTED.set(True)
     try:
         yield
     finally:
-        _IS_A_PART.reset(token)
+        _IS_NESTED.reset(token)
 
 
 class Chunks:
     """Iterate over the lengths of chunks that make up ``total`` steps, with a progress bar.
 
-    As a context around the loop it keeps what was done from Ctrl-C: the chunk that runs is ended (a second Ctrl-C does
-    not wait for it), the loop ends, and ``interrupted`` is True. ``whole`` says that no chunk was broken off, so that
-    the state of the loop may be saved.
+    As a context around the loop it handles Ctrl-C: the running chunk is completed (a second Ctrl-C does not wait for
+    it), the loop ends, and ``interrupted`` is True. ``whole`` is true if no chunk was aborted, so that the state of the
+    loop may be saved.
 
     Parameters
     ----------
@@ -91,8 +91,8 @@ class Chunks:
 
     def __enter__(self) -> Chunks:
         in_main = threading.current_thread() is threading.main_thread()
-        if in_main and not _IS_A_PART.get() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._handler = signal.signal(signal.SIGINT, self._ask)
+        if in_main and not _IS_NESTED.get() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
@@ -100,7 +100,7 @@ class Chunks:
             signal.signal(signal.SIGINT, self._handler)
             self._handler = None
         self._bar.close()
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and not _IS_A_PART.get():
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and not _IS_NESTED.get():
             self.interrupted, self.whole = True, False
             return True
         self.interrupted = self.interrupted or self._asked
@@ -111,17 +111,17 @@ class Chunks:
         """Whether Ctrl-C was pressed."""
         return self._asked
 
-    def _ask(self, number: int, frame: Any) -> None:
+    def _on_interrupt(self, number: int, frame: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
         self._bar.set_postfix_str('interrupted: ends with this chunk')
 
     def stop(self, done: int) -> None:
-        """The work ended early, ``done`` steps into the present chunk: the bar is full at that length."""
+        """The work ended early, ``done`` steps into the present chunk: the bar ends there."""
         self._bar.total = self._bar.n + done
         self._bar.update(done)
 
     def note(self, **values: str) -> None:
-        """Show values behind the bar."""
+        """Show values next to the bar."""
         self._bar.set_postfix(values, refresh=False)

@@ -1,4 +1,4 @@
-"""`sample`: a fit by an algorithm. Chains, devices, checkpoints, progress, findings and the report are written here."""
+"""`sample`: a fit by an algorithm, with chains, devices, checkpoints, progress, warnings and the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from brainstate_prob.infer.density.noncentered import described, is_auto
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.diagnostics.mcmc import mcmc_problems
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
+from brainstate_prob.infer.diagnostics.prior_conflict import issue_warnings
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.run.algorithm import Algorithm
 from brainstate_prob.infer.run.chain_starts import ChainStarts
@@ -62,14 +62,14 @@ def fit_of(
     more: dict[str, Any],
     notes: list[str],
 ) -> Fit:
-    """The `Fit` of draws, with its report and with what was found wrong, which is issued as warnings.
+    """The `Fit` of draws, with its report and its problems, which are issued as warnings.
 
     Parameters
     ----------
     more
         Of the report, what was seen during the run.
     notes
-        What was found during the run.
+        Problems noticed during the run.
     """
     info = {
         'num_warmup': options.num_warmup,
@@ -86,7 +86,7 @@ def fit_of(
     }
     problems = mcmc_problems(target.density, draws, stats, algorithm.name, info, target.data)
     info['warnings'] = notes + problems + algorithm.problems(stats, info)
-    return warned(Fit(target, draws, method=algorithm.name, stats=stats, info=info))
+    return issue_warnings(Fit(target, draws, method=algorithm.name, stats=stats, info=info))
 
 
 class Run:
@@ -101,7 +101,7 @@ class Run:
     runner
         The chains.
     notes
-        What was found during the run, in words.
+        Messages about problems during the run.
     info
         What of the run is reported.
     """
@@ -120,7 +120,7 @@ class Run:
             self.runner = Runner(density.jit, algorithm.key, advance, method, options.devices, num_chains)
         self.info: dict[str, Any] = {'chain_method': method, 'chains_ran': self.runner.description}
         most = chunk_length(density, *shape)
-        self._no_codes = np.zeros(most, np.int32)
+        self._no_actions = np.zeros(most, np.int32)
         saving = Checkpoint(options.checkpoint, options.checkpoint_every, self._fingerprint)
         self._prepare(method)
         self.driver = Driver(self.runner, options.num_draws, most, saving, options.progress)
@@ -141,10 +141,10 @@ class Run:
         )
 
     def _prepare(self, method: str) -> None:
-        """Compile, with the chains at their starts. The first time, the starts compile at the same time."""
+        """Compile, with the chains at their starts. At first the program of the starts compiles at the same time."""
         target, algorithm, options = self.target, self.algorithm, self.options
         data = target.data if self._batches is None else self._batches.peek()
-        nothing = (data, self._no_codes, 0, 1, *algorithm.given)
+        nothing = (data, self._no_actions, 0, 1, *algorithm.given)
         wait = None
         if isinstance(algorithm.init, ChainStarts) and not algorithm.together:
             shapes = lambda: algorithm.init.shapes(target, options)
@@ -172,16 +172,16 @@ class Run:
         if driver.ended and not driver.done('draws'):
             raise ValueError(
                 f'batches ended before the first draw, after {driver.done("warm-up")} steps. Give an iterable that can '
-                'be begun anew (a list, a data loader), a longer generator, or fewer steps.'
+                'be restarted (a list, a data loader), a longer generator, or fewer steps.'
             )
         if driver.ended:
             kept = f'{driver.done("draws")} of {options.num_draws} draws'
             self.notes.append(f'The batches ended after {kept}: these are kept.')
 
     def warm_up(
-        self, codes: np.ndarray, name: str = 'warm-up', description: str = 'Warm-up', keep: tuple[str, ...] = ()
+        self, actions: np.ndarray, name: str = 'warm-up', description: str = 'Warm-up', keep: tuple[str, ...] = ()
     ) -> None:
-        """A warm-up of so many steps, as the codes say.
+        """A warm-up with one step for each action.
 
         Parameters
         ----------
@@ -190,23 +190,23 @@ class Run:
         """
 
         def step(done: int, length: int) -> tuple:
-            padded = self._no_codes.copy()
-            padded[:length] = codes[done : done + length]
+            padded = self._no_actions.copy()
+            padded[:length] = actions[done : done + length]
             return self._step(padded, length, 1)
 
-        self.driver.go(Phase(name, description, len(codes), step, keep))
+        self.driver.go(Phase(name, description, len(actions), step, keep))
 
     def draw(self, total: int | None = None) -> None:
-        """Draws, up to ``total``; by default all."""
+        """Draw up to a total of ``total``, by default all."""
         total = self.options.num_draws if total is None else total
-        self.driver.go(Phase.of_draws(total, lambda _, n: self._step(self._no_codes, n, self.options.thinning)))
+        self.driver.go(Phase.of_draws(total, lambda _, n: self._step(self._no_actions, n, self.options.thinning)))
 
-    def _step(self, codes: np.ndarray, length: int, thinning: int) -> tuple:
+    def _step(self, actions: np.ndarray, length: int, thinning: int) -> tuple:
         arguments = self.algorithm.given
         if self._batches is None:
-            draws, stats = self.runner.step(self.target.data, codes, length, thinning, *arguments)
+            draws, stats = self.runner.step(self.target.data, actions, length, thinning, *arguments)
         else:
-            draws, stats = self._step_by_batches(codes, length, thinning)
+            draws, stats = self._step_by_batches(actions, length, thinning)
         last = draws[:, :length][:, -1:]
         if not np.isfinite(last).all():
             steps = self.driver.steps(self.options.thinning) + length * thinning
@@ -217,8 +217,8 @@ class Run:
             )
         return draws, stats
 
-    def _step_by_batches(self, codes: np.ndarray, length: int, thinning: int) -> tuple:
-        """One compiled call a batch; fewer draws than asked for where the batches end."""
+    def _step_by_batches(self, actions: np.ndarray, length: int, thinning: int) -> tuple:
+        """One compiled call for each batch; fewer draws than requested if the batches end."""
         assert self._batches is not None
         num, density = self.options.num_chains, self.target.density
         pieces: list = [
@@ -227,18 +227,18 @@ class Run:
                 {name: np.zeros((num, 0), jnp.zeros((), kind).dtype) for name, kind in self.algorithm.stats.items()},
             )
         ]
-        for code in codes[:length]:
-            one = self._no_codes.copy()
-            one[0] = code
+        for action in actions[:length]:
+            one = self._no_actions.copy()
+            one[0] = action
             before = self.runner.states
             for _ in range(thinning):
                 batch = next(self._batches, None)
                 if batch is None:
                     self.runner.states = before  # at the last draw that is kept
                     break
-                found = self.runner.step(batch, one, 1, 1, *self.algorithm.given)
+                draw = self.runner.step(batch, one, 1, 1, *self.algorithm.given)
             else:
-                pieces.append(jax.tree.map(lambda x: x[:, :1], found))
+                pieces.append(jax.tree.map(lambda x: x[:, :1], draw))
                 continue
             break
         return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *pieces)

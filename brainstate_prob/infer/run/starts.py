@@ -1,4 +1,4 @@
-"""Where several descents or chains start, each somewhere else."""
+"""Starting points of several descents or chains."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from brainstate_prob.infer.target.start import checked_start
 from brainstate_prob.infer.target.target import Target
 from brainstate_prob.nn.module import Module
 
-__all__ = ['centres', 'draw_from_prior', 'member_keys', 'member_starts', 'starts_named']
+__all__ = ['draw_from_prior', 'member_keys', 'member_starts', 'start_points', 'starts_named']
 
 INITS = ('model', 'map', 'pathfinder', 'prior')
 
 _TRIES = 10
 
-# (target, keys) -> a theta for each key, by the name of the start. Ways to fit that other ways start from
-# enter themselves, so that the modules of runs need not know them.
+# (target, keys) -> a theta for each key, by the name of the start. Ways to fit that serve as starts register
+# themselves, so that this module does not import them.
 _COMPUTED: dict[str, Callable[[Target, jax.Array], jax.Array]] = {}
 
 
 def starts_named(name: str) -> Callable:
-    """Enter a function that computes the starts of this name, as a decorator."""
+    """A decorator that registers a function for the starts of this name."""
 
     def enter(function: Callable) -> Callable:
         _COMPUTED[name] = function
@@ -46,7 +46,7 @@ def starts_named(name: str) -> Callable:
 
 
 def member_keys(density: Density, key: jax.Array, num: int) -> jax.Array:
-    """A key for each member, which does not depend on how many there are."""
+    """A key for each member, independent of their number."""
     return density.compiled(_folded, in_axes=(None, 0))(key, np.arange(num))
 
 
@@ -74,7 +74,7 @@ def member_starts(target: Target, init: Any, keys: jax.Array, *, jacobian: bool 
     if builds_model(init) or (isinstance(init, str) and init == 'prior'):
         draw = _built_by(init) if builds_model(init) else _from_prior
         return jnp.stack([_finite(target, draw, key, jacobian) for key in keys])
-    thetas = centres(target, init, keys)[1]
+    thetas = start_points(target, init, keys)[1]
     for theta in np.unique(np.asarray(thetas), axis=0):
         checked_start(target, jnp.asarray(theta), jacobian=jacobian)
     return thetas
@@ -88,7 +88,7 @@ def _finite(target: Target, draw: Callable, key: jax.Array, jacobian: bool) -> j
         theta = posterior.replaced(model=drawn).start(density)
         if run(theta, posterior.data):
             return theta
-    return checked_start(target, theta, jacobian=jacobian)  # says why
+    return checked_start(target, theta, jacobian=jacobian)  # raises with the reason
 
 
 def _is_finite(density: Density, theta: jax.Array, data: Data, jacobian: bool) -> jax.Array:
@@ -109,7 +109,7 @@ def _from_prior(posterior: Posterior, key: jax.Array) -> Module:
 
 
 def builds_model(init: Any) -> bool:
-    """Whether ``init`` is a function that builds the model anew."""
+    """Whether ``init`` is a function that builds a new model."""
     return callable(init) and not isinstance(init, Module)
 
 
@@ -119,19 +119,19 @@ def _built_by(build: Callable[[], Module]) -> Callable:
             model = build()
         if not isinstance(model, Module):
             raise TypeError(f'init() must build the model anew, but it returned {type(model).__name__}.')
-        found = differences(variables_of(find_entries(model)), variables_of(posterior.entries))
-        if found:
-            raise ValueError(f'init() builds another model than the posterior has: {"; ".join(found)}.')
+        differing = differences(variables_of(find_entries(model)), variables_of(posterior.entries))
+        if differing:
+            raise ValueError(f'init() builds another model than that of the posterior: {"; ".join(differing)}.')
         return model
 
     return draw
 
 
-def centres(target: Target, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
-    """What kind of start ``init`` is, and a theta for each key."""
+def start_points(target: Target, init: Any, keys: jax.Array) -> tuple[str, jax.Array]:
+    """The kind of start that ``init`` is, and a theta for each key."""
     posterior, density, num = target.posterior, target.density, len(keys)
     if isinstance(init, Fit):
-        started_from(posterior, init, each=True)  # refuses a fit of other parameters
+        started_from(posterior, init, each=True)  # raises for a fit of other parameters
         rows = init.rows[chosen_rows(init, keys)]
         return 'map' if len(init.rows) == 1 else 'draws', in_coordinates(init, rows, target)
     if isinstance(init, Mapping):
@@ -170,7 +170,7 @@ def _prior_start(target: Target, key: jax.Array) -> jax.Array:
 
 
 def draw_from_prior(model: Module, key: jax.Array) -> Module:
-    """A copy of the model whose trainable Params are a draw from their priors; those without a prior stay.
+    """A copy of the model whose trainable Params are a draw from their priors; those without a prior are unchanged.
 
     A Param that is a hyper-parameter of another's prior is drawn first.
     """

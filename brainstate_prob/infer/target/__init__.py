@@ -1,1 +1,1 @@
-"""What is fitted: the Posterior, and what is checked of a model and its data before anything is fitted."""
+"""The Posterior, its target density, and the checks of model and data before a fit."""

@@ -1,4 +1,4 @@
-"""Pre-flight: what is wrong, or will be, with a posterior, before any time goes into fitting it."""
+"""Checks of a posterior before it is fitted: problems that would make the fit fail or mislead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from brainstate_prob.infer.target.gradients import loop_message, stepped_message
 from brainstate_prob.infer.target.pairs import squared_messages
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import Probe, Reach, probe, unread_inputs
-from brainstate_prob.infer.target.start import to_key, what_is_not_finite
+from brainstate_prob.infer.target.start import non_finite_term, to_key
 from brainstate_prob.nn.summary import described_prior
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ['check']
 
-_NEIGHBOURS = 16  # points, each evaluated once: as far from the start as chains of NUTS begin
+_NEIGHBOURS = 16  # points around the start, within the radius of initial points of NUTS chains
 _TINY = 8  # points that differ in the last digits
 _PRIOR_DRAWS = 32
-_BELOW = 4.0  # below the lowest log prior density of so many draws: of a normal prior, more than 3.5 deviations out
-_STRAY = 0.15  # of the points around a start, which a sampler rejects without harm
-_NOISE = 0.1  # of a log density: samplers tell differences of this size apart
-_SPREAD = 1e3  # ratio of scales that starts to hurt
+_BELOW = 4.0  # a log prior below that of all these draws is more than 3.5 standard deviations out for a normal prior
+_REJECTED_SHARE = 0.15  # the share of points around a start at which a sampler can reject without problems
+_NOISE = 0.1  # error of a log density that affects acceptance probabilities
+_SPREAD = 1e3  # ratio of scales beyond which gradients are badly conditioned
 
 
 def check(posterior: Posterior, seed: Any = 0) -> Report:
@@ -52,24 +52,24 @@ def check(posterior: Posterior, seed: Any = 0) -> Report:
         tiny = _around(start, 4 * np.finfo(start.dtype).eps * np.maximum(np.abs(start), 0.1), rng, _TINY)
         drawn, excuse = _prior_draws(density, rng, start, data.states)
         points = np.concatenate([near, tiny, drawn])
-        found, reach = probe(density, points, np.arange(len(points)) >= _NEIGHBOURS + _TINY, data, jacobian)
-    at = jax.tree.map(lambda x: x[:_NEIGHBOURS], found)
+        probed, reach = probe(density, points, np.arange(len(points)) >= _NEIGHBOURS + _TINY, data, jacobian)
+    at = jax.tree.map(lambda x: x[:_NEIGHBOURS], probed)
     findings = list(_start(posterior, jnp.asarray(start), at, jacobian))
-    starts = not findings or findings[0].kind != 'error'  # else nothing further can be said of it
+    starts = not findings or findings[0].kind != 'error'  # after an error the other checks cannot run
     findings += [
         *_unused(posterior, at),
         *_unread(posterior, start),
         *_inputs(posterior),
         *_gradients(posterior, at),
-        *(_rounding(density, found, tiny - start.astype(np.float64)) if starts else ()),
-        *(_priors(posterior, found, reach, excuse) if starts else ()),
+        *(_rounding(density, probed, tiny - start.astype(np.float64)) if starts else ()),
+        *(_priors(posterior, probed, reach, excuse) if starts else ()),
         *_ways_to_fit(posterior),
     ]
     return Report(title, tuple(findings), _table(posterior, at))
 
 
 def _seed_of(seed: Any) -> Any:
-    """A seed for NumPy of an int or a key."""
+    """A NumPy seed from an int or a random key."""
     if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
         return abs(int(seed))
     return np.ravel(jax.random.key_data(to_key(seed))).tolist()
@@ -81,7 +81,7 @@ def _around(start: np.ndarray, size: np.ndarray, rng: np.random.Generator, num: 
 
 
 def _prior_draws(density: Density, rng: np.random.Generator, start: np.ndarray, states: tuple) -> tuple:
-    """Draws of the priors, always as many, and why they are none (the start, then) if they cannot be drawn."""
+    """Draws from the priors; where that fails, copies of the start and the reason."""
     nowhere = np.broadcast_to(start, (_PRIOR_DRAWS, len(start)))
     if not any(e.reg is not None for e in density.entries):
         return nowhere, 'there are none'
@@ -95,7 +95,7 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
     density = posterior.density
     fine = np.isfinite(near.log_density)
     if not fine[0]:
-        yield Finding('error', what_is_not_finite(posterior.target, start, jacobian))
+        yield Finding('error', non_finite_term(posterior.target, start, jacobian))
     elif not np.isfinite(near.gradient[0]).all():
         yield Finding(
             'error',
@@ -107,7 +107,7 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
         where = ~np.isfinite(near.gradient).all(axis=0)
         names = f', of {_named(density, where)}' if where.any() else ''
         yield Finding(
-            'warning' if bad[1:].sum() > _STRAY * _NEIGHBOURS else 'note',
+            'warning' if bad[1:].sum() > _REJECTED_SHARE * _NEIGHBOURS else 'note',
             f'At {int(bad[1:].sum())} of {_NEIGHBOURS - 1} points near the start (theta plus Uniform(-1, 1)) the log '
             f'density or its gradient{names} is not finite: samplers will reject these. Constrain what must stay '
             'positive by a transform, or start elsewhere.',
@@ -117,8 +117,8 @@ def _start(posterior: Posterior, start: jax.Array, near: Probe, jacobian: bool) 
         yield Finding(
             'warning',
             f"At {outside} of {_NEIGHBOURS} points near the start some targets lie outside the likelihood's support, "
-            'which depends on the parameters: beyond its edge the density is 0, and gradients do not see the edge. Use '
-            'a likelihood whose support is fixed, or a transform that keeps the targets inside.',
+            'which depends on the parameters: beyond its edge the density is 0, and gradients do not show the edge. '
+            'Use a likelihood whose support is fixed, or a transform that keeps the targets inside.',
         )
 
 
@@ -166,18 +166,18 @@ def _unread(posterior: Posterior, start: np.ndarray) -> Iterator[Finding]:
     if posterior.log_likelihood_function is not None or posterior.num_observations < 2:
         return
     if posterior.arrays.keys() - {'targets'}:
-        found = predicted(posterior.density, start, posterior.data)
-        # A joint distribution of all targets, a Gaussian process say, has one for each by its event.
-        if np.prod(found.batch_shape) == 1 and np.ndim(posterior.data.targets) > len(found.event_shape):
+        distribution = predicted(posterior.density, start, posterior.data)
+        # A joint distribution of all targets, such as a Gaussian process, has an event dimension instead.
+        if np.prod(distribution.batch_shape) == 1 and np.ndim(posterior.data.targets) > len(distribution.event_shape):
             yield Finding(
                 'warning',
-                f'There are inputs, but the model predicts one {found.name} for all {posterior.num_observations} '
-                'targets.',
+                f'There are inputs, but the model predicts one {distribution.name} for all '
+                f'{posterior.num_observations} targets.',
             )
 
 
 def _inputs(posterior: Posterior) -> Iterator[Finding]:
-    """Columns of inputs on scales that gradients and float32 do not like."""
+    """Columns of inputs whose scales are bad for gradients or for float32."""
     for name, array in posterior.arrays.items():
         x = np.asarray(u.get_magnitude(array))
         if name == 'targets' or x.dtype.kind != 'f' or x.ndim == 0 or len(x) < 2:
@@ -221,14 +221,14 @@ def _gradients(posterior: Posterior, near: Probe) -> Iterator[Finding]:
         )
 
 
-def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Finding]:
-    """The noise of the log density: what is left of tiny steps once their gradient is taken off."""
-    values = found.log_density.astype(np.float64)
-    left = values[_NEIGHBOURS : _NEIGHBOURS + _TINY] - values[0] - steps @ found.gradient[0].astype(np.float64)
+def _rounding(density: Density, probed: Probe, steps: np.ndarray) -> Iterator[Finding]:
+    """Rounding noise of the log density: the residual of tiny steps after the linear term is subtracted."""
+    values = probed.log_density.astype(np.float64)
+    left = values[_NEIGHBOURS : _NEIGHBOURS + _TINY] - values[0] - steps @ probed.gradient[0].astype(np.float64)
     noise = float(np.sqrt(np.mean(left**2)))
     jump, last_digits = np.abs(left).max(), float(jnp.finfo(density.dtype).eps) * abs(values[0])
     unmoved = np.sum(np.abs(left) < 0.01 * jump)
-    if noise > _NOISE and unmoved >= 2 and jump > 100 * last_digits:  # rounding would move them all
+    if noise > _NOISE and unmoved >= 2 and jump > 100 * last_digits:  # rounding would change all of them
         yield Finding(
             'warning',
             f'The log density jumps by {jump:.3g} between points that differ from the start in their last digits: the '
@@ -240,12 +240,12 @@ def _rounding(density: Density, found: Probe, steps: np.ndarray) -> Iterator[Fin
         yield Finding(
             'warning',
             f'The log density ({values[0]:.4g}) has a rounding noise of {noise:.2g} in {density.dtype}: '
-            f'samplers and optimizers cannot see differences below that. To mend it, {fix}subtract large offsets from '
-            'inputs and targets.',
+            f'samplers and optimizers cannot see differences below that. To reduce it, {fix}subtract large offsets '
+            'from inputs and targets.',
         )
 
 
-def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None) -> Iterator[Finding]:
+def _priors(posterior: Posterior, probed: Probe, reach: Reach, excuse: str | None) -> Iterator[Finding]:
     """Starts far out in their prior, and targets that no draw of the prior predicts."""
     density = posterior.density
     scored = [e for e in density.entries if e.reg is not None]
@@ -254,7 +254,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None
             yield Finding('note', f'The priors were not drawn from: {excuse}')
         return
     for e in scored:
-        here, drawn = found.prior[e.name][0], found.prior[e.name][_NEIGHBOURS + _TINY :]
+        here, drawn = probed.prior[e.name][0], probed.prior[e.name][_NEIGHBOURS + _TINY :]
         if here < drawn.min() - _BELOW:
             yield Finding(
                 'warning',
@@ -271,7 +271,7 @@ def _priors(posterior: Posterior, found: Probe, reach: Reach, excuse: str | None
             'warning',
             f'{100 * outside:.0f} % of the targets lie outside all of {_PRIOR_DRAWS} draws of what the priors predict '
             f'(targets around {np.mean(targets):.3g}, predictions around '
-            f'{np.median(found.level[_NEIGHBOURS + _TINY :]):.3g}): prior and data are in conflict. Check units and '
+            f'{np.median(probed.level[_NEIGHBOURS + _TINY :]):.3g}): prior and data are in conflict. Check units and '
             'scales, or widen the priors.',
         )
 
@@ -280,11 +280,11 @@ def _ways_to_fit(posterior: Posterior) -> Iterator[Finding]:
     try:
         posterior.sampling_target(False)
     except ValueError as error:
-        yield Finding('note', f'Can be fitted by MAP only. {error}')
+        yield Finding('note', f'Only MAP can fit this posterior. {error}')
 
 
 def _table(posterior: Posterior, near: Probe) -> Table:
-    """A row a parameter: shape, unit, prior, and how large the likelihood's gradient is."""
+    """One row for each parameter: shape, unit, prior, and size of the likelihood's gradient."""
     density, columns = posterior.density, columns_of(posterior.density)
     entries = density.entries
 
@@ -310,5 +310,5 @@ def _prior(param: Any, model: Any) -> str:
 
 
 def _named(density: Any, where: np.ndarray) -> str:
-    """The parameters of the flat vector's entries in ``where``."""
+    """The names of the parameters whose entries of the flat vector are in ``where``."""
     return listed([name for name, columns in columns_of(density).items() if where[columns].any()])

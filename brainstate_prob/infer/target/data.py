@@ -1,4 +1,4 @@
-"""Data as arrays: what a user gives as inputs and targets, converted in one place, exactly or with a word about it."""
+"""Conversion of inputs and targets to arrays: exact, or with a warning or an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ['call_arguments', 'checked_dims', 'checked_targets', 'magnitude_in', 
 
 
 def call_arguments(inputs: Any) -> tuple[tuple, dict]:
-    """The positional and keyword arguments that ``inputs`` stand for, as arrays.
+    """The positional and keyword arguments of the model given by ``inputs``, as arrays.
 
     Raises
     ------
@@ -44,9 +44,9 @@ def call_arguments(inputs: Any) -> tuple[tuple, dict]:
 
 
 def new_arguments(data: Data, inputs: Any) -> tuple[tuple, dict]:
-    """As `call_arguments`, of other inputs than those in ``data``: quantities are converted to the units of these.
+    """`call_arguments` for new inputs; quantities are converted to the units of the inputs in ``data``.
 
-    Inputs of another form, which the model may refuse, stay as they are.
+    Inputs of another structure are not converted; the model may refuse them.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def _in_unit_of(fitted: Any, new: Any, where: tuple) -> Any:
     unit, own = u.get_unit(fitted), u.get_unit(new)
     if unit == own:
         return new
-    name = 'inputs' + jax.tree_util.keystr(where[1:])  # the first step tells arguments by position from those by name
+    name = 'inputs' + jax.tree_util.keystr(where[1:])  # the first key distinguishes positional from keyword arguments
     if unit.is_unitless:
         raise u.UnitMismatchError(
             f'{name} was fitted as plain numbers; got a Quantity in {unit_name(own)}. Divide it by the unit that the '
@@ -86,7 +86,7 @@ def _in_unit_of(fitted: Any, new: Any, where: tuple) -> Any:
 
 
 def checked_targets(targets: Any) -> Any:
-    """The targets as one array, which has observations and no NaN.
+    """The targets as one array; refuse NaN and arrays without observations.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def checked_targets(targets: Any) -> Any:
 
 
 def magnitude_in(targets: Any, unit: u.Unit) -> Any:
-    """The magnitude of targets in ``unit``.
+    """The magnitude of the targets in ``unit``.
 
     Raises
     ------
@@ -137,37 +137,37 @@ def magnitude_in(targets: Any, unit: u.Unit) -> Any:
 
 
 def as_array(x: Any, name: str) -> Any:
-    """``x`` as an array of real or complex numbers or bools in the present precision, every number as it was.
+    """``x`` as an array of real or complex numbers or bools in the current precision, without changing values.
 
-    Floating numbers are rounded to that precision. Where this loses more than digits, it is refused (infinity) or
-    warned of (zero, values that become equal). Integers have the default dtype of integers: those of 8 and 16 bits
-    wrap in sums, differences and products (`widened`).
+    Floating numbers are rounded to that precision. Overflow to infinity is an error; underflow to zero and values that
+    become equal give a warning. Integers get JAX's default integer dtype, since sums and products of 8 and 16 bits
+    overflow (`widened`).
     """
     if isinstance(x, jax.Array):
         _refuse_nan(x, name)
-        return _told(widened(x, name), name)
+        return _with_integers_checked(widened(x, name), name)
     _refuse_foreign(x, name)
     try:
         array = np.asarray(x)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         if isinstance(x, list | tuple):
             raise ValueError(
-                f'{name} is a list whose parts have unequal lengths, which is no array. Pad them and mask what is '
+                f'{name} is a list whose parts have unequal lengths, which is not an array. Pad them and mask what is '
                 'padded, or give one long array and an array of group numbers.'
             ) from None
         raise TypeError(f'{name}: a {type(x).__name__} cannot be read as an array ({error}). {_NUMBERS}') from None
     _refuse_kind(array, x, name)
     narrow = narrowed(array, name)
     _refuse_nan(narrow, name)
-    # A Python number stays one of weak type. NumPy's memory is copied: it may be changed in place later.
+    # A Python number keeps its weak type. NumPy arrays are copied, since they may be changed in place later.
     if isinstance(x, bool | int | float | complex):
         return jnp.asarray(x)
-    return jnp.array(_told(widened(narrow, name), name))
+    return jnp.array(_with_integers_checked(widened(narrow, name), name))
 
 
-def _told(array: Any, name: str) -> Any:
-    """The same array; of inputs it is said where a model's arithmetic does not tell its integers apart."""
-    if not name.startswith('targets'):  # of targets the law decides, which is not known yet
+def _with_integers_checked(array: Any, name: str) -> Any:
+    """The same array, after a warning where an input's integers are not distinct as floats."""
+    if not name.startswith('targets'):  # for targets it depends on their distribution, which is not known yet
         text = of_large_integers(array, name)
         if text is not None:
             warnings.warn(text, PrecisionWarning, stacklevel=2)
@@ -202,7 +202,7 @@ def _is_quantity(x: Any) -> bool:
 
 
 def _is_list_of_quantities(x: Any) -> bool:
-    """Whether it is a list of single quantities of one dimension: one array, written down."""
+    """Whether ``x`` is a list of scalar quantities of one dimension, which is read as one array."""
     return (
         isinstance(x, list)
         and len(x) > 0
@@ -211,7 +211,7 @@ def _is_list_of_quantities(x: Any) -> bool:
 
 
 def _is_table_of_numbers(x: Any) -> bool:
-    """Whether it is a list of numbers, or of such lists: one array, written down. Lists of arrays stay lists."""
+    """Whether ``x`` is a (nested) list of numbers, which is read as one array. Lists of arrays stay lists."""
     rows = [x]
     while rows:
         row = rows.pop()
@@ -266,17 +266,17 @@ def checked_dims(dims: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, t
     return checked
 
 
-# What is no array of numbers
+# Refusal of anything but arrays of numbers
 
 _NUMBERS = 'Data are arrays of numbers.'
 
 
 def _refuse_foreign(x: Any, name: str) -> None:
-    """Refuse objects that are no numbers, each with what to give in its place."""
+    """Refuse objects that are not numbers, with advice on what to pass instead."""
     kind = type(x).__name__
     if isinstance(x, Node | State):
         raise TypeError(
-            f'{name} is a {kind}, which is part of a model and no data. Make it an attribute of the model, or give '
+            f'{name} is a {kind}, which is part of a model and not data. Make it an attribute of the model, or give '
             'its value: param.value().'
         )
     if isinstance(x, str | bytes):
@@ -303,7 +303,7 @@ def _refuse_foreign(x: Any, name: str) -> None:
 
 
 def _refuse_kind(array: np.ndarray, x: Any, name: str) -> None:
-    """Refuse dtypes that are no numbers."""
+    """Refuse non-numeric dtypes."""
     dtype = array.dtype
     if dtype.kind in 'mM':
         raise TypeError(
@@ -339,10 +339,10 @@ def _refuse_kind(array: np.ndarray, x: Any, name: str) -> None:
 
 
 def _refuse_nan(x: Any, name: str) -> None:
-    """Refuse NaN entries, saying where the first is."""
+    """Refuse NaN entries; the error names the first position."""
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return
-    elsewhere = isinstance(x, jax.Array) and not x.is_fully_addressable  # on the devices of other processes
+    elsewhere = isinstance(x, jax.Array) and not x.is_fully_addressable  # some shards are on other processes' devices
     bad = on_host(jnp.isnan(x)) if elsewhere else np.isnan(np.asarray(x))
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])

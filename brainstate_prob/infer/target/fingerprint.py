@@ -1,4 +1,4 @@
-"""What a run is a run of: model, data, versions and options as short plain texts that can be compared and named."""
+"""Fingerprints of runs: model, data, versions and options as short texts that can be compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ['describe', 'differences_of', 'fingerprint_of', 'is_key', 'one_line']
 
 
 def fingerprint_of(target: Target, method: str, **options: Any) -> dict[str, Any]:
-    """By name, everything that the numbers of a run depend on.
+    """Everything that the results of a run depend on, by name.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def fingerprint_of(target: Target, method: str, **options: Any) -> dict[str, Any
         (more steps) or that changes no number (the progress bar) stays out.
     """
     model, data = target.posterior.model, target.data
-    found: dict[str, Any] = {
+    fingerprint: dict[str, Any] = {
         'brainstate_prob': brainstate_prob.__version__,
         'jax': jax.__version__,
         'numpyro': numpyro.__version__,
@@ -48,39 +48,39 @@ def fingerprint_of(target: Target, method: str, **options: Any) -> dict[str, Any
     }
     for e in target.posterior.entries:
         v = Variable.of(e)
-        found[f'Param {v.name!r}'] = f'{v.shape} {v.dtype} {v.unit}, {v.transform}, prior {one_line(e.reg)}'
+        fingerprint[f'Param {v.name!r}'] = f'{v.shape} {v.dtype} {v.unit}, {v.transform}, prior {one_line(e.reg)}'
     for where, leaf in jax.tree_util.tree_flatten_with_path(data.args)[0]:
-        found[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
+        fingerprint[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
     for where, leaf in jax.tree_util.tree_flatten_with_path(data.kwargs)[0]:
-        found[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
-    found['targets'] = describe(data.targets)
+        fingerprint[f'inputs{jax.tree_util.keystr(where)}'] = describe(leaf)
+    fingerprint['targets'] = describe(data.targets)
     fitted = {e.state for e in find_entries(model)}
     paths = [path for path, state in find_states(model).items() if state not in fitted]
     for path, value in zip(paths, data.states, strict=True):
-        found[f'State {dotted(path)!r}'] = describe(value)
-    found['parameters at the start'] = describe(target.start)
-    found['log density (the code of model, likelihood, priors and transforms)'] = _program(target)
-    return found | {name: describe(value) for name, value in options.items()}
+        fingerprint[f'State {dotted(path)!r}'] = describe(value)
+    fingerprint['parameters at the start'] = describe(target.start)
+    fingerprint['log density (the code of model, likelihood, priors and transforms)'] = _program(target)
+    return fingerprint | {name: describe(value) for name, value in options.items()}
 
 
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """In words, where two fingerprints differ: ``theirs`` is in the file, ``ours`` is that of the run at hand."""
-    found = []
+    """The differences of two fingerprints: ``theirs`` is that of the file, ``ours`` that of this run."""
+    differing = []
     for name in [*theirs, *(name for name in ours if name not in theirs)]:
         if name not in ours:
-            found.append(f'{name} is {theirs[name]} there and absent here')
+            differing.append(f'{name} is {theirs[name]} there and absent here')
         elif name not in theirs:
-            found.append(f'{name} is absent there and {ours[name]} here')
+            differing.append(f'{name} is absent there and {ours[name]} here')
         elif theirs[name] != ours[name]:
-            found.append(f'{name} is {theirs[name]} there and {ours[name]} here')
-    return found
+            differing.append(f'{name} is {theirs[name]} there and {ours[name]} here')
+    return differing
 
 
 def describe(x: Any) -> Any:
-    """``x`` as plain data, the same in every process: numbers and texts as they are, all else as type and hash.
+    """``x`` as plain data, equal in every process: numbers and strings unchanged, other objects as type and hash.
 
-    Functions count by their code, what they close over and the globals that they read, arrays and keys by their bytes,
-    a `Fit` by its draws.
+    Functions are hashed by their code, their closure and the globals that they read, arrays and keys by their bytes, a
+    `Fit` by its draws.
 
     Examples
     --------
@@ -121,9 +121,9 @@ def _hash(x: Any) -> str:
 
 
 def _feed(put: Callable[[bytes], None], x: Any, seen: dict[int, tuple[int, Any]]) -> None:
-    """Pass on what ``x`` is made of, in an order that does not depend on the process.
+    """Feed the parts of ``x`` to the hash, in an order that does not depend on the process.
 
-    Objects that were ``seen`` are written as their numbers; they are kept, as their ids must not go to others.
+    Objects in ``seen`` are written as their number in it; they are kept alive, so that their ids are not reused.
     """
     if id(x) in seen and not isinstance(x, bool | int | float | str | bytes | tuple | type(None)):
         return put(f'again {seen[id(x)][0]};'.encode())
@@ -153,8 +153,8 @@ def _feed(put: Callable[[bytes], None], x: Any, seen: dict[int, tuple[int, Any]]
     if isinstance(x, types.ModuleType | types.BuiltinFunctionType):
         return put(f'{type(x).__name__} {x.__name__};'.encode())
     if isinstance(x, type):
-        held = attributes_of_class(x) if is_users(x.__module__) else ()
-        return parts(f'class {x.__module__}.{x.__qualname__}', *held)
+        attributes = attributes_of_class(x) if is_users(x.__module__) else ()
+        return parts(f'class {x.__module__}.{x.__qualname__}', *attributes)
     if isinstance(x, list | tuple):
         return parts(type(x).__qualname__, *x)
     if isinstance(x, dict):
@@ -173,7 +173,7 @@ def _feed(put: Callable[[bytes], None], x: Any, seen: dict[int, tuple[int, Any]]
 def _is_filled(cell: Any) -> bool:
     try:
         cell.cell_contents  # noqa: B018
-    except ValueError:  # a name that is bound later
+    except ValueError:  # an unbound name
         return False
     return True
 
@@ -184,5 +184,5 @@ def is_key(x: Any) -> TypeGuard[jax.Array]:
 
 
 def one_line(x: Any) -> str:
-    """The repr without addresses in memory."""
+    """The repr on one line, without memory addresses."""
     return ' '.join(re.sub(r' at 0x[0-9a-fA-F]+', '', repr(x)).split())

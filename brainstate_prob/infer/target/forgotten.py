@@ -1,4 +1,4 @@
-"""What is left out of a posterior in silence: priors of parameters, and the data."""
+"""Messages about missing priors and missing data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLAT = 'dist.ImproperUniform(dist.constraints.real, (), ())'
 
 
 def _improper(posterior: Posterior) -> list[str]:
-    """The parameters without a prior whose values have no bound on some side: a flat density is improper there."""
+    """The parameters without a prior and with an unbounded support: their flat density is improper."""
     return [e.name for e in posterior.entries if e.reg is None and _is_unbounded(e.t.codomain)]
 
 
@@ -27,18 +27,18 @@ def _is_unbounded(codomain: Any) -> bool:
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """Names as messages list them."""
+    """A list of names for a message, shortened if long."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(repr(n) for n in names[:most]) + more
 
 
 def _is_own_density(posterior: Posterior) -> bool:
-    """Whether ``log_likelihood=`` is all there is to score, so that the priors may stand in it."""
+    """Whether ``log_likelihood=`` is the whole density, which may include the priors."""
     return posterior.log_likelihood_function is not None and posterior.data.targets is None
 
 
 def no_priors_message(posterior: Posterior) -> str | None:
-    """What to say where no parameter has a prior and some of them would need one; None where nothing is wrong."""
+    """A message if no parameter has a prior and some need one; None otherwise."""
     names = _improper(posterior)
     if not names or any(e.reg is not None for e in posterior.entries) or _is_own_density(posterior):
         return None
@@ -51,7 +51,7 @@ def no_priors_message(posterior: Posterior) -> str | None:
 
 
 def some_priors_message(posterior: Posterior) -> str | None:
-    """Which parameters have an improper flat prior where others have one of their own; None where there are none."""
+    """A message about parameters with an improper flat prior among others with priors; None otherwise."""
     names = _improper(posterior)
     if not names or _is_own_density(posterior):
         return None
@@ -63,9 +63,9 @@ def _are(names: list[str]) -> str:
 
 
 def no_data_message(posterior: Posterior) -> str | None:
-    """What to say where a model predicts targets and there are none to score; None where there are, or no prediction.
+    """A message if the model predicts targets but the posterior has none; None otherwise.
 
-    Parameters and priors alone, in a Module without a call, are a prior that is meant.
+    A Module without a call, with parameters and priors only, is an intended prior.
     """
     cls, data = type(posterior.model), posterior.data
     predicts = cls.__call__ is not Module.__call__ or cls.update is not Module.update

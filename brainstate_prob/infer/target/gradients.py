@@ -1,4 +1,4 @@
-"""What has no gradient: parameters that the likelihood reads through steps alone, and loops of unknown length."""
+"""Messages about missing gradients: parameters read through step functions only, and while loops."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import jax.numpy as jnp
 
 __all__ = ['BY_WEIGHTS', 'WITHOUT_GRADIENTS', 'loop_message', 'stepped_messages']
 
-WITHOUT_GRADIENTS = ('elliptical_slice', 'prior')  # ways to fit, and what is no fit
-# These do without a gradient too: particles are weighted by the likelihood.
+WITHOUT_GRADIENTS = ('elliptical_slice', 'prior')  # the ways to fit, and draws of the prior, that need no gradient
+# These need no gradient either: particles are weighted by the likelihood.
 BY_WEIGHTS = (*WITHOUT_GRADIENTS, 'smc')
 
 
 def stepped_messages(posterior: Any) -> list[str]:
-    """In words, which parameters have a gradient of zero, though the likelihood depends on them."""
+    """Messages about parameters whose gradient is always zero though the likelihood depends on them."""
     return [
         f'The likelihood reads Param {name!r} only through steps (comparisons, rounding, whole numbers, '
-        'stop_gradient), so that its gradient is zero everywhere: whatever goes by gradients leaves it at its start or '
-        'draws it from its prior, and reports that as a result. Make the step smooth (jax.nn.sigmoid((x - '
+        'stop_gradient), so that its gradient is zero everywhere: gradient-based methods leave it at its start or '
+        'draw it from its prior, and report that as a result. Make the step smooth (jax.nn.sigmoid((x - '
         f'{name}) / width) in place of x < {name}), sum the likelihood over its values, or fit the other Params for '
         f'each value of it on a grid (nn.Const). infer.elliptical_slice uses no gradients.'
         for name in posterior.inspection.without_gradient
@@ -27,7 +27,7 @@ def stepped_messages(posterior: Any) -> list[str]:
 
 
 def loop_message(posterior: Any) -> str | None:
-    """What to say where a loop of the model, whose number of steps is not fixed, has no gradient; else None."""
+    """A message if a while loop of the model has no reverse-mode gradient; None otherwise."""
     if not posterior.inspection.has_loop:
         return None
     density, data = posterior.density, posterior.data

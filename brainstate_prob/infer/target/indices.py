@@ -1,8 +1,7 @@
-"""Whole numbers among the inputs that a model takes as indices: are they within the axis that they count?
+"""Bounds check of integer inputs that a model uses as indices.
 
-JAX takes the last entry for an index that is too large, and passes no error. Where the traced likelihood looks
-something up at places that follow from whole numbers among the inputs alone, or from arrays of whole numbers that the
-model closes over, these are computed for the data at hand.
+JAX clips an index that is out of range, without an error. The indices that the traced likelihood computes from integer
+inputs alone, or from integer arrays that the model closes over, are evaluated for the data and checked.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ['refuse_out_of_range']
 
 
 def refuse_out_of_range(density: Density, theta: Any, data: Data, *, new: bool = False) -> None:
-    """Refuse whole numbers that are used as indices and lie outside the axis that they count.
+    """Refuse integers that are used as indices and are out of range of their axis.
 
     Parameters
     ----------
@@ -93,22 +92,22 @@ def _message(labels: list[tuple], length: int) -> str:
 
     indices = ' and '.join(described(*label) for label in labels)
     return (
-        f'{indices} is used as an index along an axis of {length} entries (0 to {length - 1}), and leaves it: JAX '
-        f'would take the nearest entry in silence (where that is meant, write jnp.clip(i, 0, {length - 1})). Labels '
-        'count from 0: subtract 1 from those that count from 1 (np.unique(labels, return_inverse=True)[1] numbers any '
+        f'{indices} is used as an index along an axis of {length} entries (0 to {length - 1}), and is out of '
+        f'range: JAX would clip it silently (if that is intended, write jnp.clip(i, 0, {length - 1})). Labels count '
+        'from 0: subtract 1 from those that count from 1 (np.unique(labels, return_inverse=True)[1] numbers any '
         'labels), and make the Param as long as there are labels; of a group that was not fitted nothing can be '
         'predicted by its label.'
     )
 
 
 def _likelihood(density: Density) -> Callable:
-    """What is traced: the likelihood, or what is predicted where there are no targets."""
+    """The traced function: the likelihood, or the predicted distribution if there are no targets."""
 
     def likelihood(theta: jax.Array, data: Data) -> list[jax.Array]:
         if data.targets is not None or density.own_log_likelihood is not None:
             return [density.pointwise(theta, data)]
         with density.open(theta, data) as model:
-            found = jax.tree.leaves(model.distribution(data))
-        return [jnp.asarray(u.get_magnitude(x)) for x in found]
+            parameters = jax.tree.leaves(model.distribution(data))
+        return [jnp.asarray(u.get_magnitude(x)) for x in parameters]
 
     return likelihood

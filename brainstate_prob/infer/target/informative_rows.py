@@ -1,9 +1,9 @@
-"""Rows that are informative about whether rows depend on each other, and other values for them.
+"""A choice of rows that shows dependence between rows, and perturbed values of them.
 
-Most rows of a sparse series are alike and carry no information. So rows with rare and extreme values are chosen, with
-their neighbours, and some at random. The same rows come a second and a third time: with each column drawn anew from its
-distinct values, so that what is rare is frequent, and with values between them, so that no two rows are alike. Rows
-that are independent are so for any values.
+Most rows of a sparse series are equal and carry no information. So rows with rare and extreme values are chosen, with
+their neighbours, and some at random. Two perturbed versions of these rows follow: one with each column resampled from
+its distinct values, so that rare values are frequent, and one with interpolated values, so that no two rows are equal.
+Independent rows are independent for any values.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from brainstate_prob.infer.data.sharding import on_host
 
 __all__ = ['VERSIONS', 'informative_rows', 'row_order', 'rows_of']
 
-# In words: as they are, drawn, and between those that are drawn.
+# The versions of the rows, in words: unchanged, resampled, and interpolated values.
 VERSIONS = (
     '',
     ' (each column drawn anew from its values)',
     ' (each column drawn anew between its values)',
 )
 
-_COLUMNS, _SAMPLE, _RARE = 16, 4096, 64  # columns of an array that are looked at, and values of each
-_AROUND = np.arange(-1, 4)  # a series reads the rows before
+_COLUMNS, _SAMPLE, _RARE = 16, 4096, 64  # columns of an array that are examined, and values of each
+_NEIGHBOURS = np.arange(-1, 4)  # a time series reads earlier rows
 
 
 class _Column(NamedTuple):
@@ -36,7 +36,7 @@ class _Column(NamedTuple):
 
 
 def rows_of(data: Data, index: Any, num: int) -> Data:
-    """The rows at ``index`` of everything that has ``num`` of them; the rest as it is."""
+    """The rows at ``index`` of every array with ``num`` rows; other leaves are unchanged."""
     return _with_rows(data, num, lambda x: x[index])
 
 
@@ -57,7 +57,7 @@ def informative_rows(rng: np.random.Generator, data: Data, num: int, size: int |
             drawn[2] = _between(rng, drawn[2], _drawn(rng, host, columns_of_x)).astype(host.dtype)
         return np.concatenate(drawn)
 
-    # In the order of `_leaves`. Targets are drawn only: whole numbers stay so.
+    # In the order of `_leaves`. Targets are resampled only, so that integers stay integers.
     args, kwargs = _mapped((data.args, data.kwargs), num, lambda x: versions(x, True))
     targets = _mapped(data.targets, num, lambda x: versions(x, False))
     return rows, data._replace(args=args, kwargs=kwargs, targets=targets)
@@ -96,18 +96,18 @@ def _is_number(x: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-# What the columns hold
+# Columns
 
 
 def _columns(rng: np.random.Generator, x: Any, num: int) -> list[_Column] | None:
-    """Some columns of an array, all of them if they are few; None for what is not real numbers."""
+    """Some columns of an array, or all if they are few; None for arrays that are not real."""
     if not _is_number(x):
         return None
     wide = int(np.prod(np.shape(x)[1:]))
     which = np.arange(wide) if wide <= _COLUMNS else rng.choice(wide, _COLUMNS, replace=False)
     table = np.asarray(on_host(x.reshape(num, wide)[:, which]))
     if jnp.issubdtype(table.dtype, jnp.floating):
-        table = table.astype(np.float64)  # NumPy sorts it, whatever the precision was
+        table = table.astype(np.float64)  # NumPy can sort it in any precision
     return [_summarized(rng, column) for column in table.T]
 
 
@@ -127,10 +127,10 @@ def _chosen(rng: np.random.Generator, columns: list[list[_Column] | None], num: 
     """Rows of rare and extreme values with their neighbours, a block of successive rows, others at random; in order."""
     rare = [rng.permutation(column.rows) for of_array in columns for column in of_array or ()]
     chosen: dict[int, None] = {}
-    for place in range(max(map(len, rare), default=0)):  # from each column one, then from each the next
+    for place in range(max(map(len, rare), default=0)):  # round robin over the columns
         for rows in rare:
-            if place < len(rows) and len(chosen) + len(_AROUND) <= size // 2:
-                chosen.update(dict.fromkeys(np.clip(rows[place] + _AROUND, 0, num - 1).tolist()))
+            if place < len(rows) and len(chosen) + len(_NEIGHBOURS) <= size // 2:
+                chosen.update(dict.fromkeys(np.clip(rows[place] + _NEIGHBOURS, 0, num - 1).tolist()))
     length = max(1, (size - len(chosen)) // 2)
     start = int(rng.integers(num - length + 1))
     chosen.update(dict.fromkeys(range(start, start + length)))
@@ -139,24 +139,24 @@ def _chosen(rng: np.random.Generator, columns: list[list[_Column] | None], num: 
     return np.sort(np.array(list(chosen)))
 
 
-# Other values
+# Perturbed values
 
 
 def _drawn(rng: np.random.Generator, x: np.ndarray, columns: list[_Column]) -> np.ndarray:
-    """Each column drawn from its distinct values, of the type and shape of ``x``."""
+    """Each column resampled from its distinct values, with the dtype and shape of ``x``."""
     flat = x.reshape(len(x), -1)
     if flat.shape[1] == len(columns):
         drawn = [rng.choice(column.values, len(x)) for column in columns]
         return np.stack(drawn, axis=1).astype(x.dtype).reshape(x.shape) if drawn else x
     out = rng.permuted(flat, axis=0)
-    if jnp.issubdtype(x.dtype, jnp.floating):  # many columns: from those of some of them, by half
+    if jnp.issubdtype(x.dtype, jnp.floating):  # many columns share the values of some of them
         pool = np.unique(np.concatenate([column.values for column in columns]))
         out = np.where(rng.random(flat.shape) < 0.5, rng.choice(pool, flat.shape).astype(x.dtype), out)
     return out.reshape(x.shape)
 
 
 def _between(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Between two values of a column; where these are one value, between half of it and it. So no two are alike."""
+    """Random points between two values of a column, or between half of it and it if they are equal: no ties."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(all='ignore'):
         return b + rng.random(a.shape) * (np.where(a == b, 0.5 * b, a) - b)

@@ -1,8 +1,8 @@
-"""The indices at which a traced program looks something up, within its loops and branches too.
+"""The index ranges of gathers and slices in a traced program, also within loops and branches.
 
-A program is read twice: once for what depends on what, and once, inside a compiled function, for the values of the
-indices. In a loop these are the values of all its steps: the loop is run with the numbers that do not depend on
-parameters. Of a branch they are those of the branch that is taken.
+A program is traversed twice: once for its dependencies, and once, inside a compiled function, for the values of the
+indices. A loop is run with the numbers that do not depend on parameters, which gives the indices of all its steps. A
+condition gives the indices of the branch that is taken.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Lookup(NamedTuple):
 
     leaves: frozenset[int]
     length: int
-    last: int  # the largest index that there is
-    range: Callable[[], tuple[jax.Array, jax.Array]]  # the smallest and the largest index that is looked up
+    last: int  # the largest integer of the index type
+    range: Callable[[], tuple[jax.Array, jax.Array]]  # the smallest and the largest index used
 
 
 class Traced:
-    """A value in a program: the numbers ``leaves`` of the given values on which it depends, and what it is.
+    """A value in a program: the input leaves on which it depends (``leaves``), and its value if known.
 
-    What depends on `PARAMETERS` has no value here.
+    Values that depend on `PARAMETERS` are unknown.
     """
 
     def __init__(self, leaves: frozenset[int], compute: Callable[[], Any] = lambda: None):
@@ -54,9 +54,10 @@ class Traced:
 
 
 class Lookups(Interpreter[Traced]):
-    """The look-ups in all but other data, at indices that depend on ``labels``, or on ``constants`` alone.
+    """The look-ups whose indices depend on ``labels``, or on ``constants`` alone; those in data are left out.
 
-    Those that fill are left out: NaN does not stay unseen. Those that clip are what `jax.vmap` makes of single ones.
+    Gathers in mode 'fill' are left out, since their NaN is visible. Mode 'clip' is what `jax.vmap` makes of single
+    look-ups.
     """
 
     def __init__(self, labels: frozenset[int], others: frozenset[int], constants: frozenset[int]):
@@ -69,7 +70,7 @@ class Lookups(Interpreter[Traced]):
     def operation(self, operation: Any, inputs: list[Traced]) -> list[Traced]:
         name, params = operation.primitive.name, operation.params
         if name == 'dynamic_slice' or (name == 'gather' and params['mode'].name != 'FILL_OR_DROP'):
-            self.all += self._looked_up(operation, *inputs)
+            self.all += self._look_ups(operation, *inputs)
         elif name in ('scan', 'while', 'cond'):
             self.all += getattr(self, f'_in_{name}')(operation, inputs)
         leaves = _union(inputs)
@@ -82,16 +83,16 @@ class Lookups(Interpreter[Traced]):
         return [Traced(leaves, functools.partial(_entry, results, i)) for i in range(len(operation.outvars))]
 
     def _within(self, program: Any, inputs: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
-        """The results of the body of a loop or branch, and the look-ups in it."""
+        """The results and look-ups of the body of a loop or branch."""
         body = Lookups(self.labels, self.others, self.constants)
         return body.run(program, inputs), body.all
 
-    def _looked_up(self, operation: Any, array: Traced, *indices: Traced) -> Iterator[Lookup]:
+    def _look_ups(self, operation: Any, array: Traced, *indices: Traced) -> Iterator[Lookup]:
         leaves = _union(indices)
         if leaves & (PARAMETERS | self.others):
             return
         if not array.fitted and (array.leaves & (self.others | self.labels) or not leaves & self.labels):
-            return  # rows of other data: a lag, say
+            return  # rows of other data, such as a lag
         labels = leaves & self.labels or leaves & self.constants
         if not labels:
             return
@@ -113,7 +114,7 @@ class Lookups(Interpreter[Traced]):
         def step(carry: Sequence[Traced], rows: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
             return self._within(params['jaxpr'], (*constants, *carry, *rows))
 
-        flows, lookups = _settled(lambda carry: step(carry, rows), carry)
+        flows, lookups = _fixed_point(lambda carry: step(carry, rows), carry)
         of_rows = [x.leaves for x in rows]
 
         def ranges() -> list:
@@ -136,11 +137,11 @@ class Lookups(Interpreter[Traced]):
         def step(carry: Sequence[Traced]) -> tuple[list[Traced], list[Lookup]]:
             return self._within(params['body_jaxpr'], (*of_body, *carry))
 
-        flows, lookups = _settled(step, carry)
-        # What `jax.vmap` makes of loops of different lengths goes on while any of them does, and drops the steps of the
+        flows, lookups = _fixed_point(step, carry)
+        # Under `jax.vmap` loops of different lengths run as long as the longest one, which drops the extra steps of the
         # others.
         together = bool(params['cond_jaxpr'].jaxpr.outvars[0].aval.shape)
-        if test(_with(flows)).fitted or together:  # which steps count is unknown, and what all of them share is known
+        if test(_with(flows)).fitted or together:  # the active steps are unknown; use what all of them share
             return step([Traced(leaves | PARAMETERS) for leaves in flows])[1]
 
         def ranges() -> list:
@@ -158,7 +159,7 @@ class Lookups(Interpreter[Traced]):
         which = inputs[0]
         branches = [self._within(branch, inputs[1:])[1] for branch in operation.params['branches']]
         lookups = [x for branch in branches for x in branch]
-        if which.fitted:  # any of them may be taken, unless the labels themselves choose
+        if which.fitted:  # any branch may be taken, unless the labels choose it
             return [] if which.leaves & (self.labels | self.others) else lookups
 
         def ranges() -> list:
@@ -170,8 +171,8 @@ class Lookups(Interpreter[Traced]):
         return _each(lookups, ranges, inputs)
 
 
-def _settled(step: Callable, carry: Sequence[Traced]) -> tuple[list[frozenset[int]], list[Lookup]]:
-    """What the carried values of a loop depend on, after any number of steps, and the look-ups of a step."""
+def _fixed_point(step: Callable, carry: Sequence[Traced]) -> tuple[list[frozenset[int]], list[Lookup]]:
+    """The dependencies of a loop's carry after any number of steps (a fixed point), and the look-ups of a step."""
     flows = [x.leaves for x in carry]
     while True:
         results, lookups = step(_with(flows))
@@ -197,7 +198,7 @@ def _union(values: Iterable[Traced]) -> frozenset[int]:
 
 def _each(lookups: list[Lookup], ranges: Callable[[], list], inputs: Sequence[Traced]) -> list[Lookup]:
     def compute() -> list:
-        for x in inputs:  # computed outside the loop, once: no value from within it is kept outside
+        for x in inputs:  # loop constants are computed once, outside of it
             if not x.fitted:
                 x.value()
         return ranges()
@@ -212,7 +213,7 @@ def _range(index: Traced, at: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def _no_range() -> tuple[jax.Array, jax.Array]:
-    """The range of no number."""
+    """The empty range."""
     kind = np.iinfo(jnp.result_type(int))
     return jnp.asarray(kind.max), jnp.asarray(kind.min)
 

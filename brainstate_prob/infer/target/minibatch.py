@@ -1,4 +1,4 @@
-"""Minibatches of data in memory: which observations a step sees, and the factor by which their likelihood counts."""
+"""Minibatches of data in memory: the observations of each step, and the scale N / B of their log-likelihood."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Batches(NamedTuple):
-    """Where a pass over the data stands: the order of the observations, the next position, and the random key."""
+    """The state of a pass over the data: the order of the observations, the next position, and the random key."""
 
     order: jax.Array
     position: jax.Array
@@ -43,7 +43,7 @@ class Batches(NamedTuple):
 
 
 def check_batch_size(data: Data, batch_size: int | None, num_observations: int) -> None:
-    """Refuse minibatches that the data do not allow.
+    """Refuse a batch size that the data do not allow.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def check_batch_size(data: Data, batch_size: int | None, num_observations: int) 
     if batch_size is None:
         return
     if data.targets is None:
-        raise ValueError('batch_size needs targets: without them there is nothing to take a part of.')
+        raise ValueError('batch_size needs targets, since minibatches are parts of them.')
     if not 1 <= batch_size <= num_observations:
         raise ValueError(
             f'batch_size must be from 1 to the number of observations {num_observations}, got {batch_size}.'
@@ -69,7 +69,7 @@ def check_batch_size(data: Data, batch_size: int | None, num_observations: int) 
 
 
 def first_batch(key: jax.Array, num_observations: int) -> Batches:
-    """Before the first pass, whose order is drawn with the first batch."""
+    """The state before the first pass, whose order is drawn with the first batch."""
     return Batches(jnp.arange(num_observations), jnp.full((), num_observations, int), key)
 
 
@@ -79,12 +79,12 @@ def _new_pass(key: jax.Array, num_observations: int) -> Batches:
 
 
 def next_batch(batches: Batches, batch_size: int) -> tuple[jax.Array, Batches]:
-    """The indices of the next batch. Each pass has a new random order; what is left over at its end is skipped."""
+    """The indices of the next batch. Each pass has a new random order; an incomplete last batch is skipped."""
     return _within_pass(_refreshed(batches, batch_size), batch_size)
 
 
 def _refreshed(batches: Batches, batch_size: int) -> Batches:
-    """The start of the next pass, where this one has no whole batch left."""
+    """The start of the next pass if no complete batch is left in this one."""
     num = batches.order.shape[0]
     over = batches.position + batch_size > num
     return lax.cond(over, lambda b: _new_pass(b.key, num), lambda b: b, batches)
@@ -98,8 +98,8 @@ def _within_pass(batches: Batches, batch_size: int) -> tuple[jax.Array, Batches]
 def loop_in_batches(unfinished: Callable, body: Callable, state: Any, rest: tuple, batch_size: int | None) -> tuple:
     """``while unfinished(state, *rest): state, *rest = body(index, state, *rest)``; ``index`` is the next batch.
 
-    A new order is drawn outside the inner loop: under ``vmap`` both branches of a condition are computed, and the order
-    of all observations at each step would cost more than the step.
+    A new order is drawn outside the inner loop: under ``vmap`` both branches of a condition are computed, and a
+    permutation of all observations at each step would cost more than the step.
     """
     if batch_size is None:
         return lax.while_loop(lambda loop: unfinished(*loop), lambda loop: body(None, *loop), (state, *rest))
@@ -137,7 +137,7 @@ def take(data: Data, index: jax.Array) -> Data:
 
 
 def check_parts(posterior: Posterior, batch_size: int, what: str = 'batch_size=', instead: str = '') -> None:
-    """Refuse parts of a posterior's data where the data or the model do not allow them.
+    """Refuse minibatches where the data or the model do not allow them.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ _PIECES = (
 
 
 class Batching:
-    """Which observations each step of a fit sees: all, minibatches of the posterior's, or batches of an iterable.
+    """The data of each step of a fit: all observations, minibatches of them, or batches of an iterable.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ class Batching:
             first = self.stream.peek()
             num = int(np.shape(first.targets)[0])
             shapes = [np.shape(x) for x in jax.tree.leaves((first.args, first.kwargs))]
-            if all(not shape or shape[0] == num for shape in shapes):  # else which rows belong together is not known
+            if all(not shape or shape[0] == num for shape in shapes):  # else no check is possible
                 fix = f'Give all rows to the Posterior and leave batches out, {_PIECES}'
                 check_rows(posterior, first, num, 'batches=', fix)
         elif num_observations is not None:
@@ -206,16 +206,16 @@ class Batching:
 
     @property
     def in_parts(self) -> bool:
-        """Whether a step sees a part of the observations."""
+        """Whether a step sees only a part of the observations."""
         return self.stream is not None or self.batch_size is not None
 
     @property
     def example(self) -> Data:
-        """Data that stand for all: those of the posterior, or the next batch."""
+        """Example data: those of the posterior, or the next batch."""
         return self._data if self.stream is None else self.stream.stand_in()
 
     def check(self, density: Density, theta: jax.Array) -> None:
-        """Evaluate the first batch: shapes, types and supports are right before anything long starts.
+        """Evaluate the first batch, so that errors of shapes, dtypes and supports appear before a long run.
 
         Raises
         ------
@@ -227,7 +227,7 @@ class Batching:
             refuse_impossible(density, theta, self.stream.peek(), 'the targets of the first batch')
 
     def info(self) -> dict[str, Any]:
-        """What a result says about its minibatches."""
+        """The entries of `Fit.info` about minibatches."""
         if self.stream is not None:
             return self.stream.describe()
         if self.batch_size is None:

@@ -49,7 +49,7 @@ class ParamSite(dist.Distribution):
     def __init__(self, entry: Entry, hypers: tuple[Entry, ...], pieces: Mapping[str, tuple]):
         self.entry = entry
         self.hypers = tuple(hypers)
-        # NumPyro scores a site after the model has run, so the site itself keeps what its prior depends on.
+        # NumPyro scores a site after the model has run, so the site keeps the hyper-parameters of its prior.
         states = {} if entry.reg is None else find_states(entry.reg)
         self.bound = (tuple(state.value for state in states.values()), tuple(pieces[h.name] for h in hypers))
         super().__init__((), entry.value_shape)
@@ -61,7 +61,7 @@ class ParamSite(dist.Distribution):
         return constraints.independent(base, rank - base.event_dim) if rank > base.event_dim else base
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        """Weight times the log density of the prior; 0 without one."""
+        """The weighted log density of the prior; 0 if there is none."""
         value = jnp.asarray(value)
         one = self._log_prob
         for _ in range(value.ndim - len(self.event_shape)):
@@ -284,8 +284,8 @@ def _refuse_unsampled(entries: list[Entry]) -> None:
     for entry in entries:
         if entry.on_theta and entry.reg is not None and not entry.t.bijective:
             raise ValueError(
-                f'{entry.name!r}: a prior on theta says nothing about a value of {entry.t!r}, which many thetas have. '
-                "Put it on the value (prior_on='value')."
+                f'{entry.name!r}: a prior on theta defines no density for a value of {entry.t!r}, which many thetas '
+                "have. Put it on the value (prior_on='value')."
             )
 
 
@@ -315,7 +315,7 @@ def _observe(scored: Any, targets: jax.Array | None, scale: Any) -> Any:
 
 
 def _hypers_first(entries: list[Entry]) -> list[tuple[Entry, tuple[Entry, ...]]]:
-    """The entries with the entries that their priors read, these first."""
+    """The entries in an order in which hyper-parameters come before the priors that read them."""
     by_state = {entry.state: entry for entry in entries if entry.param is not None}
     ordered: dict[str, tuple[Entry, tuple[Entry, ...]]] = {}
 

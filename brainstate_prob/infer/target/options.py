@@ -1,7 +1,7 @@
-"""The options of the ways to fit and of their results: what each name allows, checked before anything is computed.
+"""Checks of the options of the ways to fit and of results, before anything is computed.
 
-An option means the same wherever it appears, so its rule stands here once, by its name. A wrong value is a ValueError
-of one form: what it must be, and what it was.
+An option has the same meaning everywhere, so there is one rule for each name. The ValueError for a wrong value says
+what is allowed and what was given.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from brainstate_prob.infer.rules import (
     share,
     step_size,
 )
-from brainstate_prob.infer.target.door import announce
 from brainstate_prob.infer.target.gradients import BY_WEIGHTS, WITHOUT_GRADIENTS, loop_message
+from brainstate_prob.infer.target.inspection import issue_model_warnings
 from brainstate_prob.infer.target.posterior import Posterior
 from brainstate_prob.infer.words import what_is_no_posterior
 from brainstate_prob.nn.module import Module
@@ -43,7 +43,7 @@ _WORDS_OF_INIT = choice('model', 'map', 'pathfinder', 'prior')
 
 
 def init(name: str, value: Any) -> None:
-    """The word, if it is one: fits, arrays and functions are looked at where they are used."""
+    """Check a string; fits, arrays and functions are checked where they are used."""
     if isinstance(value, str):
         _WORDS_OF_INIT(name, value)
     elif not _may_be_a_start(value):
@@ -77,7 +77,7 @@ def posterior(name: str, value: Any) -> None:
         raise TypeError(what_is_no_posterior(value))
 
 
-# By name. None is allowed where it is the default.
+# Rules by option name. None is allowed where it is the default.
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
@@ -127,7 +127,7 @@ RULES: dict[str, Rule] = {
 
 
 def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | None) -> None:
-    """Check the arguments of a function, by `RULES` and by ``rules`` of its own; its first statement.
+    """Check the arguments of the calling function by `RULES` and its own ``rules``; its first statement.
 
     Parameters
     ----------
@@ -165,27 +165,27 @@ def check_options(function: Callable, given: Mapping[str, Any], **rules: Rule | 
             rule(name, value)
     if 'checkpoint' in defaults:
         check_saving(given['checkpoint'], given['checkpoint_every'])
-    # Of a way to fit; simulations and draws of the prior need no data, and say themselves what they need.
+    # Ways to fit only: simulations and draws of the prior have their own checks.
     if isinstance(given.get('posterior'), Posterior) and 'posterior' not in rules and 'num_simulations' not in given:
         _refuse_without_targets(given)
         in_batches = given.get('batches') is not None
         if function.__name__ not in WITHOUT_GRADIENTS and (loop := loop_message(given['posterior'])):
             raise ValueError(loop)
-        announce(
+        issue_model_warnings(
             given['posterior'],
-            moves_freely=function.__name__ in _MOVE_FREELY,
+            accepts_improper=function.__name__ in _ACCEPT_IMPROPER,
             in_batches=in_batches,
             by_gradient=function.__name__ not in BY_WEIGHTS,
         )
 
 
-# Ways that go on without an end, or a word, where a posterior is improper. Points without a prior are of maximum
-# likelihood, a method of its own; Laplace finds the missing curvature, SMC and elliptical slices the missing prior.
-_MOVE_FREELY = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'barker', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder'})
+# Ways to fit that do not notice an improper posterior. MAP without priors is maximum
+# likelihood; Laplace checks the curvature, SMC and elliptical slices the prior.
+_ACCEPT_IMPROPER = frozenset({'nuts', 'chees', 'meads', 'mclmc', 'barker', 'sgmcmc', 'hmc_ecs', 'svi', 'pathfinder'})
 
 
 def _refuse_without_targets(given: Mapping[str, Any]) -> None:
-    """Refuse inputs or a likelihood without targets: what would be fitted is the prior."""
+    """Refuse inputs or a likelihood without targets: the fit would return the prior."""
     fitted, data = given['posterior'], given['posterior'].data
     predicts = data.args or data.kwargs or fitted.likelihood is not None
     scored = data.targets is not None or fitted.log_likelihood_function is not None or given.get('batches') is not None

@@ -1,10 +1,9 @@
 """Whether a log-likelihood sums over all pairs of a target and a prediction: shapes (N, 1) and (N,) that broadcast.
 
-The sum hides the square (N, N) from a check of shapes, so it is looked for in the traced program: numbers that were
-computed element by element from targets along one axis and other rows along another, and added up by a sum, a product
-of matrices, a norm or the carry of a scan. Squares that a model means do not look like this: matrices (of a Gaussian
-process, of weights, a mask) are no broadcasts, pairs of targets (risk sets, rankings) have targets along both axes, and
-a mixture takes a logarithm after its sum.
+The sum hides the shape (N, N) from a check of shapes, so the traced program is searched for it: element-wise functions
+of targets along one axis and other rows along another, which are summed by a reduction, a matrix product, a norm or the
+carry of a scan. Intended matrices do not match: covariances, weights and masks are not broadcasts, pairs of targets
+(risk sets, rankings) have targets along both axes, and a mixture takes a logarithm after its sum.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ _LINEAR_OPERATIONS = (
     'select_n slice squeeze sub transpose'
 )
 _LINEAR = frozenset(_LINEAR_OPERATIONS.split())
-# Of the sum over both axes these make a score of the same mistake: a norm and its square, a profile likelihood.
-_OF_A_TOTAL = frozenset({'abs', 'integer_pow', 'log', 'mul', 'pow', 'sqrt', 'square'})
+# Functions of the sum over both axes that occur in the same mistake: norms, profile likelihoods.
+_FUNCTIONS_OF_A_SUM = frozenset({'abs', 'integer_pow', 'log', 'mul', 'pow', 'sqrt', 'square'})
 _TARGETS, _ROWS, _CONSTANTS, _PARAMETERS, _PAIRS = 'targets', 'rows', 'constants', 'parameters', 'pairs'
 _NUMBERS = 'numbers'  # 0, 1, 2, ...
 
 
 class _Origin(NamedTuple):
-    """From what the entries of an array are computed.
+    """The inputs from which the entries of an array are computed.
 
     Attributes
     ----------
@@ -59,10 +58,10 @@ class _Origin(NamedTuple):
 
     @property
     def is_of_pairs(self) -> bool:
-        """Targets along one axis, rows along the other.
+        """Whether targets vary along one axis and rows along the other.
 
-        Constants count as rows that a model holds itself, unless something else varies with the targets: then they
-        are the nodes of a quadrature for every row.
+        Constants count as rows kept by the model, unless something else varies with the targets: then they are the
+        nodes of a quadrature for every row.
         """
         along = list((self.axes or {}).values())
         if any(_PAIRS in kinds for kinds in along):
@@ -82,7 +81,7 @@ class _Origin(NamedTuple):
 
 
 def sums_all_pairs(program: Any, data: Data) -> bool:
-    """Whether the first result of a program adds up terms of all pairs of a target and a row of something else.
+    """Whether the first result of a program sums over all pairs of a target and a row of another array.
 
     Parameters
     ----------
@@ -101,30 +100,30 @@ def sums_all_pairs(program: Any, data: Data) -> bool:
 
 
 def squared_messages(posterior: Any) -> list[str]:
-    """In words, whether the log-likelihood scores every target against every prediction."""
+    """A message if the log-likelihood scores every target against every prediction."""
     if not posterior.inspection.sums_pairs:
         return []
     num = posterior.num_observations
     return [
         f'log_likelihood= scores each of the {num} targets against the predictions of all {num} rows, and sums the '
         f'{num} x {num} terms: predictions of shape ({num}, 1) and targets of shape ({num},), or the other way round, '
-        'broadcast to a square. Give both one shape, e.g. model(x)[:, 0] or y[:, None].'
+        'broadcast to a matrix. Give both the same shape, e.g. model(x)[:, 0] or y[:, None].'
     ]
 
 
 class _Pairs(Interpreter[_Origin]):
-    """Follows from what arrays are computed, for ``num`` rows."""
+    """Propagates origins through a program, for ``num`` rows."""
 
     def __init__(self, num: int):
         self._num = num
-        self._steps: list[int] = []  # of the scans around an operation
+        self._steps: list[int] = []  # the lengths of the enclosing scans
 
     @property
     def _depth(self) -> int:
         return -len(self._steps)
 
     def origin(self, variable: Any, kinds: Set[str]) -> _Origin:
-        """An array that is computed from these, which vary along its axis of rows."""
+        """The origin of an input array that varies along its axis of rows."""
         axes = [i for i, n in enumerate(variable.aval.shape) if n == self._num]
         if not kinds or not axes:
             return _Origin({})
@@ -142,7 +141,7 @@ class _Pairs(Interpreter[_Origin]):
         return [self._result(operation, v, inputs) for v in operation.outvars]
 
     def _scan(self, operation: Any, constants: list, carry: list, rows: list) -> list[_Origin]:
-        """A scan by its first step: what is added to its carry is summed along the axis that is scanned."""
+        """A scan by its first step: terms added to its carry are summed along the scanned axis."""
         self._steps.append(operation.params['length'])
         step = self._depth
 
@@ -157,15 +156,15 @@ class _Pairs(Interpreter[_Origin]):
         results = self.run(operation.params['jaxpr'], [*constants, *start, *map(row, rows)])
         self._steps.pop()
         last = [
-            self._merged(v, (first, x))._replace(summed=x.summed, exponential=x.exponential)
+            self._unknown_operation(v, (first, x))._replace(summed=x.summed, exponential=x.exponential)
             for first, v, x in zip(carry, operation.outvars, results, strict=False)
         ]
         return [*last, *map(stacked, results[len(carry) :])]
 
-    def _merged(self, variable: Any, inputs: Any) -> _Origin:
-        """The result of an operation that is not followed: everything varies along each axis.
+    def _unknown_operation(self, variable: Any, inputs: Any) -> _Origin:
+        """The result of an unknown operation: everything varies along each axis.
 
-        The axes of scans that are over are left out.
+        The axes of completed scans are left out.
         """
         kinds = frozenset().union(*(x.kinds for x in inputs))
         scanned = {axis: kinds for x in inputs for axis in x.scanned if axis >= self._depth}
@@ -174,7 +173,7 @@ class _Pairs(Interpreter[_Origin]):
 
     def _result(self, operation: Any, variable: Any, inputs: list[_Origin]) -> _Origin:
         name = operation.primitive.name
-        result = self._followed(operation, name, variable, inputs) or self._merged(variable, inputs)
+        result = self._known_operation(operation, name, variable, inputs) or self._unknown_operation(variable, inputs)
         return result._replace(
             summed=self._is_summed(operation, name, inputs),
             carried=name in _LINEAR and any(x.carried for x in inputs),
@@ -195,7 +194,7 @@ class _Pairs(Interpreter[_Origin]):
         if len(added) < len(inputs) and any(x.is_of_pairs and self._depth in x.scanned for x in added):
             return True
         summed = [x for x in inputs if x.summed]
-        if name in _OF_A_TOTAL and summed and all(x.is_a_total for x in summed):
+        if name in _FUNCTIONS_OF_A_SUM and summed and all(x.is_a_total for x in summed):
             return name != 'log' or not summed[0].exponential
         if name in ('mul', 'dot_general'):
             return len(summed) == 1
@@ -203,11 +202,11 @@ class _Pairs(Interpreter[_Origin]):
             return inputs[0].summed and not inputs[1].summed
         return name in _LINEAR and bool(summed)
 
-    def _followed(self, operation: Any, name: str, variable: Any, inputs: list[_Origin]) -> _Origin | None:
-        """The result of an operation whose axes are those of its arguments; None for another operation."""
+    def _known_operation(self, operation: Any, name: str, variable: Any, inputs: list[_Origin]) -> _Origin | None:
+        """The result of an operation that preserves axes; None for other operations."""
         if name in ELEMENTWISE and not operation.primitive.multiple_results:
             axes = _joined(inputs)
-            # A comparison of row and column numbers is a mask, e.g. the diagonal: a square that is no broadcast.
+            # A comparison of row and column indices is a mask such as the diagonal, not an accidental broadcast.
             return _Origin(None if axes and len(axes) > 1 and set(axes.values()) == {frozenset({_NUMBERS})} else axes)
         if name == 'iota':
             along = operation.params['dimension']
@@ -222,7 +221,7 @@ class _Pairs(Interpreter[_Origin]):
         if name == 'transpose':
             return _moved(origin, {axis: i for i, axis in enumerate(operation.params['permutation'])})
         if name == 'dynamic_slice' and self._steps and self._steps[-1] == self._num:
-            # A row by its number, in a loop over as many: it is the row of the step.
+            # Row i in a loop over all rows: the row of this step.
             sizes = operation.params['slice_sizes']
             return _moved(origin, {axis: axis if sizes[axis] > 1 else self._depth for axis in range(len(shape))})
         if name in ('reshape', 'squeeze', 'expand_dims'):
@@ -245,7 +244,7 @@ class _Pairs(Interpreter[_Origin]):
 
 
 def _any_of(results: Sequence[_Origin]) -> _Origin:
-    """The result of a branch, whichever is taken."""
+    """The union over the branches of a cond."""
     return _Origin(
         _joined(results),
         summed=any(x.summed for x in results),
@@ -255,7 +254,7 @@ def _any_of(results: Sequence[_Origin]) -> _Origin:
 
 
 def _joined(inputs: Iterable[_Origin]) -> dict[int, frozenset[str]] | None:
-    """What varies along the axes of an element-wise function of these."""
+    """The result of an element-wise function of these."""
     axes: dict[int, frozenset[str]] = {}
     for x in inputs:
         if x.axes is None:
@@ -266,5 +265,5 @@ def _joined(inputs: Iterable[_Origin]) -> dict[int, frozenset[str]] | None:
 
 
 def _moved(origin: _Origin, to: dict[int, int]) -> _Origin:
-    """With its axes at their new places, those of scans where they were."""
+    """The origin with its axes moved; the axes of scans stay first."""
     return _Origin({to.get(axis, axis): kinds for axis, kinds in (origin.axes or {}).items() if axis < 0 or axis in to})

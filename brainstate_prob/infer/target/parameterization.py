@@ -1,14 +1,14 @@
-"""Centred or non-centred, by the data: which hierarchical numbers are moved in standardized form.
+"""The choice between centred and non-centred parameterization of hierarchical parameters, by the data.
 
-Of a number with prior location + scale * z the centred form is the better one where the likelihood says more about it
-than the prior does: where information * scale**2 > 1, the information being minus the second derivative of the
-log-likelihood (Papaspiliopoulos, Roberts & Skoeld 2007; Betancourt & Girolami 2015). That product is the curvature of
-the likelihood in z, so it is read off at one point in the non-centred coordinates, by differences of the gradient. It
-must also hold at the small scales that the posterior has, where the funnel is: few groups say little about their scale.
+For a number with prior location + scale * z the centred form is better where the likelihood is more informative than
+the prior: where information * scale**2 > 1, with the information minus the second derivative of the log-likelihood
+(Papaspiliopoulos, Roberts & Skoeld 2007; Betancourt & Girolami 2015). This product is the curvature of the likelihood
+in z, so it is computed at one point in the non-centred coordinates, by differences of the gradient. It must also hold
+at small scales within the posterior, where the funnel is: few groups determine their scale poorly.
 
 The point must have a typical scale. At the joint mode of the centred coordinates the scale is zero, at that of the
-non-centred ones it is too large. So the standardized values get independent normals, and their means and widths and all
-else are found by maximizing the evidence lower bound over fixed draws: variational expectation maximization.
+non-centred ones it is too large. So the standardized values get independent normals, and the evidence lower bound over
+fixed draws is maximized in their means and widths and all other parameters: variational expectation maximization.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 __all__ = ['chosen_by_data']
 
-_STEPS = 100  # of L-BFGS
-_PAIRS = 4  # of draws on both sides
-_WIDTH = 0.3  # of standardized values at the start
-_FEW = 16  # numbers up to which each has a difference of its own; more share as many random directions
-_DIFFERENCE = 1e-2  # in standardized coordinates
-_ALIKE = 10.0  # an entry whose products differ by a smaller factor is moved in one form
+_STEPS = 100  # steps of L-BFGS
+_PAIRS = 4  # antithetic pairs of draws
+_WIDTH = 0.3  # initial standard deviation of standardized values
+_FEW = 16  # up to this size one finite difference for each number; beyond it, as many random directions
+_DIFFERENCE = 1e-2  # step of finite differences, in standardized coordinates
+_SIMILAR = 10.0  # an entry whose ratios differ by less than this factor has one parameterization
 
 
 def chosen_by_data(posterior: Posterior, data: Data | None = None) -> tuple[str, ...]:
-    """The names of what is moved non-centred (`noncentered.named`), the same for the same model, start and data.
+    """The names of the non-centred entries (`noncentered.named`); deterministic given model, start and data.
 
-    Where nothing can be computed (no likelihood, a start that is not finite) it is everything.
+    Without a likelihood or a finite start, all entries are non-centred.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def chosen_by_data(posterior: Posterior, data: Data | None = None) -> tuple[str,
     depths = {e.name: depth_of(e, posterior.entries) for e in able}
     masks = {e.name: np.ones(e.size, bool) for e in able}
     now, states = density, data.states
-    # What lies deepest comes first: where it is centred, its prior is what informs the level above.
+    # The deepest level comes first: where it is centred, its prior informs the level above.
     for depth in sorted(set(depths.values()), reverse=True):
         if now is not density:
             theta = _translated(density, now, theta, states)
@@ -82,26 +82,26 @@ def _translated(source: Density, density: Density, theta: jax.Array, states: tup
 
 
 def _informed(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Which numbers of one entry the data determine better than the prior does, also where its scale is small.
+    """The numbers of an entry that the data determine better than the prior, even at small scales.
 
     A number with y ~ N(location, scale**2 + 1 / information) has the information 2 * (product / (1 + product))**2 about
-    the logarithm of its scale; those with the same scale add up. The product is taken where the scale is three standard
-    deviations lower: at smaller ones there is a funnel that a sampler would enter.
+    its log scale, which is summed over the numbers with the same scale. The product is evaluated at a scale three
+    standard deviations lower: if it is small there, a sampler would enter the funnel.
     """
     product = np.clip(np.nan_to_num(product, nan=0.0), 1e-6, 1e6)
     about_scale = 2 * (product / (1 + product)) ** 2
     known = np.array([about_scale[scale == s].sum() for s in scale])
     logs = np.log(product) - 6 / np.sqrt(known)
-    if np.exp(np.ptp(logs)) < _ALIKE:
+    if np.exp(np.ptp(logs)) < _SIMILAR:
         return np.full(product.shape, logs.mean() > 0)
     return logs > 0
 
 
-# The point
+# Typical point
 
 
 def _typical_point(density: Density, theta: Any, data: Data) -> Any:
-    """The most probable point once the standardized values are integrated out, with their means; None if not finite."""
+    """The mode with standardized values integrated out, and their means; None if it is not finite."""
     from scipy.optimize import minimize
 
     columns = np.concatenate(list(_columns(density).values()))
@@ -118,7 +118,7 @@ def _typical_point(density: Density, theta: Any, data: Data) -> Any:
 
 
 class _Descent:
-    """Minus the evidence lower bound, of theta and the logarithms of the standardized values' widths."""
+    """The negative ELBO as a function of theta and the log widths of the standardized values."""
 
     def __init__(self, density: Density, data: Data, columns: np.ndarray, signs: np.ndarray):
         self._density, self._data, self._given = density, data, (columns, signs)
@@ -126,17 +126,17 @@ class _Descent:
         self._least = np.inf
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        found = self._run(x.astype(self._density.dtype), *self._given, self._data)
-        value, grad = (np.asarray(on_host(y), np.float64) for y in found)
+        result = self._run(x.astype(self._density.dtype), *self._given, self._data)
+        value, grad = (np.asarray(on_host(y), np.float64) for y in result)
         if np.isfinite(value) and np.isfinite(grad).all():
             self._least = min(self._least, float(value))
             return float(value), grad
-        # The line search turns back; at the start this is infinite.
+        # A large value makes the line search shorten its step; at the start it is infinite.
         return self._least + 10 * (1 + abs(self._least)), np.zeros_like(grad)
 
 
 def _negative_elbo(density: Density, x: jax.Array, columns: jax.Array, signs: jax.Array, data: Data) -> tuple:
-    """Minus the evidence lower bound, and its gradient."""
+    """The negative evidence lower bound and its gradient."""
 
     def negative(x: jax.Array) -> jax.Array:
         theta, log_widths = x[: density.size], x[density.size :]
@@ -148,21 +148,21 @@ def _negative_elbo(density: Density, x: jax.Array, columns: jax.Array, signs: ja
 
 
 def _columns(density: Density) -> dict[str, np.ndarray]:
-    """Where each entry that is moved non-centred, wholly or in part, lies in theta."""
-    found, offset = {}, 0
+    """The positions in theta of each entry that is non-centred, wholly or in part."""
+    columns, offset = {}, 0
     for block in density.blocks:
         for entry, size in zip(block.entries, block.sizes, strict=True):
             if isinstance(block, NoncenteredBlock):
-                found[entry.name] = np.arange(offset, offset + size)
+                columns[entry.name] = np.arange(offset, offset + size)
             offset += size
-    return found
+    return columns
 
 
 def _scales(density: Density, theta: Any, data: Data) -> dict[str, np.ndarray]:
-    """By entry that is moved non-centred, the scale of each number's prior."""
-    found = np.asarray(on_host(density.compiled(_prior_scales)(theta, data)), np.float64)
+    """The prior scale of each number of each non-centred entry."""
+    scales = np.asarray(on_host(density.compiled(_prior_scales)(theta, data)), np.float64)
     where = _columns(density)
-    pieces = np.split(found, np.cumsum([len(at) for at in where.values()])[:-1])
+    pieces = np.split(scales, np.cumsum([len(at) for at in where.values()])[:-1])
     return dict(zip(where, pieces, strict=True))
 
 
@@ -172,11 +172,11 @@ def _prior_scales(density: Density, theta: jax.Array, data: Data) -> jax.Array:
         return jnp.concatenate([jnp.broadcast_to(b.location_scale()[1], (b.size,)) for b in blocks])
 
 
-# The curvature
+# Curvature
 
 
 def _products(density: Density, theta: Any, data: Data, names: list[str]) -> dict[str, np.ndarray]:
-    """By entry, information * scale**2 of each number: minus the second derivative of all but its own prior."""
+    """Information * scale**2 of each number, by entry, where the information excludes the number's own prior."""
     theta = np.asarray(on_host(theta), density.dtype)
     gradient = density.compiled(_gradient)
     own = density.compiled(_gradient_of_own_priors)
@@ -207,6 +207,6 @@ def _own_priors(density: Density, theta: jax.Array, data: Data) -> jax.Array:
     """The log density of all standardized values."""
     with density.open(theta, data) as model:
         return sum(
-            (b.standardized_prior(stretch) for b, stretch, _ in model.computed if isinstance(b, NoncenteredBlock)),
+            (b.standardized_prior(part) for b, part, _ in model.computed if isinstance(b, NoncenteredBlock)),
             jnp.zeros((), density.dtype),
         )

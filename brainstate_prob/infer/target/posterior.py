@@ -1,4 +1,4 @@
-"""Posterior: a model, its data and how the data are scored; what every way to fit takes."""
+"""Posterior: a model, its data and its likelihood, the argument of every way to fit."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from brainstate_prob.infer.density.refusals import refuse_equal_paths, refuse_fo
 from brainstate_prob.infer.density.variables import check_coords, variables_of
 from brainstate_prob.infer.target.check import check
 from brainstate_prob.infer.target.data import call_arguments, checked_dims, checked_targets, magnitude_in
-from brainstate_prob.infer.target.door import admitted, guard, no_leaks
 from brainstate_prob.infer.target.indices import refuse_out_of_range
+from brainstate_prob.infer.target.inspection import inspected, no_leaks, refuse_changes
 from brainstate_prob.infer.target.parameterization import chosen_by_data
 from brainstate_prob.infer.target.reach import hidden_parameter_message
 from brainstate_prob.infer.target.target import Target
@@ -107,7 +107,7 @@ class Posterior:
     -7.7568
     """
 
-    fixed_choice: tuple[str, ...] | None = None  # what noncentered='auto' means, where many data sets share one choice
+    fixed_choice: tuple[str, ...] | None = None  # the choice of noncentered='auto', where many data sets share it
 
     @named
     def __init__(
@@ -136,7 +136,7 @@ class Posterior:
         if not self.entries:
             raise ValueError(
                 f'{type(model).__name__} has no trainable parameters. Give it nn.Param attributes (Const and '
-                'fit=False are not trained; Params in a set, or in an object that is no nn.Module, are not found).'
+                'fit=False are not trained; Params in a set, or in an object that is not an nn.Module, are not found).'
                 + hidden_parameter_message(model)
             )
         refuse_equal_paths(self.entries)
@@ -145,18 +145,18 @@ class Posterior:
         self.targets_unit = targets.unit if isinstance(targets, u.Quantity) else u.UNITLESS
         magnitude = targets.mantissa if isinstance(targets, u.Quantity) else targets
         checked = None if targets is None else checked_targets(magnitude)
-        # An array: a Python number would be moved to the device at every call.
+        # As an array, since a Python number would be copied to the device at every call.
         one = jnp.ones((), self.density.dtype)
         unit = None if self.targets_unit.is_unitless else InUnit(self.targets_unit)
         states = find_states(model)
         others = tuple(states[path].value for path in self.density.other_paths)
         self.data = Data(args, kwargs, checked, others, one, unit)
         self.dims = checked_dims(dims or {}, self.arrays)
-        self.labels  # noqa: B018 checked now
-        self.density, self.inspection = admitted(self.density, model, self.data)
+        self.labels  # noqa: B018 checked here
+        self.density, self.inspection = inspected(self.density, model, self.data)
         with no_leaks():
             self._inspect()
-        guard(self.density, self.data, self.inspection)
+        refuse_changes(self.density, self.data, self.inspection)
 
     @classmethod
     def from_numpyro(cls, model: Callable, *args: Any, **kwargs: Any) -> Posterior:
@@ -190,7 +190,7 @@ class Posterior:
         return cls(module, module.inputs, module.targets, likelihood=NumPyroModel.predicted)
 
     def replaced(self, **changes: Any) -> Posterior:
-        """The same posterior but for these attributes, which are not checked again."""
+        """A copy with some attributes replaced, without new checks."""
         new = object.__new__(type(self))
         for name, value in {**vars(self), **changes}.items():
             setattr(new, name, value)
@@ -199,7 +199,7 @@ class Posterior:
     __copy__ = replaced
 
     def __getstate__(self) -> dict[str, Any]:
-        data = whole(self.data) if is_sharded(self.data) else self.data  # devices stay here
+        data = whole(self.data) if is_sharded(self.data) else self.data  # devices are not pickled
         return {**vars(self), 'data': data, 'dtype': self.density.dtype}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -215,7 +215,7 @@ class Posterior:
 
     @staticmethod
     def inputs_of(inputs: Any) -> tuple[tuple, dict]:
-        """The positional and keyword arguments that ``inputs`` stand for, as arrays.
+        """The positional and keyword arguments of the model given by ``inputs``, as arrays.
 
         Raises
         ------
@@ -227,7 +227,7 @@ class Posterior:
         return call_arguments(inputs)
 
     def targets_of(self, targets: Any) -> jax.Array:
-        """The magnitude of other targets, in the unit of those that were given.
+        """The magnitude of new targets in the unit of the posterior's targets.
 
         Raises
         ------
@@ -246,7 +246,7 @@ class Posterior:
     @property
     def arrays(self) -> dict[str, Any]:
         """The data by name: numeric inputs (keyword arguments by theirs, ``input_0``, ...) and ``targets``."""
-        found = {}
+        arrays = {}
         leaves = jax.tree_util.tree_flatten_with_path(
             (self.data.args, self.data.kwargs), is_leaf=lambda x: isinstance(x, u.Quantity) or is_padded(x)
         )
@@ -254,21 +254,21 @@ class Posterior:
             leaf = leaf.whole() if is_padded(leaf) else leaf
             parts = [str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in where]
             if not jax.dtypes.issubdtype(u.get_magnitude(leaf).dtype, jax.dtypes.extended):
-                found[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
+                arrays[('' if side.idx else 'input_') + '.'.join(parts)] = leaf
         if self.data.targets is not None:
             targets = self.data.targets
             targets = targets.whole() if is_padded(targets) else targets
-            found['targets'] = with_unit(targets, self.targets_unit)
-        return found
+            arrays['targets'] = with_unit(targets, self.targets_unit)
+        return arrays
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The labels of every named dim that has some."""
+        """The labels of the named dims."""
         shapes = {name: np.shape(u.get_magnitude(x)) for name, x in self.arrays.items()}
         axes = {name: (dims, shapes[name]) for name, dims in self.dims.items()}
         return check_coords(variables_of(self.entries), self.coords, axes)
 
-    # What is fitted
+    # Parameters
 
     @property
     def entries(self) -> list[Entry]:
@@ -277,7 +277,7 @@ class Posterior:
 
     @property
     def names(self) -> list[str]:
-        """Their dotted paths."""
+        """The dotted paths of the parameters."""
         return [e.name for e in self.entries]
 
     @property
@@ -288,11 +288,11 @@ class Posterior:
 
     @property
     def theta(self) -> jax.Array:
-        """The model's present parameters as one flat unconstrained vector."""
+        """The model's current parameters as one flat unconstrained vector."""
         return self.start(self.density)
 
     def start(self, density: Density) -> jax.Array:
-        """The model's present parameters in the coordinates of ``density``."""
+        """The model's current parameters in the coordinates of ``density``."""
         thetas = {}
         for entry in find_entries(self.model):
             value = entry.state.value
@@ -309,7 +309,7 @@ class Posterior:
         return Target(self, self.density)
 
     def sampling_target(self, noncentered: Any = 'auto', example: Data | None = None) -> Target:
-        """The log density in the coordinates that samplers and guides move: horseshoe priors as scale mixtures.
+        """The log density in the coordinates of samplers and guides: non-centred, horseshoes as scale mixtures.
 
         Parameters
         ----------
@@ -328,7 +328,7 @@ class Posterior:
         Raises
         ------
         ValueError
-            For a parameter whose transform is no bijection from all of R^n, or a model whose density is random.
+            For a parameter whose transform is not a bijection from all of R^n, or a model whose density is random.
         """
         refuse_for_sampling(self.entries)
         if draws_noise(self.density, self.theta, self.data):
@@ -353,7 +353,7 @@ class Posterior:
         return self.replaced(data=density.with_carried(self.data, values))
 
     def shard(self, devices: Any = None, *, axis: str | None = None) -> Posterior:
-        """The same posterior with its observations spread over devices: each computes its part of the log-likelihood.
+        """The same posterior with its observations sharded over devices, each of which computes its part.
 
         Targets, and inputs whose first axis has as many entries, are laid out by `jax.sharding.NamedSharding`; other
         inputs and the model are on every device. Every way to fit takes the result: the compiler splits the work and
@@ -399,7 +399,7 @@ class Posterior:
         return self.density.compiled(Density.log_density, jacobian=jacobian)(self._theta(theta), self.data)
 
     def terms(self, theta: Any = None) -> dict[str, Any]:
-        """Its parts: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
+        """The terms of the log density: ``{'prior': {path: ...}, 'log_det': {path: ...}, 'likelihood': ...}``."""
         return self.density.compiled(Density.terms)(self._theta(theta), self.data)
 
     def log_prior(self, theta: Any = None) -> jax.Array:
@@ -436,7 +436,7 @@ class Posterior:
         return self.density.flatten(thetas)
 
     def check(self, seed: Any = 0) -> Report:
-        """Pre-flight: look for what would go wrong, before fitting.
+        """Check the posterior for problems before fitting.
 
         Evaluates the log density, its parts and gradients at the start, near it and at draws from the priors. Finds
         starts that are not finite or far out in their prior; supports that targets can leave; Params that the
@@ -464,7 +464,7 @@ class Posterior:
         return theta
 
     def _inspect(self) -> None:
-        """Evaluate once: shapes, types, supports and units are right before anything long starts."""
+        """Evaluate once, so that errors of shapes, dtypes, supports and units appear before a long run."""
         refuse_out_of_range(self.density, self.theta, self.data)
         refuse_impossible(self.density, self.theta, self.data)
         warn_of_large_integers(self, self.data.targets)

@@ -1,4 +1,4 @@
-"""A few draws of the priors on the host, for checks: nothing is compiled for the families that are used most."""
+"""A few draws from the priors with NumPy, for checks, without compiling the common families."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from brainstate_prob.infer.density.variables import columns_of
 
 __all__ = ['prior_points']
 
-_SPARE = 4  # draws for each that is kept: those outside the transform's codomain are left out
+_DRAWS_PER_KEPT = 4  # draws for each one kept: those outside the transform's codomain are rejected
 
-# By NumPyro's class: draws of NumPy, broadcast to a shape. JAX's samplers take seconds to compile (Gamma: several).
+# NumPy draws by NumPyro class. JAX's samplers take seconds to compile (Gamma: several).
 _DRAW: dict[type, Callable[[np.random.Generator, Any, tuple[int, ...]], np.ndarray]] = {
     dist.Normal: lambda rng, d, shape: rng.normal(d.loc, d.scale, shape),
     dist.HalfNormal: lambda rng, d, shape: np.abs(rng.normal(0.0, d.scale, shape)),
@@ -40,9 +40,9 @@ _DRAW: dict[type, Callable[[np.random.Generator, Any, tuple[int, ...]], np.ndarr
 
 
 def prior_points(density: Density, num: int, rng: np.random.Generator, start: np.ndarray, states: tuple) -> np.ndarray:
-    """Draws of the flat theta from the priors, (num, size); what has no prior stays at ``start``.
+    """Draws of the flat theta from the priors, (num, size); parameters without a prior stay at ``start``.
 
-    They are good enough to see how far a start is out and what priors predict; `prior_thetas` is exact.
+    They suffice to judge how far out a start is and what the priors predict; `prior_thetas` is exact.
 
     Raises
     ------
@@ -62,13 +62,13 @@ def prior_points(density: Density, num: int, rng: np.random.Generator, start: np
         for e in scored:
             above = [by_state[s] for s in find_states(e.reg).values() if s in by_state]
             if not above:
-                thetas[e.name] = _inside(e, _drawn(e, _SPARE * num, rng), num)
+                thetas[e.name] = _inside(e, _drawn(e, _DRAWS_PER_KEPT * num, rng), num)
                 continue
             children = []
             for i in range(num):  # with the hyper-parameters of this draw
                 for other in above:
                     trace.bind(other.state, thetas[other.name][i])
-                children.append(_inside(e, _drawn(e, 2 * _SPARE, rng), 1)[0])
+                children.append(_inside(e, _drawn(e, 2 * _DRAWS_PER_KEPT, rng), 1)[0])
             thetas[e.name] = np.stack(children)
     rows = np.empty((num, density.size), density.dtype)
     for name, where in columns.items():
@@ -77,7 +77,7 @@ def prior_points(density: Density, num: int, rng: np.random.Generator, start: np
 
 
 def _drawn(e: Entry, num: int, rng: np.random.Generator) -> Any:
-    """Values (theta where the prior is on that) in the unit of the parameter, (num, ...)."""
+    """Prior draws in the unit of the parameter, (num, ...); of theta where the prior is on theta."""
     reg = e.reg
     assert reg is not None
     shape = (num, *(e.shape if e.on_theta else e.value_shape))
@@ -98,14 +98,14 @@ def _drawn(e: Entry, num: int, rng: np.random.Generator) -> Any:
 
 
 def _inside(e: Entry, values: np.ndarray, num: int) -> np.ndarray:
-    """``num`` thetas of values in the transform's codomain."""
+    """``num`` draws within the transform's codomain, as theta."""
     if e.on_theta:
         return values[:num]
     num_values = len(values)
     with np.errstate(all='ignore'):
         thetas, good = np.asarray(e.t._inv(values), e.dtype), np.asarray(e.t._in(values))
     if e.t.event_rank == 0 and e.reg is not None and e.reg.family_key() is not None:
-        good = good & np.isfinite(thetas)  # each number by itself
+        good = good & np.isfinite(thetas)  # each number separately
     else:
         whole = good.reshape(num_values, -1).all(axis=1) & np.isfinite(thetas).reshape(num_values, -1).all(axis=1)
         good = np.broadcast_to(whole.reshape(-1, *[1] * (thetas.ndim - 1)), thetas.shape)
@@ -115,6 +115,6 @@ def _inside(e: Entry, values: np.ndarray, num: int) -> np.ndarray:
             f'of {num_values} draws from the prior {e.reg!r} of {e.name!r} none lay in the codomain {e.t.codomain} of '
             'its transform.'
         )
-    order = np.argsort(~good, axis=0, kind='stable')  # those inside first
+    order = np.argsort(~good, axis=0, kind='stable')  # draws inside come first
     index = np.arange(num).reshape(-1, *[1] * (thetas.ndim - 1)) % count
     return np.take_along_axis(np.take_along_axis(thetas, order, axis=0), index, axis=0)

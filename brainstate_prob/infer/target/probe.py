@@ -26,11 +26,11 @@ class Probe(NamedTuple):
     likelihood_gradient: np.ndarray
     num_outside: np.ndarray
     prior: dict[str, np.ndarray]  # log prior by parameter
-    level: np.ndarray  # the mean prediction, NaN where there is none
+    level: np.ndarray  # the mean prediction; NaN if there is none
 
 
 class Reach(NamedTuple):
-    """By target, the lowest and the highest that the chosen points predict: mean and three standard deviations."""
+    """The range of predictions for each target over the chosen points: mean -+ three standard deviations."""
 
     lower: np.ndarray
     upper: np.ndarray
@@ -51,7 +51,7 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
             others = sum([*terms['prior'].values(), *terms['log_det'].values()])
             return terms['likelihood'].astype(density.dtype), jnp.asarray(others, density.dtype), terms['prior']
 
-        # Each part pulled back by itself: the likelihood's derivative, the larger part, is compiled once.
+        # One pullback for each term: the likelihood's derivative, the larger part, is compiled once.
         (likelihood, others, prior), pull = jax.vjp(parts, theta)
         no_priors = jax.tree.map(jnp.zeros_like, prior)
         one, zero = jnp.ones_like(likelihood), jnp.zeros_like(likelihood)
@@ -60,24 +60,24 @@ def probe(density: Density, thetas: Any, counted: np.ndarray, data: Data, jacobi
         return (likelihood + others, of_likelihood + of_others, of_likelihood, outside, prior), moments
 
     with precision_of(density):
-        # Called from the host for each point, and hardly optimized: it compiles in half the time of a loop.
+        # Called from the host for each point with few XLA optimizations: it compiles in half the time of a loop.
         run = density.jit(probe, jacobian, lambda: one, compiler_options={'xla_backend_optimization_level': 0})
-        found = []
+        evaluated = []
         shape = np.shape(data.targets)
         lower, upper = np.full(shape, np.inf, density.dtype), np.full(shape, -np.inf, density.dtype)
         for theta, counts in zip(thetas, counted, strict=True):
             values, (mean, sd) = on_host(run(theta, data))
-            found.append((*values, np.mean(mean)))
+            evaluated.append((*values, np.mean(mean)))
             if counts:
-                known = np.isfinite(mean) & np.isfinite(sd)  # elsewhere anything may come
-                with np.errstate(invalid='ignore'):  # infinite moments minus one another
+                known = np.isfinite(mean) & np.isfinite(sd)  # a prediction may fail at other points
+                with np.errstate(invalid='ignore'):  # inf - inf
                     lower = np.minimum(lower, np.where(known, mean - 3 * sd, -np.inf))
                     upper = np.maximum(upper, np.where(known, mean + 3 * sd, np.inf))
-    return Probe(*jax.tree.map(lambda *x: np.stack(x), *found)), Reach(lower, upper)
+    return Probe(*jax.tree.map(lambda *x: np.stack(x), *evaluated)), Reach(lower, upper)
 
 
 def _predictions(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """How many targets lie outside the support, and mean and standard deviation of each: NaN where there are none."""
+    """The number of targets outside the support, and the predicted mean and standard deviation, NaN if undefined."""
     shape = np.shape(data.targets)
     nothing = jnp.full(shape, jnp.nan, density.dtype)
     if density.own_log_likelihood is not None or data.targets is None:
@@ -90,13 +90,13 @@ def _predictions(density: Density, theta: jax.Array, data: Data) -> tuple[jax.Ar
         try:
             mean, sd = distribution.mean, jnp.sqrt(distribution.variance)
             mean, sd = (jnp.broadcast_to(jnp.asarray(x, density.dtype), shape) for x in (mean, sd))
-        except (NotImplementedError, TypeError, ValueError, AttributeError):  # it has none, or of another form
+        except (NotImplementedError, TypeError, ValueError, AttributeError):  # no moments, or of another shape
             return outside, (nothing, nothing)
         return outside, (mean, sd)
 
 
 def unread_inputs(density: Density, theta: Any, data: Data) -> list[str]:
-    """The inputs that no operation of the likelihood takes, by name."""
+    """The names of the inputs that the likelihood does not use."""
     data = whole(data)
     leaves, treedef = jax.tree_util.tree_flatten_with_path((data.args, data.kwargs))
 

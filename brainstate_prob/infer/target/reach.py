@@ -1,4 +1,4 @@
-"""Where an object is reached from: the path to a parameter that hangs outside the tree of a model."""
+"""The path by which a model refers to a parameter outside its module tree."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from brainstate_prob.graph import Node
 
 __all__ = ['hidden_parameter_message', 'place_of']
 
-_MOST = 20_000  # objects that are looked at: a message is not worth more
+_MOST = 20_000  # objects that are searched, to bound the cost of a message
 
 
 def place_of(state: State, roots: Mapping[str, Any]) -> str:
-    """In words, how ``state`` is reached from one of ``roots``, by attributes, containers, closures and globals."""
-    found = _search(roots, lambda value: value is state)
-    return _described('' if found is None else found[0], state)
+    """The path to ``state`` from one of ``roots``, through attributes, containers, closures and globals."""
+    reached = _search(roots, lambda value: value is state)
+    return _described('' if reached is None else reached[0], state)
 
 
 def hidden_parameter_message(model: Any) -> str:
-    """A sentence about the first trainable State that hangs outside the tree of a model; empty where there is none."""
-    found = _search({'the model': model}, lambda value: isinstance(value, ParamState))
-    if found is None:
+    """A sentence about the first trainable State outside the module tree of a model; empty if there is none."""
+    reached = _search({'the model': model}, lambda value: isinstance(value, ParamState))
+    if reached is None:
         return ''
     return (
-        f' There is {_described(*found)}, where none is looked for: make it an attribute of the model, of an nn.Module '
-        'in it, or an entry of a list or dict in it.'
+        f' There is {_described(*reached)}, outside the module tree: make it an attribute of the model, of an '
+        'nn.Module in it, or an entry of a list or dict in it.'
     )
 
 
 def _search(roots: Mapping[str, Any], is_it: Callable[[Any], bool]) -> tuple[str, Any] | None:
-    """The path to the nearest object that is it, and the object."""
+    """The path to the nearest object for which ``is_it`` is true, and the object."""
     queue: deque[tuple[str, Any]] = deque((name, root) for name, root in roots.items() if root is not None)
     seen: set[int] = set()
     while queue and len(seen) < _MOST:
@@ -55,7 +55,7 @@ def _described(path: str, state: State) -> str:
 
 
 def _below(x: Any) -> Iterator[tuple[str, Any]]:
-    """The (step, object) pairs that a Python object holds."""
+    """The (step, object) pairs that a Python object refers to."""
     if isinstance(x, types.FunctionType):
         names = x.__code__.co_freevars
         for name, cell in zip(names, x.__closure__ or (), strict=True):

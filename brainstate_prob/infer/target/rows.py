@@ -1,8 +1,8 @@
-"""Whether the rows of the data are independent given the parameters, as whatever takes them in parts assumes.
+"""A check that the rows of the data are conditionally independent, as minibatching assumes.
 
-A minibatch, a bootstrap sample and a prediction of a few rows at a time are right only where the log-likelihood of a
-row does not depend on the other rows that the model is called with. This is looked at on a few hundred rows
-(`informative_rows`): all of them together against halves of them, at several points of the parameters.
+Minibatches, bootstrap samples and predictions in parts are valid only if the log-likelihood of a row does not depend on
+the other rows that the model is called with. This is checked on a few hundred rows (`informative_rows`): all of them
+together are compared with halves of them, at several points of the parameters.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ['check_parts', 'check_rows']
 
-_MOST, _LEAST, _NUMBERS = 512, 16, 2**16  # rows that are compared, by how many numbers a row has
+_MOST, _LEAST, _NUMBERS = 512, 16, 2**16  # the number of rows compared, by the size of a row
 
 
 class _Point(NamedTuple):
-    """``sign`` times the start and ``shift`` times a standard normal, for a version of the rows."""
+    """A point theta = ``sign`` * start + ``shift`` * normal noise, and the version of the rows."""
 
     sign: int
     shift: float
     version: int = 0
-    sort: bool = False  # whether the halves are those of large and of small values of some column
+    sort: bool = False  # whether the halves are split by the values of some column
 
 
-# At the start a coefficient by which rows depend on each other may be zero, or far on the flat side of a function; far
+# At the start a coefficient that couples rows may be zero, or in a flat region of a function; far
 # from it the model may saturate.
 _POINTS = (
     _Point(1, 0.0),
@@ -68,7 +68,7 @@ _problems: weakref.WeakKeyDictionary[Posterior, dict[Any, str | None]] = weakref
 def check_rows(
     posterior: Posterior, data: Data, num: int, what: str, fix: str, *, predicted: bool = False, most: int = _MOST
 ) -> None:
-    """Refuse to take rows in parts where the model makes them depend on each other.
+    """Refuse minibatches where the model makes rows depend on each other.
 
     The model is in use here, not in training (``environ.context(fit=False)``): statistics of the batch that are there
     only in training, as those of `nn.BatchNorm1d`, are no objection. The data of a posterior are looked at once.
@@ -95,7 +95,7 @@ def check_rows(
     in_batches = what == 'batches='
     known = _problems.setdefault(posterior, {})
     key = predicted, in_batches, environ.static_key()
-    new = not (in_batches or data is posterior.data)  # inputs of which nothing is known
+    new = not (in_batches or data is posterior.data)  # opaque inputs
     if new or key not in known:
         with environ.context(fit=False):
             problem = _problem(posterior, data, num, in_batches, predicted, most)
@@ -108,7 +108,7 @@ def check_rows(
 
 
 def _is_trained_on_batches_alone(posterior: Posterior) -> bool:
-    """Whether the model is in training, with statistics of the batch and no others."""
+    """Whether the model is in training mode with batch statistics but no running ones."""
     if not environ.get('fit', False):
         return False
     return any(getattr(m, 'track_running_stats', True) is False for m in posterior.model.modules())
@@ -127,12 +127,12 @@ def _problem(posterior: Posterior, data: Data, num: int, in_batches: bool, predi
         if not in_batches:
             why = misfit(error, posterior.entries, num) or str(error).splitlines()[0]
             return f'the model cannot be called with a part of them: {why.removesuffix(".")}.'
-    # A model that is built for batches of one size.
+    # The model may be built for one batch size.
     return _Comparison(posterior, data, num, predicted, None).in_place()
 
 
 class _Comparison:
-    """Some rows of the data, points of theta, and what the model says about the rows there."""
+    """Log-likelihoods or predictions of some rows at some points, compared for subsets of the rows."""
 
     def __init__(self, posterior: Posterior, data: Data, num: int, predicted: bool, most: int | None):
         rng = np.random.default_rng(0)
@@ -150,16 +150,16 @@ class _Comparison:
 
     @property
     def first(self) -> Data:
-        """The rows as they are."""
+        """The rows unchanged."""
         return rows_of(self.data, np.arange(self.num), self.num * len(VERSIONS))
 
     def in_halves(self) -> str | None:
-        """All rows together against two halves of them."""
+        """Compare all rows with two halves of them."""
         half = self.num // 2
         index = self.order[:, : 2 * half]
         together, near = self._together(np.sort(index, axis=1))
         apart = self._values(np.repeat(self.thetas, 2, axis=0), index.reshape(-1, half), self.data)
-        place = np.argsort(np.argsort(index, axis=1), axis=1)  # of a row of the halves among all, which are in order
+        place = np.argsort(np.argsort(index, axis=1), axis=1)  # the position among all rows, which are sorted
         for a, b, c in zip(together, near, apart, strict=True):
             if _has_rows(a, 2 * half) and _has_rows(c, half):
                 if a.shape[2:] != c.shape[2:]:
@@ -178,10 +178,10 @@ class _Comparison:
         return None
 
     def in_place(self) -> str | None:
-        """Half of the rows where they are, with others in the places of the rest.
+        """Compare half of the rows in place, with the other half replaced by other rows.
 
-        For models that draw random numbers, which are those of a place among the rows, and for those that take one
-        number of rows only.
+        For models whose random numbers depend on the position of a row, and for models that take a fixed number of
+        rows.
         """
         index = np.tile(np.arange(self.num), (len(_POINTS), 1))
         kept, rest = self.order[:, self.num // 2 :], self.order[:, : self.num // 2]
@@ -203,7 +203,7 @@ class _Comparison:
     # Values
 
     def _values(self, thetas: np.ndarray, index: np.ndarray, data: Data) -> list[np.ndarray]:
-        """What is compared, of the rows at each ``index`` under each theta: (thetas, ...)."""
+        """The compared values of the rows at each ``index`` for each theta: (thetas, ...)."""
         run = self.density.compiled(_values, predicted=self.predicted, num=self.num * len(VERSIONS))
         version = np.repeat([p.version for p in _POINTS], len(index) // len(_POINTS))
         index = index + self.num * version[:, None]
@@ -211,7 +211,7 @@ class _Comparison:
         return [np.asarray(x).astype(np.float64) for x in on_host(out)]
 
     def _together(self, index: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """As they are, and changed by a little, which shows what rounding does: twice, the larger change of both."""
+        """The values, and the effect of rounding on them: the larger change of two small perturbations."""
         values = self._values(self.thetas, index, self.data)
         changed = [self._values(thetas, index, data) for thetas, data in self.near]
         with np.errstate(all='ignore'):
@@ -223,24 +223,24 @@ class _Comparison:
 
     def _near(self, rng: np.random.Generator) -> tuple[np.ndarray, Data]:
         thetas = self.thetas * (1 + _NUDGE * self.eps * rng.normal(size=self.thetas.shape))
-        args, kwargs = jax.tree.map(lambda x: _nudged(rng, x), (self.data.args, self.data.kwargs))
+        args, kwargs = jax.tree.map(lambda x: _perturbed(rng, x), (self.data.args, self.data.kwargs))
         return thetas.astype(self.thetas.dtype), self.data._replace(args=args, kwargs=kwargs)
 
-    # Judgements
+    # Comparison
 
     def _share(self, a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The difference in units of ``scale``, and whether both are finite."""
+        """The difference relative to ``scale``, and whether both are finite."""
         finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(scale)
         with np.errstate(all='ignore'):
             return np.where(finite, np.abs(a - b) / scale, 0.0), finite
 
     def _tolerance(self, a: np.ndarray, near: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """By theta."""
+        """The tolerance for each theta."""
         share, _ = self._share(a, near, scale)
         return _MARGIN * share.reshape(len(a), -1).max(1) + min(_ULPS * self.eps, _LARGEST_SHARE)
 
     def _differs(self, a: np.ndarray, near: np.ndarray, c: np.ndarray) -> tuple[int, ...] | None:
-        """Where ``c`` is not ``a``, at the first point where it is not; None if they agree."""
+        """The first point and rows where ``c`` differs from ``a``; None if they agree."""
         size = np.abs(np.where(np.isfinite(a), a, 0.0))
         scale = size + (_typical(size) if self.predicted else 1.0) + np.finfo(np.float32).tiny
         share, _ = self._share(a, c, scale)
@@ -279,7 +279,7 @@ class _Comparison:
 
 
 class _JointError(Exception):
-    """The predicted distribution is one of all rows."""
+    """The predicted distribution is a joint one of all rows."""
 
 
 def _is_joint(distribution: dist.Distribution, num: int) -> bool:
@@ -291,7 +291,7 @@ def _is_joint(distribution: dist.Distribution, num: int) -> bool:
 def _values(
     density: Density, thetas: jax.Array, index: jax.Array, data: Data, *, predicted: bool, num: int
 ) -> list[jax.Array]:
-    """The values of each pair of a theta and rows."""
+    """The values for each pair of theta and rows."""
 
     def value(theta: jax.Array, data: Data, length: int) -> list[jax.Array]:
         with noise(density, jax.random.key(0), data) as noisy:
@@ -301,24 +301,24 @@ def _values(
                 distribution = model.distribution(noisy)
                 if _is_joint(distribution, length):
                     raise _JointError
-                found = jax.tree.leaves(distribution)
-        return [x for x in map(jnp.asarray, found) if jnp.issubdtype(x.dtype, jnp.inexact)]
+                parameters = jax.tree.leaves(distribution)
+        return [x for x in map(jnp.asarray, parameters) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
-    # Of one precision for any number of rows: on accelerators the faster products depend on it.
+    # One precision for any number of rows: fast matrix products on accelerators depend on the shape.
     with jax.default_matmul_precision('highest'):
         length = index.shape[1]
         return lax.map(lambda pair: value(pair[0], rows_of(data, pair[1], num), length), (thetas, index))
 
 
 def _size(data: Data, num: int, most: int) -> int:
-    """How many rows are compared."""
+    """The number of rows to compare."""
     leaves = jax.tree.leaves((data.args, data.kwargs, data.targets))
     numbers = sum(np.size(x) for x in leaves if np.shape(x)[:1] == (num,)) // num
     return max(2, min(most, max(_LEAST, min(_MOST, _NUMBERS // max(1, numbers)))))
 
 
-def _nudged(rng: np.random.Generator, x: Any) -> Any:
-    """``x`` changed by a few units in the last place; values that are equal stay so."""
+def _perturbed(rng: np.random.Generator, x: Any) -> Any:
+    """``x`` changed by a few units in the last place; equal values stay equal."""
     dtype = jnp.result_type(x)
     if not jnp.issubdtype(dtype, jnp.floating):
         return x
@@ -332,7 +332,7 @@ def _has_rows(x: np.ndarray, num: int) -> bool:
 
 
 def _typical(size: np.ndarray) -> np.ndarray:
-    """The median of those that are not zero, for each point."""
+    """The median of the non-zero values, for each point."""
     medians = [np.median(x[x > 0]) if (x > 0).any() else 0.0 for x in size]
     return np.array(medians).reshape(-1, *(1,) * (size.ndim - 1))
 
@@ -342,7 +342,7 @@ def _summed(x: np.ndarray) -> np.ndarray:
 
 
 def check_parts(posterior: Posterior, data: Data, batch_size: int | None, *, predicted: bool) -> None:
-    """Refuse to compute rows in parts where they depend on each other: see `check_rows`."""
+    """Refuse to evaluate rows in parts where they depend on each other: see `check_rows`."""
     if batch_size is None:
         return
     shapes = [np.shape(x) for x in jax.tree.leaves(whole((data.args, data.kwargs, data.targets)))]

@@ -1,4 +1,4 @@
-"""Running statistics of a model's layers (BatchNorm): which belong to a fit, and how they go on to the next one."""
+"""Running statistics of a model's layers (BatchNorm): those of a fit, and how the next fit starts from them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
     'with_statistics',
 ]
 
-_OFF = 1e-3  # relative error of a mean that is taken as one that stands still
+_OFF = 1e-3  # relative error below which a running mean counts as unchanged
 
 
 def paths_of(density: Density) -> list[str]:
@@ -64,14 +64,14 @@ def with_statistics(posterior: Posterior, statistics: Mapping[str, Any]) -> Post
     own = statistics_of(posterior)
     if not own and not statistics:
         return posterior
-    found = [f'{path!r} is missing' for path in own if path not in statistics]
-    found += [f'there is no {path!r}' for path in statistics if path not in own]
+    problems = [f'{path!r} is missing' for path in own if path not in statistics]
+    problems += [f'there is no {path!r}' for path in statistics if path not in own]
     for path in own.keys() & statistics.keys():
         ours, theirs = _shapes(own[path]), _shapes(statistics[path])
         if ours != theirs:
-            found.append(f'{path!r} has shape {ours[1]}, there {theirs[1]}')
-    if found:
-        raise ValueError(f"The running statistics are those of another model than the posterior's: {'; '.join(found)}.")
+            problems.append(f'{path!r} has shape {ours[1]}, there {theirs[1]}')
+    if problems:
+        raise ValueError(f"The running statistics do not match the posterior's model: {'; '.join(problems)}.")
     values = tuple(jax.tree.map(_placed, statistics[path], own[path]) for path in own)
     return posterior.with_carried(base_of(posterior.density), values)
 
@@ -88,9 +88,9 @@ def _placed(new: Any, old: Any) -> jax.Array:
 
 
 class StatisticsDensity(WiderDensity):
-    """A density whose flat vector is theta and then the running statistics of the draw.
+    """A density whose flat vector is theta followed by the running statistics of the draw.
 
-    The outline has shape and dtype of each of their arrays.
+    The outline has the shape and dtype of each array of statistics.
     """
 
     kind = 'running statistics'
@@ -101,16 +101,16 @@ class StatisticsDensity(WiderDensity):
         return sum(math.prod(shape) for shape, _ in self.outline)
 
     def split(self, rows: Any) -> tuple:
-        """The statistics of rows of the flat vector, (..., size), in the order of ``carried``, as flat arrays."""
-        found, offset = [], self.base.size
+        """The running statistics in rows of the flat vector, (..., size), in the order of ``carried``, as arrays."""
+        parts, offset = [], self.base.size
         for shape, dtype in self.outline:
             size = math.prod(shape)
-            found.append(rows[..., offset : offset + size].reshape(*rows.shape[:-1], *shape).astype(jnp.dtype(dtype)))
+            parts.append(rows[..., offset : offset + size].reshape(*rows.shape[:-1], *shape).astype(jnp.dtype(dtype)))
             offset += size
-        return tuple(found)
+        return tuple(parts)
 
     def statistics(self, rows: Any, states: tuple) -> tuple:
-        """`split` in the structure of the States' values."""
+        """`split` with the tree structure of the States' values."""
         tree = jax.tree.structure(tuple(states[i] for i in self.carried))
         return jax.tree.unflatten(tree, self.split(rows))
 
@@ -134,7 +134,7 @@ def each_with_its_own(target: Target, thetas: np.ndarray, carried: tuple) -> tup
     if not leaves:
         return target, thetas
     wide = StatisticsDensity.of(target.density, tuple((x.shape[1:], x.dtype.name) for x in leaves))
-    dtype = jnp.result_type(thetas.dtype, *(x.dtype for x in leaves))  # holds all of them exactly
+    dtype = jnp.result_type(thetas.dtype, *(x.dtype for x in leaves))  # represents all of them exactly
     flat = [x.reshape(*thetas.shape[:2], -1).astype(dtype) for x in leaves]
     return Target(target.posterior, wide), np.concatenate([np.asarray(thetas).astype(dtype), *flat], axis=-1)
 
@@ -142,8 +142,8 @@ def each_with_its_own(target: Target, thetas: np.ndarray, carried: tuple) -> tup
 def recomputed(target: Target, rows: np.ndarray) -> tuple:
     """The running statistics of the data at each draw, with the draws as first axis: one pass, as SWAG's ``bn_update``.
 
-    An exponential average of what a batch gives, s <- a s + (1 - a) b, is solved for b, with all data as the batch.
-    What is updated in another way, and does not stand still there, stays as the posterior has it.
+    An exponential average of batch statistics, s <- a s + (1 - a) b, is solved for b, with all data as the batch.
+    Statistics with another update rule, for which this is not a fixed point, stay as in the posterior.
     """
     density, data = target.density, target.data
     with precision_of(density), environ.context(fit=True):
@@ -175,7 +175,7 @@ def _solved(density: Density, theta: jax.Array, data: Data) -> tuple:
 
 
 def settled(fit: FitT) -> FitT:
-    """A fit that was made in training mode, with the running statistics that its draws predict with.
+    """A fit in training mode, with the running statistics for predictions from its draws.
 
     Under ``environ.context(fit=True)`` a layer normalizes by the data and does not read its running statistics. The
     draws get those of the data at their parameters; a Gaussian around a mode has those of the mode.

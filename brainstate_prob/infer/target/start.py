@@ -1,4 +1,4 @@
-"""Where a fit starts: keys from seeds, and a log density that is finite there or an error that says why not."""
+"""Random keys from seeds, and starting points with a finite log density, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.rules import seed as check_seed
 from brainstate_prob.infer.target.target import Target
 
-__all__ = ['checked_start', 'to_key', 'what_is_not_finite']
+__all__ = ['checked_start', 'non_finite_term', 'to_key']
 
 
 def to_key(seed: Any) -> jax.Array:
-    """A random key of an int or a key.
+    """A random key from an int or a key.
 
     Raises
     ------
@@ -31,9 +31,9 @@ def to_key(seed: Any) -> jax.Array:
 
 
 def checked_start(target: Target, theta: jax.Array | None = None, *, jacobian: bool = True) -> jax.Array:
-    """``theta``, by default the model's present one, where the log density and its gradient are finite.
+    """``theta``, by default the model's current one, where the log density and its gradient are finite.
 
-    Without ``jacobian`` that of the values, which transforms that are no bijections have too.
+    Without ``jacobian`` the density is that of the values, which also exists for transforms that are not bijections.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def checked_start(target: Target, theta: jax.Array | None = None, *, jacobian: b
     theta = target.start if theta is None else theta
     value, grad = density.compiled(Density.value_and_grad, jacobian=jacobian)(theta, data)
     if not np.isfinite(value):
-        raise ValueError(what_is_not_finite(target, theta, jacobian))
+        raise ValueError(non_finite_term(target, theta, jacobian))
     if not np.isfinite(np.asarray(grad)).all():
         raise ValueError(
             f'The gradient of the log density is not finite at the start (parameters: {_not_finite(density, grad)}). '
@@ -63,8 +63,8 @@ def _not_finite(density: Density, grad: jax.Array) -> list[str]:
     return bad
 
 
-def what_is_not_finite(target: Target, theta: jax.Array, jacobian: bool) -> str:
-    """Which term of the log density is not finite at ``theta``, of which parameter, in words."""
+def non_finite_term(target: Target, theta: jax.Array, jacobian: bool) -> str:
+    """A description of the term of the log density, and the parameter, that is not finite at ``theta``."""
     density, data = target.density, target.data
     terms = density.compiled(Density.terms, jacobian=jacobian)(theta, data)
     values = density.compiled(Density.constrain)(theta)

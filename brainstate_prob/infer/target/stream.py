@@ -1,4 +1,4 @@
-"""Batches that the user gives, one a step: their checks, their number a pass, and the factor of their likelihood."""
+"""Batches from a user's iterable, one for each step: checks, passes, and the scale of the log-likelihood."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ['Stream']
 
 
 class Stream:
-    """Batches of an iterable, without end, each with the factor by which its log-likelihood counts.
+    """An endless stream of an iterable's batches, each with the scale of its log-likelihood.
 
     In a pass each observation must count as often as any other, and the prior once: so every batch has the same
     factor, the number of batches in a pass, N / (mean size of a batch), whatever its own size. The sizes in a list are
@@ -74,14 +74,14 @@ class Stream:
         self._pushed: Data | None = None
         self._form: Any = None  # of the inputs of the first batch
         self._sizes: set[int] = set()
-        self._pass = self._all = self._whole = _Count(0, 0)  # this pass, all batches, those of whole passes
+        self._pass = self._all = self._whole_passes = _Count(0, 0)  # of this pass, all, complete passes
         self._passes = 0
-        self._told = self._ended = False
+        self._has_warned = self._ended = False
         self._is_list = isinstance(batches, list | tuple)
         if self._is_list:
             for i, batch in enumerate(batches):
-                self._whole = self._whole.plus(self._size_of(batch, i))
-            self._check_pass(self._whole)
+                self._whole_passes = self._whole_passes.plus(self._size_of(batch, i))
+            self._check_pass(self._whole_passes)
 
     def __iter__(self) -> Stream:
         return self
@@ -102,7 +102,7 @@ class Stream:
                 raise
             self._ended = True
             warnings.warn(
-                f'The batches end here, after {self._all.number} steps, and the result is what was found by then: '
+                f'The batches ended after {self._all.number} steps, and the result is that of these steps: '
                 f'{type(error).__name__}: {error}',
                 UserWarning,
                 stacklevel=2,
@@ -110,18 +110,18 @@ class Stream:
             raise StopIteration from None
 
     def peek(self) -> Data:
-        """The batch that comes next."""
+        """The next batch, without consuming it."""
         if self._pushed is None:
             self._pushed = next(self)
         return self._pushed
 
     def stand_in(self) -> Data:
-        """The batch that comes next, with the scale N / B by which it stands for all observations alone."""
+        """The next batch, with the scale N / B for all observations."""
         batch = self.peek()
         return batch._replace(scale=self._scale(np.shape(batch.targets)[0]))
 
     def skip(self, number: int) -> None:
-        """Pass over batches, which a run that is resumed has seen before.
+        """Skip the batches that a resumed run has already used.
 
         Raises
         ------
@@ -139,13 +139,13 @@ class Stream:
 
     @property
     def mean_size(self) -> float:
-        """Of a batch, by what is known so far."""
-        recent = not self._is_used_up or self._all.seen - self._whole.seen <= self.num_observations
-        count = self._whole if self._whole.number and recent else self._all
+        """The mean batch size, as far as known."""
+        recent = not self._is_used_up or self._all.seen - self._whole_passes.seen <= self.num_observations
+        count = self._whole_passes if self._whole_passes.number and recent else self._all
         return count.seen / max(1, count.number)
 
     def describe(self) -> dict[str, Any]:
-        """What to report: N, the size of a batch (the mean, where they differ) and the scale."""
+        """The entries of `Fit.info`: N, the (mean) batch size and the scale."""
         size = next(iter(self._sizes)) if len(self._sizes) == 1 else self.mean_size
         return {
             'num_observations': self.num_observations,
@@ -169,7 +169,7 @@ class Stream:
 
     @property
     def _is_used_up(self) -> bool:
-        """Whether it is a generator, which cannot be begun anew."""
+        """Whether the iterable is a generator, which cannot be restarted."""
         return self._iterator is self._source
 
     def _begin(self) -> None:
@@ -189,14 +189,14 @@ class Stream:
                 )
             return
         self._check_pass(self._pass)
-        self._passes, self._whole = self._passes + 1, self._whole if self._is_list else self._all
+        self._passes, self._whole_passes = self._passes + 1, self._whole_passes if self._is_list else self._all
 
     def _check_pass(self, count: _Count) -> None:
-        """One that is wrong is an error before the work starts and after the first pass; later, a warning."""
+        """Check a pass's number of observations: an error up to the first pass, a warning later."""
         num = self.num_observations
         if not count.number:
             raise ValueError(_NO_BATCH)
-        if num - max(self._sizes) < count.seen <= num or count.seen % num == 0 or self._told:
+        if num - max(self._sizes) < count.seen <= num or count.seen % num == 0 or self._has_warned:
             return
         problem = (
             f'A pass over batches had {count.seen} observations, but num_observations={num} was given, by which the '
@@ -204,7 +204,7 @@ class Stream:
         )
         if not self._passes:
             raise ValueError(problem)
-        self._told = True
+        self._has_warned = True
         warnings.warn(f'{problem} The passes before had them all.', UserWarning, stacklevel=2)
 
     # Batches
@@ -224,14 +224,14 @@ class Stream:
         if self._is_used_up:
             self._passes = self._all.seen // self.num_observations
             if self._all.seen % self.num_observations == 0:
-                self._whole = self._all
+                self._whole_passes = self._all
         return self.posterior.data._replace(args=args, kwargs=kwargs, targets=targets, scale=self._scale(mean))
 
     def _scale(self, size: float) -> np.ndarray:
         return np.asarray(self.num_observations / size, self.posterior.data.scale.dtype)
 
     def _size_of(self, batch: Any, number: int) -> int:
-        """How many observations a batch has."""
+        """The number of observations in a batch."""
         where = f'Batch {number} (counted from 0)'
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise ValueError(
@@ -265,7 +265,7 @@ class Stream:
 
 
 class _Count(NamedTuple):
-    """How many batches, and observations in them."""
+    """Counts of batches and of observations."""
 
     number: int
     seen: int
@@ -274,7 +274,7 @@ class _Count(NamedTuple):
         return _Count(self.number + 1, self.seen + size)
 
 
-_NO_BATCH = 'batches gave no batch at all: it is empty, or was used up before.'
+_NO_BATCH = 'batches yielded nothing: the iterable is empty or exhausted.'
 
 
 def _number_of(inputs: Any) -> int:

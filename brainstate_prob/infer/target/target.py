@@ -1,4 +1,4 @@
-"""Target: what a way to fit moves in, the log density of a posterior in chosen coordinates."""
+"""Target: the log density of a posterior in chosen coordinates, which the ways to fit use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Target:
 
     @property
     def size(self) -> int:
-        """How many numbers theta has."""
+        """The dimension of theta."""
         return self.density.size
 
     @property
@@ -56,11 +56,11 @@ class Target:
 
     @property
     def start(self) -> jax.Array:
-        """The model's present parameters as theta."""
+        """The model's current parameters as theta."""
         return self.posterior.start(self.density)
 
     def log_density(self, theta: jax.Array, data: Data | None = None) -> jax.Array:
-        """The log density of theta, for use inside `jax.jit`; ``data`` in place of the posterior's own."""
+        """The log density of theta, for use inside `jax.jit`; ``data`` replaces the posterior's own."""
         return self.density.log_density(theta, self.data if data is None else data)
 
     def log_likelihood(self, theta: jax.Array, data: Data | None = None) -> jax.Array:

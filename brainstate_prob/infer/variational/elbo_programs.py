@@ -1,4 +1,4 @@
-"""The compiled functions of SVI: NumPyro's update, many steps to a call, and draws from the fitted guide."""
+"""The compiled functions of SVI: NumPyro's update, with many steps in a call, and draws from the fitted guide."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DRAWS = 1000  # of one compiled call
 
 
 class Settings(NamedTuple):
-    """What the compiled functions depend on beside the model's structure."""
+    """Static settings of the compiled functions, apart from the model's structure."""
 
     family: Callable
     sites: bool
@@ -49,7 +49,7 @@ class Window(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """Where a fit stands; a pytree."""
+    """The state of a fit; a pytree."""
 
     svi: Any
     batches: Batches | None
@@ -57,7 +57,7 @@ class Carry(NamedTuple):
 
 
 class Programs:
-    """The compiled functions of one guide, optimizer and minibatch size, kept with the density.
+    """The compiled functions of a guide, optimizer and minibatch size, cached with the density.
 
     All take ``given``: the data, the start and the number of steps.
     """
@@ -71,14 +71,14 @@ class Programs:
         self.draw = density.jit(Programs._draw, (settings.family, settings.sites, self.whole), lambda: self._draw)
 
     def _setup(self, key: jax.Array, data: Data, theta: jax.Array, total: jax.Array) -> tuple[SVI, Any, _Model, Any]:
-        """SVI, guide, model and first state, made anew in each trace, as guides keep what they were set up with."""
+        """SVI, guide, model and initial state, rebuilt in each trace, since guides cache their setup."""
         settings = self.settings
         model = (_Sites if settings.sites else _Flat)(self.density)
         args, kwargs = model.arguments(data)
         guide = make_guide(settings.family, model.run, model.values(theta, data), args, kwargs)
         optimizer = settings.optimizer
         if optimizer is None:
-            optimizer = optax.adam(1e-2) if settings.windows else _falling(total)
+            optimizer = optax.adam(1e-2) if settings.windows else _decaying_adam(total)
         svi = SVI(model.run, guide, optimizer, Trace_ELBO(settings.num_particles))
         return svi, guide, model, svi.init(key, *args, **kwargs)
 
@@ -103,14 +103,14 @@ class Programs:
                 batch = take(batch, index)
             args, kwargs = model.arguments(batch)
             state, loss = svi.update(carry.svi, *args, **kwargs)
-            window = None if carry.window is None else _added(carry.window, _flat_params(svi, state))
+            window = None if carry.window is None else _welford_update(carry.window, _flat_params(svi, state))
             return Carry(state, batches, window), losses.at[i].set(loss)
 
         carry, losses = lax.fori_loop(0, length, step, (carry, jnp.zeros(MOST_STEPS)))
         return carry, losses[None]
 
     def _params(self, carry: Carry, average: jax.Array | None, *given: Any) -> dict:
-        """The guide's parameters; with ``average`` in place of the state's."""
+        """The guide's parameters; or ``average`` in their place."""
         svi = self._setup(jax.random.key(0), *given)[0]
         if average is None:
             return svi.get_params(carry.svi)
@@ -129,7 +129,7 @@ class Programs:
             lp = {'lp': self.density.log_density(theta, data)} if self.whole else {}
             return theta, {'log_q': log_q, **lp}
 
-        # Mapped, not vectorized: random numbers for a batch of keys compile for more than a second.
+        # Mapped, since vectorized random numbers take more than a second to compile.
         return lax.map(draw, jax.random.split(key, DRAWS))
 
     def _drawn(self, guide: Any, model: _Model, params: dict, key: jax.Array, data: Data) -> tuple:
@@ -144,7 +144,7 @@ class Programs:
 
 
 class _Model:
-    """The posterior as a NumPyro model, and how its sites make up theta."""
+    """The posterior as a NumPyro model, with the map between its sites and theta."""
 
     run: Callable
 
@@ -152,7 +152,7 @@ class _Model:
         self.density = density
 
     def arguments(self, data: Data) -> tuple[tuple, dict]:
-        """What the model and its guide are called with."""
+        """The arguments of the model and its guide."""
         raise NotImplementedError
 
     def values(self, theta: jax.Array, data: Data) -> dict[str, jax.Array]:
@@ -164,12 +164,12 @@ class _Model:
         raise NotImplementedError
 
     def log_det(self, theta: jax.Array, data: Data) -> Any:
-        """What turns a log density of the sites' values into one of theta."""
+        """The log-determinant from the sites' values to theta."""
         return 0.0
 
 
 class _Flat(_Model):
-    """With the one site ``'theta'``."""
+    """A model with a single site ``'theta'``."""
 
     def __init__(self, density: Density):
         super().__init__(density)
@@ -186,7 +186,7 @@ class _Flat(_Model):
 
 
 class _Sites(_Model):
-    """With one site a parameter, as `to_numpyro` writes them; it is called as the user's model is."""
+    """A model with one site for each parameter, as in `to_numpyro`, with the arguments of the user's model."""
 
     def __init__(self, density: Density):
         super().__init__(density)
@@ -197,7 +197,7 @@ class _Sites(_Model):
                     'nothing about theta. Use a guide of theta (sites=False).'
                 )
         model = sites_model(density)
-        self._now: Any = None  # the data of the present call: States and scale are no arguments of a guide
+        self._now: Any = None  # the data of this call, as a guide takes no States or scale
 
         def run(*args: Any, targets: Any = None, **kwargs: Any) -> Any:
             return model(self._now._replace(args=args, kwargs=kwargs, targets=targets))
@@ -210,9 +210,9 @@ class _Sites(_Model):
 
     def values(self, theta, data):
         values = self.density.constrain(theta, data.states)
-        for block, stretch in zip(self.density.blocks, self._stretches(theta), strict=True):
+        for block, block_theta in zip(self.density.blocks, self._by_block(theta), strict=True):
             if isinstance(block, HorseshoeBlock):
-                z, log_local = (x.reshape(block.entry.shape) for x in jnp.split(stretch, 2))
+                z, log_local = (x.reshape(block.entry.shape) for x in jnp.split(block_theta, 2))
                 name = block.entry.name
                 del values[name]
                 values |= {f'{name}.z': z, f'{name}.local_scale': jnp.exp(log_local)}
@@ -230,21 +230,21 @@ class _Sites(_Model):
 
     def log_det(self, theta, data):
         total = jnp.zeros((), theta.dtype)
-        for block, stretch in zip(self.density.blocks, self._stretches(theta), strict=True):
+        for block, block_theta in zip(self.density.blocks, self._by_block(theta), strict=True):
             if isinstance(block, HorseshoeBlock):
-                total = total + jnp.sum(jnp.split(stretch, 2)[1])
+                total = total + jnp.sum(jnp.split(block_theta, 2)[1])
                 continue
-            for e, own in zip(block.entries, lax.split(stretch, block.sizes), strict=True):
+            for e, own in zip(block.entries, lax.split(block_theta, block.sizes), strict=True):
                 own = own.reshape(e.shape)
                 total = total + jnp.sum(e.t.log_abs_det_jacobian(own, e.t.forward(own)))
         return total
 
-    def _stretches(self, theta: jax.Array) -> list[jax.Array]:
+    def _by_block(self, theta: jax.Array) -> list[jax.Array]:
         return list(lax.split(theta, [block.size for block in self.density.blocks]))
 
 
-def _falling(total: jax.Array) -> optax.GradientTransformation:
-    """The default optimizer; ``total`` may be traced, so that another number of steps compiles nothing."""
+def _decaying_adam(total: jax.Array) -> optax.GradientTransformation:
+    """The default optimizer with a decaying rate; ``total`` may be traced, so that its changes compile nothing."""
     return optax.adam(lambda count: 5e-3 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / total, 1.0))))
 
 
@@ -252,8 +252,8 @@ def _flat_params(svi: SVI, state: Any) -> jax.Array:
     return ravel_pytree(svi.optim.get_params(state.optim_state))[0]
 
 
-def _added(window: Window, x: jax.Array) -> Window:
-    """Welford's update; a window begins anew after `MOST_STEPS` steps."""
+def _welford_update(window: Window, x: jax.Array) -> Window:
+    """Welford's update; a new window starts after `MOST_STEPS` steps."""
     fresh = window.steps == MOST_STEPS
     steps = jnp.where(fresh, 0, window.steps) + 1
     mean = jnp.where(fresh, 0.0, window.mean)
@@ -264,7 +264,7 @@ def _added(window: Window, x: jax.Array) -> Window:
 
 
 def drawn(programs: Programs, params: dict, given: tuple, key: jax.Array, num_draws: int) -> tuple[Any, dict]:
-    """Draws in blocks of one size, so that another number of them compiles nothing and keeps the first ones."""
+    """Draws in blocks of fixed size, so that another number of draws compiles nothing and has the same first ones."""
     blocks = [programs.draw(params, jax.random.fold_in(key, i), *given) for i in range(-(-num_draws // DRAWS))]
     if blocks[0][0].shape[0] == 1:  # a point
         return np.asarray(blocks[0][0])[None], {}

@@ -1,4 +1,4 @@
-"""Guides: NumPyro's families by name or class, and guides of one's own, over the flat theta or over named sites."""
+"""Guides: NumPyro's families by name or class, and custom guides, over the flat theta or over named sites."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DEFAULT_STARTS = (init_to_uniform, init_to_median)
 
 
 class _AroundStart:
-    """A normalizing flow followed by a shift and scale, so that it begins around the start and not around zero."""
+    """A normalizing flow followed by a shift and scale, so that it is centred at the start instead of zero."""
 
     def __init__(self, model: Callable, *, init_scale: float, **settings: Any):
         super().__init__(model, **settings)  # type: ignore[call-arg]
@@ -97,10 +97,10 @@ GUIDES: dict[str, type] = {
     'dais': autoguide.AutoDAIS,
 }
 
-_POINTS = ('laplace', 'delta')  # these begin as a point
+_POINTS = ('laplace', 'delta')  # these are initialized as a point mass
 
-# NumPyro's other families, and what to write instead of their class.
-_UNFIT: dict[type, str] = {
+# Alternatives to the classes of NumPyro's other families.
+_ALTERNATIVES: dict[type, str] = {
     autoguide.AutoSemiDAIS: (
         'AutoSemiDAIS is for local latent variables in a subsampled plate; the parameters here are all global. Use '
         "guide='dais', or AutoSurrogateLikelihoodDAIS with minibatches."
@@ -143,18 +143,18 @@ def check_guide(
     if isinstance(guide, autoguide.AutoGuide):
         if not sites:
             raise ValueError(
-                f'{type(guide).__name__} was built for a model of its own; here the model is one flat theta. Pass '
+                f'{type(guide).__name__} was built for another model; here the model is one flat theta. Pass '
                 f'the class, or a function of the model: guide=lambda model: {type(guide).__name__}(model, ...). Or, '
                 'if it was built for infer.to_numpyro(model), set sites=True.'
             )
-        return functools.partial(_copied, guide)
+        return functools.partial(_copy_of, guide)
     family: Any = GUIDES[guide] if named else guide
     if not callable(family):
         raise ValueError(
             f'guide must be a name, a NumPyro autoguide class or a function of the model, got {type(guide).__name__}.'
         )
-    if family in _UNFIT:
-        raise ValueError(f'{_UNFIT[family]}')
+    if family in _ALTERNATIVES:
+        raise ValueError(f'{_ALTERNATIVES[family]}')
     kind = family if isinstance(family, type) else object
     if issubclass(kind, autoguide.AutoIAFNormal | autoguide.AutoBNAFNormal) and density.size == 1:
         raise ValueError(
@@ -173,13 +173,13 @@ def check_guide(
     return functools.partial(family, **settings) if settings else family
 
 
-def _copied(guide: Any, model: Callable) -> Any:
-    """A copy: a guide keeps what it was set up with, here values of one trace."""
+def _copy_of(guide: Any, model: Callable) -> Any:
+    """A copy, since a guide caches its setup, which here contains traced values."""
     return copy.deepcopy(guide)
 
 
 def _places_by_group(density: Density, guide: str) -> np.ndarray:
-    """Where the numbers of each group lie in theta, if all parameters have one first axis."""
+    """The positions of each group in theta, if all parameters share a first axis."""
     lengths = {e.name: e.shape[0] if e.shape else 0 for e in density.entries}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         raise ValueError(
@@ -201,7 +201,7 @@ def flat_model(density: Density) -> Callable:
 
 
 def start_of(made: Any, values: dict[str, jax.Array]) -> None:
-    """Let an autoguide, or each part of a list of them, begin at ``values``, unless it has its own start."""
+    """Initialize an autoguide, or each part of a list, at ``values``, unless it has its own initialization."""
     for part in getattr(made, '_guides', ()):
         start_of(part, values)
     if isinstance(made, autoguide.AutoGuide) and made.init_loc_fn in _DEFAULT_STARTS:
@@ -209,7 +209,7 @@ def start_of(made: Any, values: dict[str, jax.Array]) -> None:
 
 
 class _StatementError(Exception):
-    """A function makes statements of NumPyro when it is called."""
+    """A function contains NumPyro statements."""
 
 
 class _Statements(Messenger):
@@ -217,14 +217,14 @@ class _Statements(Messenger):
         raise _StatementError
 
 
-def _made(guide: Callable, model: Callable, args: tuple, kwargs: dict) -> Any:
-    """What the function makes of the model; the function itself, where it is a guide and no maker of one."""
+def _guide_from(guide: Callable, model: Callable, args: tuple, kwargs: dict) -> Any:
+    """The guide returned by the function for the model, or the function if it is a guide itself."""
     try:
         with _Statements():
             return guide(model)
     except _StatementError:
         return guide
-    except (TypeError, AttributeError) as error:  # a guide that takes the model for its inputs
+    except (TypeError, AttributeError) as error:  # a guide called with the model as its inputs
         try:
             handlers.trace(handlers.seed(guide, jax.random.key(0))).get_trace(*args, **kwargs)
         except Exception as second:
@@ -248,7 +248,7 @@ def make_guide(guide: Callable, model: Callable, values: dict[str, jax.Array], a
     ValueError
         If a guide of the user's own does not sample the sites.
     """
-    made = _made(guide, model, args, kwargs)
+    made = _guide_from(guide, model, args, kwargs)
     start_of(made, values)
     if isinstance(made, autoguide.AutoGuide) and not isinstance(made, autoguide.AutoGuideList):
         return made

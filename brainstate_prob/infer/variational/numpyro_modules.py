@@ -1,4 +1,4 @@
-"""NumPyro whole again where ArviZ 1.x was imported before it.
+"""A repair of NumPyro's submodules where ArviZ 1.x was imported before it.
 
 ArviZ 1.x loads NumPyro lazily. When a submodule is then imported by its full name (``import numpyro.distributions``),
 Python's lazy loader leaves submodules out of their packages, and ``numpyro.factor`` fails with an AttributeError.

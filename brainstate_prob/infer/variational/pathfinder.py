@@ -1,6 +1,6 @@
-"""Pathfinder: Gaussian approximations along several quasi-Newton paths, their draws weighted by importance.
+"""Pathfinder: Gaussian approximations along several quasi-Newton paths, with importance-weighted draws.
 
-Zhang et al. (2022), by BlackJAX. A quick look at a posterior, and a start for `nuts`.
+Zhang et al. (2022), by BlackJAX. A fast approximation of a posterior, and a start for `nuts`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ __all__ = ['pathfinder', 'pathfinder_starts']
 
 _MOST_MIXED = 1000
 _TOLERANCE = 1e-9  # of the log density, relative: BlackJAX's 1e-5 ends paths of large log densities far from their top
-_FEWEST_DRAWS = 25  # below, there is no tail to smooth
-_DRAWS = 128  # of each path in one compiled call
+_FEWEST_DRAWS = 25  # fewer draws have no tail to smooth
+_DRAWS = 128  # of each path in a compiled call
 
 
 @named
@@ -62,7 +62,7 @@ def pathfinder(
 
     Each path descends by L-BFGS, and where the Gaussian that L-BFGS sees is nearest to the posterior (by its ELBO), it
     is drawn from. The draws of all paths are weighted by posterior over the mixture of these Gaussians (over their
-    own one, beyond 1000 numbers), so that a path with a poor one does little harm. Another seed, more draws or other
+    own one, beyond 1000 numbers), so a path with a poor one has little influence. Another seed, more draws or other
     data of the same shape compile nothing.
 
     Parameters
@@ -123,9 +123,9 @@ def pathfinder(
     began = time.perf_counter()
     start_keys, keys = keys_of_chains(density, to_key(seed), num_paths)
     thetas = nuts_starts(Settings()).at(target, init, (start_keys, keys)).theta
-    found, keys, steps = _found(density, thetas, keys, posterior.data, num_steps, num_elbo_draws)
-    draws, lp, log_q = _drawn(density, found, keys, posterior.data, -(-num_draws // num_paths))
-    elbo = np.asarray(found.elbo)
+    gaussians, keys, steps = _best_gaussians(density, thetas, keys, posterior.data, num_steps, num_elbo_draws)
+    draws, lp, log_q = _drawn(density, gaussians, keys, posterior.data, -(-num_draws // num_paths))
+    elbo = np.asarray(gaussians.elbo)
     good = np.isfinite(lp) & np.isfinite(log_q) & np.isfinite(elbo)[:, None]
     if not good.any():
         raise ValueError(
@@ -143,8 +143,8 @@ def pathfinder(
     limit = k_hat_limit(num_draws)
     if not k_hat < limit:
         problems.append(
-            f'k-hat of the importance weights is {k_hat:.2f} (above {limit:.2f}): the paths do not see the posterior '
-            f'as it is, and {draws.shape[1]} draws are worth {ess:.0f}. {advice("paths", "pathfinder", {})}'
+            f'k-hat of the importance weights is {k_hat:.2f} (above {limit:.2f}): the paths do not cover the '
+            f'posterior, and {draws.shape[1]} draws are worth {ess:.0f}. {advice("paths", "pathfinder", {})}'
         )
     info = {
         'num_paths': num_paths,
@@ -164,19 +164,19 @@ def pathfinder(
 
 @starts_named('pathfinder')
 def pathfinder_starts(target: Target, keys: jax.Array) -> jax.Array:
-    """A draw of a path for each key, (num, size): where chains start with ``init='pathfinder'``."""
+    """A draw of a path for each key, (num, size), for ``init='pathfinder'``."""
     density, data, centre = target.density, target.data, target.start
     around = jax.vmap(lambda key: jax.random.uniform(key, centre.shape, centre.dtype, -1.0, 1.0))
-    found, keys, _ = _found(density, centre + around(keys), keys, data, 100, 25)
-    draws, lp, _ = _draw_program(density)(found, keys, np.int32(0), data)
-    good = jnp.isfinite(lp[:, :1]) & jnp.isfinite(found.elbo)[:, None]
+    gaussians, keys, _ = _best_gaussians(density, centre + around(keys), keys, data, 100, 25)
+    draws, lp, _ = _draw_program(density)(gaussians, keys, np.int32(0), data)
+    good = jnp.isfinite(lp[:, :1]) & jnp.isfinite(gaussians.elbo)[:, None]
     return jnp.where(good, draws[:, 0], centre).astype(centre.dtype)
 
 
-def _found(
+def _best_gaussians(
     density: Density, thetas: jax.Array, keys: jax.Array, data: Data, num_steps: int, num_elbo_draws: int
 ) -> tuple[Any, jax.Array, jax.Array]:
-    """The best Gaussian of the path from each theta, the keys of its draws, and how many steps the paths have."""
+    """The Gaussian of highest ELBO on the path from each theta, keys for its draws, and the number of steps."""
     settings = (num_steps, num_elbo_draws)
     return density.jit(_paths, settings, lambda: _paths(density, *settings))(thetas, keys, data)
 
@@ -190,67 +190,67 @@ def _paths(density: Density, num_steps: int, num_elbo_draws: int) -> Callable:
         def one(path: tuple) -> tuple:
             theta, key = path
             path_key, elbo_key, draw_key = jax.random.split(key, 3)
-            # Its own choice is not used, see `_uphill`: one draw is enough to tell which steps there are.
-            _, told = vi.approximate(
+            # BlackJAX's own choice is not used, see `_uphill`, so one draw is enough.
+            _, info = vi.approximate(
                 path_key, lambda x: -potential(x), theta, num_samples=1, maxiter=num_steps, ftol=_TOLERANCE
             )
-            steps = told.path._replace(grad_position=told.path.grad_position * _uphill(vi, told.path))
+            steps = info.path._replace(grad_position=info.path.grad_position * _uphill(vi, info.path))
 
             def elbo_of(step: Any, key: jax.Array) -> jax.Array:
                 draws, log_q = vi.sample(key, step, num_elbo_draws)
                 return jnp.mean(-jax.vmap(potential)(draws) - log_q)
 
             elbo = jax.vmap(elbo_of)(steps, jax.random.split(elbo_key, num_steps + 1))
-            there = jnp.isfinite(told.path.elbo)
+            there = jnp.isfinite(info.path.elbo)
             elbo = jnp.where(there & jnp.isfinite(elbo), elbo, -jnp.inf)
-            found = jax.tree.map(lambda x: x[jnp.argmax(elbo)], steps._replace(elbo=elbo))
-            return found, draw_key, jnp.sum(there)
+            gaussians = jax.tree.map(lambda x: x[jnp.argmax(elbo)], steps._replace(elbo=elbo))
+            return gaussians, draw_key, jnp.sum(there)
 
         return lax.map(one, (thetas, keys))
 
     return run
 
 
-def _drawn(density: Density, found: Any, keys: jax.Array, data: Data, num: int) -> tuple[np.ndarray, ...]:
-    """``num`` draws of each Gaussian, their log density, and that of the mixture: shapes (paths, num, ...).
+def _drawn(density: Density, gaussians: Any, keys: jax.Array, data: Data, num: int) -> tuple[np.ndarray, ...]:
+    """``num`` draws of each Gaussian, their log density, and that of the mixture, of shape (paths, num, ...).
 
     In blocks of one length, so that another number of draws compiles nothing.
     """
     vi, blocks = import_blackjax().vi.pathfinder, []
     mixture = density.jit(_mixture, None, lambda: functools.partial(_mixture, vi))
     for i in range(-(-num // _DRAWS)):
-        draws, lp, log_q = _draw_program(density)(found, keys, np.int32(i), data)
-        blocks.append(jax.device_get((draws, lp, mixture(found, draws) if density.size <= _MOST_MIXED else log_q)))
+        draws, lp, log_q = _draw_program(density)(gaussians, keys, np.int32(i), data)
+        blocks.append(jax.device_get((draws, lp, mixture(gaussians, draws) if density.size <= _MOST_MIXED else log_q)))
     return tuple(np.concatenate(parts, axis=1)[:, :num] for parts in zip(*blocks, strict=True))
 
 
 def _draw_program(density: Density) -> Callable:
     vi = import_blackjax().vi.pathfinder
 
-    def run(found: Any, keys: jax.Array, block: jax.Array, data: Data) -> tuple:
+    def run(gaussians: Any, keys: jax.Array, block: jax.Array, data: Data) -> tuple:
         def one(path: tuple) -> tuple:
             draws, log_q = vi.sample(jax.random.fold_in(path[1], block), path[0], _DRAWS)
             return draws, -jax.vmap(potential_of(density, data))(draws), log_q
 
-        return lax.map(one, (found, keys))
+        return lax.map(one, (gaussians, keys))
 
     return density.jit(_draw_program, None, lambda: run)
 
 
 def _uphill(vi: Any, steps: Any) -> jax.Array:
-    """What turns a step's gradient, that of minus the log density, into the one that BlackJAX's draws go along.
+    """The sign that turns a step's gradient into the one that BlackJAX's sampling expects.
 
-    The Gaussian's mean is a Newton step uphill from the path. BlackJAX 1.7 steps along the gradient as it keeps it,
-    which is downhill. So one is drawn to see: flat, with a gradient so large that the draw shows the side.
+    The Gaussian's mean is a Newton step uphill from the path. BlackJAX 1.7 steps along the stored gradient,
+    which is downhill. A test draw shows the sign in use: flat curvature, and a gradient that dominates the noise.
     """
     flat = jax.tree.map(lambda x: jnp.zeros_like(x[0]), steps)
     flat = flat._replace(alpha=jnp.ones_like(flat.alpha), grad_position=jnp.full_like(flat.grad_position, 1e4))
     return jnp.where(jnp.mean(vi.sample(jax.random.key(0), flat, 1)[0]) > 0, -1.0, 1.0).astype(flat.alpha.dtype)
 
 
-def _mixture(vi: Any, found: Any, draws: jax.Array) -> jax.Array:
+def _mixture(vi: Any, gaussians: Any, draws: jax.Array) -> jax.Array:
     """The log density of the mixture of the paths' Gaussians at draws (paths, draws, size)."""
-    along = -_uphill(vi, found)
+    along = -_uphill(vi, gaussians)
 
     def one(path: Any) -> jax.Array:
         covariance = jnp.diag(path.alpha) + path.beta @ path.gamma @ path.beta.T
@@ -258,5 +258,5 @@ def _mixture(vi: Any, found: Any, draws: jax.Array) -> jax.Array:
         log_q = multivariate_normal.logpdf(draws, mean, covariance)
         return jnp.where(jnp.isfinite(path.elbo) & jnp.isfinite(log_q), log_q, -jnp.inf)
 
-    each = lax.map(one, found)
-    return logsumexp(each, axis=0) - jnp.log(jnp.sum(jnp.isfinite(found.elbo)))
+    each = lax.map(one, gaussians)
+    return logsumexp(each, axis=0) - jnp.log(jnp.sum(jnp.isfinite(gaussians.elbo)))

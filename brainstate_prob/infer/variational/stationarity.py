@@ -1,4 +1,4 @@
-"""When SVI has converged: the guide's parameters no longer drift (Dhaka et al. 2020)."""
+"""Convergence of SVI: the guide's parameters are stationary (Dhaka et al. 2020)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Stationarity:
     def __init__(self, threshold: float):
         self._threshold = threshold
         self._windows: list[tuple[np.ndarray, np.ndarray]] = []  # mean and sum of squares of each
-        self.r_hat, self.mean = r_hat_of(self._windows)  # the largest one, and the mean over the last half of the run
+        self.r_hat, self.mean = r_hat_of(self._windows)  # the largest R-hat, and the mean over the last half of the run
 
     def holds(self, state: Any, losses: np.ndarray, shares: Sequence[float] | None) -> bool:
-        """Take the window that has ended, and see whether nothing drifts."""
+        """Add the completed window, and test for stationarity."""
         window = state[1].window
         self._windows.append((np.asarray(window.mean), np.asarray(window.squares)))
         self.r_hat, self.mean = r_hat_of(self._windows)
         return self.r_hat < self._threshold
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a run that is resumed needs."""
+        """The state for a checkpoint."""
         means, squares = zip(*self._windows, strict=True) if self._windows else ((), ())
         return {'means': np.array(means), 'squares': np.array(squares)}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take what `arrays` gave."""
+        """Restore the state from `arrays`."""
         self._windows = list(zip(arrays['means'], arrays['squares'], strict=True))
         self.r_hat, self.mean = r_hat_of(self._windows)
 
@@ -57,7 +57,7 @@ def r_hat_of(windows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, np.nd
         axis=0,
     )
     between = means.var(axis=0, ddof=1)
-    still = (within == 0) & (between == 0)  # parameters that do not move
+    still = (within == 0) & (between == 0)  # constant parameters
     with np.errstate(divide='ignore', invalid='ignore'):
         ratio = np.where(still, 1.0, (length - 1) / length + between / within)
     return float(np.sqrt(ratio.max())), means.mean(axis=0)

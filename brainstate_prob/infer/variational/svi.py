@@ -16,7 +16,7 @@ from brainstate_prob.core.calls import named
 from brainstate_prob.infer.data.arrays import Data
 from brainstate_prob.infer.density.noncentered import described
 from brainstate_prob.infer.diagnostics.advice import advice
-from brainstate_prob.infer.diagnostics.prior_conflict import warned
+from brainstate_prob.infer.diagnostics.prior_conflict import issue_warnings
 from brainstate_prob.infer.diagnostics.psis import k_hat, k_hat_problem
 from brainstate_prob.infer.diagnostics.safely import never_raises
 from brainstate_prob.infer.results.fit import Fit
@@ -24,7 +24,7 @@ from brainstate_prob.infer.rules import optax_optimizer
 from brainstate_prob.infer.run.checkpoint import Checkpoint
 from brainstate_prob.infer.run.inits import started_from
 from brainstate_prob.infer.run.optimization import Optimization
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from brainstate_prob.infer.target.fingerprint import fingerprint_of
 from brainstate_prob.infer.target.minibatch import Batching
 from brainstate_prob.infer.target.options import check_options
@@ -179,7 +179,7 @@ def svi(
     )
     theta = target.start
     if not saving.exists:
-        theta = checked_start(target, centres(target, init, start_key[None])[1][0])
+        theta = checked_start(target, start_points(target, init, start_key[None])[1][0])
         batching.check(density, theta)
     used = {'optimizer': optimizer, 'num_particles': num_particles, 'init': init}
     approximation = _Guide(programs, batching.example, theta, key, int(num_steps), used)
@@ -201,26 +201,26 @@ def svi(
     }
     fit = Fit(target, thetas, method='svi', stats=stats, history={'elbo': elbo}, info=info)
     fit.guide_params = jax.tree.map(np.asarray, params)
-    judged = fit
-    if num_draws < 100 and 'log_q' in stats:  # too few for k-hat
-        more, of_more = drawn(programs, params, approximation.given, draw_key, 200)
-        judged = Fit(target, more, method='svi', stats=of_more, info=info)
-    fit.info |= {'warnings': _judge(fit, judged, run.notes, r_hat), 'seconds': time.perf_counter() - began}
-    return warned(fit)
+    assessed = fit
+    if num_draws < 100 and 'log_q' in stats:  # too few draws for k-hat
+        more, more_stats = drawn(programs, params, approximation.given, draw_key, 200)
+        assessed = Fit(target, more, method='svi', stats=more_stats, info=info)
+    fit.info |= {'warnings': _diagnose(fit, assessed, run.notes, r_hat), 'seconds': time.perf_counter() - began}
+    return issue_warnings(fit)
 
 
 @never_raises('The diagnostics of the guide')
-def _judge(fit: Fit, judged: Fit, notes: list[str], r_hat: float | None) -> list[str]:
-    """Add k-hat, by the draws of ``judged``, to ``fit.info``; what is wrong, in words."""
+def _diagnose(fit: Fit, assessed: Fit, notes: list[str], r_hat: float | None) -> list[str]:
+    """Add k-hat from the draws of ``assessed`` to ``fit.info``; return messages about problems."""
     problems = list(notes)
     if r_hat is not None and fit.info['stopped'] not in ('converged', 'interrupted'):
         problems.append(
             f"SVI stopped after {fit.info['num_steps']} steps before it converged: R-hat of the guide's parameters is "
             f'{fit.info["r_hat"]:.3g}, and {r_hat:g} was asked for. {advice("few_steps", "svi", fit.info)}'
         )
-    if {'lp', 'log_q'} <= set(judged.stats) and judged.num_draws >= 100:
-        fit.info['k_hat'] = k_hat(judged)
-        problem = k_hat_problem(fit.info['k_hat'], judged.num_draws, fit.info)
+    if {'lp', 'log_q'} <= set(assessed.stats) and assessed.num_draws >= 100:
+        fit.info['k_hat'] = k_hat(assessed)
+        problem = k_hat_problem(fit.info['k_hat'], assessed.num_draws, fit.info)
         problems += [problem] if problem else []
     return problems
 

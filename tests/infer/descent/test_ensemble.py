@@ -248,7 +248,7 @@ class Same(nn.Module):
 @pytest.mark.filterwarnings('ignore:Members .* stopped after')
 def test_members_that_would_be_the_same_are_refused():
     posterior = infer.Posterior(Same(), X, Y)
-    with pytest.raises(ValueError, match='they would be the same'):
+    with pytest.raises(ValueError, match='so all would be equal'):
         infer.ensemble(posterior, **KWARGS)
     for way in ({'bootstrap': True}, {'batch_size': 8}, {'init': jnp.arange(4.0)[:, None]}):
         fit = infer.ensemble(posterior, **KWARGS | {'num_steps': 3}, **way)

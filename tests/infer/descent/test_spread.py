@@ -122,7 +122,7 @@ def test_a_spread_that_collapsed_is_told_with_what_helps(case):
     exact = np.sqrt(np.einsum('ni,ij,nj->n', X, np.linalg.inv(PRECISION), X)).mean()
     assert fit.predict(kind='mean').std(0).mean() < 0.12 * exact  # it is true
     (found,) = texts
-    assert 'surer than they are' in found
+    assert 'are overconfident' in found
     for word in words:
         assert re.search(word, found), (word, found)
     assert 'fewer observations' not in found or case != 'one at a time'

@@ -483,10 +483,16 @@ def cusp(model, x, y):
 
 
 REFUSED = [
-    (Flat, {}, {}, ValueError, r"flat, to rounding in float32, along 'right' \(most at number [01]\).*Params a prior"),
+    (
+        Flat,
+        {},
+        {},
+        ValueError,
+        r"flat, up to rounding in float32, along 'right' \(most at number [01]\).*Params a prior",
+    ),
     (Flat, {}, {'structure': 'diagonal'}, ValueError, r"flat.* along 'right' \(most at number 0\)"),
     (Flat, {}, {'structure': 'low_rank', 'rank': 2}, ValueError, r"flat.* along 'right'"),
-    (Saddle, {}, {'init': 'model'}, ValueError, r"no maximum .* curves upwards along 'root'.*curvature='ggn'"),
+    (Saddle, {}, {'init': 'model'}, ValueError, r"not a maximum .* curves upwards along 'root'.*curvature='ggn'"),
     *(
         (
             Line,
@@ -497,7 +503,7 @@ REFUSED = [
         )
         for structure in ('full', 'diagonal')
     ),
-    (Clipped, {}, {}, ValueError, r"Param 'c': ClipT.* is no bijection"),
+    (Clipped, {}, {}, ValueError, r"Param 'c': ClipT.* is not a bijection"),
     (
         Normalized,
         {},

@@ -12,7 +12,7 @@ import pytest
 from brainstate_prob import infer, nn
 from brainstate_prob.infer.mcmc import adaptation, nuts_phases
 from brainstate_prob.infer.mcmc.metric import Dense, Diagonal, LowRank
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from tests.infer.mcmc.test_nuts import regression
 from tests.support.reference_models import POSTERIORS, compare, reference_of, reference_posterior
 from tests.support.rich_model import compilations
@@ -169,10 +169,10 @@ def test_a_low_rank_matrix_finds_the_directions(size, x64):
             a, _ = adaptation.adapted(x[0], a, x[1], a.metric.pull(x[2]), 0.0, 0.8, 0.8, ('low_rank', 'gradient'))
             return a, None
 
-        codes = jnp.array(
+        actions = jnp.array(
             [adaptation.SLOW] * 49 + [adaptation.EARLY_END] + [adaptation.SLOW] * 49 + [adaptation.SLOW_END]
         )
-        return jax.lax.scan(one, a, (codes, draws, grads))[0]
+        return jax.lax.scan(one, a, (actions, draws, grads))[0]
 
     metric = steps(a, jnp.asarray(draws), jnp.asarray(grads)).metric
     # Whitened by the metric, the covariance is near one; without directions its root is 10 and 1/20 in two of them.
@@ -180,15 +180,15 @@ def test_a_low_rank_matrix_finds_the_directions(size, x64):
     values = np.linalg.svd(whitened)[1]
     within = 2 if size == 3 else 6  # more numbers than draws: a part of each direction is found
     assert values.max() < within and values.min() > 1 / within
-    assert np.sum(np.asarray(metric.stretch) != 1.0) >= 2
+    assert np.sum(np.asarray(metric.factors) != 1.0) >= 2
 
 
 def test_the_gradient_schedule():
-    codes = adaptation.schedule(1000, 'gradient')
-    assert len(codes) == 1000 and codes[-1] == adaptation.LAST
-    assert (codes[:20] == adaptation.FAST).all() and codes[29] == adaptation.EARLY_END
-    assert np.flatnonzero(codes == adaptation.SLOW_END).tolist() == [*range(379, 780, 80), 849]
-    assert codes[850] == adaptation.RESTART and (codes[851:-1] == adaptation.FAST).all()
+    actions = adaptation.schedule(1000, 'gradient')
+    assert len(actions) == 1000 and actions[-1] == adaptation.LAST
+    assert (actions[:20] == adaptation.FAST).all() and actions[29] == adaptation.EARLY_END
+    assert np.flatnonzero(actions == adaptation.SLOW_END).tolist() == [*range(379, 780, 80), 849]
+    assert actions[850] == adaptation.RESTART and (actions[851:-1] == adaptation.FAST).all()
     for n in range(1, 60):
         assert (
             len(adaptation.schedule(n, 'gradient')) == n and adaptation.schedule(n, 'gradient')[-1] == adaptation.LAST
@@ -216,7 +216,7 @@ def test_gradients_and_directions_save_gradients(shared_dir):
 @pytest.mark.parametrize(
     ('limit', 'value', 'said'),
     [
-        ('_MOST_APART', 1.0, 'the step sizes of the chains lie between'),
+        ('_MAX_STEP_SIZE_RATIO', 1.0, 'the step sizes of the chains lie between'),
         ('_MOST_DIVERGENT', -1.0, 'of the last transitions of the warm-up diverged'),
         ('_WORST_R_HAT', 0.0, 'R-hat of the log density is'),
     ],
@@ -246,7 +246,7 @@ def test_pathfinder_starts_lie_in_the_posterior(shared_dir):
     """Within a few posterior standard deviations, from starts hundreds of them away; each chain elsewhere."""
     posterior = reference_posterior(shared_dir, 'linear_regression_corr')
     keys = jax.random.split(jax.random.key(0), 4)
-    kind, starts = centres(posterior.target, 'pathfinder', keys)
+    kind, starts = start_points(posterior.target, 'pathfinder', keys)
     reference = reference_of(shared_dir, 'linear_regression_corr')['beta']
     off = (np.asarray(starts)[:, :5] - reference['mean']) / reference['sd']
     assert kind == 'pathfinder' and np.abs(off).max() < 10 and not np.array_equal(starts[0], starts[1])

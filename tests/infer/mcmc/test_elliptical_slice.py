@@ -141,7 +141,7 @@ def test_fitted_hyperparameters_no_prior_and_no_bijection_are_refused():
         infer.elliptical_slice(infer.Posterior(One(None, nn.GaussianReg(0.0, scale)), targets=jnp.zeros(3)))
     with pytest.raises(ValueError, match="'x' has no prior"):
         infer.elliptical_slice(infer.Posterior(One(None, None), targets=jnp.zeros(3)))
-    with pytest.raises(ValueError, match='no bijection'):
+    with pytest.raises(ValueError, match='not a bijection'):
         infer.elliptical_slice(infer.Posterior(One(nn.ClipT(0.0, 1.0), None), targets=jnp.zeros(3)))
     fixed = nn.Param(0.5, fit=False)
     density = infer.Posterior(One(None, nn.GaussianReg(0.0, fixed)), targets=jnp.zeros(3))

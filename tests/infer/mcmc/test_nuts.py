@@ -60,10 +60,10 @@ def test_the_draws_are_those_of_numpyro(x64, mass_matrix):
 
     settings = Settings(mass_matrix=mass_matrix, max_tree_depth=6)
     ours, found = jax.jit(nuts_starts(settings).chain(density))(theta, key, data)
-    codes = np.zeros(500, np.int32)
-    codes[:num_warmup] = schedule(num_warmup)
+    actions = np.zeros(500, np.int32)
+    actions[:num_warmup] = schedule(num_warmup)
     advance = jax.jit(inference_loop(density, nuts_step(density, settings), STATS))
-    _, draws, stats = advance(ours, data, codes, num_warmup + num_samples, 1, 0.8)
+    _, draws, stats = advance(ours, data, actions, num_warmup + num_samples, 1, 0.8)
     total = num_warmup + num_samples
     assert found
     # Rounding grows along a chain: in double precision to 4e-6 at the last of these steps, with one XLA or another.
@@ -79,10 +79,10 @@ def test_the_draws_are_those_of_numpyro(x64, mass_matrix):
 def test_the_schedule_is_stans(num_warmup):
     from numpyro.infer.hmc_util import build_adaptation_schedule
 
-    codes = schedule(num_warmup)
+    actions = schedule(num_warmup)
     ends = [w.end for w in build_adaptation_schedule(num_warmup)[1:-1]]
-    assert len(codes) == num_warmup and codes[-1] == 4
-    assert np.flatnonzero(codes == 3).tolist() == ends
+    assert len(actions) == num_warmup and actions[-1] == 4
+    assert np.flatnonzero(actions == 3).tolist() == ends
 
 
 def test_a_known_posterior_in_both_precisions():

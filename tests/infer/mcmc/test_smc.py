@@ -186,7 +186,7 @@ class One(nn.Module):
     [
         ({}, "'x' has no prior"),
         ({'reg': nn.GaussianReg(0.0, 1.0, weight=2.0)}, "'x'.*weight"),
-        ({'t': nn.ClipT(0.0, 1.0)}, "'x'.*no bijection"),
+        ({'t': nn.ClipT(0.0, 1.0)}, "'x'.*not a bijection"),
     ],
 )
 def test_what_has_no_proper_prior_is_refused(options, message):

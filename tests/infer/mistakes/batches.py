@@ -268,7 +268,7 @@ ROWS = [
         options=given(lambda: iter(GIVEN)),
         ways=BY_GRADIENT,
     ),
-    Mistake('no batches', line, ('gave no batch at all',), options=given([]), ways=(*BY_GRADIENT, 'svi')),
+    Mistake('no batches', line, ('batches yielded nothing',), options=given([]), ways=(*BY_GRADIENT, 'svi')),
     Mistake(
         'an empty batch in a list',
         line,

@@ -184,12 +184,14 @@ ROWS = [
         NOT_FITTED,
     ),
     Mistake(
-        'a layer that is made in the call', lambda: posterior(creates), ('creates 1 trainable parameter ', '__init__')
+        'a layer that is made in the call',
+        lambda: posterior(creates),
+        ('creates 1 new trainable parameter ', '__init__'),
     ),
     Mistake(
         'a Param that is made in the call',
         lambda: posterior(plus(lambda self: nn.Param(1.0))),
-        ('creates 1 trainable parameter ', '__init__'),
+        ('creates 1 new trainable parameter ', '__init__'),
     ),
     # Written
     Mistake('a parameter that is written', lambda: posterior(writes), ("writes to its parameter 'b'", 'dropped')),

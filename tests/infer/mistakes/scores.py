@@ -200,7 +200,7 @@ ROWS = [
     asked('an interval of classes', coin, lambda fit: infer.conformal(fit, X, Y > 0, method='quantile'), 'are classes'),
     asked('temperatures of numbers', line, lambda fit: infer.temperature_scaling(fit, X, Y), 'predicts Normal'),
     asked('new inputs scored without targets', line, lambda fit: fit.score(NEW), 'give targets='),
-    swag('all data', r'batch_size \(of 12\)', 'surer than they are'),
+    swag('all data', r'batch_size \(of 12\)', 'are overconfident'),
     swag('a tiny rate', 'larger learning rate', r'now 3', batch_size=3, optimizer=optax.sgd(1e-6)),
     swag('a tiny rate, one observation a step', 'stays constant', batch_size=1, optimizer=optax.sgd(1e-6)),
     swag('half of the data', 'rate above', r'\(now 6\)', batch_size=6),

@@ -1,4 +1,4 @@
-"""Slips in writing a model: parentheses that are missing, the wrong order, Params where none is looked for."""
+"""Slips in writing a model: parentheses that are missing, the wrong order, Params outside the module tree."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def hidden(make):
 
 
 def holding(make, get):
-    """A model with a parameter of its own, which reads another one from where none is looked for."""
+    """A model with a parameter of its own, which reads another one outside the module tree."""
     return lambda: posterior(plus(lambda self: get(self.o)), o=make())
 
 
@@ -71,7 +71,7 @@ def slip(call):
 
 NOT_CALLED = ('a method in place of the value', 'parentheses', r'm\.b\.value\(\)')
 SWAPPED = ('of an array|an array as a function', 'the model comes first', 'lambda m, x')
-HIDDEN = ('no trainable parameters', 'where none is looked for', 'attribute of the model')
+HIDDEN = ('no trainable parameters', 'outside the module tree', 'attribute of the model')
 
 ROWS = [
     # Read and not fitted

@@ -170,7 +170,7 @@ ROWS = [
     started(
         'a start outside its transform',
         {'noise': -1.0},
-        (r"init\['noise'\] is no possible value", '-1'),
+        (r"init\['noise'\] is not a possible value", '-1'),
         scaled,
         ('map', 'ensemble', 'svi', 'sgmcmc', 'nuts', 'pathfinder', 'chees'),
     ),
@@ -216,7 +216,7 @@ ROWS = [
     Mistake(
         'running statistics of another shape',
         normed,
-        (r'running statistics .*another model', r"'norm\.running_mean' has shape"),
+        (r'running statistics do not match', r"'norm\.running_mean' has shape"),
         ways=STARTED,
         options=Lazily('init', wide_fit),
     ),

@@ -209,7 +209,7 @@ ROWS = [
     Mistake(
         'predictions after a global has changed',
         lambda: posterior(likelihood=reads_a_global),
-        ('has changed since', 'set back what has changed', r'fit\.with_posterior\(posterior\)'),
+        ('has changed since', 'undo the change', r'fit\.with_posterior\(posterior\)'),
         ways=('map', 'nuts'),
         then=changed,
     ),

@@ -17,7 +17,7 @@ import scipy.stats
 
 from brainstate_prob import infer, nn, random
 from brainstate_prob.infer.density.batching import chosen_draws, over_draws, rows_at_once
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from tests.support.rich_model import compilations, rich_posterior, scattered
 
 calls = 0
@@ -167,7 +167,7 @@ USES = {
     'k-hat': lambda fit: infer.k_hat(fit),
     'check': lambda fit: fit.check(),
     'ArviZ': lambda fit: fit.to_arviz(),
-    'starts of chains': lambda fit: centres(fit.target, fit, jax.random.split(jax.random.key(0), 2)),
+    'starts of chains': lambda fit: start_points(fit.target, fit, jax.random.split(jax.random.key(0), 2)),
     'probabilities': lambda fit: fit.predict(kind='probabilities'),
     'scores of classes': lambda fit: fit.score(),
 }
@@ -224,7 +224,7 @@ def test_a_longer_fit_in_double_precision_compiles_nothing(x64):
 def test_chains_start_at_draws_in_proportion_to_their_weights():
     weights = np.array([[0.0, 0.2, 0.0, 0.8]])
     fit = scattered(line_posterior(), chains=1, draws=4, stats={}, weights=weights)
-    _, found = centres(fit.target, fit, jax.random.split(jax.random.key(0), 1000))
+    _, found = start_points(fit.target, fit, jax.random.split(jax.random.key(0), 1000))
     counts = np.sum(np.all(np.asarray(found)[:, None] == fit.rows, axis=-1), axis=0)
     # Binomial with sd 12.6: five of these, once in a million seeds.
     assert list(counts[[0, 2]]) == [0, 0] and abs(counts[1] - 200) < 63 and counts.sum() == 1000

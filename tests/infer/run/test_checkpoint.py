@@ -167,7 +167,7 @@ def test_damaged_files_are_refused_and_never_read_wrongly(tmp_path):
         try:
             found = {name: bits(x) for name, x in read_checkpoint(path)[1].items()}
         except ValueError as error:
-            return 'is no checkpoint, or was damaged' in str(error) and 'remove the file' in str(error)
+            return 'is not a checkpoint, or is damaged' in str(error) and 'remove the file' in str(error)
         assert found == held  # a byte that says nothing, such as a date
         return False
 

@@ -58,7 +58,7 @@ def test_it_goes_on_in_warmup_and_in_sampling(tmp_path, monkeypatch, options):
     """Saved every 25 steps of 60 and 50 (and 60 again where the low-rank matrix is given up), stopped at two saves."""
     options = SHORT | options
     if options.pop('harms', False):
-        monkeypatch.setattr(nuts_phases, '_MOST_APART', 1.0)
+        monkeypatch.setattr(nuts_phases, '_MAX_STEP_SIZE_RATIO', 1.0)
     if 'devices' in options:
         options['devices'] = jax.devices()
     whole = infer.nuts(regression(), **options)
@@ -116,5 +116,5 @@ def finished(tmp_path_factory):
 
 def test_nutpie_has_no_checkpoints(tmp_path):
     pytest.importorskip('nutpie')
-    with pytest.raises(ValueError, match="'nutpie' keeps its state to itself"):
+    with pytest.raises(ValueError, match="'nutpie' does not expose its state"):
         infer.nuts(regression(), backend='nutpie', checkpoint=tmp_path / 'x', **SHORT)

@@ -101,7 +101,7 @@ def test_with_a_checkpoint_the_next_run_goes_on(monkeypatch, tmp_path, way):
     run, description, options = WAYS[way]
     whole = run(POSTERIOR, **options)
     interrupt(monkeypatch, description, press, at=0)
-    with pytest.warns(ConvergenceWarning, match='the same call goes on from there'):
+    with pytest.warns(ConvergenceWarning, match='the same call resumes from there'):
         run(POSTERIOR, checkpoint=tmp_path / 'c.npz', **options)
     np.testing.assert_array_equal(run(POSTERIOR, checkpoint=tmp_path / 'c.npz', **options).thetas, whole.thetas)
 

@@ -9,7 +9,7 @@ import pytest
 
 from brainstate_prob import environ, infer, nn, random
 from brainstate_prob.infer.density.batching import chosen_draws
-from brainstate_prob.infer.run.starts import centres
+from brainstate_prob.infer.run.starts import start_points
 from tests.support.result_kinds import posterior_of
 from tests.support.slow_rows import slow_rows
 
@@ -102,7 +102,7 @@ def test_a_descent_that_stands_still_stays_where_it_starts(init, expected):
 def test_a_function_builds_another_start_for_each_chain():
     posterior = plain()
     keys = jax.random.split(jax.random.key(0), 3)
-    kind, thetas = centres(posterior.target, Plain, keys)
+    kind, thetas = start_points(posterior.target, Plain, keys)
     assert kind == 'array' and len(np.unique(np.asarray(thetas)[:, 0])) == 3
     with pytest.raises(ValueError, match='a function that builds the model'):
         infer.nuts(posterior, init=posterior.model, **CHAINS)
@@ -217,7 +217,7 @@ def test_values_by_path_are_a_start_and_the_rest_is_the_models(way):
 @pytest.mark.parametrize('way', slow_rows(['nuts', 'barker', 'chees'], ['chees']))
 def test_samplers_start_at_values_by_path(way):
     posterior = posterior_of(Line)
-    kind, thetas = centres(posterior.sampling_target(), VALUES, jax.random.split(jax.random.key(0), 3))
+    kind, thetas = start_points(posterior.sampling_target(), VALUES, jax.random.split(jax.random.key(0), 3))
     assert kind == 'array'  # exactly there
     for theta in thetas:
         for name, value in posterior.constrain(theta).items():

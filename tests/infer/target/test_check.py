@@ -15,7 +15,7 @@ from brainstate_prob import infer, nn
 from brainstate_prob.infer.diagnostics.prior_conflict import suspected_conflicts
 from brainstate_prob.infer.target.prior_points import prior_points
 from brainstate_prob.infer.target.probe import unread_inputs
-from brainstate_prob.infer.target.start import what_is_not_finite
+from brainstate_prob.infer.target.start import non_finite_term
 from tests.support.reference_models import EightSchools
 from tests.support.rich_model import rich_posterior, scattered
 
@@ -137,7 +137,7 @@ def test_several_troubles_are_all_named():
         "warning: The likelihood does not depend on 'idle'.*only its prior does. Use it in the model",
         "warning: 'fixed' has a prior that is never used",
         r'warning: The likelihood never reads inputs\[1\]. Drop it',
-        "note: Can be fitted by MAP only. Param 'clipped': ClipT",
+        "note: Only MAP can fit this posterior. Param 'clipped': ClipT",
     ):
         assert re.search(match, text), text
     assert not report.ok and report.problems[0].endswith('make it nn.Const.')  # errors first
@@ -153,8 +153,8 @@ def test_inputs_that_are_read_without_a_gradient_are_read():
 def test_a_density_at_the_edge_of_the_precision_is_told_as_such():
     one = jnp.ones(())
     finite = {'prior': {'w': one}, 'log_det': {'w': one}, 'likelihood': one}
-    density = SimpleNamespace(jit=lambda *_: lambda *_: finite, dtype=np.dtype('f4'))
-    text = what_is_not_finite(SimpleNamespace(data=None, density=density), one, True)
+    density = SimpleNamespace(compiled=lambda *_, **__: lambda *_: finite, dtype=np.dtype('f4'))
+    text = non_finite_term(SimpleNamespace(data=None, density=density), one, True)
     assert 'at the edge of what float32 can do' in text and 'jax.enable_x64(True)' in text
 
 

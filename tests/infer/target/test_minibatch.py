@@ -191,7 +191,7 @@ REFUSED = [
     ({'batches': [(X, Y)], 'num_observations': 0}, ValueError, 'at least 1, got 0'),
     ({'batches': [(X, Y)], 'num_observations': 60.0}, ValueError, 'an int of at least 1, got 60.0. Write 60'),
     ({'batches': 3, 'num_observations': 60}, ValueError, 'an iterable of pairs'),
-    ({'batches': [], 'num_observations': 60}, ValueError, 'gave no batch at all'),
+    ({'batches': [], 'num_observations': 60}, ValueError, 'batches yielded nothing'),
     ({'batches': [X], 'num_observations': 60}, ValueError, r'a pair \(inputs, targets\), got ArrayImpl'),
     ({'batches': [(X, Y, Y)], 'num_observations': 60}, ValueError, r'got tuple of 3'),
     ({'batches': [(X, None)], 'num_observations': 60}, ValueError, 'Each batch needs targets'),

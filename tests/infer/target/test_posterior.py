@@ -310,8 +310,8 @@ def test_bad_input_is_refused_at_once(name):
 
 
 UNFIT = {
-    'ClipT': (lambda: nn.Param(0.5, t=nn.ClipT(0.0, 1.0)), "Param 'slope': ClipT.*no bijection.*SigmoidT"),
-    'ReluT': (lambda: nn.Param(0.5, t=nn.ReluT()), "Param 'slope': ReluT.*no bijection.*SoftplusT"),
+    'ClipT': (lambda: nn.Param(0.5, t=nn.ClipT(0.0, 1.0)), "Param 'slope': ClipT.*not a bijection.*SigmoidT"),
+    'ReluT': (lambda: nn.Param(0.5, t=nn.ReluT()), "Param 'slope': ReluT.*not a bijection.*SoftplusT"),
 }
 
 

@@ -224,7 +224,7 @@ def test_draws_are_kept_where_the_batches_end_early():
     assert fit.draws['mu'].shape == (2, 10) and fit.info['num_samples'] == 30  # three steps a draw
     assert any('10 of 33 draws' in text for text in fit.info['warnings'])
     assert whole.draws['mu'].shape == (2, 33)
-    with pytest.raises(ValueError, match='ended before the first draw, after 8 steps.*begun anew'):
+    with pytest.raises(ValueError, match='ended before the first draw, after 8 steps.*be restarted'):
         infer.sgmcmc(posterior, batches=generator(PARTS, 2), **run)
 
 
@@ -258,7 +258,7 @@ LATE = [
 def test_what_goes_wrong_after_the_first_pass_ends_the_fit_and_keeps_it(error, words):
     posterior = infer.Posterior(Mean(), targets=Y)
     options = {**QUIET, 'num_observations': 10, 'num_steps': 100, 'optimizer': optax.adam(0.05)}
-    with pytest.warns(UserWarning, match=f'(?s)The batches end here.*{words}|{words}'):
+    with pytest.warns(UserWarning, match=f'(?s)The batches ended after.*{words}|{words}'):
         fit = infer.map(posterior, batches=broken(error), **options)
     assert (fit.info['num_steps'], fit.info['stopped']) == (10, 'the batches ended')
     whole = infer.map(posterior, batches=Loader([PARTS]), **{**options, 'num_steps': 10})

@@ -16,7 +16,7 @@ from numpyro.infer import autoguide
 from brainstate_prob import infer, nn
 from brainstate_prob.infer.diagnostics.psis import k_hat_limit, pareto_k
 from brainstate_prob.infer.results.arviz_io import import_arviz, is_old
-from brainstate_prob.infer.variational.guides import _UNFIT, GUIDES
+from brainstate_prob.infer.variational.guides import _ALTERNATIVES, GUIDES
 from brainstate_prob.infer.variational.stationarity import r_hat_of
 from tests.infer.variational.test_svi import COVARIANCE, EVIDENCE, MEAN, Line, X, Y, fit_svi, posterior
 from tests.support.rich_model import compilations
@@ -29,8 +29,8 @@ def test_every_guide_of_numpyro_is_a_name_or_refused_with_what_to_write():
     bases = {autoguide.AutoGuide, autoguide.AutoContinuous, autoguide.AutoDiagonalNormal}
     families = {getattr(autoguide, name) for name in autoguide.__all__} - bases
     named = {base for family in GUIDES.values() for base in family.__mro__} & families
-    assert families == named | set(_UNFIT)
-    for family in _UNFIT:
+    assert families == named | set(_ALTERNATIVES)
+    for family in _ALTERNATIVES:
         with pytest.raises(ValueError, match='guide=|sites=True'):
             infer.svi(posterior(), guide=family, progress=False)
 

@@ -155,7 +155,7 @@ class One(nn.Module):
 
 
 def test_what_cannot_be_sampled_is_refused():
-    with pytest.raises(ValueError, match="'x'.*no bijection"):
+    with pytest.raises(ValueError, match="'x'.*not a bijection"):
         infer.pathfinder(infer.Posterior(One(t=nn.ClipT(0.0, 1.0)), targets=jnp.zeros(1)))
 
 

@@ -1,4 +1,4 @@
-"""The samplers behind `nuts`: whose transition moves a chain."""
+"""The backends of `nuts`, which implement a transition."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def transition(
     """One transition with unit mass."""
     nuts = import_blackjax().nuts
     next_key, key = jax.random.split(key)
-    state, found = nuts.build_kernel()(
+    state, info = nuts.build_kernel()(
         key,
         nuts.init(at.w, lambda w: -potential(w))._replace(logdensity=-at.potential, logdensity_grad=-at.grad),
         lambda w: -potential(w),
@@ -27,11 +27,14 @@ def transition(
         jnp.ones_like(at.w),
         max_tree_depth,
     )
-    info = Info(
-        found.energy,
-        jnp.minimum(found.acceptance_rate, 1.0),  # a sum of exponentials
-        found.num_integration_steps,
-        found.num_trajectory_expansions,
-        found.is_divergent,
+    return (
+        Point(state.position, -state.logdensity, -state.logdensity_grad),
+        next_key,
+        Info(
+            info.energy,
+            jnp.minimum(info.acceptance_rate, 1.0),  # rounding can exceed 1
+            info.num_integration_steps,
+            info.num_trajectory_expansions,
+            info.is_divergent,
+        ),
     )
-    return Point(state.position, -state.logdensity, -state.logdensity_grad), next_key, info

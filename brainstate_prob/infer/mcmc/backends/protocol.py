@@ -1,4 +1,4 @@
-"""What a NUTS transition takes and gives, whoever wrote it."""
+"""The common interface of NUTS transitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ['Info', 'Point', 'Transition']
 
 
 class Point(NamedTuple):
-    """Where a chain stands, in its own coordinates: w, the potential energy and its gradient."""
+    """The position of a chain in its coordinates w, the potential energy and its gradient."""
 
     w: jax.Array
     potential: jax.Array
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a transition was like."""
+    """Statistics of a transition."""
 
     energy: jax.Array
     acceptance: jax.Array
@@ -28,5 +28,5 @@ class Info(NamedTuple):
     diverging: jax.Array
 
 
-# (potential, point, key, step size, deepest tree) -> (point, next key, info), for unit mass
+# (potential, point, key, step size, maximum tree depth) -> (point, next key, info), for unit mass
 Transition = Callable[[Callable, Point, jax.Array, jax.Array, int], tuple[Point, jax.Array, Info]]

@@ -1,7 +1,7 @@
-"""The door: what a model reads, creates and depends on, looked at once before anything is fitted.
+"""Inspection of a model before it is fitted: the States it reads and creates, and the parameters it depends on.
 
 A posterior traces its log density once. The trace shows every State that is read and every parameter on which a term
-depends, and the traced program is what its compiled programs are kept under.
+depends, and the traced program is the key of the cache of compiled programs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,15 @@ from brainstate_prob.infer.target.reach import place_of
 from brainstate_prob.infer.words import check_call, plain_words
 from brainstate_prob.nn.module import Module
 
-__all__ = ['Inspection', 'ModelWarning', 'admitted', 'announce', 'guard', 'no_leaks', 'unused_messages']
+__all__ = [
+    'Inspection',
+    'ModelWarning',
+    'inspected',
+    'issue_model_warnings',
+    'no_leaks',
+    'refuse_changes',
+    'unused_messages',
+]
 
 
 class Inspection(NamedTuple):
@@ -67,8 +75,8 @@ class Inspection(NamedTuple):
     has_loop: bool = False
 
 
-def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Inspection]:
-    """The density under which compiled programs of ``density`` are kept, and what its trace shows.
+def inspected(density: Density, model: Module, data: Data) -> tuple[Density, Inspection]:
+    """The cached density equivalent to ``density``, whose compiled programs are reused, and its inspection.
 
     Models of one structure whose traces are equal have one density, so that a second fit compiles nothing.
 
@@ -83,22 +91,22 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
         For a trainable State that is read but is no parameter of the model, or is created by the call; for statements
         of NumPyro in the model.
     TypeError
-        For inputs that the model does not take, and for a model that looks at values while it is traced.
+        For inputs that the model does not take, and for a model whose control flow depends on traced values.
     """
     traces: list[_Seen] = []
     _check_call(density, data)
-    data = _shapes_of(data)  # wherever the arrays are, the program is one
+    data = _shapes_of(data)  # the program does not depend on the devices of the arrays
     code = (model, density.likelihood, density.own_log_likelihood)
     words = plain_words(model, *(e.name for e in density.entries))
     with _explained_if_swapped(density, data), words, watching(*code):
         program = jax.make_jaxpr(_terms(density, traces.append))(*_arguments(density), data)
     seen = traces[0]
     _refuse_unfitted(density, model, seen.trace)
-    unused, stepped = _without_gradient(density, program, seen, data)
-    squared = density.own_log_likelihood is not None and sums_all_pairs(program, data)
+    unused, without_gradient = _without_gradient(density, program, seen, data)
+    sums_pairs = density.own_log_likelihood is not None and sums_all_pairs(program, data)
     key = _key_of(program, density, data)
-    inspection = Inspection(key, unused, _frozen(model, unused), stepped, squared, has_while_loop(program))
-    # A function that reads the user's own object, which the copy does not reach, is that of this object only.
+    inspection = Inspection(key, unused, _frozen(model, unused), without_gradient, sums_pairs, has_while_loop(program))
+    # A function that reads the user's own object, not the copy, can be shared with no other object.
     originals = {ref() for ref in density._originals.values()}
     own = Identity(model) if any(state in originals for state in seen.trace.reads) else None
     return kept_density(density, present_code(*code), (inspection.program, own)), inspection
@@ -106,7 +114,7 @@ def admitted(density: Density, model: Module, data: Data) -> tuple[Density, Insp
 
 @contextlib.contextmanager
 def _explained_if_swapped(density: Density, data: Data) -> Iterator[None]:
-    """Add to an error of the trace that inputs and targets fit the other way round, where they do."""
+    """Add a hint to an error of the trace if inputs and targets were swapped."""
     try:
         yield
     except Exception as error:
@@ -123,13 +131,13 @@ def _fits(density: Density, data: Data) -> bool:
     """Whether the log density of these data can be traced."""
     try:
         jax.make_jaxpr(_terms(density, lambda _: None))(*_arguments(density), data)
-    except Exception:  # whatever the model says to them
+    except Exception:  # any error of the user's model
         return False
     return True
 
 
 def _check_call(density: Density, data: Data) -> None:
-    """Whether the model, or the function that scores it, takes the inputs."""
+    """Check that the signature of the model, or of the likelihood, accepts the inputs."""
     model: Any = density.model
     if density.own_log_likelihood is not None:
         args = data.args if data.targets is None else (*data.args, data.targets)
@@ -141,26 +149,26 @@ def _check_call(density: Density, data: Data) -> None:
         check_call(model if own else model.update, data.args, data.kwargs)
 
 
-def guard(density: Density, data: Data, inspection: Inspection) -> None:
-    """Let the density compile a new program only where it computes what was inspected.
+def refuse_changes(density: Density, data: Data, inspection: Inspection) -> None:
+    """Make the density raise before it compiles a program that differs from the inspected one.
 
-    What a model reads may change after its posterior was made; all its programs must be of one density.
+    The objects that a model reads may change after its posterior was made, but all programs must compute one density.
     """
     if density.verify is None:
-        shapes = _shapes_of(data)  # data are not kept
+        shapes = _shapes_of(data)  # the data themselves are not kept
         density.verify = _verifier(density, shapes, inspection.program)
-        density.origin = reopened, (density.model, density.likelihood, density.own_log_likelihood, shapes)
+        density.origin = unpickled_density, (density.model, density.likelihood, density.own_log_likelihood, shapes)
 
 
-def reopened(model: Module, likelihood: Any, log_likelihood: Any, shapes: Any) -> Density:
-    """A density that was sent from another process, or the equal one that is kept here."""
-    density, inspection = admitted(Density(model, likelihood, log_likelihood, expand=False), model, shapes)
-    guard(density, shapes, inspection)
+def unpickled_density(model: Module, likelihood: Any, log_likelihood: Any, shapes: Any) -> Density:
+    """A density restored by pickle, or the equivalent one in this process's cache."""
+    density, inspection = inspected(Density(model, likelihood, log_likelihood, expand=False), model, shapes)
+    refuse_changes(density, shapes, inspection)
     return density
 
 
 def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) -> Callable[[], None]:
-    """A function that raises where the density no longer computes what ``program`` says."""
+    """A function that raises if the density no longer traces to ``program``."""
     settings = environ.static_key(), _double()
 
     def verify() -> None:
@@ -171,8 +179,8 @@ def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) ->
             forget_density(density)
             raise ChangedDensity(
                 'The log density has changed since this Posterior was made: what the model or its likelihood reads (a '
-                'global, an attribute, a method, an array) is different now. Make a new Posterior. A fit that is there '
-                'keeps its draws: set back what has changed, or predict as it is now, by '
+                'global, an attribute, a method, an array) is different now. Make a new Posterior. An existing fit '
+                'keeps its draws: undo the change, or predict with the changed model by '
                 'fit.with_posterior(posterior). If it changes at each call, the model draws from a generator of '
                 'Python or NumPy: use brainstate_prob.random.'
             )
@@ -181,7 +189,7 @@ def _verifier(density: Density, shapes: Any, program: tuple[ProgramKey, ...]) ->
 
 
 def _shapes_of(data: Data) -> Data:
-    """The data with shapes and dtypes in place of arrays."""
+    """The data with arrays replaced by shapes and dtypes."""
 
     def shape_of(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), weak_type=getattr(x, 'weak_type', False))
@@ -194,21 +202,21 @@ def _double() -> bool:
 
 
 class _Seen(NamedTuple):
-    """What tracing a log density used: the trace, and the States that its priors read (hyper-parameters)."""
+    """The trace of a log density, and the States that its priors read (hyper-parameters)."""
 
     trace: StateTrace
     by_priors: frozenset[State]
 
 
 def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
-    """``(pieces, theta, data)`` to the likelihood, and the transform and prior of each block.
+    """The traced function: ``(pieces, theta, data)`` to the likelihood and the terms of each block.
 
-    The likelihood sees the parameters as separate arguments (pairs of theta and constrained value by name), so that the
-    traced program shows which it depends on; ``theta`` is that of transforms and priors. The function is a new one each
-    time: JAX keeps traces by function.
+    The likelihood gets the parameters as separate arguments (pairs of theta and constrained value by name), so that the
+    traced program shows on which of them it depends; transforms and priors get ``theta``. Each call returns a new
+    function, since JAX caches traces by function.
     """
 
-    def terms_at_the_door(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
+    def inspected_terms(pieces: dict[str, tuple], theta: jax.Array, data: Data) -> tuple:
         with refused_statements(), refused_handlers(), density.open_at(pieces, data) as model:
             likelihood = model.log_probs(data)
             with StateTrace() as of_priors:
@@ -216,21 +224,21 @@ def _terms(density: Density, note: Callable[[_Seen], None]) -> Callable:
             note(_Seen(model.trace, frozenset(of_priors.reads)))
         return likelihood, blocks
 
-    return terms_at_the_door
+    return inspected_terms
 
 
 def _by_block(density: Density, theta: jax.Array) -> list[tuple]:
     """The constrained value, the log-determinant and the log prior of each block."""
-    found = []
+    terms = []
     for block, part in zip(density.blocks, lax.split(theta, [b.size for b in density.blocks]), strict=True):
         value = block.forward(part)
         log_det = block.log_det(part, value) if block.t.has_density else None
-        found.append((value, log_det, block.log_prior(part, value)))
-    return found
+        terms.append((value, log_det, block.log_prior(part, value)))
+    return terms
 
 
 def _key_of(program: Any, density: Density, data: Any) -> tuple[ProgramKey, ...]:
-    """The key of a traced program; with that of its derivative where the user has written rules for one."""
+    """The key of a traced program, with that of its gradient where there are custom derivative rules."""
     if not has_own_rules(program):
         return (program_key(program),)
     terms = _terms(density, lambda _: None)
@@ -253,20 +261,22 @@ def _arguments(density: Density) -> tuple[dict[str, tuple], Any]:
 def _without_gradient(
     density: Density, program: Any, seen: _Seen, data: Data
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The parameters on which neither the likelihood nor another's prior depends, and those that it reads by steps."""
+    """The parameters that are unused (except by their own prior), and those whose gradient is always zero."""
     if data.targets is None and density.own_log_likelihood is None:
-        return (), ()  # a prior alone
-    used, felt = depends_on(program, [0]), depends_on(program, [0], by_gradient=True)
+        return (), ()  # the model has priors only
+    used, differentiable = depends_on(program, [0]), depends_on(program, [0], by_gradient=True)
     places = {name: {2 * i, 2 * i + 1} for i, name in enumerate(sorted(e.name for e in density.entries))}  # as in JAX
-    silent = [e.name for e in density.entries if e.state not in seen.by_priors and felt.isdisjoint(places[e.name])]
+    no_gradient = [
+        e.name for e in density.entries if e.state not in seen.by_priors and differentiable.isdisjoint(places[e.name])
+    ]
     return (
-        tuple(name for name in silent if used.isdisjoint(places[name])),
-        tuple(name for name in silent if not used.isdisjoint(places[name])),
+        tuple(name for name in no_gradient if used.isdisjoint(places[name])),
+        tuple(name for name in no_gradient if not used.isdisjoint(places[name])),
     )
 
 
 def _frozen(model: Module, unused: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Priors that hold the very array that another Param's ``value()`` gave, where that Param is used otherwise."""
+    """Pairs (parameter, other) whose prior keeps the array that the other's ``value()`` returned."""
     params = [(dotted(path), param) for path, param in model.named_param_modules()]
     values = {id(p.kept_value): name for name, p in params if p.fit and p.kept_value is not None}
     return tuple(
@@ -278,7 +288,7 @@ def _frozen(model: Module, unused: tuple[str, ...]) -> tuple[tuple[str, str], ..
 
 
 def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None:
-    """Refuse trainable States that are read and are no parameters of the model, and parameters that are written.
+    """Refuse trainable States that are read but not part of the model, and writes to parameters.
 
     Raises
     ------
@@ -288,7 +298,7 @@ def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None
     created = [state for state in trace.created if isinstance(state, ParamState)]
     if created:
         raise ValueError(
-            f'Calling the model creates {len(created)} trainable parameter{"s" * (len(created) > 1)} anew at each '
+            f'Calling the model creates {len(created)} new trainable parameter{"s" * (len(created) > 1)} at each '
             'call, which cannot be fitted. Create layers and Params in __init__, as attributes.'
         )
     entries: dict[Any, str] = {e.state: e.name for e in density.entries}
@@ -298,7 +308,7 @@ def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None
             raise ValueError(
                 f'Calling the model writes to its parameter {entries[state]!r}: what is written is dropped after each '
                 'evaluation, and would not be fitted. Compute with its value (p.value()) and keep the result in a '
-                'variable, or write to an nn.LongTermState that is no parameter.'
+                'variable, or write to an nn.LongTermState that is not a parameter.'
             )
     for state in trace.outside:
         if isinstance(state, ParamState):
@@ -308,33 +318,33 @@ def _refuse_unfitted(density: Density, model: Module, trace: StateTrace) -> None
             raise ValueError(
                 f'The log density reads a trainable parameter that is not part of the model: {where}. It would stay a '
                 f'constant in every fit. Make it an attribute of the model, of an nn.Module in it, or of a list, dict '
-                f'or dataclass in it (self.name = param); or nn.Const in place of nn.Param, if it is to stay as it is.'
+                f'or dataclass in it (self.name = param); or use nn.Const in place of nn.Param to keep it constant.'
             )
 
 
 class ModelWarning(UserWarning):
-    """Something in a model or its data that is probably a mistake, and changes what is fitted."""
+    """A probable mistake in a model or its data that changes the fitted posterior."""
 
 
 def unused_messages(posterior: Any) -> list[str]:
-    """In words, which parameters no term of the log density depends on, as far as the door saw."""
+    """Messages about the parameters that no term of the log density depends on."""
     return [
-        f'No term of the log density depends on Param {name!r} beside its own prior, if it has one: what is fitted is '
-        'that prior. If it is a hyper-parameter of another prior, hand over the Param and not its value, as in '
+        f'No term of the log density depends on Param {name!r} except its own prior, if it has one, so the fit '
+        'returns that prior. If it is a hyper-parameter of another prior, pass the Param instead of its value, as in '
         f'nn.GaussianReg(mean=0.0, std=self.{name}): a NumPyro distribution of self.{name}.value() keeps the number '
         'that it had when the model was built. A value that was cached before (cached_property, jax.jit) is '
         'a number too. Else use it in the model, or make it nn.Const.'
         for name in posterior.inspection.unused
     ] + [
         f'The prior of Param {name!r} was built with the number that Param {other!r} had, and keeps it while {other!r} '
-        f'is fitted. Hand over the Param and not its value, as in nn.GaussianReg(mean=0.0, std=self.{other}); if a '
+        f'is fitted. Pass the Param instead of its value, as in nn.GaussianReg(mean=0.0, std=self.{other}); if a '
         f'number is meant, write it, or float(self.{other}.value()).'
         for name, other in posterior.inspection.frozen
     ]
 
 
 def _check_precision(density: Density) -> str | None:
-    """What to say where a model has another precision than JAX has now.
+    """A message if the model's precision differs from that of JAX now; None otherwise.
 
     Raises
     ------
@@ -355,17 +365,17 @@ def _check_precision(density: Density) -> str | None:
     )
 
 
-def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradient: bool) -> None:
-    """Warn, at the line that calls a way to fit, of what the door found that is no error.
+def issue_model_warnings(posterior: Any, *, accepts_improper: bool, in_batches: bool, by_gradient: bool) -> None:
+    """Issue the warnings of the inspection, at the user's line that calls a way to fit.
 
     Parameters
     ----------
-    moves_freely
+    accepts_improper
         Whether the way to fit does not notice that a posterior is improper.
     in_batches
-        Whether the way to fit has data of its own.
+        Whether the way to fit takes its own data.
     by_gradient
-        Whether the way to fit goes by gradients alone.
+        Whether the way to fit uses gradients only.
 
     Raises
     ------
@@ -374,11 +384,11 @@ def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradien
     """
     precision = _check_precision(posterior.density)
     no_data = None if in_batches else no_data_message(posterior)
-    no_priors = no_priors_message(posterior) if moves_freely and no_data is None else None
+    no_priors = no_priors_message(posterior) if accepts_improper and no_data is None else None
     texts = unused_messages(posterior) + squared_messages(posterior)
     texts += stepped_messages(posterior) if by_gradient else []
     texts += [text for text in (precision, no_data, no_priors) if text is not None]
-    # A way to fit that begins with another one (MAP before NUTS) says it once.
+    # A fit that starts with another one (MAP before NUTS) warns once.
     if not caller_of_named().startswith('brainstate_prob.'):
         for text in texts:
             warnings.warn(text, ModelWarning, stacklevel=users_line())
@@ -386,7 +396,7 @@ def announce(posterior: Any, *, moves_freely: bool, in_batches: bool, by_gradien
 
 @contextlib.contextmanager
 def no_leaks() -> Iterator[None]:
-    """Say in plain words that a model uses a value of an earlier call.
+    """Explain JAX's error about leaked tracers: the model uses a value of an earlier call.
 
     Raises
     ------
