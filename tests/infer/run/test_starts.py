@@ -109,7 +109,9 @@ def test_a_function_builds_another_start_for_each_chain():
 
 
 @pytest.mark.parametrize('way', ['nuts', 'barker', 'svi', 'laplace'])
-@pytest.mark.parametrize('init', [None, plain, object(), [[1.0], [1.0, 2.0]], 'here'], ids=repr)
+@pytest.mark.parametrize(
+    'init', [None, plain, object(), [[1.0], [1.0, 2.0]], 'here'], ids=['None', 'Posterior', 'object', 'ragged', 'word']
+)
 def test_what_is_no_start_is_refused_in_words(way, init):
     run, options = WAYS[way]
     init = init() if init is plain else init  # a Posterior
