@@ -53,15 +53,19 @@ class Predicted(NamedTuple):
 
 
 def says_unit(density: Density, theta: Any, data: Data) -> bool:
-    """Whether the model says the unit of what it predicts."""
-    found: list[bool] = []
+    """Whether the model says the unit of what it predicts; for shapes seen before nothing is traced."""
 
-    def look(theta: jax.Array, data: Data) -> None:
-        with density.open(theta, data) as model:
-            found.append(isinstance(model.declared(data), QuantityDistribution))
+    def trace() -> bool:
+        answers: list[bool] = []
 
-    jax.eval_shape(look, theta, data)
-    return found[0]
+        def look(theta: jax.Array, data: Data) -> None:
+            with density.open(theta, data) as model:
+                answers.append(isinstance(model.declared(data), QuantityDistribution))
+
+        jax.eval_shape(look, theta, data)
+        return answers[0]
+
+    return density.kept((says_unit, *_shapes(data)), trace)
 
 
 def predicted(density: Density, theta: Any, data: Data) -> Predicted:
@@ -92,9 +96,12 @@ def predicted(density: Density, theta: Any, data: Data) -> Predicted:
             jax.eval_shape(look, theta, data)
         return found[0]
 
+    return density.kept((predicted, *_shapes(data)), trace)
+
+
+def _shapes(data: Data) -> tuple:
     leaves, treedef = jax.tree.flatten(data)
-    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    return density.kept((predicted, treedef, shapes), trace)
+    return treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
 
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
