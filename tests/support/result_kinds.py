@@ -82,10 +82,10 @@ def way(run, **options):
     return lambda posterior: run(posterior, **options)
 
 
-def after_map(run, name, **options):
+def after_map(run, **options):
     def fit(posterior):
         first = trained(infer.map, **STEPS)(posterior)
-        return run(posterior, **{name: first}, **options)
+        return run(posterior, init=first, **options)
 
     return fit
 
@@ -94,20 +94,20 @@ SVI = {**QUIET, 'num_steps': 10, 'num_draws': 5}
 LAPLACE = {**QUIET, 'num_draws': 6}
 KINDS = {
     'map': (Curve, trained(infer.map, **STEPS)),
-    'laplace full': (Curve, after_map(infer.laplace, 'mode', **LAPLACE)),
+    'laplace full': (Curve, after_map(infer.laplace, **LAPLACE)),
     'laplace diagonal': (Line, way(infer.laplace, structure='diagonal', **LAPLACE)),
     'laplace low_rank': (Line, way(infer.laplace, structure='low_rank', rank=1, **LAPLACE)),
-    'laplace kfac': (Line, way(infer.laplace, structure='kronecker', **LAPLACE)),
+    'laplace kronecker': (Line, way(infer.laplace, structure='kronecker', **LAPLACE)),
     'laplace params': (Line, way(infer.laplace, params='w', **LAPLACE)),
     'laplace groups': (Groups, way(infer.laplace, **LAPLACE)),
     'marginal_likelihood': (Line, way(infer.marginal_likelihood, params='s', num_steps=3, **LAPLACE)),
-    'svi normal': (Curve, after_map(infer.svi, 'init', **SVI)),
-    'svi multivariate': (Line, way(infer.svi, guide='full', **SVI)),
+    'svi diagonal': (Curve, after_map(infer.svi, **SVI)),
+    'svi full': (Line, way(infer.svi, guide='full', **SVI)),
     'svi laplace': (Line, way(infer.svi, guide='laplace', **SVI)),
     'svi delta': (Line, way(infer.svi, guide='delta', **SVI)),
     'svi iaf': (Line, way(infer.svi, guide='iaf', **SVI)),
     'nuts': (Groups, way(infer.nuts, **CHAINS)),
-    'sgmcmc': (Curve, after_map(infer.sgmcmc, 'init', step_size=1e-4, **CHAINS)),
+    'sgmcmc': (Curve, after_map(infer.sgmcmc, step_size=1e-4, **CHAINS)),
     'smc': (Line, way(infer.smc, num_particles=20, num_moves=1, **QUIET)),
     'pathfinder': (Line, way(infer.pathfinder, num_paths=2, num_draws=30)),
     'ensemble': (Curve, trained(infer.ensemble, num_members=2, **STEPS)),

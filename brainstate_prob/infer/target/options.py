@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from brainstate_prob.infer.data.sharding import devices_of
@@ -60,7 +61,7 @@ def _may_be_a_start(value: Any) -> bool:
     if hasattr(value, 'thetas') or callable(value) or isinstance(value, Mapping):
         return True
     try:
-        return np.asarray(value).dtype.kind in 'fiu'
+        return jnp.issubdtype(np.asarray(value).dtype, jnp.number)
     except (TypeError, ValueError):  # a quantity, or rows of unequal lengths
         return False
 

@@ -225,7 +225,7 @@ def test_a_support_that_moves_is_told_and_the_advised_transform_mends_it():
     first = run(0.0)[0]
     assert 'diverged' in first and 't=nn.ExpT(targets.max())' in first
     assert 'target_accept' not in first and 'other form' not in first
-    assert not run(float(targets.max()))
+    assert not any('diverged' in text for text in run(float(targets.max())))
 
 
 LAWS = {
