@@ -89,7 +89,7 @@ MODELS = {
 def test_nuts_is_calibrated(name):
     result = infer.sbc(MODELS[name](), nuts, num_simulations=100, num_draws=49, progress=False)
     assert result.p_value > LEVEL, result.summary()
-    assert result.num_simulations == 100 and 'ranks are uniform: nothing wrong is seen' in repr(result)
+    assert result.num_simulations == 100 and 'ranks are uniform (p = ' in repr(result)
 
 
 class ForgottenJacobian(nn.ExpT):
