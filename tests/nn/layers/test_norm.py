@@ -39,6 +39,7 @@ def test_batch_norm_in_training_is_that_of_torch(n, fast):
         )
     # `compare` calls once for the values: one step of the running statistics, with the variance of n.
     axes = tuple(range(n + 1))
+    # A mean near zero has the rounding of its terms, of size 0.01, not its own.
     np.testing.assert_allclose(layer.running_mean.value.ravel(), 0.01 * x.mean(axes), rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(layer.running_var.value.ravel(), 0.99 + 0.01 * x.var(axes), rtol=1e-5)
 
