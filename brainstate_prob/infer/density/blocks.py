@@ -89,7 +89,7 @@ class Block:
         return self.entries[0]
 
     def start(self, thetas: Sequence[Any]) -> list[Any]:
-        """The block's stretch of the flat vector, from the entries' own theta."""
+        """The block's segment of the flat vector, from the entries' own theta."""
         return [jnp.ravel(theta) for theta in thetas]
 
     def pieces(self, theta: jax.Array, value: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
@@ -113,7 +113,7 @@ class Block:
         return -entry.reg.loss(with_unit(value, entry.unit))
 
     def log_joint(self, theta: jax.Array, value: jax.Array) -> jax.Array:
-        """The log density of the block's stretch: prior and log-determinant together."""
+        """The log density of the block's segment: prior and log-determinant together."""
         prior, log_det = self.log_prior(theta, value), jnp.sum(self.log_det(theta, value))
         return log_det if prior is None else jnp.sum(prior) + log_det
 
@@ -173,7 +173,7 @@ class ElementwiseBlock(Block):
 class HorseshoeBlock(Block):
     """A horseshoe parameter as its non-centred scale mixture: value = z * tau * lambda, lambda half-Cauchy.
 
-    Its stretch of theta is (z, log lambda). The marginal density has a pole at zero that samplers cannot walk around;
+    Its segment of theta is (z, log lambda). The marginal density has a pole at zero that samplers cannot walk around;
     the mixture has none.
     """
 
@@ -210,9 +210,9 @@ class HorseshoeBlock(Block):
 
 
 class NoncenteredBlock(ElementwiseBlock):
-    """Hierarchical entries of one family, standardized: own theta = location + scale * z, and the stretch is z.
+    """Hierarchical entries of one family, standardized: own theta = location + scale * z, and the segment is z.
 
-    Where only some numbers of the entries are non-centred, the stretch is own theta in the place of the others.
+    Where only some numbers of the entries are non-centred, the segment is own theta in the place of the others.
 
     The terms are those of the value, so that they agree with the centred ones: the prior's density at it, and as the
     log-determinant that of the whole map. In `log_joint` the scale, which cancels, is left out.
@@ -249,32 +249,32 @@ class NoncenteredBlock(ElementwiseBlock):
         return loc, scale
 
     def _map(self) -> tuple[Any, Any]:
-        """What shifts and stretches the stretch to own theta: nothing where it is centred."""
+        """What shifts and stretches the segment to own theta: nothing where it is centred."""
         loc, scale = self.location_scale()
         if self._mask is None:
             return loc, scale
         return jnp.where(self._mask, loc, 0.0), jnp.where(self._mask, scale, 1.0)
 
-    def _own(self, stretch: jax.Array) -> jax.Array:
+    def _own(self, segment: jax.Array) -> jax.Array:
         shift, stretching = self._map()
-        return shift + stretching * stretch
+        return shift + stretching * segment
 
     def _left(self) -> tuple[Any, Any, dict[str, Any]]:
-        """Location and scale in the density of the stretch itself: 0 and 1 where it is standardized."""
+        """Location and scale in the density of the segment itself: 0 and 1 where it is standardized."""
         loc, scale, rest = self._hypers_now()
         if self._mask is None:
             return 0.0, 1.0, rest
         return jnp.where(self._mask, 0.0, loc), jnp.where(self._mask, 1.0, scale), rest
 
-    def standard_log_density(self, stretch: jax.Array) -> jax.Array:
+    def standard_log_density(self, segment: jax.Array) -> jax.Array:
         """The log density of the standardized value, by number."""
         loc, scale, rest = self._left()
-        z = stretch if self._mask is None else (stretch - loc) / scale
+        z = segment if self._mask is None else (segment - loc) / scale
         return log_density(self._form.kind, {'loc': 0.0, 'scale': 1.0, **rest}, z)
 
-    def standardized_prior(self, stretch: jax.Array) -> jax.Array:
+    def standardized_prior(self, segment: jax.Array) -> jax.Array:
         """The log density of the standardized numbers alone."""
-        density = self.standard_log_density(stretch)
+        density = self.standard_log_density(segment)
         return jnp.sum(density if self._mask is None else jnp.where(self._mask, density, 0.0))
 
     def start(self, thetas):

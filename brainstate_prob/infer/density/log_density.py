@@ -188,10 +188,10 @@ class Density:
         """
         pieces: dict[str, tuple] = {}
         computed = []
-        for block, stretch in zip(self.blocks, lax.split(theta, [b.size for b in self.blocks]), strict=True):
-            value = block.forward(stretch)  # a scale mixture reads hyper-parameters, which earlier blocks have bound
-            computed.append((block, stretch, value))
-            for entry, piece in zip(block.entries, block.pieces(stretch, value), strict=True):
+        for block, segment in zip(self.blocks, lax.split(theta, [b.size for b in self.blocks]), strict=True):
+            value = block.forward(segment)  # a scale mixture reads hyper-parameters, which earlier blocks have bound
+            computed.append((block, segment, value))
+            for entry, piece in zip(block.entries, block.pieces(segment, value), strict=True):
                 pieces[entry.name] = piece
                 if entry.param is not None:
                     self._bind_state(trace, entry.state, piece[0])
@@ -257,8 +257,8 @@ class Density:
     def _by_entry(self, theta: jax.Array, states: tuple, term: Callable) -> dict[str, jax.Array]:
         found: dict[str, jax.Array] = {}
         with self.open(theta, Data((), {}, None, states)) as model:
-            for block, stretch, value in model.computed:
-                parts = block.split_terms(term(block, stretch, value))
+            for block, segment, value in model.computed:
+                parts = block.split_terms(term(block, segment, value))
                 found.update(zip((e.name for e in block.entries), parts, strict=True))
         return {e.name: found[e.name] for e in self.entries}
 
@@ -273,7 +273,7 @@ class Density:
     def log_prior_of_theta(self, theta: jax.Array, states: tuple) -> jax.Array:
         """Log prior and log-determinant together: the log density of theta where there are no data."""
         with self.open(theta, Data((), {}, None, states)) as model:
-            return sum(block.log_joint(stretch, value) for block, stretch, value in model.computed)
+            return sum(block.log_joint(segment, value) for block, segment, value in model.computed)
 
     def log_likelihood(self, theta: jax.Array, data: Data) -> jax.Array:
         """The log-likelihood of all observations, times ``data.scale``."""
@@ -284,7 +284,7 @@ class Density:
         """`log_likelihood` and `log_density` in one evaluation, in the precision of ``theta``."""
         with self.open(theta.astype(self.dtype), data) as model:
             likelihood = model.log_likelihood(data).astype(theta.dtype)
-            prior = sum(block.log_joint(stretch, value) for block, stretch, value in model.computed)
+            prior = sum(block.log_joint(segment, value) for block, segment, value in model.computed)
             return likelihood, likelihood + prior.astype(theta.dtype)
 
     def value_and_grad(self, theta: jax.Array, data: Data, jacobian: bool = True) -> tuple[jax.Array, jax.Array]:
@@ -299,10 +299,10 @@ class Density:
         """`log_density`, and the running statistics as the model's layers left them."""
         with self.open(theta, data) as model:
             total = model.log_likelihood(data).astype(self.dtype)
-            for block, stretch, value in model.computed:
+            for block, segment, value in model.computed:
                 if jacobian:
-                    total = total + block.log_joint(stretch, value)
-                elif (prior := block.log_prior(stretch, value)) is not None:
+                    total = total + block.log_joint(segment, value)
+                elif (prior := block.log_prior(segment, value)) is not None:
                     total = total + jnp.sum(prior)
             return total, tuple(model.trace.value_of(self._others[i]) for i in self.carried)
 

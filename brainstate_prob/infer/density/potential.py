@@ -23,6 +23,6 @@ def potential_of(density: Density, data: Data) -> Callable:
 
 
 def block_slices(density: Density) -> list[slice]:
-    """Where each block's stretch lies in theta."""
+    """Where each block's segment lies in theta."""
     ends = np.cumsum([block.size for block in density.blocks])
     return [slice(int(end) - block.size, int(end)) for block, end in zip(density.blocks, ends, strict=True)]
