@@ -21,7 +21,7 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.diagnostics.advice import advice
 from brainstate_prob.infer.mcmc.adaptation import Adaptation, adapted, first_adaptation, schedule
 from brainstate_prob.infer.mcmc.backends import Point, transition_of
-from brainstate_prob.infer.mcmc.kernel import STATS
+from brainstate_prob.infer.mcmc.kernel import STATS, transition_stats
 from brainstate_prob.infer.mcmc.metric import Dense, Diagonal
 from brainstate_prob.infer.results.fit import Fit
 from brainstate_prob.infer.rules import choice
@@ -294,14 +294,7 @@ def _step_function(
         kind = (mass_matrix, _KIND)
         fell = value - point.potential
         adaptation, _ = adapted(action, state.adaptation, theta, point.grad, fell, info.acceptance, target_accept, kind)
-        stats = {
-            'lp': -point.potential,
-            'energy': info.energy,
-            'acceptance_rate': info.acceptance,
-            'step_size': adaptation.step_size,
-            'n_steps': info.num_steps,
-            'tree_depth': info.tree_depth,
-            'diverging': info.diverging,
+        stats = transition_stats(point, info, adaptation.step_size) | {
             'variance': _estimate(density, theta, index, data, at)[1],
             'exchanged': exchanged,
         }

@@ -17,9 +17,10 @@ from brainstate_prob.infer.density.log_density import Density
 from brainstate_prob.infer.density.potential import potential_of
 from brainstate_prob.infer.mcmc.adaptation import Adaptation, adapted, first_adaptation
 from brainstate_prob.infer.mcmc.backends import Point, transition_of
+from brainstate_prob.infer.mcmc.backends.protocol import Info
 from brainstate_prob.infer.run.chain_starts import ChainStarts
 
-__all__ = ['STATS', 'Chain', 'Settings', 'nuts_starts', 'nuts_step']
+__all__ = ['STATS', 'Chain', 'Settings', 'nuts_starts', 'nuts_step', 'transition_stats']
 
 STATS = {
     'lp': float,
@@ -86,15 +87,20 @@ def nuts_step(density: Density, settings: Settings) -> Callable:
         kind = (settings.mass_matrix, settings.warmup)
         fell = chain.potential - at.potential
         adaptation, grad = adapted(action, chain.adaptation, theta, at.grad, fell, info.acceptance, target_accept, kind)
-        stats = {
-            'lp': -at.potential,
-            'energy': info.energy,
-            'acceptance_rate': info.acceptance,
-            'step_size': adaptation.step_size,
-            'n_steps': info.num_steps,
-            'tree_depth': info.tree_depth,
-            'diverging': info.diverging,
-        }
+        stats = transition_stats(at, info, adaptation.step_size)
         return Chain(theta, at.potential, grad, key, adaptation), theta, stats
 
     return step
+
+
+def transition_stats(point: Point, info: Info, step_size: jax.Array) -> dict[str, jax.Array]:
+    """The statistics `STATS` of a transition that ended at ``point``."""
+    return {
+        'lp': -point.potential,
+        'energy': info.energy,
+        'acceptance_rate': info.acceptance,
+        'step_size': step_size,
+        'n_steps': info.num_steps,
+        'tree_depth': info.tree_depth,
+        'diverging': info.diverging,
+    }
